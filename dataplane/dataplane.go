@@ -1,0 +1,133 @@
+// Copyright The Orca Authors. SPDX-License-Identifier: Apache-2.0
+
+// Package dataplane is the contract of moving bytes between hosts and between
+// processes of one host. Its rooms, in reading order: frame (the header of
+// every message), transport (connections on netpoll; owner of netpoll and
+// bytebufferpool), shortcircuit (descriptor passing), blockserver and
+// blockclient (the block service and its stub).
+//
+// The dataplane knows neither files nor caches. It serves whatever satisfies
+// Blocks, as net/http serves a Handler; the tiers room satisfies it.
+package dataplane
+
+import (
+	"context"
+	"os"
+	"time"
+
+	"orca"
+)
+
+// Extent is a range of a sealed or partially filled, immutable block file,
+// ready for sendfile. Release must be called once; until then the block is
+// not unlinked (eviction waits), and File stays open.
+type Extent struct {
+	File *os.File
+	Off  int64 // offset in File
+	N    int64 // bytes available from Off; may be fewer than asked at the end of the block or of what is cached
+	// Sums are the CRC32C of each orca.GrainSize grain that [Off, Off+N)
+	// touches, grain-aligned within the block; SumOff is the offset in File of
+	// the first such grain. The receiver verifies whole grains; a sender
+	// aligns ranges to grains so that this is all of them.
+	Sums    []uint32
+	SumOff  int64
+	Release func()
+}
+
+// ReadRequest asks for bytes [Off, Off+N) of one block.
+type ReadRequest struct {
+	ID    orca.BlockID
+	Off   int64 // within the block
+	N     int64
+	Type  orca.ReadType
+	Grant Grant
+	// Sequential hints that the reader goes on after this range: the worker
+	// reads ahead on a miss.
+	Sequential bool
+}
+
+// Grant is the right to read (or write) one version of one file, made by the
+// metaplane at open and checked by every worker. Token is the MAC over the
+// other fields under the cluster's grant key.
+type Grant struct {
+	File    orca.Ino
+	Version uint32
+	UID     uint32
+	Write   bool
+	Expiry  time.Time
+	Token   []byte
+}
+
+// Blocks is what a block server serves. It is safe for concurrent use.
+type Blocks interface {
+	// Open returns an extent that starts at req.Off, filling it from the UFS
+	// when it is not cached (one flight per page, first bytes as soon as they
+	// are there: N may be shorter than asked, never 0 before the end of the
+	// block). NotFound, Stale (the UFS object changed under this version),
+	// LostData, Corrupt (after quarantine and when no other source exists),
+	// Permission (bad grant), Timeout.
+	Open(ctx context.Context, req ReadRequest) (Extent, error)
+	// Descriptor returns a read-only descriptor of a complete, sealed,
+	// verified block for a reader on the same host. The caller closes it.
+	// Unsupported when the block is partial (fall back to Open), NotFound.
+	Descriptor(ctx context.Context, id orca.BlockID, g Grant) (f *os.File, length int64, generation uint64, err error)
+	Writes
+}
+
+// WriteTarget says what a write session is for; it comes from the metaplane's
+// Create reply unchanged.
+type WriteTarget struct {
+	Session  uint64 // metaplane write session; also the upload token
+	Fence    uint64
+	File     orca.Ino
+	Version  uint32
+	Type     orca.WriteType
+	MountID  uint32 // 0: nothing to persist to
+	UFSKey   string // key within the mount's UFS
+	Mode     uint32
+	UID, GID uint32
+	// BlockSize of the file once sealed if longer than WholeMax; a file of at
+	// most WholeMax bytes becomes one block.
+	BlockSize int64
+	WholeMax  int64
+	Replicas  uint32
+	Grant     Grant
+}
+
+// SealResult describes a sealed file.
+type SealResult struct {
+	Length      int64
+	BlockSize   int64  // what the metaplane must record
+	Fingerprint string // of the committed UFS object; "" if none was written
+	UFSMtime    time.Time
+	// Copies and Durable say where the data is: on how many workers, and
+	// whether one copy is fsynced on a durable tier.
+	Copies  int
+	Durable bool
+	CRC32C  uint32 // of the whole content
+}
+
+// Writes is the write half of Blocks. A write handle is a private file on the
+// worker: nobody reads, checksums, exports or replicates it before Seal.
+type Writes interface {
+	// CreateWrite makes the private file; id names the handle on this worker.
+	// NoSpace when no tier can take it.
+	CreateWrite(ctx context.Context, t WriteTarget) (id uint64, err error)
+	// WriteFile returns the private file opened for writing, for a client on
+	// the same host (passed by descriptor). The caller closes it.
+	WriteFile(ctx context.Context, id uint64) (*os.File, error)
+	// WriteAt writes p at off, for a client on another host.
+	WriteAt(ctx context.Context, id uint64, p []byte, off int64) error
+	// Truncate sets the length.
+	Truncate(ctx context.Context, id uint64, length int64) error
+	// Sync makes what was written durable without publishing it.
+	Sync(ctx context.Context, id uint64) error
+	// Seal checksums the private file, uploads it where the write type says
+	// so (prepare, then commit), adopts it as blocks (or copies it, when a
+	// writer may still exist), and returns what Complete needs. keep leaves
+	// the handle usable for further writes and another Seal under a new
+	// target. Corrupt, NoSpace, ReadOnly, Conflict and the UFS's own kinds.
+	Seal(ctx context.Context, id uint64, t WriteTarget, keep bool) (SealResult, error)
+	// Abort drops the private file.
+	Abort(ctx context.Context, id uint64) error
+}

@@ -1,0 +1,146 @@
+// Copyright The Orca Authors. SPDX-License-Identifier: Apache-2.0
+
+// Package ufs is the contract of an under file system: a store that Orca
+// mounts and that stays the truth of what it holds. ufs/local, ufs/s3 and
+// ufs/memufs satisfy it, ufs/wrap decorates it, ufs/backends opens one from a
+// URI, and ufs/ufstest is the suite that each of them passes.
+//
+// Keys are relative to the root that the FS was opened at: clean, slash
+// separated, without a leading slash; "" is the root itself. An
+// implementation is safe for concurrent use by many goroutines. Every method
+// obeys its context, and returns *orca.Error with one of the kinds that its
+// comment names, or Unavailable, Unauthenticated, Permission, Timeout,
+// Canceled or UFSFailure. Nothing here retries: wrap.Retry does.
+package ufs
+
+import (
+	"context"
+	"io"
+	"strings"
+	"time"
+)
+
+// TempPrefix starts the name of every temporary object that Orca writes into
+// a UFS. Listings of backends leave such names out.
+const TempPrefix = ".~orca."
+
+// IsTemp reports whether the last component of key is a temporary name.
+func IsTemp(key string) bool {
+	return strings.HasPrefix(key[strings.LastIndexByte(key, '/')+1:], TempPrefix)
+}
+
+// Info describes one object or directory.
+type Info struct {
+	Key   string // relative to the FS; of a directory without trailing slash
+	Dir   bool
+	Size  int64 // bytes; 0 for a directory
+	Mtime time.Time
+	// Mode, UID and GID are meaningful when Caps.Owners.
+	Mode     uint32
+	UID, GID uint32
+	// Fingerprint changes whenever the content does: the ETag of an object
+	// store; inode, length and mtime (ns) of a local file. Never empty for a
+	// file. A rename keeps it where the store's own rename does (local).
+	Fingerprint string
+}
+
+// Caps says what one UFS call can do here; the metaplane chooses between
+// synchronous and deferred mutation by it (ARCHITECTURE.md, "Namespace to UFS").
+type Caps struct {
+	// AtomicRename: Rename of a file or directory is one atomic call.
+	AtomicRename bool
+	// Directories exist on their own (else they are implied by keys and
+	// marked by an empty object "dir/").
+	Directories bool
+	// Owners: Chmod, Chown and Utimens reach the store.
+	Owners bool
+	// Local is the folder on this host that holds the bytes, "" if none.
+	Local string
+}
+
+// FS is one mounted store.
+type FS interface {
+	// Stat returns one object or directory. NotFound.
+	Stat(ctx context.Context, key string) (Info, error)
+	// List calls fn for each direct child of dir in order of key, in constant
+	// memory, leaving temporary names out; it stops at the first error of fn
+	// and returns it. NotFound, NotDir. A directory that an object store only
+	// implies and that has no children is NotFound, except the root.
+	List(ctx context.Context, dir string, fn func(Info) error) error
+	// Open returns the bytes [off, off+n) of the object; n < 0 means to its
+	// end. With want != "" the content must still carry this fingerprint,
+	// else Stale; the check is atomic with the read (If-Match, or fstat of
+	// the opened file before the first and after the last byte). NotFound,
+	// IsDir. The reader may return fewer bytes only if the object is shorter.
+	Open(ctx context.Context, key string, off, n int64, want string) (io.ReadCloser, error)
+	// Create starts an upload to key. Nothing is visible at key before Commit;
+	// parents are made as needed. token, if not "", is unique per attempt and
+	// is what Sweep finds the remains of a dead upload by.
+	Create(ctx context.Context, key, token string) (Writer, error)
+	// Mkdir makes one directory; its parent must exist where Directories.
+	// Exists, NotFound, NotDir.
+	Mkdir(ctx context.Context, key string, mode uint32) error
+	// Remove deletes one object or one empty directory. NotFound, NotEmpty.
+	Remove(ctx context.Context, key string) error
+	// Sweep removes what a crash left of the upload of key under token: a
+	// temporary file, or unfinished multipart uploads of that very key.
+	Sweep(ctx context.Context, key, token string) error
+	// Caps returns what this store can do; constant.
+	Caps() Caps
+	// Close frees connections; uploads in progress fail.
+	Close() error
+}
+
+// Writer is one upload. Write may be called from one goroutine at a time and
+// uses bounded memory whatever the length (multipart). Exactly one of Commit
+// and Abort must be called.
+type Writer interface {
+	io.Writer
+	// Commit makes the object visible at its key, replacing what was there,
+	// durable against a crash of the store's host (local: file and directory
+	// fsynced), and returns its Info.
+	Commit(ctx context.Context) (Info, error)
+	// Abort removes every trace of the upload.
+	Abort(ctx context.Context) error
+}
+
+// Preparer is optional on a Writer: Prepare uploads everything durably but
+// leaves the old content visible, so that Commit is one short call.
+type Preparer interface {
+	Prepare(ctx context.Context) error
+}
+
+// Renamer is implemented by stores with Caps.AtomicRename.
+type Renamer interface {
+	// Rename moves a file or directory, replacing a file or an empty
+	// directory at dst. Durable on return. NotFound, NotEmpty, IsDir, NotDir.
+	Rename(ctx context.Context, src, dst string) error
+}
+
+// Copier is implemented by stores that copy on the server side.
+type Copier interface {
+	// Copy copies one object within the store; with want != "" only if the
+	// source still has this fingerprint, else Stale. It works for objects of
+	// any size (multipart copy over 5 GiB). NotFound.
+	Copy(ctx context.Context, src, dst, want string) (Info, error)
+}
+
+// Lister is implemented by stores that can list a whole subtree in one pass,
+// in order of key, files only plus directory markers.
+type Lister interface {
+	// Walk is List for all descendants.
+	Walk(ctx context.Context, prefix string, fn func(Info) error) error
+}
+
+// Owner is implemented by stores with Caps.Owners.
+type Owner interface {
+	Chmod(ctx context.Context, key string, mode uint32) error
+	Chown(ctx context.Context, key string, uid, gid uint32) error
+	Utimens(ctx context.Context, key string, atime, mtime time.Time) error
+}
+
+// Spacer is implemented by stores that know their capacity.
+type Spacer interface {
+	// Space returns capacity and free bytes.
+	Space(ctx context.Context) (total, free int64, err error)
+}
