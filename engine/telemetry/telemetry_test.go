@@ -1,0 +1,97 @@
+// Copyright The Orca Authors. SPDX-License-Identifier: Apache-2.0
+
+package telemetry
+
+import (
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"net/http"
+	"strings"
+	"sync/atomic"
+	"testing"
+)
+
+func get(t *testing.T, url string) (int, string) {
+	t.Helper()
+	resp, err := http.Get(url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	b, err := io.ReadAll(resp.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return resp.StatusCode, string(b)
+}
+
+func TestPages(t *testing.T) {
+	var n atomic.Int64
+	var ready atomic.Bool
+	s, err := NewServer(Config{
+		Addr: "127.0.0.1:0",
+		Ready: func(context.Context) error {
+			if !ready.Load() {
+				return errors.New("starting")
+			}
+			return nil
+		},
+		Sources: []Source{func(emit func(Sample)) {
+			emit(Sample{Name: "orca_test_total", Help: "x", Counter: true, Labels: map[string]string{"tier": "MEM"}, Value: float64(n.Load())})
+		}},
+	}, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	base := "http://" + s.Addr()
+	if code, body := get(t, base+"/readyz"); code != http.StatusServiceUnavailable || !strings.Contains(body, "starting") {
+		t.Errorf("readyz before ready: %d %q", code, body)
+	}
+	ready.Store(true)
+	if code, _ := get(t, base+"/readyz"); code != http.StatusOK {
+		t.Errorf("readyz: %d", code)
+	}
+	n.Store(7)
+	code, body := get(t, base+"/metrics")
+	for _, want := range []string{`orca_test_total{tier="MEM"} 7`, "orca_build_info", "go_goroutines"} {
+		if code != http.StatusOK || !strings.Contains(body, want) {
+			t.Errorf("metrics lacks %q (status %d)", want, code)
+		}
+	}
+	if code, _ := get(t, base+"/debug/pprof/cmdline"); code != http.StatusOK {
+		t.Errorf("pprof on loopback: %d", code)
+	}
+}
+
+func TestProfilesAreLocal(t *testing.T) {
+	r, _ := http.NewRequest("GET", "/debug/pprof/", nil)
+	r.RemoteAddr = "10.1.2.3:999"
+	rec := &recorder{h: http.Header{}}
+	loopback(http.NotFoundHandler()).ServeHTTP(rec, r)
+	if rec.code != http.StatusForbidden {
+		t.Errorf("a stranger got %d", rec.code)
+	}
+}
+
+type recorder struct {
+	h    http.Header
+	code int
+}
+
+func (r *recorder) Header() http.Header         { return r.h }
+func (r *recorder) Write(b []byte) (int, error) { return len(b), nil }
+func (r *recorder) WriteHeader(c int)           { r.code = c }
+
+func TestTakenPort(t *testing.T) {
+	s, err := NewServer(Config{Addr: "127.0.0.1:0"}, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	if _, err := NewServer(Config{Addr: s.Addr()}, slog.New(slog.DiscardHandler)); err == nil || !strings.Contains(err.Error(), s.Addr()) {
+		t.Errorf("taken port: %v", err)
+	}
+}
