@@ -1,0 +1,277 @@
+// Copyright The Orca Authors. SPDX-License-Identifier: Apache-2.0
+
+// Package workers is the soft state of the metaplane: which block workers
+// live, what they hold, and what they are asked to drop or pin. Nothing here
+// is in Raft. Every metaplane node keeps its own registry and rebuilds it from
+// the workers' reports, so that a failover needs no re-registration.
+//
+// Flow: a worker registers with a full report (in pages), then sends deltas in
+// heartbeats and takes orders from the replies. Each full report gets a new
+// generation; when its last page is in, holdings of older generations are
+// ignored and pruned. A worker whose boot number changed, or that this node
+// does not know, is told to register again.
+//
+// Goroutines: none of its own. Lock order: Registry.mu before shard.mu; no
+// lock is held while calling out. It refuses: more workers than MaxWorkers
+// (Busy), a report of a worker id that another live node name uses (Conflict).
+package workers
+
+import (
+	"cmp"
+	"log/slog"
+	"math/rand/v2"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"orca"
+	"orca/metaplane/metapb"
+)
+
+// Config bounds a Registry. The zero value means the defaults.
+type Config struct {
+	// Lease is how long a worker is live after it was last heard. Default 10 s.
+	Lease time.Duration
+	// Forget is how long a silent worker is remembered. Default 24 h.
+	Forget time.Duration
+	// MaxWorkers caps the registry. Default 10,000.
+	MaxWorkers int
+	// MaxOrders caps one worker's queue; what does not fit is dropped and
+	// counted (the blocks are evicted in time). Default 100,000.
+	MaxOrders int
+	// OrdersPerReply caps one heartbeat reply. Default 4,096.
+	OrdersPerReply int
+	// Grace protects a holding that was announced by a Complete from a full
+	// report that began before the worker could know of it. Default 10 s.
+	Grace time.Duration
+	// Now is the clock; default time.Now.
+	Now func() time.Time
+}
+
+func (c *Config) setDefaults() {
+	c.Lease = cmp.Or(c.Lease, 10*time.Second)
+	c.Forget = cmp.Or(c.Forget, 24*time.Hour)
+	c.MaxWorkers = cmp.Or(c.MaxWorkers, 10_000)
+	c.MaxOrders = cmp.Or(c.MaxOrders, 100_000)
+	c.OrdersPerReply = cmp.Or(c.OrdersPerReply, 4096)
+	c.Grace = cmp.Or(c.Grace, 10*time.Second)
+	if c.Now == nil {
+		c.Now = time.Now
+	}
+}
+
+// Stats are counters for telemetry.
+type Stats struct {
+	Registrations atomic.Int64
+	Heartbeats    atomic.Int64
+	OrdersSent    atomic.Int64
+	OrdersDropped atomic.Int64
+	Files         atomic.Int64 // files with at least one holding
+}
+
+// Registry is safe for concurrent use.
+type Registry struct {
+	cfg   Config
+	log   *slog.Logger
+	Stats Stats
+
+	mu      sync.RWMutex
+	workers map[uint64]*worker
+	order   []*worker // by id, for stable listings
+
+	shards [shardCount]shard
+}
+
+type worker struct {
+	id      uint64
+	pb      *metapb.Worker // replaced, never changed in place
+	seen    time.Time
+	gen     uint64 // of the last whole full report; 0: none yet
+	filling uint64 // generation of the report being received; 0: none
+	began   time.Time
+	lastGen uint64
+	orders  orderQueue
+}
+
+// New makes an empty registry.
+func New(cfg Config, log *slog.Logger) *Registry {
+	cfg.setDefaults()
+	r := &Registry{cfg: cfg, log: log, workers: map[uint64]*worker{}}
+	for i := range r.shards {
+		r.shards[i].files = map[orca.Ino]*fileHoldings{}
+	}
+	return r
+}
+
+// Register takes one page of a full report and returns the worker's id (a new
+// one when the worker has none).
+func (r *Registry) Register(q *metapb.RegisterRequest) (uint64, error) {
+	const op = "workers.Register"
+	if q.Worker == nil {
+		return 0, orca.E(op, orca.Invalid, "no worker in the request")
+	}
+	now := r.cfg.Now()
+	r.mu.Lock()
+	w, err := r.admitLocked(q.Worker, now)
+	if err != nil {
+		r.mu.Unlock()
+		return 0, err
+	}
+	if w.filling == 0 {
+		w.lastGen++
+		w.filling, w.began = w.lastGen, now
+		r.Stats.Registrations.Add(1)
+	}
+	id, gen, began, last := w.id, w.filling, w.began, !q.More
+	r.mu.Unlock()
+
+	for _, f := range q.Files {
+		r.put(id, gen, f)
+	}
+	if !last {
+		return id, nil
+	}
+	r.mu.Lock()
+	if w.filling == gen {
+		w.gen, w.filling = gen, 0
+	}
+	node := w.pb.Node
+	r.mu.Unlock()
+	r.prune(id, gen, began.Add(-r.cfg.Grace))
+	r.log.Info("worker registered", "worker", id, "node", node)
+	return id, nil
+}
+
+// admitLocked finds or makes the record of a worker that reports now.
+func (r *Registry) admitLocked(pb *metapb.Worker, now time.Time) (*worker, error) {
+	const op = "workers.Register"
+	id := pb.Id
+	for id == 0 || (pb.Id == 0 && r.workers[id] != nil) {
+		id = rand.Uint64() >> 1
+	}
+	w := r.workers[id]
+	if w == nil {
+		if len(r.workers) >= r.cfg.MaxWorkers {
+			return nil, orca.E(op, orca.Busy, "too many workers")
+		}
+		w = &worker{id: id}
+		r.workers[id] = w
+		at, _ := slices.BinarySearchFunc(r.order, id, func(w *worker, id uint64) int { return cmp.Compare(w.id, id) })
+		r.order = slices.Insert(r.order, at, w)
+	} else if w.pb.Node != pb.Node && w.pb.Boot != pb.Boot && now.Sub(w.seen) < r.cfg.Lease {
+		return nil, &orca.Error{Op: op, Kind: orca.Conflict, Path: pb.Node,
+			Msg: "worker id is in use by node " + w.pb.Node + " (was its data folder copied?)"}
+	}
+	if w.pb != nil && w.pb.Boot != pb.Boot {
+		w.filling = 0 // a half report of an earlier life
+	}
+	r.touchLocked(w, pb, now)
+	return w, nil
+}
+
+func (r *Registry) touchLocked(w *worker, pb *metapb.Worker, now time.Time) {
+	c := cloneWorker(pb)
+	c.Id = w.id
+	c.LastSeen = now.UnixNano()
+	if len(c.Tiers) == 0 && w.pb != nil && w.pb.Boot == c.Boot {
+		c.Tiers = w.pb.Tiers
+	}
+	w.pb, w.seen = c, now
+}
+
+// Heartbeat takes a worker's deltas and returns its orders. The reply asks for
+// a full report when this node has none of the worker's present life.
+func (r *Registry) Heartbeat(q *metapb.HeartbeatRequest) (*metapb.HeartbeatReply, error) {
+	const op = "workers.Heartbeat"
+	if q.Worker == nil {
+		return nil, orca.E(op, orca.Invalid, "no worker in the request")
+	}
+	r.Stats.Heartbeats.Add(1)
+	now := r.cfg.Now()
+	r.mu.Lock()
+	w := r.workers[q.Worker.Id]
+	if w == nil || w.pb.Boot != q.Worker.Boot || (w.gen == 0 && w.filling == 0) {
+		r.mu.Unlock()
+		return &metapb.HeartbeatReply{Register: true}, nil
+	}
+	r.touchLocked(w, q.Worker, now)
+	gen := max(w.gen, w.filling)
+	orders := w.orders.take(r.cfg.OrdersPerReply)
+	r.mu.Unlock()
+	for _, f := range q.Files {
+		r.put(w.id, gen, f)
+	}
+	r.Stats.OrdersSent.Add(int64(len(orders)))
+	return &metapb.HeartbeatReply{Orders: orders}, nil
+}
+
+// List returns every known worker, by id, with live set.
+func (r *Registry) List() []*metapb.Worker {
+	now := r.cfg.Now()
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	out := make([]*metapb.Worker, 0, len(r.order))
+	for _, w := range r.order {
+		c := cloneWorker(w.pb)
+		c.Live = r.liveLocked(w, now)
+		out = append(out, c)
+	}
+	return out
+}
+
+// Live returns the live workers, those with the most free space first.
+func (r *Registry) Live() []*metapb.Worker {
+	now := r.cfg.Now()
+	r.mu.RLock()
+	out := make([]*metapb.Worker, 0, len(r.order))
+	for _, w := range r.order {
+		if r.liveLocked(w, now) {
+			c := cloneWorker(w.pb)
+			c.Live = true
+			out = append(out, c)
+		}
+	}
+	r.mu.RUnlock()
+	slices.SortStableFunc(out, func(a, b *metapb.Worker) int { return cmp.Compare(free(b), free(a)) })
+	return out
+}
+
+func (r *Registry) liveLocked(w *worker, now time.Time) bool {
+	return now.Sub(w.seen) < r.cfg.Lease
+}
+
+// Expire forgets workers that were silent for Config.Forget; the service calls
+// it now and then.
+func (r *Registry) Expire() {
+	now := r.cfg.Now()
+	var gone []uint64
+	r.mu.Lock()
+	for id, w := range r.workers {
+		if now.Sub(w.seen) >= r.cfg.Forget {
+			gone = append(gone, id)
+			delete(r.workers, id)
+		}
+	}
+	r.order = slices.DeleteFunc(r.order, func(w *worker) bool { return r.workers[w.id] == nil })
+	r.mu.Unlock()
+	for _, id := range gone {
+		r.prune(id, ^uint64(0), now)
+		r.log.Info("worker forgotten", "worker", id)
+	}
+}
+
+func free(w *metapb.Worker) (n int64) {
+	for _, t := range w.Tiers {
+		if t.Healthy {
+			n += max(t.Capacity-t.Used, 0)
+		}
+	}
+	return n
+}
+
+// cloneWorker copies a record; the tiers are shared and never changed in place.
+func cloneWorker(w *metapb.Worker) *metapb.Worker {
+	return &metapb.Worker{Id: w.Id, Node: w.Node, Addr: w.Addr, Socket: w.Socket, Http: w.Http,
+		Tiers: w.Tiers, LastSeen: w.LastSeen, Live: w.Live, Version: w.Version, Boot: w.Boot}
+}

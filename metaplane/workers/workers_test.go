@@ -1,0 +1,157 @@
+// Copyright The Orca Authors. SPDX-License-Identifier: Apache-2.0
+
+package workers
+
+import (
+	"fmt"
+	"log/slog"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"orca"
+	"orca/metaplane/metapb"
+)
+
+type clock struct{ t time.Time }
+
+func (c *clock) now() time.Time { return c.t }
+
+func newRegistry(t *testing.T, cfg Config) (*Registry, *clock) {
+	t.Helper()
+	c := &clock{t: time.Unix(1_700_000_000, 0)}
+	cfg.Now = c.now
+	return New(cfg, slog.New(slog.DiscardHandler)), c
+}
+
+func pb(id, boot uint64) *metapb.Worker {
+	return &metapb.Worker{Id: id, Node: fmt.Sprintf("n%d", id), Boot: boot,
+		Tiers: []*metapb.TierUsage{{Capacity: 100 * int64(id), Healthy: true}}}
+}
+
+func report(file uint64, cached int64) *metapb.FileReport {
+	return &metapb.FileReport{File: file, Version: 1, Cached: cached, Complete: []uint32{0}}
+}
+
+func TestRegisterAllocatesAndKeepsIDs(t *testing.T) {
+	r, _ := newRegistry(t, Config{})
+	id, err := r.Register(&metapb.RegisterRequest{Worker: pb(0, 1)})
+	require.NoError(t, err)
+	require.NotZero(t, id)
+	again, err := r.Register(&metapb.RegisterRequest{Worker: &metapb.Worker{Id: id, Node: "n0", Boot: 2}})
+	require.NoError(t, err)
+	require.Equal(t, id, again)
+	_, err = r.Register(&metapb.RegisterRequest{Worker: &metapb.Worker{Id: id, Node: "other", Boot: 3}})
+	require.ErrorIs(t, err, orca.Conflict)
+}
+
+func TestHeartbeatOfStrangerOrNewBootAsksForReport(t *testing.T) {
+	r, _ := newRegistry(t, Config{})
+	rep, err := r.Heartbeat(&metapb.HeartbeatRequest{Worker: pb(7, 1)})
+	require.NoError(t, err)
+	require.True(t, rep.Register)
+	_, err = r.Register(&metapb.RegisterRequest{Worker: pb(7, 1)})
+	require.NoError(t, err)
+	rep, err = r.Heartbeat(&metapb.HeartbeatRequest{Worker: pb(7, 1)})
+	require.NoError(t, err)
+	require.False(t, rep.Register)
+	rep, err = r.Heartbeat(&metapb.HeartbeatRequest{Worker: pb(7, 2)})
+	require.NoError(t, err)
+	require.True(t, rep.Register)
+}
+
+func TestFullReportReplacesOnlyWhenWhole(t *testing.T) {
+	r, _ := newRegistry(t, Config{})
+	reg := func(boot uint64, more bool, files ...*metapb.FileReport) {
+		_, err := r.Register(&metapb.RegisterRequest{Worker: pb(1, boot), Files: files, More: more})
+		require.NoError(t, err)
+	}
+	reg(1, false, report(10, 5), report(11, 5))
+	reg(2, true, report(11, 6))
+	require.Len(t, r.Locations(10, 1), 1, "old holdings stay until the last page")
+	require.EqualValues(t, 6, r.Cached(11, 1))
+	reg(2, false, report(12, 1))
+	require.Empty(t, r.Locations(10, 1))
+	require.Len(t, r.Locations(11, 1), 1)
+	require.Len(t, r.Locations(12, 1), 1)
+	require.EqualValues(t, 2, r.Stats.Files.Load())
+}
+
+func TestLocationsAreLiveAndBestFirst(t *testing.T) {
+	r, c := newRegistry(t, Config{})
+	for id := uint64(1); id <= 3; id++ {
+		_, err := r.Register(&metapb.RegisterRequest{Worker: pb(id, 1), Files: []*metapb.FileReport{report(10, int64(id))}})
+		require.NoError(t, err)
+	}
+	require.EqualValues(t, 3, r.Locations(10, 1)[0].Worker)
+	require.EqualValues(t, 3, r.Live()[0].Id, "most free space first")
+	require.Empty(t, r.Locations(10, 2), "another version is not a location")
+	c.t = c.t.Add(9 * time.Second)
+	_, err := r.Heartbeat(&metapb.HeartbeatRequest{Worker: pb(1, 1)})
+	require.NoError(t, err)
+	c.t = c.t.Add(2 * time.Second)
+	locs := r.Locations(10, 1)
+	require.Len(t, locs, 1)
+	require.EqualValues(t, 1, locs[0].Worker)
+	require.Len(t, r.Live(), 1)
+	require.Len(t, r.List(), 3)
+	c.t = c.t.Add(25 * time.Hour)
+	r.Expire()
+	require.Empty(t, r.List())
+	require.Zero(t, r.Stats.Files.Load())
+}
+
+func TestAvailability(t *testing.T) {
+	r, c := newRegistry(t, Config{})
+	holders := []uint64{1, 2}
+	require.Equal(t, Unavailable, r.Availability(10, 1, holders), "nobody has reported since the start")
+	_, err := r.Register(&metapb.RegisterRequest{Worker: pb(1, 1)})
+	require.NoError(t, err)
+	require.Equal(t, Unavailable, r.Availability(10, 1, holders), "worker 2 may still come")
+	_, err = r.Register(&metapb.RegisterRequest{Worker: pb(2, 1), Files: []*metapb.FileReport{report(10, 4)}})
+	require.NoError(t, err)
+	require.Equal(t, Available, r.Availability(10, 1, holders))
+	c.t = c.t.Add(time.Minute)
+	require.Equal(t, Unavailable, r.Availability(10, 1, holders), "a dead holder may come back")
+	_, err = r.Register(&metapb.RegisterRequest{Worker: pb(2, 2)})
+	require.NoError(t, err)
+	require.Equal(t, Gone, r.Availability(10, 1, holders))
+}
+
+func TestAnnounceOutlivesAReportThatBeganBefore(t *testing.T) {
+	r, c := newRegistry(t, Config{})
+	_, err := r.Register(&metapb.RegisterRequest{Worker: pb(1, 1), More: true})
+	require.NoError(t, err)
+	r.Announce(10, 1, 99, []uint64{1}, true)
+	_, err = r.Register(&metapb.RegisterRequest{Worker: pb(1, 1)})
+	require.NoError(t, err)
+	require.EqualValues(t, 99, r.Cached(10, 1))
+	c.t = c.t.Add(time.Minute)
+	_, err = r.Register(&metapb.RegisterRequest{Worker: pb(1, 1)})
+	require.NoError(t, err)
+	require.Zero(t, r.Cached(10, 1), "a later full report without it wins")
+}
+
+func TestOrdersAreCoalescedCappedAndDelivered(t *testing.T) {
+	r, _ := newRegistry(t, Config{MaxOrders: 3, OrdersPerReply: 2})
+	_, err := r.Register(&metapb.RegisterRequest{Worker: pb(1, 1), Files: []*metapb.FileReport{report(10, 1)}})
+	require.NoError(t, err)
+	r.OrderHolders(metapb.WorkerOrder_FREE_OLD, 10, 2)
+	r.OrderHolders(metapb.WorkerOrder_FREE_OLD, 10, 3)
+	r.OrderHolders(metapb.WorkerOrder_FREE_OLD, 99, 3) // nobody holds it
+	for ino := orca.Ino(20); ino < 23; ino++ {
+		r.OrderAll(metapb.WorkerOrder_PIN, ino, 0)
+	}
+	require.EqualValues(t, 1, r.Stats.OrdersDropped.Load())
+	var got []*metapb.WorkerOrder
+	for range 3 {
+		rep, err := r.Heartbeat(&metapb.HeartbeatRequest{Worker: pb(1, 1)})
+		require.NoError(t, err)
+		got = append(got, rep.Orders...)
+	}
+	require.Len(t, got, 3)
+	require.EqualValues(t, 3, got[0].Version)
+	require.EqualValues(t, 20, got[1].File)
+	require.EqualValues(t, 21, got[2].File)
+}
