@@ -1,0 +1,205 @@
+// Copyright The Orca Authors. SPDX-License-Identifier: Apache-2.0
+
+// Package metawire is the one table of the metaplane's RPCs: the opcode of
+// each method of metaplane.Namespace, and how its messages are decoded and
+// dispatched. metaserver serves the table, metaclient calls by it, and both
+// carry a message as the meta part of a dataplane frame, an error as the
+// frame's status with an ErrorReply in its place.
+//
+// Goroutines and locks: none; everything here is pure. It refuses bytes that
+// are not the method's message and requests without a header.
+package metawire
+
+import (
+	"context"
+
+	"orca"
+	"orca/metaplane"
+	"orca/metaplane/metapb"
+)
+
+// Op is the opcode of a method. Numbers are on the wire: append only. The
+// metaplane owns 0x0100 to 0x01ff.
+type Op = uint16
+
+// The opcodes.
+const (
+	OpStat           Op = 0x0101
+	OpList           Op = 0x0102
+	OpOpen           Op = 0x0103
+	OpLocations      Op = 0x0104
+	OpWatch          Op = 0x0105
+	OpMkdir          Op = 0x0110
+	OpRename         Op = 0x0111
+	OpDelete         Op = 0x0112
+	OpSetAttr        Op = 0x0113
+	OpFree           Op = 0x0114
+	OpSync           Op = 0x0115
+	OpCreate         Op = 0x0120
+	OpComplete       Op = 0x0121
+	OpAbandon        Op = 0x0122
+	OpRenew          Op = 0x0123
+	OpSetXattr       Op = 0x0130
+	OpGetXattr       Op = 0x0131
+	OpListXattr      Op = 0x0132
+	OpRemoveXattr    Op = 0x0133
+	OpMount          Op = 0x0140
+	OpUnmount        Op = 0x0141
+	OpListMounts     Op = 0x0142
+	OpRegister       Op = 0x0150
+	OpHeartbeat      Op = 0x0151
+	OpListWorkers    Op = 0x0152
+	OpResolve        Op = 0x0153
+	OpStaleUFS       Op = 0x0154
+	OpPersistPrepare Op = 0x0155
+	OpPersistCommit  Op = 0x0156
+	OpReport         Op = 0x0160
+	OpConf           Op = 0x0161
+	OpHosted         Op = 0x0162
+)
+
+// Message is what vtprotobuf generates for every message.
+type Message interface {
+	MarshalToSizedBufferVT(dst []byte) (int, error)
+	SizeVT() int
+	UnmarshalVT(b []byte) error
+}
+
+// Request is a message that carries a header, as every request does.
+type Request interface {
+	Message
+	GetH() *metapb.Header
+}
+
+// Method is one row of the table.
+type Method struct {
+	Op   Op
+	Name string
+	// Decode parses a request; the message does not alias b.
+	Decode func(b []byte) (Request, error)
+	// Call dispatches a request that Decode returned.
+	Call func(ctx context.Context, ns metaplane.Namespace, r Request) (Message, error)
+}
+
+func row[Q, R any, PQ interface {
+	*Q
+	Request
+}, PR interface {
+	*R
+	Message
+}](op Op, name string, call func(metaplane.Namespace, context.Context, *Q) (*R, error)) Method {
+	return Method{
+		Op:   op,
+		Name: name,
+		Decode: func(b []byte) (Request, error) {
+			q := PQ(new(Q))
+			if err := q.UnmarshalVT(b); err != nil {
+				return nil, &orca.Error{Op: "metawire." + name, Kind: orca.Invalid, Msg: "undecodable request", Err: err}
+			}
+			if q.GetH() == nil {
+				return nil, &orca.Error{Op: "metawire." + name, Kind: orca.Invalid, Msg: "request without a header"}
+			}
+			return q, nil
+		},
+		Call: func(ctx context.Context, ns metaplane.Namespace, r Request) (Message, error) {
+			p, err := call(ns, ctx, (*Q)(r.(PQ)))
+			if err != nil {
+				return nil, err
+			}
+			return PR(p), nil
+		},
+	}
+}
+
+// Methods returns the table by opcode.
+func Methods() map[Op]*Method {
+	rows := []Method{
+		row(OpStat, "Stat", metaplane.Namespace.Stat),
+		row(OpList, "List", metaplane.Namespace.List),
+		row(OpOpen, "Open", metaplane.Namespace.Open),
+		row(OpLocations, "Locations", metaplane.Namespace.Locations),
+		row(OpWatch, "Watch", metaplane.Namespace.Watch),
+		row(OpMkdir, "Mkdir", metaplane.Namespace.Mkdir),
+		row(OpRename, "Rename", metaplane.Namespace.Rename),
+		row(OpDelete, "Delete", metaplane.Namespace.Delete),
+		row(OpSetAttr, "SetAttr", metaplane.Namespace.SetAttr),
+		row(OpFree, "Free", metaplane.Namespace.Free),
+		row(OpSync, "Sync", metaplane.Namespace.Sync),
+		row(OpCreate, "Create", metaplane.Namespace.Create),
+		row(OpComplete, "Complete", metaplane.Namespace.Complete),
+		row(OpAbandon, "Abandon", metaplane.Namespace.Abandon),
+		row(OpRenew, "Renew", metaplane.Namespace.Renew),
+		row(OpSetXattr, "SetXattr", metaplane.Namespace.SetXattr),
+		row(OpGetXattr, "GetXattr", metaplane.Namespace.GetXattr),
+		row(OpListXattr, "ListXattr", metaplane.Namespace.ListXattr),
+		row(OpRemoveXattr, "RemoveXattr", metaplane.Namespace.RemoveXattr),
+		row(OpMount, "Mount", metaplane.Namespace.Mount),
+		row(OpUnmount, "Unmount", metaplane.Namespace.Unmount),
+		row(OpListMounts, "ListMounts", metaplane.Namespace.ListMounts),
+		row(OpRegister, "Register", metaplane.Namespace.Register),
+		row(OpHeartbeat, "Heartbeat", metaplane.Namespace.Heartbeat),
+		row(OpListWorkers, "ListWorkers", metaplane.Namespace.ListWorkers),
+		row(OpResolve, "Resolve", metaplane.Namespace.Resolve),
+		row(OpStaleUFS, "StaleUFS", metaplane.Namespace.StaleUFS),
+		row(OpPersistPrepare, "PersistPrepare", metaplane.Namespace.PersistPrepare),
+		row(OpPersistCommit, "PersistCommit", metaplane.Namespace.PersistCommit),
+		row(OpReport, "Report", metaplane.Namespace.Report),
+		row(OpConf, "Conf", metaplane.Namespace.Conf),
+		row(OpHosted, "Hosted", metaplane.Namespace.Hosted),
+	}
+	out := make(map[Op]*Method, len(rows))
+	for i := range rows {
+		out[rows[i].Op] = &rows[i]
+	}
+	return out
+}
+
+// Marshal encodes a message.
+func Marshal(m Message) ([]byte, error) {
+	b := make([]byte, m.SizeVT())
+	n, err := m.MarshalToSizedBufferVT(b)
+	if err != nil {
+		return nil, &orca.Error{Op: "metawire.Marshal", Kind: orca.Internal, Err: err}
+	}
+	return b[len(b)-n:], nil
+}
+
+// EncodeError splits an error into a frame status and its ErrorReply.
+func EncodeError(err error) (orca.Kind, *metapb.ErrorReply) {
+	kind := orca.KindOf(err)
+	if kind == orca.OK {
+		kind = orca.Internal
+	}
+	e, ok := err.(*orca.Error)
+	if !ok {
+		return kind, &metapb.ErrorReply{Msg: clip(err.Error())}
+	}
+	msg := e.Msg
+	if e.Err != nil {
+		if msg != "" {
+			msg += ": "
+		}
+		msg += e.Err.Error()
+	}
+	return kind, &metapb.ErrorReply{Op: e.Op, Path: e.Path, Msg: clip(msg)}
+}
+
+// DecodeError is the inverse of EncodeError; b that is no ErrorReply still
+// gives an error of the kind.
+func DecodeError(kind orca.Kind, b []byte) error {
+	var r metapb.ErrorReply
+	if err := r.UnmarshalVT(b); err != nil {
+		return &orca.Error{Op: "metawire", Kind: kind}
+	}
+	return &orca.Error{Op: r.Op, Path: r.Path, Kind: kind, Msg: r.Msg}
+}
+
+// maxMessage caps the text of an error on the wire, in bytes.
+const maxMessage = 4096
+
+func clip(s string) string {
+	if len(s) > maxMessage {
+		return s[:maxMessage-3] + "..."
+	}
+	return s
+}
