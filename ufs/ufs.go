@@ -29,6 +29,31 @@ func IsTemp(key string) bool {
 	return strings.HasPrefix(key[strings.LastIndexByte(key, '/')+1:], TempPrefix)
 }
 
+// Compare orders infos as every listing does: by key in byte order, a
+// directory as if its key ended with a slash. That is the order in which
+// object stores page, so "a-b" comes before the directory "a".
+func Compare(a, b Info) int {
+	n := min(len(a.Key), len(b.Key))
+	if c := strings.Compare(a.Key[:n], b.Key[:n]); c != 0 {
+		return c
+	}
+	if x, y := a.after(n), b.after(n); x != y {
+		return int(x) - int(y)
+	}
+	return len(a.Key) - len(b.Key)
+}
+
+// after returns the byte of the sorting key at i, 0 behind its end.
+func (i Info) after(n int) byte {
+	switch {
+	case n < len(i.Key):
+		return i.Key[n]
+	case i.Dir:
+		return '/'
+	}
+	return 0
+}
+
 // Info describes one object or directory.
 type Info struct {
 	Key   string // relative to the FS; of a directory without trailing slash
@@ -62,10 +87,12 @@ type Caps struct {
 type FS interface {
 	// Stat returns one object or directory. NotFound.
 	Stat(ctx context.Context, key string) (Info, error)
-	// List calls fn for each direct child of dir in order of key, in constant
-	// memory, leaving temporary names out; it stops at the first error of fn
-	// and returns it. NotFound, NotDir. A directory that an object store only
-	// implies and that has no children is NotFound, except the root.
+	// List calls fn for each direct child of dir in the order of Compare, in
+	// constant memory (local: the names of one directory), leaving temporary
+	// names out, and names that no dentry can have; it stops at the first
+	// error of fn and returns it. NotFound, NotDir. A directory that an object
+	// store only implies and that has no children is NotFound, except the
+	// root. Of an object "a" beside objects "a/…" only the first is there.
 	List(ctx context.Context, dir string, fn func(Info) error) error
 	// Open returns the bytes [off, off+n) of the object; n < 0 means to its
 	// end. With want != "" the content must still carry this fingerprint,
@@ -110,6 +137,28 @@ type Preparer interface {
 	Prepare(ctx context.Context) error
 }
 
+// Absent is WriteHint.Expect of a key that must not exist.
+const Absent = "-"
+
+// WriteHint is what a writer may be told before its first Write.
+type WriteHint struct {
+	// Length is how many bytes will come; 0: unknown. It sizes the parts of a
+	// multipart upload, and nothing else depends on it.
+	Length int64
+	// Owned: a store with Caps.Owners makes the object with Mode, UID and GID.
+	// Otherwise it keeps those of the object that it replaces (new: 0644).
+	Owned          bool
+	Mode, UID, GID uint32
+	// Expect makes Commit conditional: Conflict unless the key carries this
+	// fingerprint (Absent: no object) at that moment. "": unconditional.
+	Expect string
+}
+
+// Hinted is optional on a Writer: Hint must come before the first Write.
+type Hinted interface {
+	Hint(WriteHint)
+}
+
 // Renamer is implemented by stores with Caps.AtomicRename.
 type Renamer interface {
 	// Rename moves a file or directory, replacing a file or an empty
@@ -126,13 +175,21 @@ type Copier interface {
 }
 
 // Lister is implemented by stores that can list a whole subtree in one pass,
-// in order of key, files only plus directory markers.
+// in the order of Compare, files only plus directory markers.
 type Lister interface {
-	// Walk is List for all descendants.
+	// Walk is List for all descendants of prefix, without prefix itself.
 	Walk(ctx context.Context, prefix string, fn func(Info) error) error
 }
 
-// Owner is implemented by stores with Caps.Owners.
+// BulkRemover is implemented by stores that delete many objects in one call.
+type BulkRemover interface {
+	// RemoveMany deletes objects and directory markers (Info.Dir), without
+	// looking for children; those that do not exist are passed over.
+	RemoveMany(ctx context.Context, objects []Info) error
+}
+
+// Owner is implemented by stores with Caps.Owners. Where mtime is part of the
+// fingerprint (local), Utimens changes it: Stat afterwards.
 type Owner interface {
 	Chmod(ctx context.Context, key string, mode uint32) error
 	Chown(ctx context.Context, key string, uid, gid uint32) error
