@@ -33,6 +33,8 @@ type (
 	Intent = metapb.UFSIntent
 	// Mount is a row of the mount table.
 	Mount = metapb.MountRecord
+	// Worker is the identity of a worker.
+	Worker = metapb.WorkerRecord
 )
 
 const (
