@@ -1,0 +1,353 @@
+// Copyright The Orca Authors. SPDX-License-Identifier: Apache-2.0
+
+package client
+
+import (
+	"context"
+	"io"
+	"os"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"orca"
+	"orca/dataplane"
+	"orca/metaplane/metapb"
+)
+
+// maxBlocks bounds the blocks of one open file (64 TiB at the default size).
+const maxBlocks = 1 << 20
+
+// maxPinned bounds the descriptors one File holds open beside the cache's.
+const maxPinned = 64
+
+// ReadOptions shape how a file is opened for reading.
+type ReadOptions struct {
+	// Type says what reading leaves in the cache; the zero value is the FS's
+	// default. CACHE_PROMOTE and NO_CACHE reads always go through a worker.
+	Type orca.ReadType
+	Sync Sync
+}
+
+// File reads one version of one file. It is safe for concurrent use; Read,
+// Seek and WriteTo share one position. It satisfies io.Reader, io.ReaderAt,
+// io.Seeker, io.Closer, io.WriterTo and fs.File.
+type File struct {
+	fs   *FS
+	info Info
+	typ  orca.ReadType
+
+	grant  atomic.Pointer[dataplane.Grant]
+	blocks []atomic.Pointer[descriptor] // by index; nil: not local, or not tried
+	first  [1]atomic.Pointer[descriptor]
+	closed atomic.Bool
+
+	ra readAhead // of readers by range
+
+	mu      sync.Mutex
+	pos     int64              // of Read; GUARDED_BY(mu)
+	pinned  []uint32           // blocks with a descriptor, oldest first
+	tries   map[uint32]attempt // blocks that had no descriptor
+	workers []*Worker          // ranked for this file
+	locs    map[uint64]*metapb.Location
+}
+
+// attempt says when a block that was not complete locally is worth asking for
+// again.
+type attempt struct {
+	next time.Time
+	wait time.Duration
+}
+
+// Open opens a file for reading. NotFound, IsDir, Permission; Unavailable when
+// the content has to be restored first.
+func (fs *FS) Open(ctx context.Context, t Target, o ReadOptions) (*File, error) {
+	tp, err := t.pb()
+	if err != nil {
+		return nil, err
+	}
+	r, err := fs.meta.Open(ctx, &metapb.OpenRequest{H: fs.header(), Target: tp, Sync: o.Sync.pb()})
+	if err != nil {
+		return nil, err
+	}
+	f := &File{fs: fs, info: infoOf(t.base(), r.Attr, 0, r.TtlMs), typ: o.Type}
+	if f.typ == orca.ReadCache {
+		f.typ = fs.cfg.ReadType
+	}
+	switch f.info.Type {
+	case orca.TypeDir:
+		return nil, orca.PathE("client.Open", t.String(), orca.IsDir, nil)
+	case orca.TypeSymlink:
+		return nil, &orca.Error{Op: "client.Open", Path: t.String(), Kind: orca.Invalid, Msg: "a symbolic link"}
+	}
+	n := (f.info.Length + f.info.BlockSize - 1) / f.info.BlockSize
+	if n > maxBlocks {
+		return nil, orca.PathE("client.Open", t.String(), orca.TooLarge, nil)
+	}
+	f.blocks = f.first[:min(n, 1)]
+	if n > 1 {
+		f.blocks = make([]atomic.Pointer[descriptor], n)
+	}
+	f.adopt(r)
+	return f, nil
+}
+
+// adopt takes grant, locations and workers from an answer about this version.
+func (f *File) adopt(r *metapb.OpenReply) {
+	g := grantOf(r.Grant)
+	f.grant.Store(&g)
+	f.fs.peers.learn(r.Workers)
+	locs := make(map[uint64]*metapb.Location, len(r.Locations))
+	for _, l := range r.Locations {
+		locs[l.Worker] = l
+	}
+	live := make([]*Worker, 0, len(r.Workers))
+	for _, w := range r.Workers {
+		if w.Live || locs[w.Id] != nil {
+			live = append(live, w)
+		}
+	}
+	ws := rank(f.info.Ino, live)
+	f.mu.Lock()
+	f.workers, f.locs = ws, locs
+	f.mu.Unlock()
+}
+
+// Info returns what was opened: name, attributes, version.
+func (f *File) Info() Info { return f.info }
+
+// Size returns the length of the file in bytes.
+func (f *File) Size() int64 { return f.info.Length }
+
+// ReadAt reads len(p) bytes from off; io.EOF when the file ends before. A
+// block that is complete on a local worker is read with one pread and no
+// allocation.
+func (f *File) ReadAt(p []byte, off int64) (int, error) {
+	return f.ReadAtContext(context.Background(), p, off)
+}
+
+// ReadAtContext is ReadAt that gives up when ctx ends.
+func (f *File) ReadAtContext(ctx context.Context, p []byte, off int64) (int, error) {
+	if off < 0 {
+		return 0, orca.E("client.ReadAt", orca.Invalid, "negative offset")
+	}
+	if f.closed.Load() {
+		return 0, errClosed
+	}
+	rest := f.info.Length - off
+	if rest <= 0 {
+		if len(p) == 0 {
+			return 0, nil
+		}
+		return 0, io.EOF
+	}
+	short := int64(len(p)) > rest
+	if short {
+		p = p[:rest]
+	}
+	for n := 0; n < len(p); {
+		m, err := f.readBlock(ctx, p[n:], off+int64(n))
+		n += m
+		if err != nil {
+			return n, err
+		}
+	}
+	if short {
+		return len(p), io.EOF
+	}
+	return len(p), nil
+}
+
+var errClosed error = &orca.Error{Op: "client.File", Kind: orca.Invalid, Msg: "file already closed", Err: os.ErrClosed}
+
+// readBlock reads from the one block that holds off, up to its end.
+func (f *File) readBlock(ctx context.Context, p []byte, off int64) (int, error) {
+	bs := f.info.BlockSize
+	i := off / bs
+	boff := off - i*bs
+	if left := bs - boff; int64(len(p)) > left {
+		p = p[:left]
+	}
+	idx := uint32(i)
+	if d := f.blocks[idx].Load(); d != nil && d.acquire() {
+		n, err := d.file.ReadAt(p, boff)
+		d.release()
+		if err == nil {
+			f.fs.stats.LocalReads.Add(1)
+			f.fs.stats.LocalBytes.Add(int64(n))
+			return n, nil
+		}
+		f.unpin(idx) // a bad disk below the descriptor: ask a worker
+	}
+	if f.typ == orca.ReadCache {
+		if d := f.descriptor(ctx, idx, false); d != nil {
+			n, err := d.file.ReadAt(p, boff)
+			d.release()
+			if err == nil {
+				f.fs.stats.LocalReads.Add(1)
+				f.fs.stats.LocalBytes.Add(int64(n))
+				return n, nil
+			}
+			f.unpin(idx)
+			f.postpone(idx)
+		}
+	}
+	return f.ra.read(ctx, f, idx, boff, p)
+}
+
+// Backing returns a read-only descriptor of the whole file when it is one
+// complete block on a local worker. It belongs to f: use it until f is closed,
+// and do not close it.
+func (f *File) Backing(ctx context.Context) (*os.File, bool) {
+	if len(f.blocks) != 1 || f.typ != orca.ReadCache || f.closed.Load() {
+		return nil, false
+	}
+	d := f.blocks[0].Load()
+	if d == nil {
+		if d = f.descriptor(ctx, 0, true); d == nil {
+			return nil, false
+		}
+		d.release() // the one that f holds is enough
+	}
+	return d.file, true
+}
+
+// descriptor returns a referenced descriptor of block idx and pins it in f;
+// nil when the block is not complete on a local worker. now asks even if an
+// earlier attempt is recent.
+func (f *File) descriptor(ctx context.Context, idx uint32, now bool) *descriptor {
+	id := orca.BlockID{File: f.info.Ino, Version: f.info.BlockVersion(idx), Index: idx}
+	if d := f.fs.descs.get(id); d != nil {
+		f.fs.stats.DescriptorHits.Add(1)
+		f.pin(idx, d)
+		return d
+	}
+	w := f.localWorker()
+	if w == nil || !f.due(idx, now) {
+		return nil
+	}
+	pr, err := f.fs.peers.get(ctx, w)
+	if err != nil {
+		f.postpone(idx)
+		return nil
+	}
+	file, length, _, err := pr.blocks.Descriptor(ctx, id, *f.grant.Load())
+	if err != nil {
+		f.postpone(idx)
+		return nil
+	}
+	if length != f.info.BlockLength(idx) {
+		_ = file.Close() // not this file's block as we know it
+		f.postpone(idx)
+		return nil
+	}
+	f.fs.stats.Descrips.Add(1)
+	d := f.fs.descs.put(id, file, length)
+	f.pin(idx, d)
+	return d
+}
+
+// pin keeps d for the next reads of f, with a reference of its own.
+func (f *File) pin(idx uint32, d *descriptor) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.closed.Load() || !f.blocks[idx].CompareAndSwap(nil, d) {
+		return
+	}
+	d.refs.Add(1) // the caller's reference keeps it above 0
+	f.pinned = append(f.pinned, idx)
+	if len(f.pinned) > maxPinned {
+		f.unpinLocked(f.pinned[0])
+	}
+}
+
+func (f *File) unpin(idx uint32) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if d := f.blocks[idx].Load(); d != nil {
+		f.fs.descs.drop(d.id)
+	}
+	f.unpinLocked(idx)
+}
+
+func (f *File) unpinLocked(idx uint32) {
+	for i, x := range f.pinned {
+		if x == idx {
+			f.pinned = append(f.pinned[:i], f.pinned[i+1:]...)
+			break
+		}
+	}
+	if d := f.blocks[idx].Swap(nil); d != nil {
+		d.release()
+	}
+}
+
+// localWorker returns the live worker of this node, nil if there is none.
+func (f *File) localWorker() *Worker {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, w := range f.workers {
+		if w.Live && f.fs.peers.isLocal(w) {
+			return w
+		}
+	}
+	return nil
+}
+
+const (
+	attemptMin = 20 * time.Millisecond
+	attemptMax = time.Second
+)
+
+// due reports whether block idx is worth asking for.
+func (f *File) due(idx uint32, now bool) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	t, ok := f.tries[idx]
+	return !ok || now || !time.Now().Before(t.next)
+}
+
+// postpone remembers that block idx had no descriptor.
+func (f *File) postpone(idx uint32) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.tries == nil || len(f.tries) > 1024 {
+		f.tries = map[uint32]attempt{}
+	}
+	t := f.tries[idx]
+	t.wait = min(max(t.wait*2, attemptMin), attemptMax)
+	t.next = time.Now().Add(t.wait)
+	f.tries[idx] = t
+}
+
+// filled notes that a range read reached the end of block idx: it may be
+// complete here now.
+func (f *File) filled(idx uint32) {
+	f.mu.Lock()
+	delete(f.tries, idx)
+	f.mu.Unlock()
+}
+
+// Close lets go of descriptors and read-ahead. Reads after it fail.
+func (f *File) Close() error {
+	if f.closed.Swap(true) {
+		return errClosed
+	}
+	f.ra.close()
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for len(f.pinned) > 0 {
+		f.unpinLocked(f.pinned[0])
+	}
+	return nil
+}
+
+func grantOf(g *metapb.Grant) dataplane.Grant {
+	if g == nil {
+		return dataplane.Grant{}
+	}
+	return dataplane.Grant{
+		File: orca.Ino(g.File), Version: g.Version, UID: g.Uid, Write: g.Write,
+		Expiry: timeOf(g.Expiry), Token: g.Token,
+	}
+}

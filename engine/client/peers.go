@@ -1,0 +1,207 @@
+// Copyright The Orca Authors. SPDX-License-Identifier: Apache-2.0
+
+package client
+
+import (
+	"cmp"
+	"context"
+	"io"
+	"slices"
+	"sync"
+	"time"
+
+	"orca"
+	"orca/dataplane"
+	"orca/metaplane/metapb"
+)
+
+// RangeReader is the remote half of reading: a Blocks that cannot hand out an
+// Extent (its file is on another host) fills the caller's buffer instead.
+// blockclient.Client satisfies it.
+type RangeReader interface {
+	// ReadInto reads up to len(p) bytes of the block from req.Off, verified
+	// by grain, straight into p. It returns fewer only at the end of the
+	// block or of what could be had in one go, never 0 with a nil error.
+	ReadInto(ctx context.Context, req dataplane.ReadRequest, p []byte) (int, error)
+}
+
+// downFor is how long a worker that could not be reached is tried last.
+const downFor = 2 * time.Second
+
+// peer is a way to one worker, for one boot of it.
+type peer struct {
+	id     uint64
+	local  bool // descriptors may be asked of it
+	blocks dataplane.Blocks
+	ranges RangeReader // nil: blocks.Open
+}
+
+type peerKey struct{ id, boot uint64 }
+
+// peers knows the live workers and how to reach them.
+type peers struct {
+	c    *core
+	dial Dialer
+
+	mu      sync.Mutex
+	workers []*Worker // live; GUARDED_BY(mu)
+	fetched time.Time
+	conns   map[peerKey]*peer
+	down    map[uint64]time.Time // worker → tried last until then
+}
+
+func (p *peers) init(c *core) {
+	p.c, p.dial = c, c.cfg.Dial
+	p.conns = map[peerKey]*peer{}
+	p.down = map[uint64]time.Time{}
+	if p.dial == nil {
+		p.dial = defaultDialer(&c.cfg)
+	}
+}
+
+// learn takes a fresh list of workers that came with another answer.
+func (p *peers) learn(ws []*Worker) {
+	if len(ws) == 0 {
+		return
+	}
+	live := make([]*Worker, 0, len(ws))
+	for _, w := range ws {
+		if w.Live {
+			live = append(live, w)
+		}
+	}
+	slices.SortFunc(live, func(a, b *Worker) int { return cmp.Compare(a.Id, b.Id) })
+	p.mu.Lock()
+	p.workers, p.fetched = live, time.Now()
+	p.mu.Unlock()
+}
+
+// list returns the live workers, at most WorkersTTL old.
+func (p *peers) list(ctx context.Context) ([]*Worker, error) {
+	p.mu.Lock()
+	ws, at := p.workers, p.fetched
+	p.mu.Unlock()
+	if time.Since(at) < p.c.cfg.WorkersTTL && len(ws) > 0 {
+		return ws, nil
+	}
+	r, err := p.c.meta.ListWorkers(ctx, &metapb.ListWorkersRequest{H: &metapb.Header{Caller: callerPB(*p.c.cfg.Caller)}})
+	if err != nil {
+		if len(ws) > 0 {
+			return ws, nil // an old list is better than none
+		}
+		return nil, err
+	}
+	p.learn(r.Workers)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.workers, nil
+}
+
+// isLocal reports whether w shares this host.
+func (p *peers) isLocal(w *Worker) bool { return w.Node == p.c.cfg.Node }
+
+// get returns the way to w, dialling it when this is the first time.
+func (p *peers) get(ctx context.Context, w *Worker) (*peer, error) {
+	k := peerKey{w.Id, w.Boot}
+	p.mu.Lock()
+	pr := p.conns[k]
+	p.mu.Unlock()
+	if pr != nil {
+		return pr, nil
+	}
+	b, err := p.dial(ctx, w)
+	if err != nil {
+		return nil, err
+	}
+	pr = &peer{id: w.Id, local: p.isLocal(w), blocks: b}
+	pr.ranges, _ = b.(RangeReader)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if other := p.conns[k]; other != nil {
+		p.discard(b)
+		return other, nil
+	}
+	for old, c := range p.conns { // an earlier boot of the same worker
+		if old.id == k.id {
+			delete(p.conns, old)
+			p.discard(c.blocks)
+		}
+	}
+	p.conns[k] = pr
+	return pr, nil
+}
+
+// discard closes what the default dialer made.
+func (p *peers) discard(b dataplane.Blocks) {
+	if c, ok := b.(io.Closer); ok && p.c.cfg.Dial == nil {
+		if err := c.Close(); err != nil {
+			p.c.log.Debug("close a worker's connection", "err", err)
+		}
+	}
+}
+
+func (p *peers) markDown(id uint64) {
+	p.mu.Lock()
+	p.down[id] = time.Now().Add(downFor)
+	p.mu.Unlock()
+}
+
+func (p *peers) isDown(id uint64) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	t, ok := p.down[id]
+	if ok && time.Now().After(t) {
+		delete(p.down, id)
+		ok = false
+	}
+	return ok
+}
+
+func (p *peers) close() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for k, c := range p.conns {
+		delete(p.conns, k)
+		p.discard(c.blocks)
+	}
+	return nil
+}
+
+// read fills dst from one worker: by range, or from an extent when its block
+// service is in this process.
+func (pr *peer) read(ctx context.Context, req dataplane.ReadRequest, dst []byte) (int, error) {
+	req.N = int64(len(dst))
+	if pr.ranges != nil {
+		return pr.ranges.ReadInto(ctx, req, dst)
+	}
+	x, err := pr.blocks.Open(ctx, req)
+	if err != nil {
+		return 0, err
+	}
+	defer x.Release()
+	n := int(min(x.N, int64(len(dst))))
+	m, err := x.File.ReadAt(dst[:n], x.Off)
+	if m == n && n > 0 {
+		return n, nil
+	}
+	return 0, &orca.Error{Op: "client.read", Path: req.ID.String(), Kind: orca.Corrupt, Msg: "short extent", Err: err}
+}
+
+// rank orders workers for one file: the worker a miss of the file should go to
+// comes first, so that clients without a local worker agree on it
+// (rendezvous hashing, Thaler and Ravishankar 1998).
+func rank(file orca.Ino, ws []*Worker) []*Worker {
+	out := slices.Clone(ws)
+	slices.SortFunc(out, func(a, b *Worker) int {
+		return cmp.Compare(mix(uint64(file)^mix(b.Id)), mix(uint64(file)^mix(a.Id)))
+	})
+	return out
+}
+
+// mix is the finaliser of splitmix64 (Steele, Lea and Flood 2014).
+func mix(x uint64) uint64 {
+	x += 0x9e3779b97f4a7c15
+	x = (x ^ x>>30) * 0xbf58476d1ce4e5b9
+	x = (x ^ x>>27) * 0x94d049bb133111eb
+	return x ^ x>>31
+}

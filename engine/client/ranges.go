@@ -1,0 +1,190 @@
+// Copyright The Orca Authors. SPDX-License-Identifier: Apache-2.0
+
+package client
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"time"
+
+	"orca"
+	"orca/dataplane"
+	"orca/metaplane/metapb"
+)
+
+// renewBefore is how long before its expiry a grant is asked for again.
+const renewBefore = 5 * time.Second
+
+// fetch fills all of p from block idx at boff, which must end within the
+// block. Workers are asked in the order of route; one that fails is passed
+// over for the next, and when all have failed the metaplane is asked once for
+// newer locations.
+func (f *File) fetch(ctx context.Context, idx uint32, boff int64, p []byte, seq bool) (int, error) {
+	n := 0
+	for n < len(p) {
+		m, err := f.fetchSome(ctx, idx, boff+int64(n), p[n:], seq)
+		n += m
+		if err != nil {
+			return n, err
+		}
+	}
+	f.fs.stats.RangeReads.Add(1)
+	f.fs.stats.RangeBytes.Add(int64(n))
+	if boff+int64(n) == f.info.BlockLength(idx) {
+		f.filled(idx)
+	}
+	return n, nil
+}
+
+func (f *File) fetchSome(ctx context.Context, idx uint32, boff int64, p []byte, seq bool) (int, error) {
+	g, err := f.currentGrant(ctx)
+	if err != nil {
+		return 0, err
+	}
+	req := dataplane.ReadRequest{
+		ID:  orca.BlockID{File: f.info.Ino, Version: f.info.BlockVersion(idx), Index: idx},
+		Off: boff, Type: f.typ, Grant: *g, Sequential: seq,
+	}
+	var cause error
+	for attempt := range 2 {
+		n, err := f.ask(ctx, idx, req, p)
+		if err == nil {
+			return n, nil
+		}
+		if !passOver(orca.KindOf(err)) && !(attempt == 0 && errors.Is(err, orca.Permission)) {
+			return 0, err
+		}
+		cause = worse(cause, err)
+		if attempt == 0 {
+			if err := f.refresh(ctx); err != nil {
+				return 0, err
+			}
+			req.Grant = *f.grant.Load()
+		}
+	}
+	return 0, cause
+}
+
+// ask goes through the workers once.
+func (f *File) ask(ctx context.Context, idx uint32, req dataplane.ReadRequest, p []byte) (int, error) {
+	var cause error
+	for i, w := range f.route(idx) {
+		if i > 0 {
+			f.fs.stats.Failovers.Add(1)
+		}
+		pr, err := f.fs.peers.get(ctx, w)
+		if err == nil {
+			var n int
+			if n, err = pr.read(ctx, req, p); err == nil {
+				return n, nil
+			}
+		}
+		if ctx.Err() != nil {
+			return 0, ctxError("client.ReadAt", ctx)
+		}
+		if !passOver(orca.KindOf(err)) {
+			return 0, err
+		}
+		if errors.Is(err, orca.Unavailable) {
+			f.fs.peers.markDown(w.Id)
+		}
+		cause = worse(cause, err)
+	}
+	if cause == nil {
+		cause = &orca.Error{Op: "client.ReadAt", Path: f.info.Name, Kind: orca.Unavailable, Msg: "no live worker"}
+	}
+	return 0, cause
+}
+
+// route orders the workers for block idx: the local one (it keeps what it
+// fetches), then those that hold the block, then the rest by rank; workers
+// that just failed come last.
+func (f *File) route(idx uint32) []*Worker {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	score := func(w *Worker) int {
+		s := 0
+		switch l := f.locs[w.Id]; {
+		case f.fs.peers.isLocal(w) && f.typ != orca.ReadNoCache, l != nil && f.fs.peers.isLocal(w):
+		case l != nil && slices.Contains(l.Complete, idx):
+			s = 1
+		case l != nil:
+			s = 2
+		default:
+			s = 3
+		}
+		if !w.Live {
+			s += 4
+		}
+		if f.fs.peers.isDown(w.Id) {
+			s += 8
+		}
+		return s
+	}
+	ws := slices.Clone(f.workers)
+	slices.SortStableFunc(ws, func(a, b *Worker) int { return score(a) - score(b) })
+	return ws
+}
+
+// passOver says whether another worker may do better.
+func passOver(k orca.Kind) bool {
+	switch k {
+	case orca.Stale, orca.Permission, orca.Invalid, orca.Canceled, orca.Conflict, orca.Unauthenticated:
+		return false
+	}
+	return true
+}
+
+// worse keeps the more telling of two errors: one that says what is wrong with
+// the data beats one that says a worker could not be reached.
+func worse(a, b error) error {
+	if a == nil || orca.KindOf(a).Retryable() && !orca.KindOf(b).Retryable() {
+		return b
+	}
+	return a
+}
+
+// currentGrant returns the grant, renewed when it is about to expire.
+func (f *File) currentGrant(ctx context.Context) (*dataplane.Grant, error) {
+	g := f.grant.Load()
+	if g.Expiry.IsZero() || time.Until(g.Expiry) > renewBefore {
+		return g, nil
+	}
+	if err := f.refresh(ctx); err != nil {
+		if time.Until(g.Expiry) > 0 && !errors.Is(err, orca.Stale) {
+			return g, nil // still good, and the metaplane may be back in time
+		}
+		return nil, err
+	}
+	return f.grant.Load(), nil
+}
+
+// refresh asks the metaplane again for grant and locations of this version.
+// Stale when the file is gone or has another version by now.
+func (f *File) refresh(ctx context.Context) error {
+	f.fs.stats.Refreshes.Add(1)
+	r, err := f.fs.meta.Open(ctx, &metapb.OpenRequest{
+		H: f.fs.header(), Target: &metapb.Target{Ino: uint64(f.info.Ino)}, Sync: SyncNever().pb(),
+	})
+	if errors.Is(err, orca.NotFound) {
+		return &orca.Error{Op: "client.ReadAt", Path: f.info.Name, Kind: orca.Stale, Msg: "the file was removed", Err: err}
+	}
+	if err != nil {
+		return err
+	}
+	if r.Attr == nil || r.Attr.Version != f.info.Version {
+		return &orca.Error{Op: "client.ReadAt", Path: f.info.Name, Kind: orca.Stale, Msg: "the file has a newer version"}
+	}
+	f.adopt(r)
+	return nil
+}
+
+// ctxError is the typed form of ctx.Err.
+func ctxError(op string, ctx context.Context) error {
+	k := orca.Canceled
+	if errors.Is(ctx.Err(), context.DeadlineExceeded) {
+		k = orca.Timeout
+	}
+	return orca.PathE(op, "", k, ctx.Err())
+}
