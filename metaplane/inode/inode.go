@@ -1,0 +1,251 @@
+// Copyright The Orca Authors. SPDX-License-Identifier: Apache-2.0
+
+// Package inode has the records of the namespace and the keys they are kept
+// under in a group's store. docs/format/inodekeys.md is the format, testdata/
+// its goldens.
+//
+// It sits between fsm, which works on the records, and inodekv, which keeps
+// their bytes. It is pure, starts no goroutine and holds no lock. It refuses
+// a record of another format version and a truncated one with Corrupt, and
+// ignores bytes after a record's last field, so that fields can be appended.
+package inode
+
+import (
+	"encoding/binary"
+
+	"orca"
+)
+
+// format is the first byte of an encoded record.
+const format = 1
+
+// Tags of a dentry's value, its second byte.
+const (
+	tagFile = 1
+	tagDir  = 2
+)
+
+// Flags of a record.
+type Flags uint32
+
+// The flags.
+const (
+	Pinned    Flags = 1 << iota // never evicted
+	HasXattr                    // keys of SpaceXattr exist
+	Durable                     // file: its sole copy is fsynced on a durable tier
+	Loaded                      // directory: completely listed from its UFS once
+	Persisted                   // directory: exists in its UFS
+	HasSync                     // directory: SyncMS is set
+)
+
+// Has reports whether all bits of g are set.
+func (f Flags) Has(g Flags) bool { return f&g == g }
+
+// With returns f with the bits of g set to on.
+func (f Flags) With(g Flags, on bool) Flags {
+	if on {
+		return f | g
+	}
+	return f &^ g
+}
+
+// Override says that content is not at the UFS key that the path implies, for
+// as long as intent By is undrained.
+type Override struct {
+	By  uint64 // id of the intent; 0: none
+	Key string // relative to the mount's root
+}
+
+// File is the record of a file or symbolic link; it lives in its dentry.
+type File struct {
+	Ino         orca.Ino
+	Type        orca.FileType
+	Mode        uint32
+	UID, GID    uint32
+	Length      int64
+	BlockSize   int64
+	Version     uint32
+	Runs        []orca.Run
+	Mtime       int64 // times are unix ns
+	Ctime       int64
+	Atime       int64
+	Persist     orca.PersistState
+	Flags       Flags
+	WriteType   orca.WriteType
+	Replicas    uint32
+	CRC         uint32 // CRC32C of the whole content, 0 if unknown
+	Change      uint64 // Raft index of the last change of name or content
+	Fingerprint string // of what is at its UFS key; "": nothing is
+	Target      string // of a symbolic link
+	Override    Override
+	Workers     []uint64 // that hold the only copies, while not persisted
+}
+
+// Dir is the record of a directory.
+type Dir struct {
+	Ino      orca.Ino
+	Parent   orca.Ino
+	Name     string
+	Mode     uint32
+	UID, GID uint32
+	Mtime    int64 // times are unix ns
+	Ctime    int64
+	Atime    int64
+	Change   uint64 // Raft index of the last change of its own name
+	Entries  int64
+	Subdirs  int64
+	Flags    Flags
+	Mount    uint32 // it is the root of this mount; 0: of none
+	LoadedAt int64
+	SyncMS   int64 // with HasSync
+	Override Override
+}
+
+// Dentry is the value of a dentry key: a file, or the id of a directory.
+type Dentry struct {
+	File *File
+	Dir  orca.Ino // when File is nil
+}
+
+// AppendFile appends the dentry of a file.
+func AppendFile(dst []byte, f *File) []byte {
+	dst = append(dst, format, tagFile)
+	dst = binary.BigEndian.AppendUint64(dst, uint64(f.Ino))
+	dst = append(dst, byte(f.Type), byte(f.Persist), byte(f.WriteType))
+	dst = binary.AppendUvarint(dst, uint64(f.Flags))
+	dst = binary.AppendUvarint(dst, uint64(f.Mode))
+	dst = binary.AppendUvarint(dst, uint64(f.UID))
+	dst = binary.AppendUvarint(dst, uint64(f.GID))
+	dst = binary.AppendUvarint(dst, uint64(f.Length))
+	dst = binary.AppendUvarint(dst, uint64(f.BlockSize))
+	dst = binary.AppendUvarint(dst, uint64(f.Version))
+	dst = binary.AppendUvarint(dst, uint64(f.Replicas))
+	dst = binary.BigEndian.AppendUint32(dst, f.CRC)
+	dst = appendTimes(dst, f.Mtime, f.Ctime, f.Atime)
+	dst = binary.AppendUvarint(dst, f.Change)
+	dst = binary.AppendUvarint(dst, uint64(len(f.Runs)))
+	for _, r := range f.Runs {
+		dst = binary.AppendUvarint(dst, uint64(r.First))
+		dst = binary.AppendUvarint(dst, uint64(r.Version))
+	}
+	dst = appendString(dst, f.Fingerprint)
+	dst = appendString(dst, f.Target)
+	dst = appendOverride(dst, f.Override)
+	dst = binary.AppendUvarint(dst, uint64(len(f.Workers)))
+	for _, w := range f.Workers {
+		dst = binary.BigEndian.AppendUint64(dst, w)
+	}
+	return dst
+}
+
+// AppendSubdir appends the dentry of a directory.
+func AppendSubdir(dst []byte, dir orca.Ino) []byte {
+	return binary.BigEndian.AppendUint64(append(dst, format, tagDir), uint64(dir))
+}
+
+// DecodeDentry decodes what AppendFile or AppendSubdir wrote.
+func DecodeDentry(b []byte) (Dentry, error) {
+	r := reader{b: b}
+	if r.byte() != format {
+		return Dentry{}, r.fail("inode.DecodeDentry")
+	}
+	switch r.byte() {
+	case tagDir:
+		d := Dentry{Dir: orca.Ino(r.u64())}
+		return d, r.err("inode.DecodeDentry")
+	case tagFile:
+		f := &File{}
+		r.file(f)
+		return Dentry{File: f}, r.err("inode.DecodeDentry")
+	}
+	return Dentry{}, r.fail("inode.DecodeDentry")
+}
+
+func (r *reader) file(f *File) {
+	f.Ino = orca.Ino(r.u64())
+	f.Type = orca.FileType(r.byte())
+	f.Persist = orca.PersistState(r.byte())
+	f.WriteType = orca.WriteType(r.byte())
+	f.Flags = Flags(r.uvarint())
+	f.Mode = uint32(r.uvarint())
+	f.UID = uint32(r.uvarint())
+	f.GID = uint32(r.uvarint())
+	f.Length = int64(r.uvarint())
+	f.BlockSize = int64(r.uvarint())
+	f.Version = uint32(r.uvarint())
+	f.Replicas = uint32(r.uvarint())
+	f.CRC = r.u32()
+	f.Mtime, f.Ctime, f.Atime = r.times()
+	f.Change = r.uvarint()
+	if n := r.count(2); n > 0 {
+		f.Runs = make([]orca.Run, n)
+		for i := range f.Runs {
+			f.Runs[i] = orca.Run{First: uint32(r.uvarint()), Version: uint32(r.uvarint())}
+		}
+	}
+	f.Fingerprint = r.string()
+	f.Target = r.string()
+	f.Override = r.override()
+	if n := r.count(8); n > 0 {
+		f.Workers = make([]uint64, n)
+		for i := range f.Workers {
+			f.Workers[i] = r.u64()
+		}
+	}
+}
+
+// AppendDir appends a directory record.
+func AppendDir(dst []byte, d *Dir) []byte {
+	dst = append(dst, format)
+	dst = binary.BigEndian.AppendUint64(dst, uint64(d.Ino))
+	dst = binary.BigEndian.AppendUint64(dst, uint64(d.Parent))
+	dst = appendString(dst, d.Name)
+	dst = binary.AppendUvarint(dst, uint64(d.Flags))
+	dst = binary.AppendUvarint(dst, uint64(d.Mode))
+	dst = binary.AppendUvarint(dst, uint64(d.UID))
+	dst = binary.AppendUvarint(dst, uint64(d.GID))
+	dst = appendTimes(dst, d.Mtime, d.Ctime, d.Atime)
+	dst = binary.AppendUvarint(dst, d.Change)
+	dst = binary.AppendUvarint(dst, uint64(d.Entries))
+	dst = binary.AppendUvarint(dst, uint64(d.Subdirs))
+	dst = binary.AppendUvarint(dst, uint64(d.Mount))
+	dst = binary.AppendVarint(dst, d.LoadedAt)
+	dst = binary.AppendVarint(dst, d.SyncMS)
+	return appendOverride(dst, d.Override)
+}
+
+// DecodeDir decodes what AppendDir wrote.
+func DecodeDir(b []byte) (Dir, error) {
+	const op = "inode.DecodeDir"
+	r := reader{b: b}
+	if r.byte() != format {
+		return Dir{}, r.fail(op)
+	}
+	d := Dir{Ino: orca.Ino(r.u64()), Parent: orca.Ino(r.u64()), Name: r.string()}
+	d.Flags = Flags(r.uvarint())
+	d.Mode = uint32(r.uvarint())
+	d.UID = uint32(r.uvarint())
+	d.GID = uint32(r.uvarint())
+	d.Mtime, d.Ctime, d.Atime = r.times()
+	d.Change = r.uvarint()
+	d.Entries = int64(r.uvarint())
+	d.Subdirs = int64(r.uvarint())
+	d.Mount = uint32(r.uvarint())
+	d.LoadedAt = r.varint()
+	d.SyncMS = r.varint()
+	d.Override = r.override()
+	return d, r.err(op)
+}
+
+// AppendPlace appends the value of an i key: where a file is.
+func AppendPlace(dst []byte, dir orca.Ino, name string) []byte {
+	return append(binary.BigEndian.AppendUint64(append(dst, format), uint64(dir)), name...)
+}
+
+// DecodePlace decodes what AppendPlace wrote.
+func DecodePlace(b []byte) (dir orca.Ino, name string, err error) {
+	if len(b) < 9 || b[0] != format {
+		return 0, "", orca.E("inode.DecodePlace", orca.Corrupt, "bad record")
+	}
+	return orca.Ino(binary.BigEndian.Uint64(b[1:])), string(b[9:]), nil
+}

@@ -1,0 +1,101 @@
+// Copyright The Orca Authors. SPDX-License-Identifier: Apache-2.0
+
+package inode
+
+import (
+	"encoding/binary"
+
+	"orca"
+)
+
+// The keyspaces of a group's store, by the first byte of a key; numbers in
+// keys are big-endian, so that keys sort as they count. docs/format/inodekeys.md.
+const (
+	SpaceApplied  = 'a' // a                    -> index of the last applied entry
+	SpaceClient   = 'c' // c client8 [slot2]    -> window of a client; one remembered result
+	SpaceDirent   = 'd' // d dir8 name          -> dentry: a file record, or a directory's id
+	SpaceFact     = 'f' // f key                -> cluster fact
+	SpaceHosted   = 'h' // h machine NUL key    -> of a hosted machine
+	SpaceInode    = 'i' // i file8              -> parent directory and name
+	SpaceCounters = 'k' // k                    -> counters
+	SpaceMount    = 'm' // m id4                -> MountRecord
+	SpaceDir      = 'n' // n dir8               -> directory record
+	SpaceSession  = 's' // s session8           -> SessionRecord
+	SpaceTrash    = 't' // t dir8               -> trash record of a detached directory
+	SpaceIntent   = 'u' // u intent8            -> UFSIntent
+	SpaceWorker   = 'w' // w id8                -> WorkerRecord
+	SpaceXattr    = 'x' // x ino8 name          -> value
+	SpaceRemoved  = 'z' // z dir8               -> ring of names removed lately
+)
+
+// AppliedKey is the one key of SpaceApplied, CountersKey that of SpaceCounters.
+var (
+	AppliedKey  = []byte{SpaceApplied}
+	CountersKey = []byte{SpaceCounters}
+)
+
+// AppendKey8 appends space and one 8-byte number: the keys of d (as a
+// prefix), i, n, s, t, u, w, x (as a prefix), z and c.
+func AppendKey8(dst []byte, space byte, n uint64) []byte {
+	return binary.BigEndian.AppendUint64(append(dst, space), n)
+}
+
+// AppendDirent appends the key of a dentry.
+func AppendDirent(dst []byte, dir orca.Ino, name string) []byte {
+	return append(AppendKey8(dst, SpaceDirent, uint64(dir)), name...)
+}
+
+// AppendXattr appends the key of an extended attribute.
+func AppendXattr(dst []byte, ino orca.Ino, name string) []byte {
+	return append(AppendKey8(dst, SpaceXattr, uint64(ino)), name...)
+}
+
+// AppendSlot appends the key of a remembered result.
+func AppendSlot(dst []byte, client uint64, slot uint16) []byte {
+	return binary.BigEndian.AppendUint16(AppendKey8(dst, SpaceClient, client), slot)
+}
+
+// AppendMount appends the key of a mount.
+func AppendMount(dst []byte, id uint32) []byte {
+	return binary.BigEndian.AppendUint32(append(dst, SpaceMount), id)
+}
+
+// AppendHosted appends the key that a hosted machine calls key.
+func AppendHosted(dst []byte, machine string, key []byte) []byte {
+	dst = append(append(dst, SpaceHosted), machine...)
+	return append(append(dst, 0), key...)
+}
+
+// AppendFact appends the key of a cluster fact.
+func AppendFact(dst []byte, key string) []byte {
+	return append(append(dst, SpaceFact), key...)
+}
+
+// Number returns the 8-byte number after the first byte of a key, 0 if the
+// key is too short.
+func Number(key []byte) uint64 {
+	if len(key) < 9 {
+		return 0
+	}
+	return binary.BigEndian.Uint64(key[1:])
+}
+
+// NameOf returns the name in a dentry or xattr key.
+func NameOf(key []byte) string {
+	if len(key) < 9 {
+		return ""
+	}
+	return string(key[9:])
+}
+
+// PrefixEnd returns the smallest key that sorts after all keys with the
+// prefix; nil if there is none.
+func PrefixEnd(prefix []byte) []byte {
+	end := append([]byte(nil), prefix...)
+	for i := len(end) - 1; i >= 0; i-- {
+		if end[i]++; end[i] != 0 {
+			return end[:i+1]
+		}
+	}
+	return nil
+}
