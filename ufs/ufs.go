@@ -119,8 +119,9 @@ type FS interface {
 }
 
 // Writer is one upload. Write may be called from one goroutine at a time and
-// uses bounded memory whatever the length (multipart). Exactly one of Commit
-// and Abort must be called.
+// uses bounded memory whatever the length (multipart). The upload ends with a
+// Commit that succeeds or with Abort; after a Commit that failed, Abort must be
+// called (and after one that succeeded it does nothing).
 type Writer interface {
 	io.Writer
 	// Commit makes the object visible at its key, replacing what was there,
