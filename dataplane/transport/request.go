@@ -1,0 +1,109 @@
+// Copyright The Orca Authors. SPDX-License-Identifier: Apache-2.0
+
+package transport
+
+import (
+	"context"
+	"os"
+
+	"github.com/valyala/bytebufferpool"
+
+	"orca"
+	"orca/dataplane/frame"
+)
+
+// Handler serves requests. It may be called for many requests of one
+// connection at once. ctx ends when the caller cancels, its deadline passes,
+// or its connection is lost. The Request and what it holds must not be used
+// after the return.
+type Handler func(ctx context.Context, r *Request) Reply
+
+// Request is one request in work.
+type Request struct {
+	Op   frame.Op
+	Meta []byte // valid until the handler returns
+	Body []byte // valid until the handler returns
+	Peer *Peer
+
+	conn    *serverConn
+	seq     uint64
+	timeout uint32
+	cancel  context.CancelFunc
+	buf     *bytebufferpool.ByteBuffer // holds Meta and Body
+	scratch []byte
+}
+
+// Reply is the answer to a request. The zero value says OK and nothing else.
+type Reply struct {
+	// Err, when not nil, is all that is sent: its Kind and its texts.
+	Err error
+	// Meta must stay as it is until Release is called; it may be
+	// Request.Scratch.
+	Meta []byte
+	// Body is sent from memory when File is nil.
+	Body []byte
+	// File sends N bytes from Off by sendfile instead. The file must have
+	// them: the connection of a shorter one is closed.
+	File *os.File
+	Off  int64
+	N    int64
+	// Release, when not nil, is called once, when the reply has left or
+	// cannot.
+	Release func()
+}
+
+// Fail makes the reply that says err.
+func Fail(err error) Reply { return Reply{Err: err} }
+
+// Scratch returns an empty buffer of at least n bytes capacity for Reply.Meta,
+// valid until the reply has left. A second call invalidates the first.
+func (r *Request) Scratch(n int) []byte {
+	if cap(r.scratch) < n {
+		r.scratch = make([]byte, 0, n)
+	}
+	return r.scratch[:0]
+}
+
+// Send sends one frame of the reply and says that more follow; the last is
+// what the handler returns. An error means that the connection is lost: the
+// handler stops. Send must not be used by inline operations.
+func (r *Request) Send(p Reply) error {
+	return r.send(&p, frame.FlagReply|frame.FlagMore, true)
+}
+
+func (r *Request) send(p *Reply, flags uint8, mayBlock bool) error {
+	if p.Release != nil {
+		defer p.Release()
+	}
+	h := frame.Header{Flags: flags, Op: r.Op, Seq: r.seq}
+	if p.Err != nil {
+		return r.sendError(&h, p.Err, mayBlock)
+	}
+	h.Meta, h.Body = uint32(len(p.Meta)), uint32(len(p.Body))
+	if p.File != nil {
+		h.Body = uint32(p.N)
+	}
+	if len(p.Meta) > frame.MaxMeta || len(p.Body) > frame.MaxBody || p.N < 0 || p.N > frame.MaxBody {
+		return r.sendError(&h, orca.E("transport.Reply", orca.TooLarge, "reply over the limits of a frame"), mayBlock)
+	}
+	if p.File == nil {
+		return r.conn.out.send(&h, p.Meta, p.Body, mayBlock)
+	}
+	err := r.conn.out.bulk(&h, p.Meta, nil, p.File, p.Off, p.N)
+	if err == nil {
+		r.conn.srv.metrics.BytesFile.Add(p.N)
+	}
+	return err
+}
+
+func (r *Request) sendError(h *frame.Header, err error, mayBlock bool) error {
+	r.conn.srv.metrics.Errors.Add(1)
+	h.Flags = frame.FlagReply // an error ends a reply
+	h.Status = frame.StatusOf(err)
+	if h.Status == orca.OK {
+		h.Status = orca.Internal
+	}
+	meta := frame.AppendError(nil, err)
+	h.Meta, h.Body = uint32(len(meta)), 0
+	return r.conn.out.send(h, meta, nil, mayBlock)
+}

@@ -1,0 +1,321 @@
+// Copyright The Orca Authors. SPDX-License-Identifier: Apache-2.0
+
+package transport
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"runtime/debug"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/cloudwego/netpoll"
+	"github.com/valyala/bytebufferpool"
+	"golang.org/x/sys/unix"
+
+	"orca"
+	"orca/dataplane/frame"
+)
+
+// serverConn is one connection of a Server: its parser runs on the goroutine
+// that netpoll starts when input arrives.
+type serverConn struct {
+	srv    *Server
+	nc     netpoll.Connection
+	peer   Peer
+	out    outbox
+	ctx    context.Context
+	cancel context.CancelFunc
+
+	inFlight atomic.Int64
+	bytes    atomic.Int64 // of requests in flight
+	last     atomic.Int64 // unix ns of the last request
+	closed   atomic.Bool
+
+	mu    sync.Mutex
+	calls map[uint64]context.CancelFunc // requests handed off, by seq
+}
+
+// connCtx is how a serverConn travels through netpoll's callbacks.
+type connCtx struct {
+	context.Context
+	c *serverConn
+}
+
+// onPrepare meets a new connection on the poller's goroutine: it must be quick.
+func (s *Server) onPrepare(nc netpoll.Connection) context.Context {
+	if s.drain.Load() || s.metrics.Conns.Load() >= int64(s.cfg.MaxConns) {
+		s.metrics.Refused.Add(1)
+		_ = nc.Close()
+		return context.Background()
+	}
+	fd := nc.(netpoll.Conn).Fd()
+	// The duplicate stays valid for handlers after netpoll has closed its own.
+	dup, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 3)
+	if err != nil {
+		s.metrics.Refused.Add(1)
+		_ = nc.Close()
+		return context.Background()
+	}
+	c := &serverConn{srv: s, nc: nc, calls: make(map[uint64]context.CancelFunc)}
+	c.peer.Addr = nc.RemoteAddr()
+	if nc.LocalAddr().Network() == "unix" {
+		if u, err := unix.GetsockoptUcred(fd, unix.SOL_SOCKET, unix.SO_PEERCRED); err == nil {
+			c.peer.Unix, c.peer.Cred = true, Cred{PID: u.Pid, UID: u.Uid, GID: u.Gid}
+		}
+	}
+	c.out = outbox{fd: dup, timeout: s.cfg.WriteTimeout, bytes: &s.metrics.BytesOut, slowPeer: &s.metrics.SlowPeer}
+	c.out.onFail = func() { c.close(errPeerGone) }
+	c.ctx, c.cancel = context.WithCancel(context.Background())
+	c.last.Store(time.Now().UnixNano())
+	s.metrics.Conns.Add(1)
+	s.metrics.Accepted.Add(1)
+	s.mu.Lock()
+	s.conns[c] = struct{}{}
+	s.mu.Unlock()
+	_ = nc.AddCloseCallback(func(netpoll.Connection) error {
+		c.close(errPeerGone)
+		return nil
+	})
+	return connCtx{c.ctx, c}
+}
+
+// onDisconnect: the peer hung up. Requests in work need not go on, although
+// the parser may still run.
+func onDisconnect(ctx context.Context, _ netpoll.Connection) {
+	if cc, ok := ctx.(connCtx); ok {
+		cc.c.cancel()
+	}
+}
+
+// close ends the connection from either side; it does not block.
+func (c *serverConn) close(err error) {
+	if !c.closed.CompareAndSwap(false, true) {
+		return
+	}
+	c.cancel()
+	c.out.close(err)
+	c.srv.mu.Lock()
+	delete(c.srv.conns, c)
+	c.srv.mu.Unlock()
+	c.srv.metrics.Conns.Add(-1)
+	_ = c.nc.Close()
+}
+
+// onRequest parses what has arrived. It returns when there is no more input;
+// netpoll calls it again when there is.
+func (s *Server) onRequest(ctx context.Context, nc netpoll.Connection) error {
+	cc, ok := ctx.(connCtx)
+	if !ok {
+		return nc.Close()
+	}
+	c := cc.c
+	for nc.Reader().Len() > 0 {
+		if c.closed.Load() {
+			return nil
+		}
+		if !c.next() {
+			c.close(errPeerGone)
+			return nil
+		}
+	}
+	return nil
+}
+
+// next reads one frame and sees to it; false means that the connection is of
+// no more use.
+func (c *serverConn) next() bool {
+	m := &c.srv.metrics
+	in := c.nc.Reader()
+	if in.Len() < frame.Size {
+		_ = c.nc.SetReadDeadline(time.Now().Add(c.srv.cfg.ReadTimeout))
+	}
+	head, err := in.Next(frame.Size)
+	if err != nil {
+		c.countReadError(err)
+		return false
+	}
+	h, err := frame.Decode(head)
+	if err != nil {
+		m.Garbage.Add(1)
+		return false
+	}
+	if h.Flags != 0 || h.Status != orca.OK {
+		m.Violation.Add(1)
+		return false
+	}
+	buf := bytebufferpool.Get()
+	if err := c.readRest(buf, h.Len()); err != nil {
+		bytebufferpool.Put(buf)
+		c.countReadError(err)
+		return false
+	}
+	m.BytesIn.Add(int64(frame.Size + h.Len()))
+	return c.dispatch(&h, buf)
+}
+
+// readRest copies n bytes of input into buf, giving netpoll's memory back.
+func (c *serverConn) readRest(buf *bytebufferpool.ByteBuffer, n int) error {
+	in := c.nc.Reader()
+	if n == 0 {
+		buf.B = buf.B[:0]
+		return in.Release()
+	}
+	if cap(buf.B) < n {
+		buf.B = make([]byte, n)
+	}
+	buf.B = buf.B[:n]
+	if in.Len() < n {
+		_ = c.nc.SetReadDeadline(time.Now().Add(c.srv.cfg.ReadTimeout + time.Duration(n>>20)*time.Second))
+	}
+	_, err := io.ReadFull(c.nc, buf.B)
+	_ = c.nc.SetReadDeadline(time.Time{})
+	return err
+}
+
+func (c *serverConn) countReadError(err error) {
+	if errors.Is(err, netpoll.ErrReadTimeout) {
+		c.srv.metrics.SlowRead.Add(1)
+	}
+}
+
+// dispatch answers, hands off or refuses one request.
+func (c *serverConn) dispatch(h *frame.Header, buf *bytebufferpool.ByteBuffer) bool {
+	s := c.srv
+	switch h.Op {
+	case frame.OpCancel:
+		bytebufferpool.Put(buf)
+		c.cancelCall(h.Seq)
+		return true
+	case frame.OpPing:
+		r := Request{Op: h.Op, conn: c, seq: h.Seq}
+		err := r.send(&Reply{Meta: buf.B[:h.Meta]}, frame.FlagReply, false)
+		bytebufferpool.Put(buf)
+		return err == nil && c.tolerable()
+	}
+	s.metrics.Requests.Add(1)
+	c.last.Store(time.Now().UnixNano())
+	r := &Request{
+		Op: h.Op, Meta: buf.B[:h.Meta:h.Meta], Body: buf.B[h.Meta:], Peer: &c.peer,
+		conn: c, seq: h.Seq, timeout: h.Timeout, buf: buf,
+	}
+	if err := c.admit(r); err != nil {
+		s.metrics.Busy.Add(1)
+		bytebufferpool.Put(buf)
+		return r.send(&Reply{Err: err}, frame.FlagReply, false) == nil && c.tolerable()
+	}
+	if s.inline(h.Op) {
+		c.run(c.ctx, r, false)
+		return true
+	}
+	var ctx context.Context
+	if h.Timeout > 0 {
+		ctx, r.cancel = context.WithTimeout(c.ctx, time.Duration(h.Timeout)*time.Millisecond)
+	} else {
+		ctx, r.cancel = context.WithCancel(c.ctx)
+	}
+	if !c.addCall(r) {
+		r.cancel()
+		c.leave(r)
+		s.metrics.Violation.Add(1)
+		return false
+	}
+	s.metrics.Handlers.Add(1)
+	go c.handOff(ctx, r)
+	return true
+}
+
+// tolerable reports whether the peer keeps within twice its cap of refused or
+// quick requests whose answers it does not read.
+func (c *serverConn) tolerable() bool {
+	if c.out.queued() <= 2*c.srv.cfg.MaxInFlight {
+		return true
+	}
+	c.srv.metrics.Violation.Add(1)
+	return false
+}
+
+// admit counts a request in, or says why not.
+func (c *serverConn) admit(r *Request) error {
+	s := c.srv
+	switch {
+	case s.drain.Load():
+		return errShutdown
+	case c.inFlight.Load()+int64(c.out.queued()) >= int64(s.cfg.MaxInFlight),
+		c.bytes.Load() > s.cfg.MaxInFlightBytes:
+		return errBusyConn
+	case s.metrics.Handlers.Load() >= int64(s.cfg.MaxHandlers):
+		return errBusyAll
+	}
+	c.inFlight.Add(1)
+	c.bytes.Add(int64(len(r.buf.B)))
+	s.metrics.InFlight.Add(1)
+	return nil
+}
+
+// leave counts a request out and gives its memory back.
+func (c *serverConn) leave(r *Request) {
+	c.inFlight.Add(-1)
+	c.bytes.Add(-int64(len(r.buf.B)))
+	c.srv.metrics.InFlight.Add(-1)
+	bytebufferpool.Put(r.buf)
+	r.buf, r.Meta, r.Body = nil, nil, nil
+}
+
+func (c *serverConn) handOff(ctx context.Context, r *Request) {
+	defer c.srv.metrics.Handlers.Add(-1)
+	c.run(ctx, r, true)
+	c.mu.Lock()
+	delete(c.calls, r.seq)
+	c.mu.Unlock()
+	r.cancel()
+}
+
+// run calls the handler and sends what it returns.
+func (c *serverConn) run(ctx context.Context, r *Request, mayBlock bool) {
+	reply := c.call(ctx, r)
+	err := r.send(&reply, frame.FlagReply, mayBlock)
+	c.leave(r)
+	if err != nil {
+		if errors.Is(err, errShortFile) {
+			c.srv.metrics.ShortFile.Add(1)
+			c.srv.log.Error("a file is shorter than its extent", "op", r.Op.String())
+		}
+		c.close(errPeerGone)
+	}
+}
+
+func (c *serverConn) call(ctx context.Context, r *Request) (reply Reply) {
+	defer func() {
+		if p := recover(); p != nil {
+			c.srv.metrics.Panics.Add(1)
+			c.srv.log.Error("handler panicked", "op", r.Op.String(), "panic", fmt.Sprint(p), "stack", string(debug.Stack()))
+			reply = Fail(orca.E("transport", orca.Internal, "handler panicked"))
+		}
+	}()
+	return c.srv.handler(ctx, r)
+}
+
+// addCall makes the request cancellable; false when its seq is in use.
+func (c *serverConn) addCall(r *Request) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if _, dup := c.calls[r.seq]; dup {
+		return false
+	}
+	c.calls[r.seq] = r.cancel
+	return true
+}
+
+func (c *serverConn) cancelCall(seq uint64) {
+	c.mu.Lock()
+	cancel := c.calls[seq]
+	c.mu.Unlock()
+	if cancel != nil {
+		c.srv.metrics.Canceled.Add(1)
+		cancel()
+	}
+}

@@ -1,0 +1,164 @@
+// Copyright The Orca Authors. SPDX-License-Identifier: Apache-2.0
+
+package transport
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"go.uber.org/goleak"
+
+	"orca"
+	"orca/dataplane/frame"
+)
+
+func TestMain(m *testing.M) {
+	// netpoll's pollers live as long as the process.
+	goleak.VerifyTestMain(m, goleak.IgnoreAnyFunction("github.com/cloudwego/netpoll.(*defaultPoll).Wait"))
+}
+
+const (
+	opEcho frame.Op = 0x7000 + iota // meta and body come back
+	opQuick
+	opFail
+	opWait // until its context ends
+	opFile
+	opMore
+	opPanic
+	opBig
+)
+
+// testServer is a server with the operations above.
+type testServer struct {
+	*Server
+	file    *os.File
+	entered chan struct{} // opWait has begun
+	left    chan error    // opWait has ended
+}
+
+func newTestServer(t testing.TB, cfg ServerConfig) *testServer {
+	t.Helper()
+	ts := &testServer{entered: make(chan struct{}, 4096), left: make(chan error, 4096)}
+	f, err := os.Create(filepath.Join(t.TempDir(), "file"))
+	require.NoError(t, err)
+	require.NoError(t, f.Truncate(8<<20))
+	ts.file = f
+	ts.Server, err = NewServer(cfg, ts.handle, func(op frame.Op) bool { return op == opQuick }, nil)
+	require.NoError(t, err)
+	t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+		defer cancel()
+		_ = ts.Shutdown(ctx)
+		_ = f.Close()
+	})
+	return ts
+}
+
+func (ts *testServer) handle(ctx context.Context, r *Request) Reply {
+	switch r.Op {
+	case opEcho, opQuick:
+		return Reply{Meta: append(r.Scratch(len(r.Meta)), r.Meta...), Body: append([]byte(nil), r.Body...)}
+	case opFail:
+		return Fail(orca.PathE("test.Fail", "/x", orca.NotEmpty, errors.New("cause")))
+	case opWait:
+		ts.entered <- struct{}{}
+		<-ctx.Done()
+		ts.left <- ctx.Err()
+		return Fail(ctx.Err())
+	case opFile:
+		return Reply{Meta: []byte("sums"), File: ts.file, Off: 0, N: 1 << 20}
+	case opMore:
+		for i := range 3 {
+			if err := r.Send(Reply{Meta: []byte{byte(i)}, Body: []byte(fmt.Sprint(i))}); err != nil {
+				return Fail(err)
+			}
+		}
+		return Reply{Meta: []byte{3}, Body: []byte("end")}
+	case opPanic:
+		panic("on purpose")
+	case opBig:
+		return Reply{Body: make([]byte, 4<<20)}
+	}
+	return Fail(orca.E("test", orca.Unsupported, "unknown operation"))
+}
+
+func (ts *testServer) client(t testing.TB, network string) *Client {
+	t.Helper()
+	addr := "127.0.0.1:0"
+	if network == "unix" {
+		addr = filepath.Join(t.TempDir(), "s")
+	}
+	a, err := ts.Listen(network, addr)
+	require.NoError(t, err)
+	c, err := NewClient(ClientConfig{Network: network, Addr: a.String()}, nil)
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, c.Close()) })
+	return c
+}
+
+func TestCall(t *testing.T) {
+	for _, network := range []string{"tcp", "unix"} {
+		t.Run(network, func(t *testing.T) {
+			ts := newTestServer(t, ServerConfig{})
+			c := ts.client(t, network)
+			ctx := t.Context()
+			for _, op := range []frame.Op{opEcho, opQuick} {
+				for _, n := range []int{0, 1, 100, copyBody - 1, copyBody, copyBody + 1, 3 << 20} {
+					body := bytes.Repeat([]byte{byte(n)}, n)
+					r, err := c.Call(ctx, op, []byte("meta"), body)
+					require.NoError(t, err)
+					require.Equal(t, "meta", string(r.Meta))
+					require.True(t, bytes.Equal(body, r.Body), "body of %d", n)
+					r.Release()
+				}
+			}
+			_, err := c.Call(ctx, opFail, nil, nil)
+			require.ErrorIs(t, err, orca.NotEmpty)
+			require.Equal(t, "test.Fail '/x': not empty: cause", err.Error())
+			r, err := c.Call(ctx, opFile, nil, nil)
+			require.NoError(t, err)
+			require.Equal(t, "sums", string(r.Meta))
+			require.Len(t, r.Body, 1<<20)
+			r, err = c.Call(ctx, opMore, nil, nil)
+			require.NoError(t, err)
+			require.Equal(t, "\x00\x01\x02\x03", string(r.Meta))
+			require.Equal(t, "012end", string(r.Body))
+			_, err = c.Call(ctx, opPanic, nil, nil)
+			require.ErrorIs(t, err, orca.Internal)
+			require.NoError(t, c.Ping(ctx))
+			_, err = c.Call(ctx, 0x7fff, nil, nil)
+			require.ErrorIs(t, err, orca.Unsupported)
+			require.EqualValues(t, 1, ts.metrics.Accepted.Load())
+		})
+	}
+}
+
+func TestConcurrentCalls(t *testing.T) {
+	ts := newTestServer(t, ServerConfig{})
+	c := ts.client(t, "tcp")
+	var wg sync.WaitGroup
+	for g := range 64 {
+		wg.Go(func() {
+			for i := range 50 {
+				op := opEcho + frame.Op(i%2)
+				meta := []byte(fmt.Sprintf("%d/%d", g, i))
+				body := bytes.Repeat(meta, 1+i*200)
+				r, err := c.Call(t.Context(), op, meta, body)
+				if err != nil || !bytes.Equal(r.Meta, meta) || !bytes.Equal(r.Body, body) {
+					t.Errorf("call %s: %v", meta, err)
+					return
+				}
+				r.Release()
+			}
+		})
+	}
+	wg.Wait()
+}
