@@ -24,7 +24,10 @@ import (
 type Extent struct {
 	File *os.File
 	Off  int64 // offset in File
-	N    int64 // bytes available from Off; may be fewer than asked at the end of the block or of what is cached
+	// N is how many bytes are there from Off. Fewer than asked only up to a
+	// grain boundary (what is cached ends), or at the end of the block; 0 only
+	// at or after the end of the block.
+	N int64
 	// Sums are the CRC32C of each orca.GrainSize grain that [Off, Off+N)
 	// touches, grain-aligned within the block; SumOff is the offset in File of
 	// the first such grain. The receiver verifies whole grains; a sender
@@ -105,6 +108,38 @@ type SealResult struct {
 	Copies  int
 	Durable bool
 	CRC32C  uint32 // of the whole content
+}
+
+// Reader reads ranges of blocks into the caller's memory.
+type Reader interface {
+	// ReadAt fills p from req.Off of block req.ID (req.N is not used). n is
+	// less than len(p) only with an error, which is io.EOF at the end of the
+	// block. Corrupt when what arrived does not match its checksums; the errors
+	// of Blocks.Open; of a remote worker also Unavailable.
+	ReadAt(ctx context.Context, req ReadRequest, p []byte) (n int, err error)
+}
+
+// Access is one worker as its clients see it, in this process
+// (blockclient.Local) or in another (blockclient.Client). Descriptor and
+// WriteFile answer Unsupported where descriptors cannot be passed.
+type Access interface {
+	Reader
+	Descriptor(ctx context.Context, id orca.BlockID, g Grant) (f *os.File, length int64, generation uint64, err error)
+	Writes
+}
+
+// BlockInfo says what a worker has of one block.
+type BlockInfo struct {
+	Length   int64 // of the block when complete
+	Cached   int64 // bytes present
+	Complete bool
+	Tier     orca.Tier
+}
+
+// Informer is optional for Blocks: it describes a block without reading it.
+type Informer interface {
+	// BlockInfo returns NotFound when nothing of the block is here.
+	BlockInfo(ctx context.Context, id orca.BlockID) (BlockInfo, error)
 }
 
 // Writes is the write half of Blocks. A write handle is a private file on the
