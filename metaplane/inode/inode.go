@@ -65,6 +65,7 @@ type File struct {
 	Length      int64
 	BlockSize   int64
 	Version     uint32
+	LastVersion uint32 // highest version handed out to a writer, >= Version
 	Runs        []orca.Run
 	Mtime       int64 // times are unix ns
 	Ctime       int64
@@ -119,6 +120,7 @@ func AppendFile(dst []byte, f *File) []byte {
 	dst = binary.AppendUvarint(dst, uint64(f.Length))
 	dst = binary.AppendUvarint(dst, uint64(f.BlockSize))
 	dst = binary.AppendUvarint(dst, uint64(f.Version))
+	dst = binary.AppendUvarint(dst, uint64(f.LastVersion))
 	dst = binary.AppendUvarint(dst, uint64(f.Replicas))
 	dst = binary.BigEndian.AppendUint32(dst, f.CRC)
 	dst = appendTimes(dst, f.Mtime, f.Ctime, f.Atime)
@@ -173,6 +175,7 @@ func (r *reader) file(f *File) {
 	f.Length = int64(r.uvarint())
 	f.BlockSize = int64(r.uvarint())
 	f.Version = uint32(r.uvarint())
+	f.LastVersion = uint32(r.uvarint())
 	f.Replicas = uint32(r.uvarint())
 	f.CRC = r.u32()
 	f.Mtime, f.Ctime, f.Atime = r.times()

@@ -22,7 +22,7 @@ var rewrite = flag.Bool("rewrite", false, "rewrite the goldens")
 func sampleFile() *inode.File {
 	return &inode.File{
 		Ino: orca.NewIno(3, 77), Type: orca.TypeFile, Mode: 0o640, UID: 1000, GID: 100,
-		Length: 5 << 30, BlockSize: 64 << 20, Version: 4,
+		Length: 5 << 30, BlockSize: 64 << 20, Version: 4, LastVersion: 5,
 		Runs:  []orca.Run{{First: 0, Version: 3}, {First: 9, Version: 4}},
 		Mtime: 1_700_000_000_123456789, Ctime: 1_700_000_001_000000000, Atime: 1_600_000_000_000000000,
 		Persist: orca.ToBePersisted, Flags: inode.Pinned | inode.Durable, WriteType: orca.AsyncThrough,
