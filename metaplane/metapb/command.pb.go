@@ -1726,12 +1726,14 @@ func (x *UFSIntent) GetCommand() *Command {
 // DecideOp ends an undecided intent. kind 0 commits, else aborts with that
 // orca.Kind for the caller.
 type DecideOp struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Intent        uint64                 `protobuf:"varint,1,opt,name=intent,proto3" json:"intent,omitempty"`
-	Kind          uint32                 `protobuf:"varint,2,opt,name=kind,proto3" json:"kind,omitempty"`
-	Msg           string                 `protobuf:"bytes,3,opt,name=msg,proto3" json:"msg,omitempty"`
-	Fingerprint   string                 `protobuf:"bytes,4,opt,name=fingerprint,proto3" json:"fingerprint,omitempty"` // of put-empty; of a renamed file where it changed
-	Mtime         int64                  `protobuf:"varint,5,opt,name=mtime,proto3" json:"mtime,omitempty"`
+	state       protoimpl.MessageState `protogen:"open.v1"`
+	Intent      uint64                 `protobuf:"varint,1,opt,name=intent,proto3" json:"intent,omitempty"`
+	Kind        uint32                 `protobuf:"varint,2,opt,name=kind,proto3" json:"kind,omitempty"`
+	Msg         string                 `protobuf:"bytes,3,opt,name=msg,proto3" json:"msg,omitempty"`
+	Fingerprint string                 `protobuf:"bytes,4,opt,name=fingerprint,proto3" json:"fingerprint,omitempty"` // of put-empty; of a file that set-attr or rename gave a new one
+	Mtime       int64                  `protobuf:"varint,5,opt,name=mtime,proto3" json:"mtime,omitempty"`
+	// Of mkdir: it was in the UFS already, so what it holds is not known.
+	Existed       bool `protobuf:"varint,6,opt,name=existed,proto3" json:"existed,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1799,6 +1801,13 @@ func (x *DecideOp) GetMtime() int64 {
 		return x.Mtime
 	}
 	return 0
+}
+
+func (x *DecideOp) GetExisted() bool {
+	if x != nil {
+		return x.Existed
+	}
+	return false
 }
 
 // CutoverOp moves one file of a deferred move to its new key, if its
@@ -3305,13 +3314,14 @@ const file_command_proto_rawDesc = "" +
 	"\acreated\x18\x0e \x01(\x03R\acreated\x12\x16\n" +
 	"\x06client\x18\x0f \x01(\x04R\x06client\x12\x10\n" +
 	"\x03seq\x18\x10 \x01(\x04R\x03seq\x12,\n" +
-	"\acommand\x18\x11 \x01(\v2\x12.orca.meta.CommandR\acommand\"\x80\x01\n" +
+	"\acommand\x18\x11 \x01(\v2\x12.orca.meta.CommandR\acommand\"\x9a\x01\n" +
 	"\bDecideOp\x12\x16\n" +
 	"\x06intent\x18\x01 \x01(\x04R\x06intent\x12\x12\n" +
 	"\x04kind\x18\x02 \x01(\rR\x04kind\x12\x10\n" +
 	"\x03msg\x18\x03 \x01(\tR\x03msg\x12 \n" +
 	"\vfingerprint\x18\x04 \x01(\tR\vfingerprint\x12\x14\n" +
-	"\x05mtime\x18\x05 \x01(\x03R\x05mtime\"m\n" +
+	"\x05mtime\x18\x05 \x01(\x03R\x05mtime\x12\x18\n" +
+	"\aexisted\x18\x06 \x01(\bR\aexisted\"m\n" +
 	"\tCutoverOp\x12\x16\n" +
 	"\x06intent\x18\x01 \x01(\x04R\x06intent\x12\x12\n" +
 	"\x04file\x18\x02 \x01(\x04R\x04file\x12\x12\n" +
