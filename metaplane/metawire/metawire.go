@@ -3,8 +3,8 @@
 // Package metawire is the one table of the metaplane's RPCs: the opcode of
 // each method of metaplane.Namespace, and how its messages are decoded and
 // dispatched. metaserver serves the table, metaclient calls by it, and both
-// carry a message as the meta part of a dataplane frame, an error as the
-// frame's status with an ErrorReply in its place.
+// carry a message as the meta part of a dataplane frame; errors travel as the
+// frame codec defines.
 //
 // Goroutines and locks: none; everything here is pure. It refuses bytes that
 // are not the method's message and requests without a header.
@@ -14,48 +14,49 @@ import (
 	"context"
 
 	"orca"
+	"orca/dataplane/frame"
 	"orca/metaplane"
 	"orca/metaplane/metapb"
 )
 
-// Op is the opcode of a method. Numbers are on the wire: append only. The
-// metaplane owns 0x0100 to 0x01ff.
-type Op = uint16
+// Op is the opcode of a method. Numbers are on the wire: append only, from
+// frame.OpMetaFirst up.
+type Op = frame.Op
 
 // The opcodes.
 const (
-	OpStat           Op = 0x0101
-	OpList           Op = 0x0102
-	OpOpen           Op = 0x0103
-	OpLocations      Op = 0x0104
-	OpWatch          Op = 0x0105
-	OpMkdir          Op = 0x0110
-	OpRename         Op = 0x0111
-	OpDelete         Op = 0x0112
-	OpSetAttr        Op = 0x0113
-	OpFree           Op = 0x0114
-	OpSync           Op = 0x0115
-	OpCreate         Op = 0x0120
-	OpComplete       Op = 0x0121
-	OpAbandon        Op = 0x0122
-	OpRenew          Op = 0x0123
-	OpSetXattr       Op = 0x0130
-	OpGetXattr       Op = 0x0131
-	OpListXattr      Op = 0x0132
-	OpRemoveXattr    Op = 0x0133
-	OpMount          Op = 0x0140
-	OpUnmount        Op = 0x0141
-	OpListMounts     Op = 0x0142
-	OpRegister       Op = 0x0150
-	OpHeartbeat      Op = 0x0151
-	OpListWorkers    Op = 0x0152
-	OpResolve        Op = 0x0153
-	OpStaleUFS       Op = 0x0154
-	OpPersistPrepare Op = 0x0155
-	OpPersistCommit  Op = 0x0156
-	OpReport         Op = 0x0160
-	OpConf           Op = 0x0161
-	OpHosted         Op = 0x0162
+	OpStat           Op = 0x0201
+	OpList           Op = 0x0202
+	OpOpen           Op = 0x0203
+	OpLocations      Op = 0x0204
+	OpWatch          Op = 0x0205
+	OpMkdir          Op = 0x0210
+	OpRename         Op = 0x0211
+	OpDelete         Op = 0x0212
+	OpSetAttr        Op = 0x0213
+	OpFree           Op = 0x0214
+	OpSync           Op = 0x0215
+	OpCreate         Op = 0x0220
+	OpComplete       Op = 0x0221
+	OpAbandon        Op = 0x0222
+	OpRenew          Op = 0x0223
+	OpSetXattr       Op = 0x0230
+	OpGetXattr       Op = 0x0231
+	OpListXattr      Op = 0x0232
+	OpRemoveXattr    Op = 0x0233
+	OpMount          Op = 0x0240
+	OpUnmount        Op = 0x0241
+	OpListMounts     Op = 0x0242
+	OpRegister       Op = 0x0250
+	OpHeartbeat      Op = 0x0251
+	OpListWorkers    Op = 0x0252
+	OpResolve        Op = 0x0253
+	OpStaleUFS       Op = 0x0254
+	OpPersistPrepare Op = 0x0255
+	OpPersistCommit  Op = 0x0256
+	OpReport         Op = 0x0260
+	OpConf           Op = 0x0261
+	OpHosted         Op = 0x0262
 )
 
 // Message is what vtprotobuf generates for every message.
@@ -162,44 +163,4 @@ func Marshal(m Message) ([]byte, error) {
 		return nil, &orca.Error{Op: "metawire.Marshal", Kind: orca.Internal, Err: err}
 	}
 	return b[len(b)-n:], nil
-}
-
-// EncodeError splits an error into a frame status and its ErrorReply.
-func EncodeError(err error) (orca.Kind, *metapb.ErrorReply) {
-	kind := orca.KindOf(err)
-	if kind == orca.OK {
-		kind = orca.Internal
-	}
-	e, ok := err.(*orca.Error)
-	if !ok {
-		return kind, &metapb.ErrorReply{Msg: clip(err.Error())}
-	}
-	msg := e.Msg
-	if e.Err != nil {
-		if msg != "" {
-			msg += ": "
-		}
-		msg += e.Err.Error()
-	}
-	return kind, &metapb.ErrorReply{Op: e.Op, Path: e.Path, Msg: clip(msg)}
-}
-
-// DecodeError is the inverse of EncodeError; b that is no ErrorReply still
-// gives an error of the kind.
-func DecodeError(kind orca.Kind, b []byte) error {
-	var r metapb.ErrorReply
-	if err := r.UnmarshalVT(b); err != nil {
-		return &orca.Error{Op: "metawire", Kind: kind}
-	}
-	return &orca.Error{Op: r.Op, Path: r.Path, Kind: kind, Msg: r.Msg}
-}
-
-// maxMessage caps the text of an error on the wire, in bytes.
-const maxMessage = 4096
-
-func clip(s string) string {
-	if len(s) > maxMessage {
-		return s[:maxMessage-3] + "..."
-	}
-	return s
 }

@@ -3,13 +3,13 @@
 package metawire
 
 import (
-	"errors"
 	"reflect"
 	"testing"
 
 	"github.com/stretchr/testify/require"
 
 	"orca"
+	"orca/dataplane/frame"
 	"orca/metaplane"
 	"orca/metaplane/metapb"
 )
@@ -20,6 +20,8 @@ func TestTableCoversTheContract(t *testing.T) {
 	names := map[string]bool{}
 	for op, m := range Methods() {
 		require.Equal(t, op, m.Op)
+		require.GreaterOrEqual(t, op, frame.OpMetaFirst)
+		require.Less(t, op, frame.OpJobFirst)
 		require.False(t, names[m.Name], m.Name)
 		names[m.Name] = true
 	}
@@ -42,18 +44,4 @@ func TestDecodeRefusesGarbageAndMissingHeader(t *testing.T) {
 	q, err := Methods()[OpStat].Decode(b)
 	require.NoError(t, err)
 	require.Equal(t, "/a", q.(*metapb.StatRequest).Target.Path)
-}
-
-func TestErrorsSurviveTheWire(t *testing.T) {
-	in := &orca.Error{Op: "fsm.Rename", Path: "/a", Kind: orca.NotEmpty, Msg: "three entries", Err: errors.New("cause")}
-	kind, rep := EncodeError(in)
-	b, err := Marshal(rep)
-	require.NoError(t, err)
-	out := DecodeError(kind, b)
-	require.ErrorIs(t, out, orca.NotEmpty)
-	require.Contains(t, out.Error(), "/a")
-	require.Contains(t, out.Error(), "three entries: cause")
-	kind, _ = EncodeError(errors.New("foreign"))
-	require.Equal(t, orca.Internal, kind)
-	require.ErrorIs(t, DecodeError(orca.Busy, []byte{0xff}), orca.Busy)
 }
