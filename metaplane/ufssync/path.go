@@ -1,0 +1,235 @@
+// Copyright The Orca Authors. SPDX-License-Identifier: Apache-2.0
+
+package ufssync
+
+import (
+	"context"
+
+	"orca"
+	"orca/metaplane/fsm"
+	"orca/metaplane/metapb"
+	"orca/ufs"
+)
+
+// Path resolves a path as fsm.Walk does, after bringing what it names up to
+// date as the option says. A missing name is not an error (see fsm.Walked).
+func (s *Syncer) Path(ctx context.Context, c orca.Caller, from orca.Ino, path string, o Option) (*fsm.Walked, error) {
+	m := s.group.Machine()
+	w, err := m.Walk(c, from, path)
+	for err == nil && !w.Found && s.worthAsking(w, o) {
+		rest := len(w.Rest)
+		found, aerr := s.ask(ctx, &w.Dir, w.Rest[0])
+		if aerr != nil {
+			return nil, aerr
+		}
+		if w, err = m.Walk(c, from, path); err != nil {
+			return nil, err
+		}
+		if !found || (!w.Found && len(w.Rest) >= rest) {
+			break // it is not there, or was skipped: somebody is changing it
+		}
+	}
+	if err != nil || !w.Found {
+		return w, err
+	}
+	if changed, err := s.refresh(ctx, &w.View, o); err != nil || !changed {
+		return w, err
+	}
+	return m.Walk(c, from, path)
+}
+
+// worthAsking reports whether the first missing name of a walk may be in the
+// UFS without the namespace knowing.
+func (s *Syncer) worthAsking(w *fsm.Walked, o Option) bool {
+	d := &w.Dir
+	if w.Mount == nil || d.Attr.MountId == 0 || ufs.IsTemp(w.Rest[0]) {
+		return false
+	}
+	interval := o.IntervalOf(d)
+	if interval < 0 && d.Loaded {
+		return false
+	}
+	except := uint64(0)
+	if d.Moved {
+		except = d.Pending
+	}
+	if s.group.Machine().Overlap(d.Attr.MountId, joinKey(d.Key, w.Rest[0]), false, except) != 0 {
+		return false // masked: what the UFS says is not what the namespace means
+	}
+	missed := s.negative.get(childKey{orca.Ino(d.Attr.Ino), w.Rest[0]})
+	if missed == 0 || interval == 0 {
+		return true
+	}
+	if interval < 0 {
+		interval = s.cfg.NegativeTTL
+	}
+	return s.due(missed, interval)
+}
+
+// ask looks for one name of a directory in the UFS and imports it.
+func (s *Syncer) ask(ctx context.Context, d *fsm.View, name string) (found bool, err error) {
+	dir := orca.Ino(d.Attr.Ino)
+	var intent uint64
+	if d.Moved {
+		intent = d.Pending
+	}
+	found, _, err = s.one(ctx, question{mount: d.Attr.MountId, key: joinKey(d.Key, name), dir: dir, name: name, intent: intent})
+	if err != nil || found {
+		return found, err
+	}
+	s.negative.set(childKey{dir, name}, s.cfg.Now().UnixNano())
+	if !d.Loaded && s.misses.count(dir) >= int64(s.cfg.LoadAfter) {
+		s.loadBehind(dir)
+	}
+	return false, nil
+}
+
+// refresh compares an existing inode with its key when that is due.
+func (s *Syncer) refresh(ctx context.Context, v *fsm.View, o Option) (changed bool, err error) {
+	interval := o.IntervalOf(v)
+	ino := orca.Ino(v.Attr.Ino)
+	if interval < 0 || !answerable(v) || !s.due(s.checked.get(ino), interval) {
+		return false, nil
+	}
+	return s.compare(ctx, v)
+}
+
+// answerable reports whether the UFS has a say about an inode now.
+func answerable(v *fsm.View) bool {
+	if v.Attr.MountId == 0 || v.Key == "" || v.Moved || v.Pending != 0 || v.Fresh {
+		return false
+	}
+	return v.InUFS || v.Attr.Type == uint32(orca.TypeDir)
+}
+
+// compare asks the UFS about an existing inode and applies what it says.
+func (s *Syncer) compare(ctx context.Context, v *fsm.View) (changed bool, err error) {
+	_, changed, err = s.one(ctx, question{mount: v.Attr.MountId, key: v.Key, dir: v.Parent, name: v.Name, have: v})
+	if err == nil {
+		s.checked.set(orca.Ino(v.Attr.Ino), s.cfg.Now().UnixNano())
+	}
+	return changed, err
+}
+
+// File compares a file or directory with its UFS now, whatever the interval: a
+// worker met other content than the namespace promised.
+func (s *Syncer) File(ctx context.Context, ino orca.Ino) error {
+	v, err := s.group.Machine().Lookup(ino)
+	if err != nil {
+		return err
+	}
+	if !answerable(v) {
+		return nil
+	}
+	_, err = s.compare(ctx, v)
+	return err
+}
+
+// Name asks the UFS about one name of a directory, whatever is known of it,
+// and applies the answer. intent exempts the masks of one intent (0: none).
+func (s *Syncer) Name(ctx context.Context, mountID uint32, key string, dir orca.Ino, name string, intent uint64) (found bool, err error) {
+	found, _, err = s.one(ctx, question{mount: mountID, key: key, dir: dir, name: name, intent: intent})
+	return found, err
+}
+
+// question is about one key of a UFS and the name that stands for it.
+type question struct {
+	mount  uint32
+	key    string
+	dir    orca.Ino
+	name   string
+	intent uint64
+	have   *fsm.View // what the namespace has; nil: nothing, or unknown
+}
+
+// one stats one key and applies the answer.
+func (s *Syncer) one(ctx context.Context, q question) (found, changed bool, err error) {
+	store, err := s.stores.FS(ctx, q.mount)
+	if err != nil {
+		return false, false, err
+	}
+	for range maxDepth {
+		res, ok, err := s.once(ctx, store, q)
+		if err != nil {
+			return false, changed, err
+		}
+		found, changed = ok, changed || touched(res)
+		emptied, err := s.empty(ctx, q.dir, res.NotEmpty)
+		if err != nil || !emptied {
+			return found, changed, err
+		}
+		changed = true
+	}
+	return found, changed, nil
+}
+
+// once asks one question and proposes what follows from the answer.
+func (s *Syncer) once(ctx context.Context, store ufs.FS, q question) (res *metapb.SyncResult, found bool, err error) {
+	none := &metapb.SyncResult{}
+	change := s.group.Machine().Applied()
+	s.Stats.Stats.Add(1)
+	info, err := store.Stat(ctx, q.key)
+	op := &metapb.SyncApplyOp{Dir: uint64(q.dir), Change: change, Intent: q.intent}
+	owners := store.Caps().Owners
+	switch {
+	case err == nil:
+		if q.have != nil && same(q.have, info, owners) {
+			return none, true, nil
+		}
+		op.Entries = []*metapb.SyncEntry{entry(q.name, info, owners)}
+	case orca.KindOf(err) == orca.NotFound || orca.KindOf(err) == orca.NotDir:
+		if q.have == nil {
+			if _, err := s.childOf(q.dir, q.name); err != nil {
+				return none, false, nil // nothing on either side
+			}
+		}
+		op.Missing = []string{q.name}
+	default:
+		s.Stats.Failures.Add(1)
+		return nil, false, err
+	}
+	res, err = s.propose(ctx, op)
+	return res, len(op.Entries) > 0, err
+}
+
+// empty lists vanished directories that still have entries, so that they can
+// be removed; false when nothing could be taken out of them: what is left is
+// ours alone.
+func (s *Syncer) empty(ctx context.Context, dir orca.Ino, names []string) (progress bool, err error) {
+	for _, name := range names {
+		v, err := s.childOf(dir, name)
+		if err != nil {
+			continue // somebody else removed it
+		}
+		r, err := s.list(ctx, v)
+		if err != nil {
+			return progress, err
+		}
+		progress = progress || r.Removed > 0
+	}
+	return progress, nil
+}
+
+func touched(r *metapb.SyncResult) bool { return r.Created+r.Changed+r.Removed > 0 }
+
+// maxDepth bounds repetitions over vanished trees; deeper ones take another
+// sync.
+const maxDepth = 256
+
+func (s *Syncer) childOf(dir orca.Ino, name string) (*fsm.View, error) {
+	w, err := s.group.Machine().Walk(orca.Caller{}, dir, name)
+	if err != nil {
+		return nil, err
+	}
+	if !w.Found {
+		return nil, orca.E("ufssync.childOf", orca.NotFound, "no such name")
+	}
+	return &w.View, nil
+}
+
+func joinKey(dir, name string) string {
+	if dir == "" {
+		return name
+	}
+	return dir + "/" + name
+}
