@@ -47,6 +47,13 @@ type ReadRequest struct {
 	// Sequential hints that the reader goes on after this range: the worker
 	// reads ahead on a miss.
 	Sequential bool
+	// OnlyCached asks for what is held here and nothing more: NotFound on a
+	// miss. Workers that fill from each other set it, so that two of them
+	// never wait for one another.
+	OnlyCached bool
+	// Verify asks the worker to check the sums of the range before it serves
+	// it: set by a receiver that has just seen a bad grain.
+	Verify bool
 }
 
 // Grant is the right to read (or write) one version of one file, made by the
