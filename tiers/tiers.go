@@ -44,23 +44,27 @@ type Usage struct {
 // Store keeps blocks. It is safe for concurrent use.
 type Store interface {
 	// Get pins a range that is wholly or partly present: the extent covers
-	// the longest present run of grains from off, at most n bytes. NotFound
-	// when the grain at off is absent.
+	// the present run of grains from off, at most n bytes (fewer when grains
+	// recovered from disk had to be verified first). NotFound when the grain
+	// at off is absent; a clean block with a bad grain is quarantined and
+	// absent from then on; a bad grain of a dirty block is Corrupt.
 	Get(id orca.BlockID, off, n int64) (dataplane.Extent, error)
 	// Descriptor re-opens a complete block read-only. NotFound, Unsupported
 	// (partial).
 	Descriptor(ctx context.Context, id orca.BlockID) (*os.File, int64, uint64, error)
 	// Begin returns a filler of the block, creating it with this length in a
-	// directory that has room (evicting is not done in line: NoSpace).
-	Begin(id orca.BlockID, length int64) (Filler, error)
-	// Adopt takes ownership of a private file as a complete block: it is
-	// moved (renamed) into the store with the sums given, and fsynced with its
-	// index and directory when dirty. path must be in a directory handed out
-	// by Scratch.
-	Adopt(id orca.BlockID, path string, length int64, sums []uint32, dirty bool) error
-	// Scratch reserves bytes in a tier directory and returns a folder in it
-	// for private files; release returns what was not adopted. NoSpace.
-	Scratch(bytes int64, durable bool) (dir string, tier orca.Tier, release func(), err error)
+	// directory that has room. It waits briefly for background eviction when
+	// clean blocks exist, then NoSpace.
+	Begin(ctx context.Context, id orca.BlockID, length int64) (Filler, error)
+	// Reserve takes bytes of quota in a directory for private files of a
+	// writer; durable excludes MEM. It waits like Begin. NoSpace.
+	Reserve(ctx context.Context, bytes int64, durable bool) (Room, error)
+	// Adopt takes ownership of a private file in room as a complete block: it
+	// is renamed into the store, and made durable (data, index, folder) when
+	// dirty. The bytes move from the room's reservation to the block, and the
+	// room is grown when it holds too few. No writer of the file may exist.
+	// Exists when the block is complete already: the file is left alone.
+	Adopt(ctx context.Context, room Room, a Adoption) error
 	// Clean marks a dirty block as persisted: evictable from now on.
 	Clean(id orca.BlockID) error
 	// Pin keeps a file's blocks from eviction, or no longer.
@@ -70,6 +74,9 @@ type Store interface {
 	// RemoveFile removes all blocks of a file but those of version keep
 	// (0: all).
 	RemoveFile(file orca.Ino, keep uint32)
+	// Recheck makes the next Get or Descriptor of a block verify its grains
+	// again, as if it had been recovered from disk. NotFound.
+	Recheck(id orca.BlockID) error
 	// Stat returns one block. NotFound.
 	Stat(id orca.BlockID) (Meta, error)
 	// Each calls fn for every block until it returns false.
@@ -82,6 +89,29 @@ type Store interface {
 	Changes(cursor uint64) (files []FileReport, next uint64, full bool)
 	// Close flushes the index and stops background work.
 	Close() error
+}
+
+// Adoption says what a private file is.
+type Adoption struct {
+	ID     orca.BlockID
+	Path   string // within Room.Dir
+	Length int64
+	Sums   []uint32 // CRC32C of each grain; owned by the store afterwards
+	Dirty  bool     // the only copy: kept until Clean
+}
+
+// Room is quota reserved for private files in the scratch folder of one tier
+// directory. Files there are 0600 and are removed when the store opens.
+type Room interface {
+	// Dir is the folder to make private files in.
+	Dir() string
+	// Tier of the directory.
+	Tier() orca.Tier
+	// Resize sets the bytes reserved; growing waits briefly for eviction.
+	// NoSpace leaves the reservation as it was.
+	Resize(ctx context.Context, bytes int64) error
+	// Release returns what was not adopted. It may be called more than once.
+	Release()
 }
 
 // FileReport says how much of one version of a file is held here.
@@ -102,7 +132,8 @@ type Filler interface {
 	// WriteGrains stores whole grains at a grain-aligned off, with sums
 	// computed from p; the block is complete when its last grain is there.
 	// Grains already present are left as they are.
-	WriteGrains(p []byte, off int64) error
+	// NoSpace when the directory is full and nothing in it can be evicted.
+	WriteGrains(ctx context.Context, p []byte, off int64) error
 	// Close ends the filler; what was written stays.
 	Close() error
 }
