@@ -12,7 +12,6 @@ package backends
 import (
 	"context"
 	"log/slog"
-	"net/url"
 	"slices"
 	"strings"
 
@@ -150,11 +149,11 @@ func (t Table) Open(ctx context.Context, uri string, options map[string]string, 
 func openLocal(ctx context.Context, uri string, _ map[string]string, log *slog.Logger) (ufs.FS, error) {
 	path := uri
 	if !strings.HasPrefix(uri, "/") {
-		u, err := url.Parse(uri)
-		if err != nil || u.Host != "" && u.Host != "localhost" || u.Path == "" {
-			return nil, &orca.Error{Op: "backends.Open", Path: uri, Kind: orca.Invalid, Msg: "want file:///absolute/path"}
-		}
-		path = u.Path
+		_, path, _ = strings.Cut(uri, "://")
+		path = strings.TrimPrefix(path, "localhost") // taken literally: "%" is a percent sign
+	}
+	if !strings.HasPrefix(path, "/") {
+		return nil, &orca.Error{Op: "backends.Open", Path: uri, Kind: orca.Invalid, Msg: "want file:///absolute/path"}
 	}
 	clean, err := orca.CleanPath(path)
 	if err != nil {
