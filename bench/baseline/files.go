@@ -211,13 +211,23 @@ func nextDirent(b []byte) (name, rest []byte) {
 
 // Fdatasync writes p at the start of f and makes it durable, n times.
 func Fdatasync(f *os.File, p []byte, n int, h *hist.Hist) (time.Duration, error) {
+	return writes(f, p, n, h, unix.Fdatasync)
+}
+
+// Write is Fdatasync without the making durable.
+func Write(f *os.File, p []byte, n int, h *hist.Hist) (time.Duration, error) {
+	return writes(f, p, n, h, func(int) error { return nil })
+}
+
+func writes(f *os.File, p []byte, n int, h *hist.Hist, then func(fd int) error) (time.Duration, error) {
+	fd := int(f.Fd())
 	start := time.Now()
 	last := start
 	for range n {
-		if _, err := unix.Pwrite(int(f.Fd()), p, 0); err != nil {
+		if _, err := unix.Pwrite(fd, p, 0); err != nil {
 			return 0, os.NewSyscallError("pwrite", err)
 		}
-		if err := unix.Fdatasync(int(f.Fd())); err != nil {
+		if err := then(fd); err != nil {
 			return 0, os.NewSyscallError("fdatasync", err)
 		}
 		now := time.Now()

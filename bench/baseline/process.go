@@ -14,8 +14,6 @@ import (
 	"strconv"
 	"strings"
 	"time"
-
-	"orca/bench/machine"
 )
 
 // Role is the first argument of a process that a suite starts of its own
@@ -119,36 +117,24 @@ func StartRawPair(ctx context.Context, self, file string) (*RawPair, error) {
 	return &RawPair{send: send, receive: receive}, nil
 }
 
-// Move moves size bytes once and returns the time and the CPU time of both
-// processes together.
-func (r *RawPair) Move(p Pattern, size int64) (took, cpu time.Duration, err error) {
-	before, err := r.cpu()
-	if err != nil {
-		return 0, 0, err
-	}
+// Move moves size bytes once and returns the time it took.
+func (r *RawPair) Move(p Pattern, size int64) (time.Duration, error) {
 	line, err := r.receive.Ask(fmt.Sprintf("%s %d", p, size))
 	if err != nil {
-		return 0, 0, fmt.Errorf("raw receiver: %w", err)
+		return 0, fmt.Errorf("raw receiver: %w", err)
 	}
 	var res RawResult
 	if err := json.Unmarshal([]byte(line), &res); err != nil {
-		return 0, 0, fmt.Errorf("raw receiver said %q: %w", line, err)
+		return 0, fmt.Errorf("raw receiver said %q: %w", line, err)
 	}
 	if res.Err != "" {
-		return 0, 0, errors.New("raw receiver: " + res.Err)
+		return 0, errors.New("raw receiver: " + res.Err)
 	}
-	after, err := r.cpu()
-	return res.Took, after - before, err
+	return res.Took, nil
 }
 
-func (r *RawPair) cpu() (time.Duration, error) {
-	s, err := machine.CPUTime(r.send.PID())
-	if err != nil {
-		return 0, err
-	}
-	c, err := machine.CPUTime(r.receive.PID())
-	return s + c, err
-}
+// PIDs returns the ids of both processes, whose CPU time is the pair's.
+func (r *RawPair) PIDs() []int { return []int{r.send.PID(), r.receive.PID()} }
 
 // Close ends both processes.
 func (r *RawPair) Close() error {

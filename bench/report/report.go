@@ -96,6 +96,14 @@ func (r *Row) Fail(err error) {
 	r.Error = err.Error()
 }
 
+// Summary is the row in a few words.
+func (r *Row) Summary() string {
+	if r.Error != "" {
+		return "failed: " + r.Error
+	}
+	return fmt.Sprintf("%s, ratio %.3f to %s", quantity(*r.Value, r.Unit), *r.Ratio, r.BaselineName)
+}
+
 // Failed returns how many rows are error rows.
 func (r *Report) Failed() int {
 	n := 0
