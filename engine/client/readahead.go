@@ -5,7 +5,6 @@ package client
 import (
 	"context"
 	"sync"
-
 )
 
 // chunkSize is the unit of a range request, in bytes: large enough to make the
@@ -200,4 +199,3 @@ func (r *readAhead) close() {
 	r.closed = true
 	r.dropLocked(-1)
 }
-
