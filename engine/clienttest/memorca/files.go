@@ -53,7 +53,8 @@ func (o *Orca) Create(_ context.Context, r *metapb.CreateRequest) (*metapb.Creat
 		}
 	}
 	if r.Complete {
-		n.attr.Version++
+		n.issued = max(n.issued, n.attr.Version) + 1
+		n.attr.Version = n.issued
 		n.attr.Length, n.attr.Runs = 0, []*metapb.Run{{Version: n.attr.Version}}
 		n.attr.Persist = uint32(orca.Persisted)
 		n.visible = true
@@ -71,7 +72,8 @@ func (o *Orca) sessionLocked(n *inode, writeType uint32) *metapb.WriteSession {
 		writeType = uint32(orca.CacheThrough)
 	}
 	o.next++
-	s := &session{id: o.next, fence: o.next, ino: n.attr.Ino, version: n.attr.Version + 1, writeType: writeType}
+	n.issued = max(n.issued, n.attr.Version) + 1 // each session writes a version of its own
+	s := &session{id: o.next, fence: o.next, ino: n.attr.Ino, version: n.issued, writeType: writeType}
 	o.sessions[s.id] = s
 	return &metapb.WriteSession{
 		Id: s.id, Fence: s.fence, File: s.ino, Version: s.version, WriteType: writeType, MountId: 1, UfsKey: n.name,

@@ -54,6 +54,7 @@ type inode struct {
 	children map[string]uint64
 	xattrs   map[string][]byte
 	visible  bool
+	issued   uint32 // the last version given to a session
 }
 
 type session struct {
