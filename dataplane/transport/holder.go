@@ -17,7 +17,7 @@ import (
 // or returns "" when /proc does not show it (another user's process).
 func holder(network, addr string) string {
 	inode := ""
-	if network == "unix" {
+	if strings.HasPrefix(network, "unix") {
 		inode = unixInode(addr)
 	} else if _, port, err := net.SplitHostPort(addr); err == nil {
 		if n, err := net.LookupPort("tcp", port); err == nil {

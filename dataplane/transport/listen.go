@@ -7,6 +7,7 @@ import (
 	"errors"
 	"net"
 	"os"
+	"strings"
 	"sync"
 	"syscall"
 
@@ -26,13 +27,13 @@ type listener struct {
 	closed bool
 }
 
-// Listen opens a listening socket, "tcp" or "unix". The error of a taken port
+// Listen opens a listening socket, "tcp", "unix" or "unixpacket". The error of a taken port
 // (Busy) names the port and, where /proc shows it, the process that holds it.
 // The file of a Unix socket that nobody listens on any more is replaced.
 func Listen(network, addr string) (net.Listener, error) {
 	const op = "transport.Listen"
-	if network == "unix" {
-		if err := clearStaleSocket(addr); err != nil {
+	if strings.HasPrefix(network, "unix") {
+		if err := clearStaleSocket(network, addr); err != nil {
 			return nil, err
 		}
 	}
@@ -49,18 +50,18 @@ func Listen(network, addr string) (net.Listener, error) {
 }
 
 // clearStaleSocket removes the file of a socket whose server is gone.
-func clearStaleSocket(path string) error {
+func clearStaleSocket(network, path string) error {
 	fi, err := os.Stat(path)
 	if err != nil || fi.Mode()&os.ModeSocket == 0 {
 		return nil // absent, or a file that bind will complain about
 	}
-	c, err := net.Dial("unix", path)
+	c, err := net.Dial(network, path)
 	if err == nil {
 		_ = c.Close()
 		return &orca.Error{Op: "transport.Listen", Path: "unix " + path, Kind: orca.Busy, Msg: "address is taken" + holder("unix", path)}
 	}
 	if !errors.Is(err, syscall.ECONNREFUSED) {
-		return nil
+		return nil // in use in another way: bind will complain
 	}
 	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return orca.PathE("transport.Listen", path, orca.Permission, err)

@@ -166,6 +166,9 @@ func (s *Stream) ReadBody(p []byte) error {
 	return nil
 }
 
+// Err returns the first error of the connection itself, if any.
+func (s *Stream) Err() error { return s.fail }
+
 // Seq returns the seq of the last request.
 func (s *Stream) Seq() uint64 { return s.seq }
 
