@@ -67,12 +67,13 @@ func Verify(key []byte, g *dataplane.Grant, now time.Time) error {
 }
 
 var (
-	errToken   = orca.E("grant.Verify", orca.Permission, "grant does not hold")
-	errExpired = orca.E("grant.Verify", orca.Stale, "grant has expired: open again")
-	errScope   = orca.E("grant.Verify", orca.Permission, "grant is for another file, version or right")
-	errPeer    = orca.E("grant.Verify", orca.Permission, "grant is for another user")
-	errNoKey   = orca.E("grant.Verify", orca.Unavailable, "worker has no grant key yet")
-	errHandle  = orca.E("grant.Verify", orca.Permission, "write handle belongs to another file")
+	errToken    = orca.E("grant.Verify", orca.Permission, "grant does not hold")
+	errExpired  = orca.E("grant.Verify", orca.Stale, "grant has expired: open again")
+	errScope    = orca.E("grant.Verify", orca.Permission, "grant is for another file, version or right")
+	errPeer     = orca.E("grant.Verify", orca.Permission, "grant is for another user")
+	errNoKey    = orca.E("grant.Verify", orca.Unavailable, "worker has no grant key yet")
+	errNoHandle = orca.E("grant.Verify", orca.NotFound, "no such write handle")
+	errHandle   = orca.E("grant.Verify", orca.Permission, "write handle belongs to another file")
 )
 
 func verify(m hash.Hash, g *dataplane.Grant, now time.Time) error {
@@ -193,7 +194,7 @@ func (c *Checker) Handle(id uint64, g *dataplane.Grant, p Peer) error {
 	c.mu.RUnlock()
 	switch {
 	case !ok:
-		return orca.E("grant.Handle", orca.NotFound, "no such write handle")
+		return errNoHandle
 	case h.file != g.File || h.version != g.Version || !g.Write:
 		return errHandle
 	}
@@ -226,4 +227,24 @@ func (c *Checker) check(g *dataplane.Grant, who Peer) error {
 	m.Reset()
 	p.pool.Put(m)
 	return err
+}
+
+// Reseal checks that a target, which Write has passed, is for the file of the
+// write handle, and binds the handle to the target's version from now on: a
+// handle that is kept after a seal goes on under the next version.
+func (c *Checker) Reseal(id uint64, t *dataplane.WriteTarget) error {
+	if c.key == nil {
+		return nil
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	h, ok := c.handles[id]
+	if !ok {
+		return errNoHandle
+	}
+	if h.file != t.File {
+		return errHandle
+	}
+	c.handles[id] = handle{t.File, t.Version, t.Grant.Expiry}
+	return nil
 }
