@@ -1,0 +1,324 @@
+// Copyright The Orca Authors. SPDX-License-Identifier: Apache-2.0
+
+package fusegw
+
+import (
+	"context"
+	"syscall"
+	"time"
+
+	"github.com/hanwen/go-fuse/v2/fuse"
+	"golang.org/x/sys/unix"
+
+	"orca"
+)
+
+// negativeTTL bounds how long the kernel believes that a name is not there.
+const negativeTTL = 5 * time.Second
+
+// pendingTTL is for names that only this mount shows as yet.
+const pendingTTL = time.Second
+
+// Lookup finds a name. Files that are being written here show as written.
+func (g *gateway) Lookup(_ <-chan struct{}, h *fuse.InHeader, name string, out *fuse.EntryOut) fuse.Status {
+	g.count(OpLookup)
+	dir, st := g.ino(h.NodeId)
+	if !st.Ok() {
+		return st
+	}
+	if w := g.pendingAt(dir, name); w != nil {
+		g.writingEntry(w, out)
+		return fuse.OK
+	}
+	ctx, cancel := g.call()
+	defer cancel()
+	c, since := g.caller(h), g.stale.now()
+	e, err := g.fs.Lookup(ctx, c, dir, name)
+	if orca.KindOf(err) == orca.NotFound {
+		return g.negative(ctx, c, dir, since, out)
+	}
+	if err != nil {
+		return g.fail(err)
+	}
+	if g.stale.changed(since, dir, e.Ino) {
+		e.TTL = 0
+	}
+	g.entry(&e, out)
+	return fuse.OK
+}
+
+// negative lets the kernel remember that a name is missing, for at most as
+// long as the directory may be believed.
+func (g *gateway) negative(ctx context.Context, c orca.Caller, dir orca.Ino, since uint64, out *fuse.EntryOut) fuse.Status {
+	d, err := g.fs.Stat(ctx, c, dir)
+	ttl := g.entryTTL(min(d.TTL, negativeTTL))
+	if err != nil || ttl <= 0 || g.stale.changed(since, dir, dir) {
+		return fuse.ENOENT
+	}
+	*out = fuse.EntryOut{}
+	out.SetEntryTimeout(ttl)
+	return fuse.OK
+}
+
+// entry answers with an inode, and counts the kernel's reference.
+func (g *gateway) entry(e *Entry, out *fuse.EntryOut) {
+	if w := g.writingOf(e.Ino); w != nil {
+		g.writingEntry(w, out)
+		out.SetEntryTimeout(g.entryTTL(e.TTL))
+		return
+	}
+	*out = fuse.EntryOut{NodeId: g.grant(e.Ino, e.Version)}
+	fillAttr(&e.Attr, &out.Attr)
+	out.SetEntryTimeout(g.entryTTL(e.TTL))
+	out.SetAttrTimeout(g.ttl(e.TTL))
+}
+
+// writingEntry answers with a file being written.
+func (g *gateway) writingEntry(w *writing, out *fuse.EntryOut) {
+	a := w.show()
+	*out = fuse.EntryOut{NodeId: g.grant(w.ino, a.Version)}
+	fillAttr(&a, &out.Attr)
+	out.SetEntryTimeout(min(pendingTTL, g.cfg.MaxTTL))
+}
+
+// Mkdir makes a directory.
+func (g *gateway) Mkdir(_ <-chan struct{}, in *fuse.MkdirIn, name string, out *fuse.EntryOut) fuse.Status {
+	g.count(OpMkdir)
+	return g.make(&in.InHeader, name, out, func(ctx context.Context, c orca.Caller, dir orca.Ino) (Entry, error) {
+		return g.fs.Mkdir(ctx, c, dir, name, in.Mode&0o7777)
+	})
+}
+
+// Symlink makes a symbolic link.
+func (g *gateway) Symlink(_ <-chan struct{}, h *fuse.InHeader, target, name string, out *fuse.EntryOut) fuse.Status {
+	g.count(OpSymlink)
+	return g.make(h, name, out, func(ctx context.Context, c orca.Caller, dir orca.Ino) (Entry, error) {
+		return g.fs.Symlink(ctx, c, dir, name, target)
+	})
+}
+
+// Mknod makes an empty regular file. Nothing else exists in Orca.
+func (g *gateway) Mknod(_ <-chan struct{}, in *fuse.MknodIn, name string, out *fuse.EntryOut) fuse.Status {
+	g.count(OpCreate)
+	if t := in.Mode & syscall.S_IFMT; t != 0 && t != syscall.S_IFREG {
+		return fuse.EPERM
+	}
+	return g.make(&in.InHeader, name, out, func(ctx context.Context, c orca.Caller, dir orca.Ino) (Entry, error) {
+		w, err := g.fs.Create(ctx, c, dir, name, in.Mode&0o7777)
+		if err != nil {
+			return Entry{}, err
+		}
+		a, err := w.Close(ctx)
+		return Entry{Attr: a}, err
+	})
+}
+
+// make runs a call that makes a name.
+func (g *gateway) make(h *fuse.InHeader, name string, out *fuse.EntryOut,
+	fn func(context.Context, orca.Caller, orca.Ino) (Entry, error)) fuse.Status {
+	dir, st := g.ino(h.NodeId)
+	if !st.Ok() {
+		return st
+	}
+	if g.pendingAt(dir, name) != nil {
+		return fuse.Status(syscall.EEXIST)
+	}
+	ctx, cancel := g.call()
+	defer cancel()
+	c, done := g.caller(h), g.own.begin(dir, name)
+	since := g.stale.now()
+	var e Entry
+	err := g.retryBusy(ctx, func() (err error) { e, err = fn(ctx, c, dir); return err })
+	done(e.Ino, err)
+	if err != nil {
+		return g.fail(err)
+	}
+	if e.TTL == 0 { // replies of mutations carry none: what was just made is known
+		e.TTL = g.dirTTL(ctx, c, dir)
+	}
+	if g.stale.changed(since, e.Ino, e.Ino) {
+		e.TTL = 0
+	}
+	g.entry(&e, out)
+	return fuse.OK
+}
+
+// dirTTL is how long names of a directory may be believed.
+func (g *gateway) dirTTL(ctx context.Context, c orca.Caller, dir orca.Ino) time.Duration {
+	d, err := g.fs.Stat(ctx, c, dir)
+	if err != nil {
+		return 0
+	}
+	return d.TTL
+}
+
+// Unlink removes a file. Handles open here keep what they have.
+func (g *gateway) Unlink(_ <-chan struct{}, h *fuse.InHeader, name string) fuse.Status {
+	g.count(OpUnlink)
+	dir, st := g.ino(h.NodeId)
+	if !st.Ok() {
+		return st
+	}
+	ctx, cancel := g.call()
+	defer cancel()
+	if w := g.pendingAt(dir, name); w != nil {
+		if w.unlink(ctx) {
+			return fuse.OK
+		} // else it was published in between
+	}
+	c := g.caller(h)
+	undo := g.abandonContent(ctx, c, dir, name)
+	done := g.own.begin(dir, name)
+	err := g.retryBusy(ctx, func() error { return g.fs.Unlink(ctx, c, dir, name) })
+	done(0, err)
+	if err != nil {
+		undo()
+	}
+	return g.fail(err)
+}
+
+// abandonContent prepares for the end of the inode at dir/name: a write in
+// progress will not be published, and what is open through the daemon moves to
+// a private copy. undo takes the former back.
+func (g *gateway) abandonContent(ctx context.Context, c orca.Caller, dir orca.Ino, name string) (undo func()) {
+	undo = func() {}
+	g.mu.Lock()
+	idle := len(g.handles) == 0
+	g.mu.Unlock()
+	if idle {
+		return undo
+	}
+	e, err := g.fs.Lookup(ctx, c, dir, name)
+	if err != nil || e.Type != orca.TypeFile {
+		return undo
+	}
+	if w := g.writingOf(e.Ino); w != nil {
+		w.unlink(ctx)
+		return w.relink
+	}
+	if n := g.openNode(e.Ino); n != nil {
+		defer g.drop(n)
+		g.spoolOpen(ctx, n)
+	}
+	return undo
+}
+
+// Rmdir removes an empty directory.
+func (g *gateway) Rmdir(_ <-chan struct{}, h *fuse.InHeader, name string) fuse.Status {
+	g.count(OpRmdir)
+	dir, st := g.ino(h.NodeId)
+	if !st.Ok() {
+		return st
+	}
+	ctx, cancel := g.call()
+	defer cancel()
+	c, done := g.caller(h), g.own.begin(dir, name)
+	err := g.whileQuiet(ctx, func() error { return g.fs.Rmdir(ctx, c, dir, name) })
+	done(0, err)
+	return g.fail(err)
+}
+
+// whileQuiet calls fn; when that meets files being written, it ends the write
+// sessions of this mount (publishing what changed) and tries again.
+func (g *gateway) whileQuiet(ctx context.Context, fn func() error) error {
+	err := fn()
+	if orca.KindOf(err) != orca.Busy {
+		return err
+	}
+	g.publishAll(ctx)
+	return g.retryBusy(ctx, fn)
+}
+
+// Rename moves a name. Files being written are published before, so that there
+// is something to move.
+func (g *gateway) Rename(_ <-chan struct{}, in *fuse.RenameIn, name, newName string) fuse.Status {
+	g.count(OpRename)
+	if in.Flags&^unix.RENAME_NOREPLACE != 0 {
+		return fuse.EINVAL
+	}
+	dir, st := g.ino(in.NodeId)
+	newDir, st2 := g.ino(in.Newdir)
+	if !st.Ok() || !st2.Ok() {
+		return fuse.Status(syscall.ESTALE)
+	}
+	noReplace := in.Flags&unix.RENAME_NOREPLACE != 0
+	ctx, cancel := g.call()
+	defer cancel()
+	c := g.caller(&in.InHeader)
+	if err := g.settleName(ctx, c, dir, name); err != nil {
+		return g.fail(err)
+	}
+	if dir == newDir && name == newName {
+		return fuse.OK
+	}
+	if w := g.pendingAt(newDir, newName); w != nil {
+		if noReplace {
+			return fuse.Status(syscall.EEXIST)
+		}
+		w.unlink(ctx)
+	}
+	undo := func() {}
+	if !noReplace {
+		undo = g.abandonContent(ctx, c, newDir, newName)
+	}
+	done1, done2 := g.own.begin(dir, name), g.own.begin(newDir, newName)
+	err := g.whileQuiet(ctx, func() error { return g.fs.Rename(ctx, c, dir, name, newDir, newName, noReplace) })
+	if err != nil {
+		undo()
+	}
+	done1(0, err)
+	var moved orca.Ino
+	if err == nil {
+		if e, err := g.fs.Lookup(ctx, c, newDir, newName); err == nil {
+			moved = e.Ino
+		}
+	}
+	done2(moved, err)
+	return g.fail(err)
+}
+
+// settleName publishes the file at dir/name if it is being written here, and
+// ends its write session.
+func (g *gateway) settleName(ctx context.Context, c orca.Caller, dir orca.Ino, name string) error {
+	w := g.pendingAt(dir, name)
+	if w == nil {
+		g.mu.Lock()
+		none := len(g.writes) == 0
+		g.mu.Unlock()
+		if none {
+			return nil
+		}
+		e, err := g.fs.Lookup(ctx, c, dir, name)
+		if err != nil {
+			return err
+		}
+		if w = g.writingOf(e.Ino); w == nil {
+			return nil
+		}
+	}
+	return w.settle(ctx)
+}
+
+// Link is refused: an inode has one name.
+func (g *gateway) Link(<-chan struct{}, *fuse.LinkIn, string, *fuse.EntryOut) fuse.Status {
+	return fuse.EPERM
+}
+
+// Readlink returns the text of a symbolic link.
+func (g *gateway) Readlink(_ <-chan struct{}, h *fuse.InHeader) ([]byte, fuse.Status) {
+	g.count(OpReadlink)
+	ino, st := g.ino(h.NodeId)
+	if !st.Ok() {
+		return nil, st
+	}
+	ctx, cancel := g.call()
+	defer cancel()
+	e, err := g.fs.Stat(ctx, g.caller(h), ino)
+	if err != nil {
+		return nil, g.fail(err)
+	}
+	if e.Type != orca.TypeSymlink {
+		return nil, fuse.EINVAL
+	}
+	return []byte(e.Target), fuse.OK
+}
