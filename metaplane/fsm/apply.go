@@ -1,0 +1,275 @@
+// Copyright The Orca Authors. SPDX-License-Identifier: Apache-2.0
+
+package fsm
+
+import (
+	"orca"
+	"orca/metaplane/command"
+	"orca/metaplane/inode"
+	"orca/metaplane/metapb"
+)
+
+// batch is what one Apply gathers.
+type batch struct {
+	index    uint64
+	now      int64
+	ops      int       // commands so far
+	dirs     []*node   // dirty
+	clients  []*client // dirty
+	events   []Event
+	effects  []Effect
+	key, val []byte // scratch
+	enc      []byte // scratch of results
+	marks    counters
+}
+
+// call is one command being applied.
+type call struct {
+	cmd *command.Command
+	who orca.Caller
+	now int64
+	res *command.Result
+	// decided is the intent that this command commits; nil when the command
+	// comes straight from the journal. What was checked and locked when the
+	// intent was made is not checked again.
+	decided *command.Intent
+	// fingerprint, mtime and existed are what the UFS said at decide.
+	decide *metapb.DecideOp
+}
+
+// refusal is why a command changes nothing.
+type refusal struct {
+	kind orca.Kind
+	path string
+	msg  string
+	busy uint64 // the intent in the way
+	walk bool   // a walk, name by name, may still be allowed
+}
+
+func refuse(kind orca.Kind, path, msg string) *refusal {
+	return &refusal{kind: kind, path: path, msg: msg}
+}
+
+func (r *refusal) err(op string) error {
+	if r == nil {
+		return nil
+	}
+	return &orca.Error{Op: op, Path: r.path, Kind: r.kind, Msg: r.msg}
+}
+
+// Apply applies committed entries in order, all in one batch of the store. An
+// error means that the store has failed: nothing more can be applied. A
+// command that cannot be decoded is refused, like any other, by its Result.
+func (m *Machine) Apply(entries []Entry) ([]Output, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if err := m.failed(); err != nil {
+		return nil, err
+	}
+	m.applying = true
+	defer func() { m.applying = false }()
+	m.batch.marks = m.count
+	outs := make([]Output, 0, len(entries))
+	m.batch.ops = 0
+	for _, e := range entries {
+		if e.Index <= m.applied.Load() {
+			return nil, orca.E("fsm.Apply", orca.Internal, "an entry was applied before")
+		}
+		out := m.applyEntry(e)
+		outs = append(outs, out)
+		m.applied.Store(e.Index)
+	}
+	m.finishBatch()
+	if err := m.failed(); err != nil {
+		return nil, err
+	}
+	return outs, m.tx.Commit(m.applied.Load(), m.batch.ops)
+}
+
+func (m *Machine) applyEntry(e Entry) Output {
+	b := &m.batch
+	b.index, b.events, b.effects = e.Index, nil, nil
+	var results command.Entry
+	err := command.Split(e.Data, func(_ int, item []byte) error {
+		b.enc = m.applyItem(b.enc[:0], item)
+		results.Add(b.enc)
+		return nil
+	})
+	if err != nil {
+		r := command.Result{Kind: uint32(orca.KindOf(err)), Msg: err.Error(), Index: e.Index}
+		b.enc, _ = command.AppendResult(b.enc[:0], &r)
+		results.Add(b.enc)
+	}
+	return Output{Index: e.Index, Results: results.Bytes(), Events: b.events, Effects: b.effects}
+}
+
+// finishBatch writes the records that many commands of a batch may touch.
+func (m *Machine) finishBatch() {
+	b := &m.batch
+	for _, n := range b.dirs {
+		n.dirty = false
+		if n.gone {
+			continue
+		}
+		b.key = inode.AppendKey8(b.key[:0], inode.SpaceDir, uint64(n.rec.Ino))
+		b.val = inode.AppendDir(b.val[:0], &n.rec)
+		m.tx.Set(b.key, b.val)
+		m.storeRing(n)
+	}
+	for _, c := range b.clients {
+		m.storeClient(c)
+	}
+	clear(b.dirs)
+	clear(b.clients)
+	b.dirs, b.clients = b.dirs[:0], b.clients[:0]
+	if m.count != b.marks {
+		m.storeCounters()
+	}
+}
+
+// applyItem applies one encoded command and appends its encoded result.
+func (m *Machine) applyItem(dst, item []byte) []byte {
+	m.stats.commands.Add(1)
+	m.batch.ops++
+	var res command.Result
+	cmd := &command.Command{}
+	if err := command.Decode(item, cmd); err != nil {
+		res.Kind, res.Msg = uint32(orca.KindOf(err)), err.Error()
+		return m.encode(dst, &res)
+	}
+	m.batch.now = cmd.Now
+	c := &call{cmd: cmd, now: cmd.Now, res: &res, who: who(cmd.Caller)}
+	if cmd.Client == 0 {
+		m.execute(c)
+		return m.encode(dst, &res)
+	}
+	cl, done, r := m.admit(cmd)
+	switch {
+	case r != nil:
+		res.Kind, res.Msg = uint32(r.kind), r.msg
+		return m.encode(dst, &res)
+	case done != nil:
+		m.stats.remembered.Add(1)
+		return append(dst, done...)
+	}
+	if id := m.byCall[callKey{cmd.Client, cmd.Seq}]; id != 0 {
+		res.Intent = m.intents[id]
+		return m.encode(dst, &res)
+	}
+	m.execute(c)
+	start := len(dst)
+	dst = m.encode(dst, &res)
+	if final(&res) {
+		m.remember(cl, cmd.Seq, dst[start:])
+	}
+	return dst
+}
+
+// final reports whether a result may be remembered: it is the end of its
+// request, not an advice to try again.
+func final(r *command.Result) bool {
+	if r.Intent != nil && !r.Intent.Deferred {
+		return false
+	}
+	return !orca.Kind(r.Kind).Retryable()
+}
+
+func (m *Machine) encode(dst []byte, r *command.Result) []byte {
+	r.Index = m.batch.index
+	out, err := command.AppendResult(dst, r)
+	if err != nil {
+		out, _ = command.AppendResult(dst, &command.Result{Kind: uint32(orca.Internal), Msg: err.Error()})
+	}
+	return out
+}
+
+func who(c *metapb.Caller) orca.Caller {
+	if c == nil {
+		return orca.Caller{}
+	}
+	return orca.Caller{UID: c.Uid, GID: c.Gid, Groups: c.Groups}
+}
+
+// execute runs the operation of a command and fills in its result.
+func (m *Machine) execute(c *call) {
+	r := m.dispatch(c)
+	if r == nil {
+		return
+	}
+	c.res.Reset()
+	c.res.Kind, c.res.Path, c.res.Msg = uint32(r.kind), r.path, r.msg
+	c.res.BusyIntent, c.res.NeedWalk = r.busy, r.walk
+}
+
+func (m *Machine) dispatch(c *call) *refusal {
+	switch o := c.cmd; {
+	case o.Create != nil:
+		return m.create(c, o.Create)
+	case o.Complete != nil:
+		return m.complete(c, o.Complete)
+	case o.Abandon != nil:
+		return m.abandon(c, o.Abandon)
+	case o.Renew != nil:
+		return m.renew(c, o.Renew)
+	case o.Expire != nil:
+		return m.expire(c, o.Expire)
+	case o.DropSession != nil:
+		return m.dropSession(o.DropSession)
+	case o.Mkdir != nil:
+		return m.mkdir(c, o.Mkdir)
+	case o.Rename != nil:
+		return m.rename(c, o.Rename)
+	case o.Delete != nil:
+		return m.remove(c, o.Delete)
+	case o.SetAttr != nil:
+		return m.setAttr(c, o.SetAttr)
+	case o.Xattr != nil:
+		return m.xattr(c, o.Xattr)
+	}
+	return m.dispatchInner(c)
+}
+
+// dispatchInner runs what only the metaplane and its operators propose.
+func (m *Machine) dispatchInner(c *call) *refusal {
+	switch o := c.cmd; {
+	case o.Mount != nil:
+		return m.mount(c, o.Mount)
+	case o.Unmount != nil:
+		return m.unmount(c, o.Unmount)
+	case o.Decide != nil:
+		return m.decide(c, o.Decide)
+	case o.Cutover != nil:
+		return m.cutover(c, o.Cutover)
+	case o.FinishIntent != nil:
+		return m.finishIntent(c, o.FinishIntent)
+	case o.SyncApply != nil:
+		return m.syncApply(c, o.SyncApply)
+	case o.Persist != nil:
+		return m.persist(c, o.Persist)
+	case o.PersistPrepare != nil:
+		return m.persistPrepare(c, o.PersistPrepare)
+	case o.PersistCommit != nil:
+		return m.persistCommit(c, o.PersistCommit)
+	case o.MarkLost != nil:
+		return m.markLost(c, o.MarkLost)
+	case o.SweepTrash != nil:
+		return m.sweepTrash(c, o.SweepTrash)
+	case o.RegisterWorker != nil:
+		return m.registerWorker(c, o.RegisterWorker)
+	case o.Hosted != nil:
+		return m.applyHosted(c, o.Hosted)
+	case o.SetFact != nil:
+		return m.setFact(c, o.SetFact)
+	case o.Noop != nil:
+		return nil
+	}
+	return refuse(orca.Invalid, "", "a command without an operation")
+}
+
+func (m *Machine) effect(e Effect) { m.batch.effects = append(m.batch.effects, e) }
+
+func (m *Machine) event(kind metapb.EventKind, ino, parent orca.Ino, name string) {
+	m.batch.events = append(m.batch.events, Event{
+		Index: m.batch.index, Ino: ino, Parent: parent, Name: name, Kind: kind,
+	})
+}

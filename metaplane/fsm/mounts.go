@@ -1,0 +1,172 @@
+// Copyright The Orca Authors. SPDX-License-Identifier: Apache-2.0
+
+package fsm
+
+import (
+	"maps"
+	"slices"
+	"strings"
+
+	"google.golang.org/protobuf/proto"
+
+	"orca"
+	"orca/metaplane/command"
+	"orca/metaplane/inode"
+	"orca/metaplane/metapb"
+)
+
+// putMount stores a new or changed row of the mount table. Readers hold rows,
+// so a row is changed in a copy.
+func (m *Machine) putMount(mt *command.Mount) {
+	m.mounts[mt.Mount.Id] = mt
+	m.putRecord(inode.AppendMount(nil, mt.Mount.Id), mt)
+}
+
+// mount adds a row to the mount table, or updates one.
+func (m *Machine) mount(c *call, o *metapb.MountOp) *refusal {
+	if o.GetMount().GetPath() == "" || o.Mount.Uri == "" {
+		return refuse(orca.Invalid, o.GetMount().GetPath(), "a mount has a path and a URI")
+	}
+	s, r := m.resolve(&c.who, &metapb.Target{Path: o.Mount.Path}, true)
+	if r != nil {
+		return r
+	}
+	d := s.dentry.dir
+	if d != nil && d.rec.Mount != 0 {
+		return m.remount(c, o, m.mounts[d.rec.Mount], &s)
+	}
+	if o.Update {
+		return refuse(orca.NotFound, s.path, "not a mount point")
+	}
+	if r := m.checkMount(c, o, &s); r != nil {
+		return r
+	}
+	switch {
+	case s.none():
+		if len(s.rest) > 1 {
+			s = m.makeParents(c, &s, 0o755)
+		}
+		d = m.newDir(c, s.dir, s.name, 0o755, false)
+	default:
+		d.rec.Flags &^= inode.Loaded
+	}
+	m.count.mount++
+	row := &command.Mount{
+		Mount: proto.Clone(o.Mount).(*metapb.Mount), Root: uint64(d.rec.Ino),
+		AtomicRename: o.AtomicRename, Directories: o.Directories, Owners: o.Owners,
+		Uid: c.who.UID, Gid: c.who.GID, Created: c.now,
+	}
+	row.Mount.Id = m.count.mount
+	row.Mount.Path = d.path()
+	d.rec.Mount = row.Mount.Id
+	d.rec.Flags |= inode.Persisted
+	m.touch(d)
+	m.putMount(row)
+	m.mountChanged(d)
+	c.res.Mount = row
+	return nil
+}
+
+func (m *Machine) mountChanged(d *node) {
+	m.event(metapb.EventKind_EVENT_MOUNT, d.rec.Ino, d.rec.Parent, d.rec.Name)
+	m.effect(Effect{Kind: EffectMounts})
+}
+
+// remount handles a mount on a mount point: an update of its options, a
+// repetition, or a refusal.
+func (m *Machine) remount(c *call, o *metapb.MountOp, row *command.Mount, s *spot) *refusal {
+	if !o.Update || row.Mount.Uri != o.Mount.Uri {
+		return refuse(orca.Exists, s.path, "already a mount point, of "+row.Mount.Uri)
+	}
+	if c.who.UID != 0 && c.who.UID != row.Uid {
+		return refuse(orca.Permission, s.path, "")
+	}
+	next := proto.Clone(row).(*command.Mount)
+	id, path := row.Mount.Id, row.Mount.Path
+	next.Mount = proto.Clone(o.Mount).(*metapb.Mount)
+	next.Mount.Id, next.Mount.Path = id, path
+	next.AtomicRename, next.Directories, next.Owners = o.AtomicRename, o.Directories, o.Owners
+	m.putMount(next)
+	m.mountChanged(s.dentry.dir)
+	c.res.Mount = next
+	return nil
+}
+
+// checkMount makes the conflict checks of a new mount.
+func (m *Machine) checkMount(c *call, o *metapb.MountOp, s *spot) *refusal {
+	if id, ok := m.uriConflict(o.Mount.Uri); ok {
+		return refuse(orca.Invalid, s.path, "its URI overlaps the one mounted at "+m.mounts[id].Mount.Path)
+	}
+	d := s.dentry.dir
+	switch {
+	case s.file != nil:
+		return refuse(orca.Exists, s.path, "it would shadow a file")
+	case d != nil && d.rec.Entries > 0:
+		return refuse(orca.NotEmpty, s.path, "it would shadow what the directory holds")
+	case d != nil && d != m.root && d.rec.Flags.Has(inode.Persisted):
+		return refuse(orca.Exists, s.path, "it would shadow a directory of the store that is mounted above")
+	case d != nil:
+		if c.who.UID != 0 && c.who.UID != d.rec.UID {
+			return refuse(orca.Permission, s.path, "")
+		}
+		return m.idle(s.dir, s.name, d, s.path)
+	case len(s.rest) > 1 && !o.Parents:
+		return refuse(orca.NotFound, s.path, "")
+	}
+	loc := m.locate(s.dir, strings.Join(s.rest, "/"))
+	return firstRefusal(mayChange(&c.who, s.dir, s.path), checkNew(s.dir, s.rest, s.path),
+		m.idle(s.dir, s.name, nil, s.path), m.free(c, loc, true, s.path))
+}
+
+// uriConflict finds a mount whose URI equals, contains or lies below another.
+func (m *Machine) uriConflict(u string) (uint32, bool) {
+	u = strings.TrimRight(u, "/")
+	for _, id := range slices.Sorted(maps.Keys(m.mounts)) {
+		v := strings.TrimRight(m.mounts[id].Mount.Uri, "/")
+		if u == v || strings.HasPrefix(u, v+"/") || strings.HasPrefix(v, u+"/") {
+			return id, true
+		}
+	}
+	return 0, false
+}
+
+// unmount takes a mount and all names below it out of the namespace; the UFS
+// keeps what it has.
+func (m *Machine) unmount(c *call, o *metapb.UnmountOp) *refusal {
+	s, r := m.resolve(&c.who, &metapb.Target{Path: o.Path}, true)
+	if r != nil {
+		return r
+	}
+	d := s.dentry.dir
+	if d == nil || d.rec.Mount == 0 {
+		return refuse(orca.Invalid, s.path, "not a mount point")
+	}
+	row := m.mounts[d.rec.Mount]
+	switch {
+	case d == m.root:
+		return refuse(orca.Invalid, s.path, "the root mount stays")
+	case c.who.UID != 0 && c.who.UID != row.Uid:
+		return refuse(orca.Permission, s.path, "")
+	case row.Unpersisted > 0:
+		return refuse(orca.Busy, s.path, "files below it wait to be persisted")
+	case m.masks[row.Mount.Id].overlap("", true, 0) != 0:
+		return &refusal{kind: orca.Busy, path: s.path, busy: m.masks[row.Mount.Id].overlap("", true, 0), msg: "changes are on their way to its UFS"}
+	}
+	for _, other := range m.mounts {
+		if other != row && under(m.dirs[orca.Ino(other.Root)], d) {
+			return refuse(orca.Invalid, s.path, "there is a mount point below it")
+		}
+	}
+	if r := m.idle(s.dir, s.name, d, s.path); r != nil {
+		return r
+	}
+	d.rec.Mount = 0
+	delete(m.mounts, row.Mount.Id)
+	delete(m.masks, row.Mount.Id)
+	m.tx.Delete(inode.AppendMount(nil, row.Mount.Id))
+	m.detach(d, 0)
+	m.event(metapb.EventKind_EVENT_ENTRY, d.rec.Ino, s.dir.rec.Ino, s.name)
+	m.mountChanged(d)
+	c.res.Mount = row
+	return nil
+}

@@ -1,0 +1,136 @@
+// Copyright The Orca Authors. SPDX-License-Identifier: Apache-2.0
+
+package fsm
+
+import (
+	"strings"
+
+	"orca"
+	"orca/metaplane/command"
+	"orca/metaplane/metapb"
+)
+
+var writeTypes = map[string]orca.WriteType{
+	"": orca.MustCache, "must": orca.MustCache, "cache": orca.CacheThrough, "async": orca.AsyncThrough, "through": orca.Through,
+}
+
+func (s *story) target(a args, i int) *metapb.Target {
+	return &metapb.Target{Path: a.arg(i), Ino: uint64(a.num("ino", 0))}
+}
+
+// build makes the command that a word of a story stands for.
+func (s *story) build(verb string, a args) *command.Command {
+	c := &command.Command{}
+	switch verb {
+	case "create":
+		c.Create = s.createOp(a)
+	case "complete":
+		c.Complete = &metapb.CompleteOp{
+			Session: uint64(a.num("s", 0)), Fence: uint64(a.num("f", a.num("s", 0))), Length: a.num("len", 0),
+			Fingerprint: a.opts["fp"], Keep: a.has("keep"), Workers: []uint64{7},
+		}
+	case "abandon":
+		c.Abandon = &metapb.AbandonOp{Session: uint64(a.num("s", 0)), Fence: uint64(a.num("s", 0)), Swept: a.has("swept")}
+	case "renew":
+		c.Renew = &metapb.RenewOp{Sessions: []uint64{uint64(a.num("s", 0))}}
+	case "expire":
+		c.Expire = &metapb.ExpireOp{}
+	case "drop":
+		c.DropSession = &metapb.DropSessionOp{Session: uint64(a.num("s", 0))}
+	case "mkdir":
+		c.Mkdir = &metapb.MkdirOp{Target: s.target(a, 0), Mode: uint32(a.num("mode", 0o755)), Parents: a.has("p"), ExistOk: a.has("x")}
+	case "mv":
+		c.Rename = &metapb.RenameOp{Src: at(a.arg(0)), Dst: at(a.arg(1)), NoReplace: a.has("n")}
+	case "rm":
+		c.Delete = &metapb.DeleteOp{Target: s.target(a, 0), Recursive: a.has("r"), CacheOnly: a.has("c"), Want: uint32(a.num("want", 0))}
+	case "chmod":
+		c.SetAttr = &metapb.SetAttrOp{Target: s.target(a, 0), Mask: setMode, Mode: uint32(a.num("mode", 0))}
+	case "chown":
+		c.SetAttr = &metapb.SetAttrOp{Target: s.target(a, 0), Mask: setUID | setGID, Uid: uint32(a.num("uid", 0)), Gid: uint32(a.num("gid", 0))}
+	case "touch":
+		c.SetAttr = &metapb.SetAttrOp{Target: s.target(a, 0), Mask: setMtime, Mtime: a.num("t", 0), TimesNow: a.has("now")}
+	case "pin":
+		c.SetAttr = &metapb.SetAttrOp{Target: s.target(a, 0), Mask: setPinned, Pinned: !a.has("off")}
+	case "xattr":
+		c.Xattr = &metapb.XattrOp{
+			Target: s.target(a, 0), Name: a.arg(1), Value: []byte(a.arg(2)),
+			Create: a.has("create"), Replace: a.has("replace"), Remove: a.has("remove"),
+		}
+	default:
+		return s.buildInner(verb, a, c)
+	}
+	return c
+}
+
+func (s *story) createOp(a args) *metapb.CreateOp {
+	return &metapb.CreateOp{
+		Target: s.target(a, 0), Mode: uint32(a.num("mode", 0o644)), Parents: a.has("p"), Exclusive: a.has("x"),
+		Overwrite: a.has("o"), WriteType: uint32(writeTypes[a.opts["type"]]), Complete: a.has("done") || a.has("link"),
+		Steal: a.has("steal"), Symlink: a.opts["link"],
+	}
+}
+
+func (s *story) buildInner(verb string, a args, c *command.Command) *command.Command {
+	switch verb {
+	case "mount":
+		caps := a.opts["caps"]
+		c.Mount = &metapb.MountOp{
+			Mount:   &metapb.Mount{Path: a.arg(0), Uri: a.arg(1), ReadOnly: a.has("ro"), SyncIntervalMs: a.num("sync", -1)},
+			Parents: a.has("p"), Update: a.has("u"),
+			AtomicRename: strings.Contains(caps, "r"), Directories: strings.Contains(caps, "d"), Owners: strings.Contains(caps, "o"),
+		}
+	case "unmount":
+		c.Unmount = &metapb.UnmountOp{Path: a.arg(0)}
+	case "decide":
+		c.Decide = &metapb.DecideOp{Intent: uint64(a.num("i", 0)), Kind: uint32(a.num("kind", 0)), Msg: a.opts["msg"], Fingerprint: a.opts["fp"], Existed: a.has("existed")}
+	case "cutover":
+		c.Cutover = &metapb.CutoverOp{Intent: uint64(a.num("i", 0)), File: uint64(a.num("ino", 0)), Want: a.opts["want"], Fingerprint: a.opts["fp"]}
+	case "finish":
+		c.FinishIntent = &metapb.FinishIntentOp{Intent: uint64(a.num("i", 0))}
+	case "sync":
+		c.SyncApply = s.syncOp(a)
+	case "persist":
+		c.Persist = &metapb.PersistOp{Target: s.target(a, 0)}
+	case "prepare":
+		c.PersistPrepare = &metapb.PersistPrepareOp{File: uint64(a.num("ino", 0)), Version: uint32(a.num("v", 1))}
+	case "persisted":
+		c.PersistCommit = &metapb.PersistCommitOp{Intent: uint64(a.num("i", 0)), Fingerprint: a.opts["fp"]}
+	case "lost":
+		c.MarkLost = &metapb.MarkLostOp{Files: []uint64{uint64(a.num("ino", 0))}}
+	case "sweep":
+		c.SweepTrash = &metapb.SweepTrashOp{Limit: uint32(a.num("limit", 0))}
+	case "worker":
+		c.RegisterWorker = &metapb.RegisterWorkerOp{Id: uint64(a.num("id", 0)), Node: a.arg(0)}
+	case "hosted":
+		c.Hosted = &metapb.HostedOp{Machine: a.arg(0), Body: []byte(a.arg(1))}
+	case "fact":
+		c.SetFact = &metapb.SetFactOp{Key: a.arg(0), Value: []byte(a.arg(1)), Absent: a.has("absent")}
+	default:
+		return nil
+	}
+	return c
+}
+
+// syncOp reads words like f:name:len:fp, d:name and -name (missing).
+func (s *story) syncOp(a args) *metapb.SyncApplyOp {
+	w, err := s.m.Walk(orca.Caller{}, 0, a.arg(0))
+	if err != nil || !w.Found {
+		s.t.Fatalf("no directory %s", a.arg(0))
+	}
+	o := &metapb.SyncApplyOp{
+		Dir: w.Attr.Ino, Change: uint64(a.num("change", int64(s.index))), Range: a.has("range"), Loaded: a.has("loaded"),
+		After: a.opts["after"], Upto: a.opts["upto"], Intent: uint64(a.num("intent", 0)),
+	}
+	for _, p := range a.plain[1:] {
+		f := strings.Split(p, ":")
+		switch f[0] {
+		case "d":
+			o.Entries = append(o.Entries, &metapb.SyncEntry{Name: f[1], Dir: true})
+		case "f":
+			o.Entries = append(o.Entries, &metapb.SyncEntry{Name: f[1], Length: int64(len(f[2])), Fingerprint: f[2], Mtime: 5})
+		case "gone":
+			o.Missing = append(o.Missing, f[1])
+		}
+	}
+	return o
+}
