@@ -105,6 +105,9 @@ type View struct {
 	Session uint64
 	// InUFS says that something is at Key, of whatever version.
 	InUFS bool
+	// Holders are the workers that completed the only copies of a file that
+	// is not persisted.
+	Holders []uint64
 	// Fresh says that the file is not visible yet: only its session has it.
 	Fresh bool
 	// Loaded and LoadedAt (unix ns) say whether and when a directory was

@@ -68,6 +68,7 @@ func (m *Machine) fileView(n *node, name string, f *inode.File) View {
 		Attr: m.fileAttr(f, l), Parent: n.rec.Ino, Name: name, Change: f.Change,
 		Key: l.key, Moved: l.moved, Pending: m.overlap(l, false, 0),
 		Session: m.byFile[f.Ino], InUFS: f.Fingerprint != "", SyncInterval: m.syncInterval(n),
+		Holders: f.Workers,
 	}
 }
 
