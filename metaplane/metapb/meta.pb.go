@@ -1352,19 +1352,22 @@ func (x *CreateReply) GetWorkers() []*Worker {
 
 // WriteSession is what dataplane.WriteTarget is made from.
 type WriteSession struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Id            uint64                 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
-	Fence         uint64                 `protobuf:"varint,2,opt,name=fence,proto3" json:"fence,omitempty"`
-	File          uint64                 `protobuf:"varint,3,opt,name=file,proto3" json:"file,omitempty"`
-	Version       uint32                 `protobuf:"varint,4,opt,name=version,proto3" json:"version,omitempty"`
-	WriteType     uint32                 `protobuf:"varint,5,opt,name=write_type,json=writeType,proto3" json:"write_type,omitempty"`
-	MountId       uint32                 `protobuf:"varint,6,opt,name=mount_id,json=mountId,proto3" json:"mount_id,omitempty"`
-	UfsKey        string                 `protobuf:"bytes,7,opt,name=ufs_key,json=ufsKey,proto3" json:"ufs_key,omitempty"`
-	BlockSize     int64                  `protobuf:"varint,8,opt,name=block_size,json=blockSize,proto3" json:"block_size,omitempty"`
-	WholeMax      int64                  `protobuf:"varint,9,opt,name=whole_max,json=wholeMax,proto3" json:"whole_max,omitempty"`
-	Replicas      uint32                 `protobuf:"varint,10,opt,name=replicas,proto3" json:"replicas,omitempty"`
-	Grant         *Grant                 `protobuf:"bytes,11,opt,name=grant,proto3" json:"grant,omitempty"`
-	TtlMs         int64                  `protobuf:"varint,12,opt,name=ttl_ms,json=ttlMs,proto3" json:"ttl_ms,omitempty"` // renew before
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	Id        uint64                 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
+	Fence     uint64                 `protobuf:"varint,2,opt,name=fence,proto3" json:"fence,omitempty"`
+	File      uint64                 `protobuf:"varint,3,opt,name=file,proto3" json:"file,omitempty"`
+	Version   uint32                 `protobuf:"varint,4,opt,name=version,proto3" json:"version,omitempty"`
+	WriteType uint32                 `protobuf:"varint,5,opt,name=write_type,json=writeType,proto3" json:"write_type,omitempty"`
+	MountId   uint32                 `protobuf:"varint,6,opt,name=mount_id,json=mountId,proto3" json:"mount_id,omitempty"`
+	UfsKey    string                 `protobuf:"bytes,7,opt,name=ufs_key,json=ufsKey,proto3" json:"ufs_key,omitempty"`
+	BlockSize int64                  `protobuf:"varint,8,opt,name=block_size,json=blockSize,proto3" json:"block_size,omitempty"`
+	WholeMax  int64                  `protobuf:"varint,9,opt,name=whole_max,json=wholeMax,proto3" json:"whole_max,omitempty"`
+	Replicas  uint32                 `protobuf:"varint,10,opt,name=replicas,proto3" json:"replicas,omitempty"`
+	Grant     *Grant                 `protobuf:"bytes,11,opt,name=grant,proto3" json:"grant,omitempty"`
+	TtlMs     int64                  `protobuf:"varint,12,opt,name=ttl_ms,json=ttlMs,proto3" json:"ttl_ms,omitempty"` // renew before
+	// What must be at ufs_key when the upload is committed (ufs.WriteHint.Expect:
+	// a fingerprint, "-" for nothing); else Conflict. "": it does not matter.
+	Expect        string `protobuf:"bytes,13,opt,name=expect,proto3" json:"expect,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1481,6 +1484,13 @@ func (x *WriteSession) GetTtlMs() int64 {
 		return x.TtlMs
 	}
 	return 0
+}
+
+func (x *WriteSession) GetExpect() string {
+	if x != nil {
+		return x.Expect
+	}
+	return ""
 }
 
 type CompleteRequest struct {
@@ -5217,7 +5227,7 @@ const file_meta_proto_rawDesc = "" +
 	"\vCreateReply\x12#\n" +
 	"\x04attr\x18\x01 \x01(\v2\x0f.orca.meta.AttrR\x04attr\x121\n" +
 	"\asession\x18\x02 \x01(\v2\x17.orca.meta.WriteSessionR\asession\x12+\n" +
-	"\aworkers\x18\x03 \x03(\v2\x11.orca.meta.WorkerR\aworkers\"\xcc\x02\n" +
+	"\aworkers\x18\x03 \x03(\v2\x11.orca.meta.WorkerR\aworkers\"\xe4\x02\n" +
 	"\fWriteSession\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12\x14\n" +
 	"\x05fence\x18\x02 \x01(\x04R\x05fence\x12\x12\n" +
@@ -5233,7 +5243,8 @@ const file_meta_proto_rawDesc = "" +
 	"\breplicas\x18\n" +
 	" \x01(\rR\breplicas\x12&\n" +
 	"\x05grant\x18\v \x01(\v2\x10.orca.meta.GrantR\x05grant\x12\x15\n" +
-	"\x06ttl_ms\x18\f \x01(\x03R\x05ttlMs\"\xb1\x02\n" +
+	"\x06ttl_ms\x18\f \x01(\x03R\x05ttlMs\x12\x16\n" +
+	"\x06expect\x18\r \x01(\tR\x06expect\"\xb1\x02\n" +
 	"\x0fCompleteRequest\x12\x1f\n" +
 	"\x01h\x18\x01 \x01(\v2\x11.orca.meta.HeaderR\x01h\x12\x18\n" +
 	"\asession\x18\x02 \x01(\x04R\asession\x12\x14\n" +

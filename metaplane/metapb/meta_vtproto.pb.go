@@ -1122,6 +1122,13 @@ func (m *WriteSession) MarshalToSizedBufferVT(dAtA []byte) (int, error) {
 		i -= len(m.unknownFields)
 		copy(dAtA[i:], m.unknownFields)
 	}
+	if len(m.Expect) > 0 {
+		i -= len(m.Expect)
+		copy(dAtA[i:], m.Expect)
+		i = protohelpers.EncodeVarint(dAtA, i, uint64(len(m.Expect)))
+		i--
+		dAtA[i] = 0x6a
+	}
 	if m.TtlMs != 0 {
 		i = protohelpers.EncodeVarint(dAtA, i, uint64(m.TtlMs))
 		i--
@@ -5142,6 +5149,10 @@ func (m *WriteSession) SizeVT() (n int) {
 	}
 	if m.TtlMs != 0 {
 		n += 1 + protohelpers.SizeOfVarint(uint64(m.TtlMs))
+	}
+	l = len(m.Expect)
+	if l > 0 {
+		n += 1 + l + protohelpers.SizeOfVarint(uint64(l))
 	}
 	n += len(m.unknownFields)
 	return n
@@ -9432,6 +9443,38 @@ func (m *WriteSession) UnmarshalVT(dAtA []byte) error {
 					break
 				}
 			}
+		case 13:
+			if wireType != 2 {
+				return fmt.Errorf("proto: wrong wireType = %d for field Expect", wireType)
+			}
+			var stringLen uint64
+			for shift := uint(0); ; shift += 7 {
+				if shift >= 64 {
+					return protohelpers.ErrIntOverflow
+				}
+				if iNdEx >= l {
+					return io.ErrUnexpectedEOF
+				}
+				b := dAtA[iNdEx]
+				iNdEx++
+				stringLen |= uint64(b&0x7F) << shift
+				if b < 0x80 {
+					break
+				}
+			}
+			intStringLen := int(stringLen)
+			if intStringLen < 0 {
+				return protohelpers.ErrInvalidLength
+			}
+			postIndex := iNdEx + intStringLen
+			if postIndex < 0 {
+				return protohelpers.ErrInvalidLength
+			}
+			if postIndex > l {
+				return io.ErrUnexpectedEOF
+			}
+			m.Expect = string(dAtA[iNdEx:postIndex])
+			iNdEx = postIndex
 		default:
 			iNdEx = preIndex
 			skippy, err := protohelpers.Skip(dAtA[iNdEx:])
