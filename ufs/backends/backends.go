@@ -19,6 +19,7 @@ import (
 	"orca/ufs"
 	"orca/ufs/local"
 	"orca/ufs/memufs"
+	"orca/ufs/s3"
 	"orca/ufs/wrap"
 )
 
@@ -52,9 +53,13 @@ func Open(ctx context.Context, uri string, options map[string]string, log *slog.
 // New returns the table of every store that is built in.
 func New() Table {
 	folder := Backend{Open: openLocal}
+	bucket := Backend{Open: openS3, Options: s3.Options(), Secrets: s3.Secrets(), Aliases: s3.Aliases()}
 	return Table{
 		"":     folder,
 		"file": folder,
+		"s3":   bucket,
+		"s3a":  bucket,
+		"s3n":  bucket,
 		"mem":  {Open: openMem, Options: []string{"mem.objects", "mem.capacity"}},
 	}
 }
@@ -160,6 +165,15 @@ func openLocal(ctx context.Context, uri string, _ map[string]string, log *slog.L
 		return nil, err
 	}
 	return local.Open(ctx, local.Config{Root: clean}, log)
+}
+
+// openS3 opens a bucket, or a prefix in one.
+func openS3(ctx context.Context, uri string, options map[string]string, log *slog.Logger) (ufs.FS, error) {
+	cfg, err := s3.FromOptions(uri, options)
+	if err != nil {
+		return nil, err
+	}
+	return s3.Open(ctx, cfg, log)
 }
 
 // openMem opens the store of this name in this process.
