@@ -102,6 +102,9 @@ type WriteTarget struct {
 	WholeMax  int64
 	Replicas  uint32
 	Grant     Grant
+	// Expect is the upload's ufs.WriteHint.Expect, from the metaplane's session:
+	// Seal is a Conflict when the UFS object is another one.
+	Expect string
 }
 
 // SealResult describes a sealed file.

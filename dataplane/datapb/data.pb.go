@@ -395,6 +395,7 @@ type Target struct {
 	WholeMax      int64                  `protobuf:"varint,12,opt,name=whole_max,json=wholeMax,proto3" json:"whole_max,omitempty"`
 	Replicas      uint32                 `protobuf:"varint,13,opt,name=replicas,proto3" json:"replicas,omitempty"`
 	Grant         *Grant                 `protobuf:"bytes,14,opt,name=grant,proto3" json:"grant,omitempty"`
+	Expect        string                 `protobuf:"bytes,15,opt,name=expect,proto3" json:"expect,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -525,6 +526,13 @@ func (x *Target) GetGrant() *Grant {
 		return x.Grant
 	}
 	return nil
+}
+
+func (x *Target) GetExpect() string {
+	if x != nil {
+		return x.Expect
+	}
+	return ""
 }
 
 type CreateWriteRequest struct {
@@ -1021,7 +1029,7 @@ const file_data_proto_rawDesc = "" +
 	"\x06length\x18\x01 \x01(\x03R\x06length\x12\x16\n" +
 	"\x06cached\x18\x02 \x01(\x03R\x06cached\x12\x1a\n" +
 	"\bcomplete\x18\x03 \x01(\bR\bcomplete\x12\x12\n" +
-	"\x04tier\x18\x04 \x01(\rR\x04tier\"\xe6\x02\n" +
+	"\x04tier\x18\x04 \x01(\rR\x04tier\"\xfe\x02\n" +
 	"\x06Target\x12\x18\n" +
 	"\asession\x18\x01 \x01(\x04R\asession\x12\x14\n" +
 	"\x05fence\x18\x02 \x01(\x04R\x05fence\x12\x12\n" +
@@ -1038,7 +1046,8 @@ const file_data_proto_rawDesc = "" +
 	"block_size\x18\v \x01(\x03R\tblockSize\x12\x1b\n" +
 	"\twhole_max\x18\f \x01(\x03R\bwholeMax\x12\x1a\n" +
 	"\breplicas\x18\r \x01(\rR\breplicas\x12&\n" +
-	"\x05grant\x18\x0e \x01(\v2\x10.orca.data.GrantR\x05grant\"?\n" +
+	"\x05grant\x18\x0e \x01(\v2\x10.orca.data.GrantR\x05grant\x12\x16\n" +
+	"\x06expect\x18\x0f \x01(\tR\x06expect\"?\n" +
 	"\x12CreateWriteRequest\x12)\n" +
 	"\x06target\x18\x01 \x01(\v2\x11.orca.data.TargetR\x06target\"\"\n" +
 	"\x10CreateWriteReply\x12\x0e\n" +

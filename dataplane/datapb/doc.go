@@ -50,7 +50,7 @@ func FromTarget(t *dataplane.WriteTarget) *Target {
 	return &Target{
 		Session: t.Session, Fence: t.Fence, File: uint64(t.File), Version: t.Version,
 		Type: uint32(t.Type), MountId: t.MountID, UfsKey: t.UFSKey, Mode: t.Mode,
-		Uid: t.UID, Gid: t.GID, BlockSize: t.BlockSize, WholeMax: t.WholeMax,
+		Uid: t.UID, Gid: t.GID, BlockSize: t.BlockSize, WholeMax: t.WholeMax, Expect: t.Expect,
 		Replicas: t.Replicas, Grant: FromGrant(&t.Grant),
 	}
 }
@@ -63,7 +63,7 @@ func (x *Target) ToTarget() dataplane.WriteTarget {
 	return dataplane.WriteTarget{
 		Session: x.Session, Fence: x.Fence, File: orca.Ino(x.File), Version: x.Version,
 		Type: orca.WriteType(x.Type), MountID: x.MountId, UFSKey: x.UfsKey, Mode: x.Mode,
-		UID: x.Uid, GID: x.Gid, BlockSize: x.BlockSize, WholeMax: x.WholeMax,
+		UID: x.Uid, GID: x.Gid, BlockSize: x.BlockSize, WholeMax: x.WholeMax, Expect: x.Expect,
 		Replicas: x.Replicas, Grant: x.Grant.ToGrant(),
 	}
 }
