@@ -185,6 +185,11 @@ func (l *lister) step(i ufs.Info) error {
 			return err
 		}
 	}
+	if l.s.removedLately(l.dir.Attr.MountId, i.Key) {
+		if there, err := l.there(i.Key); err != nil || !there {
+			return err
+		}
+	}
 	l.op.Entries = append(l.op.Entries, entry(name, i, l.owners))
 	return l.flushIfFull()
 }
@@ -194,8 +199,27 @@ func (l *lister) vanished(k *fsm.Child) error {
 	if l.dir.Moved || k.Attr.MountPoint || k.Pending != 0 || k.Session != 0 || !removable(k) {
 		return nil
 	}
+	if l.s.cfg.Now().UnixNano()-k.Attr.Ctime < int64(l.s.cfg.Settle) {
+		if there, err := l.there(joinKey(l.dir.Key, k.Name)); err != nil || there {
+			return err
+		}
+	}
 	l.op.Missing = append(l.op.Missing, k.Name)
 	return l.flushIfFull()
+}
+
+// there asks about one key, where the listing may be late.
+func (l *lister) there(key string) (bool, error) {
+	l.s.Stats.Stats.Add(1)
+	_, err := l.store.Stat(l.ctx, key)
+	switch orca.KindOf(err) {
+	case orca.OK:
+		return true, nil
+	case orca.NotFound, orca.NotDir:
+		return false, nil
+	}
+	l.s.Stats.Failures.Add(1)
+	return false, err
 }
 
 // removable reports whether the absence of a name in the UFS means anything.

@@ -59,3 +59,9 @@ func (r *recent[K]) drop(k K) {
 	delete(r.young, k)
 	delete(r.old, k)
 }
+
+func (r *recent[K]) empty() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return len(r.young)+len(r.old) == 0
+}

@@ -26,6 +26,7 @@ import (
 	"cmp"
 	"context"
 	"log/slog"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -67,6 +68,9 @@ type Config struct {
 	LoadAfter int
 	// Background caps concurrent background listings. Default 4.
 	Background int
+	// Settle is for how long a listing may be behind what Orca itself did: such
+	// differences are checked key by key. Default 5 min.
+	Settle time.Duration
 	// Now is the clock; default time.Now.
 	Now func() time.Time
 }
@@ -79,6 +83,7 @@ func (c *Config) setDefaults() {
 	c.Memory = cmp.Or(c.Memory, 100_000)
 	c.LoadAfter = cmp.Or(c.LoadAfter, 4)
 	c.Background = cmp.Or(c.Background, 4)
+	c.Settle = cmp.Or(c.Settle, 5*time.Minute)
 	if c.Now == nil {
 		c.Now = time.Now
 	}
@@ -138,6 +143,7 @@ type Syncer struct {
 	listed   *recent[orca.Ino] // last listing of a directory
 	negative *recent[childKey] // names that were missing
 	misses   *recent[orca.Ino] // counted, not timed
+	removed  *recent[ufsKey]   // keys (with all below) that Orca removed
 
 	ctx    context.Context // of background loads
 	cancel context.CancelFunc
@@ -154,6 +160,11 @@ type childKey struct {
 	name string
 }
 
+type ufsKey struct {
+	mount uint32
+	key   string
+}
+
 // New makes a syncer.
 func New(cfg Config, g Group, stores Stores, log *slog.Logger) *Syncer {
 	cfg.setDefaults()
@@ -164,6 +175,7 @@ func New(cfg Config, g Group, stores Stores, log *slog.Logger) *Syncer {
 		listed:   newRecent[orca.Ino](cfg.Memory),
 		negative: newRecent[childKey](cfg.Memory),
 		misses:   newRecent[orca.Ino](cfg.Memory),
+		removed:  newRecent[ufsKey](cfg.Memory),
 		ctx:      ctx, cancel: cancel,
 		slots:   make(chan struct{}, cfg.Background),
 		flights: map[orca.Ino]*flightPair{},
@@ -185,6 +197,31 @@ func (s *Syncer) Close() error {
 func (s *Syncer) Forget(ino orca.Ino) {
 	s.checked.drop(ino)
 	s.listed.drop(ino)
+}
+
+// Removed notes that Orca removed a key and all below it: a late listing that
+// still shows one is not believed.
+func (s *Syncer) Removed(mountID uint32, key string) {
+	s.removed.set(ufsKey{mountID, key}, s.cfg.Now().UnixNano())
+}
+
+// removedLately reports whether Orca removed the key, or a directory above it,
+// within Settle.
+func (s *Syncer) removedLately(mountID uint32, key string) bool {
+	if s.removed.empty() {
+		return false
+	}
+	now := s.cfg.Now().UnixNano()
+	for {
+		if at := s.removed.get(ufsKey{mountID, key}); at != 0 && now-at < int64(s.cfg.Settle) {
+			return true
+		}
+		i := strings.LastIndexByte(key, '/')
+		if i < 0 {
+			return false
+		}
+		key = key[:i]
+	}
 }
 
 // due reports whether something last seen at (unix ns, 0: never) is to be
