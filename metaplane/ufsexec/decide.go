@@ -1,0 +1,328 @@
+// Copyright The Orca Authors. SPDX-License-Identifier: Apache-2.0
+
+package ufsexec
+
+import (
+	"cmp"
+	"context"
+	"strconv"
+	"strings"
+	"time"
+
+	"orca"
+	"orca/metaplane/command"
+	"orca/metaplane/metapb"
+	"orca/ufs"
+)
+
+// outcome is what a UFS call came to.
+type outcome struct {
+	fingerprint string // of the file concerned, where it is new
+	mtime       int64
+}
+
+// decide makes the call of an undecided intent until its outcome is known, and
+// proposes it.
+func (e *Executor) decide(r *run, in *command.Intent) (*command.Result, error) {
+	for attempt := 0; ; attempt++ {
+		if _, err := e.group.Machine().Intent(in.Id); err != nil {
+			return nil, ErrDecided
+		}
+		r.attempts.Add(1)
+		out, err := e.perform(in, attempt > 0 || e.orphan(in))
+		if err != nil && !refused(orca.KindOf(err)) && !e.hopeless(in, err, attempt) {
+			if !e.again(r, err, attempt) {
+				return nil, &orca.Error{Op: "ufsexec.decide", Path: cmp.Or(in.Target, in.Source), Kind: orca.Unavailable, Msg: "shutting down before the store had answered", Err: err}
+			}
+			continue
+		}
+		return e.propose(r, in, out, err)
+	}
+}
+
+// propose commits or aborts the intent; the result is the operation's.
+func (e *Executor) propose(r *run, in *command.Intent, out outcome, cause error) (*command.Result, error) {
+	d := &metapb.DecideOp{Intent: in.Id, Fingerprint: out.fingerprint, Mtime: out.mtime}
+	if cause != nil {
+		d.Kind, d.Msg = uint32(orca.KindOf(cause)), cause.Error()
+	}
+	for attempt := 0; ; attempt++ {
+		ctx, cancel := context.WithTimeout(e.ctx, e.cfg.CallTimeout)
+		res, err := e.group.Propose(ctx, &command.Command{Now: e.cfg.Now().UnixNano(), Decide: d})
+		cancel()
+		switch {
+		case err == nil:
+			e.Stats.Committed.Add(1)
+			return res, nil
+		case res == nil && orca.KindOf(err).Retryable() && e.again(r, err, attempt):
+			continue
+		}
+		e.Stats.Aborted.Add(1)
+		if cause != nil && orca.KindOf(err) == orca.KindOf(cause) {
+			err = cause // the store's own words
+		}
+		return res, err
+	}
+}
+
+// orphan reports whether the intent may have been worked on by an earlier life
+// of this node, or by another leader.
+func (e *Executor) orphan(in *command.Intent) bool {
+	return e.cfg.Now().UnixNano()-in.Created > int64(time.Second)
+}
+
+// hopelessAfter is how many failures without a kind of their own are enough to
+// look whether the call had an effect.
+const hopelessAfter = 4
+
+// hopeless reports whether a call that keeps failing in a way without a name
+// has had no effect, as far as the store can say: then the caller gets the
+// failure.
+func (e *Executor) hopeless(in *command.Intent, err error, attempt int) bool {
+	k := orca.KindOf(err)
+	if attempt < hopelessAfter || (k != orca.UFSFailure && k != orca.Internal) {
+		return false
+	}
+	ctx, cancel := context.WithTimeout(e.ctx, e.cfg.CallTimeout)
+	defer cancel()
+	store, oerr := e.stores.FS(ctx, in.MountId)
+	if oerr != nil {
+		return false
+	}
+	switch in.Op {
+	case metapb.IntentOp_INTENT_MKDIR:
+		_, serr := store.Stat(ctx, in.Target)
+		return orca.KindOf(serr) == orca.NotFound
+	case metapb.IntentOp_INTENT_REMOVE, metapb.IntentOp_INTENT_RENAME:
+		_, serr := store.Stat(ctx, in.Source)
+		return serr == nil
+	case metapb.IntentOp_INTENT_PUT_EMPTY:
+		_, serr := store.Stat(ctx, in.Target)
+		return orca.KindOf(serr) == orca.NotFound
+	}
+	return true
+}
+
+// perform makes the UFS call of an intent, once. redo says that it may have
+// been made before.
+func (e *Executor) perform(in *command.Intent, redo bool) (outcome, error) {
+	ctx, cancel := context.WithTimeout(e.ctx, e.cfg.CallTimeout)
+	defer cancel()
+	store, err := e.stores.FS(ctx, in.MountId)
+	if err != nil {
+		return outcome{}, err
+	}
+	switch in.Op {
+	case metapb.IntentOp_INTENT_MKDIR:
+		return outcome{}, mkdir(ctx, store, in)
+	case metapb.IntentOp_INTENT_REMOVE:
+		return outcome{}, e.remove(ctx, store, in, redo)
+	case metapb.IntentOp_INTENT_RENAME:
+		return rename(ctx, store, in, redo)
+	case metapb.IntentOp_INTENT_SETATTR:
+		return setAttr(ctx, store, in)
+	case metapb.IntentOp_INTENT_PUT_EMPTY:
+		return putEmpty(ctx, store, in, redo)
+	}
+	return outcome{}, orca.E("ufsexec.perform", orca.Unsupported, "unknown intent "+in.Op.String())
+}
+
+// mkdir makes the target and those above it that the operation wants, too.
+// One that exists already is done if it is a directory.
+func mkdir(ctx context.Context, store ufs.FS, in *command.Intent) error {
+	mode := uint32(0o755)
+	if c := in.Command.GetMkdir(); c != nil {
+		mode = c.Mode
+	} else if c := in.Command.GetCreate(); c != nil && c.ParentMode != 0 {
+		mode = c.ParentMode
+	}
+	parts := strings.Split(in.Target, "/")
+	first := max(len(parts)-max(int(in.Mkdirs), 1)+1, 1)
+	for n := first; n <= len(parts); n++ {
+		key := strings.Join(parts[:n], "/")
+		err := store.Mkdir(ctx, key, mode)
+		switch orca.KindOf(err) {
+		case orca.OK:
+			if err := own(ctx, store, key, in.Command.GetCaller()); err != nil {
+				return err
+			}
+		case orca.Exists:
+			i, serr := store.Stat(ctx, key)
+			if serr != nil {
+				return serr
+			}
+			if !i.Dir {
+				return err
+			}
+		default:
+			return err
+		}
+	}
+	return nil
+}
+
+// own gives a new directory to the caller where the store keeps owners. A
+// process that is not root cannot, and leaves it its own.
+func own(ctx context.Context, store ufs.FS, key string, c *metapb.Caller) error {
+	o, ok := store.(ufs.Owner)
+	if !ok || !store.Caps().Owners || c == nil {
+		return nil
+	}
+	err := o.Chown(ctx, key, c.Uid, c.Gid)
+	if k := orca.KindOf(err); k == orca.Permission || k == orca.Unsupported {
+		return nil
+	}
+	return err
+}
+
+// remove deletes one object or empty directory. What is gone is done; what
+// has another fingerprint on a redo is somebody else's new object.
+func (e *Executor) remove(ctx context.Context, store ufs.FS, in *command.Intent, redo bool) error {
+	if redo && in.Want != "" {
+		i, err := store.Stat(ctx, in.Source)
+		if orca.KindOf(err) == orca.NotFound || err == nil && i.Fingerprint != in.Want {
+			return nil
+		}
+	}
+	err := store.Remove(ctx, in.Source)
+	if k := orca.KindOf(err); k == orca.NotFound || k == orca.NotDir {
+		err = nil
+	}
+	if err == nil {
+		e.sync.Removed(in.MountId, in.Source)
+	}
+	return err
+}
+
+// rename moves one file or directory in one call. A source that is gone, with
+// its fingerprint at the target, is done.
+func rename(ctx context.Context, store ufs.FS, in *command.Intent, redo bool) (outcome, error) {
+	const op = "ufsexec.rename"
+	r, ok := store.(ufs.Renamer)
+	if !ok {
+		return outcome{}, orca.E(op, orca.Unsupported, "the store cannot rename")
+	}
+	if redo {
+		if out, done, err := renamed(ctx, store, in); done || err != nil {
+			return out, err
+		}
+	}
+	err := r.Rename(ctx, in.Source, in.Target)
+	if orca.KindOf(err) == orca.NotFound {
+		if out, done, serr := renamed(ctx, store, in); done || serr != nil {
+			return out, serr
+		}
+	}
+	if err != nil {
+		return outcome{}, err
+	}
+	if in.Dir || in.Want == "" {
+		return outcome{}, nil
+	}
+	i, err := store.Stat(ctx, in.Target)
+	return outcome{fingerprint: i.Fingerprint}, err
+}
+
+// renamed looks whether a rename has happened: the source is not there (or is
+// another object by now), and the target is what the source was.
+func renamed(ctx context.Context, store ufs.FS, in *command.Intent) (out outcome, done bool, err error) {
+	src, err := store.Stat(ctx, in.Source)
+	gone := orca.KindOf(err) == orca.NotFound || orca.KindOf(err) == orca.NotDir
+	if err != nil && !gone {
+		return outcome{}, false, err
+	}
+	if !gone && (in.Dir || in.Want == "" || src.Fingerprint == in.Want) {
+		return outcome{}, false, nil
+	}
+	dst, err := store.Stat(ctx, in.Target)
+	if orca.KindOf(err) == orca.NotFound {
+		return outcome{}, false, nil
+	}
+	if err != nil || dst.Dir != in.Dir {
+		return outcome{}, false, err
+	}
+	if !in.Dir && in.Want != "" && dst.Fingerprint != in.Want {
+		return outcome{}, false, nil
+	}
+	return outcome{fingerprint: dst.Fingerprint}, true, nil
+}
+
+// setAttr changes mode, owner and times where the store keeps them.
+func setAttr(ctx context.Context, store ufs.FS, in *command.Intent) (outcome, error) {
+	const op = "ufsexec.setAttr"
+	o, ok := store.(ufs.Owner)
+	c := in.Command.GetSetAttr()
+	if !ok || c == nil {
+		return outcome{}, orca.E(op, orca.Unsupported, "the store keeps no owners")
+	}
+	before, err := store.Stat(ctx, in.Source)
+	if err != nil {
+		return outcome{}, err
+	}
+	has := func(b metapb.SetAttrMask) bool { return c.Mask&uint32(b) != 0 }
+	if has(metapb.SetAttrMask_SET_UID) || has(metapb.SetAttrMask_SET_GID) {
+		uid, gid := before.UID, before.GID
+		if has(metapb.SetAttrMask_SET_UID) {
+			uid = c.Uid
+		}
+		if has(metapb.SetAttrMask_SET_GID) {
+			gid = c.Gid
+		}
+		if err := o.Chown(ctx, in.Source, uid, gid); err != nil {
+			return outcome{}, err
+		}
+	}
+	if has(metapb.SetAttrMask_SET_MODE) { // after chown, which drops setuid
+		if err := o.Chmod(ctx, in.Source, c.Mode); err != nil {
+			return outcome{}, err
+		}
+	}
+	if has(metapb.SetAttrMask_SET_MTIME) || has(metapb.SetAttrMask_SET_ATIME) {
+		mtime, atime := before.Mtime, time.Time{}
+		if has(metapb.SetAttrMask_SET_MTIME) {
+			mtime = time.Unix(0, c.Mtime)
+		}
+		if has(metapb.SetAttrMask_SET_ATIME) {
+			atime = time.Unix(0, c.Atime)
+		} else {
+			atime = mtime
+		}
+		if err := o.Utimens(ctx, in.Source, atime, mtime); err != nil {
+			return outcome{}, err
+		}
+	}
+	if in.Dir {
+		return outcome{}, nil
+	}
+	after, err := store.Stat(ctx, in.Source)
+	if err != nil || before.Fingerprint != in.Want || after.Fingerprint == in.Want {
+		// Another object than the namespace knows keeps its own fingerprint
+		// until a sync meets it.
+		return outcome{}, err
+	}
+	return outcome{fingerprint: after.Fingerprint, mtime: after.Mtime.UnixNano()}, nil
+}
+
+// putEmpty makes an empty object.
+func putEmpty(ctx context.Context, store ufs.FS, in *command.Intent, redo bool) (outcome, error) {
+	token := "intent" + strconv.FormatUint(in.Id, 16)
+	if redo {
+		if err := store.Sweep(ctx, in.Target, token); err != nil {
+			return outcome{}, err
+		}
+	}
+	w, err := store.Create(ctx, in.Target, token)
+	if err != nil {
+		return outcome{}, err
+	}
+	if h, ok := w.(ufs.Hinted); ok {
+		c := in.Command.GetCreate()
+		h.Hint(ufs.WriteHint{Owned: c != nil, Mode: c.GetMode(), UID: in.Command.GetCaller().GetUid(), GID: in.Command.GetCaller().GetGid()})
+	}
+	i, err := w.Commit(ctx)
+	if err != nil {
+		_ = w.Abort(context.WithoutCancel(ctx)) // a sweep finds what is left
+		return outcome{}, err
+	}
+	return outcome{fingerprint: i.Fingerprint, mtime: i.Mtime.UnixNano()}, nil
+}

@@ -1,0 +1,182 @@
+// Copyright The Orca Authors. SPDX-License-Identifier: Apache-2.0
+
+package ufsexec
+
+import (
+	"context"
+	"errors"
+
+	"orca"
+	"orca/metaplane/command"
+	"orca/metaplane/metapb"
+	"orca/ufs"
+)
+
+// drainAll drains a deferred intent, again and again until it is done.
+func (e *Executor) drainAll(r *run, in *command.Intent) error {
+	select {
+	case e.slots <- struct{}{}:
+		defer func() { <-e.slots }()
+	case <-e.ctx.Done():
+		return orca.PathE("ufsexec.drain", in.Source, orca.Unavailable, e.ctx.Err())
+	}
+	for attempt := 0; ; attempt++ {
+		if _, err := e.group.Machine().Intent(in.Id); err != nil {
+			return nil // finished by somebody else, or its mount is gone
+		}
+		r.attempts.Add(1)
+		err := e.drain(in)
+		if err == nil {
+			err = e.finish(in)
+		}
+		if err == nil {
+			e.Stats.Drained.Add(1)
+			return nil
+		}
+		if attempt == 3 {
+			e.log.Warn("intent is hard to drain", "op", in.Op.String(), "ino", in.Ino, "intent", in.Id, "err", err)
+		}
+		if !e.again(r, err, attempt) {
+			return err
+		}
+	}
+}
+
+func (e *Executor) drain(in *command.Intent) error {
+	store, err := e.stores.FS(e.ctx, in.MountId)
+	if err != nil {
+		return err
+	}
+	switch in.Op {
+	case metapb.IntentOp_INTENT_REMOVE_TREE:
+		err := e.removeTree(e.ctx, store, in.Source)
+		if err == nil {
+			e.sync.Removed(in.MountId, in.Source)
+		}
+		return err
+	case metapb.IntentOp_INTENT_MOVE:
+		return (&move{e: e, store: store, in: in}).run(e.ctx)
+	}
+	return orca.E("ufsexec.drain", orca.Unsupported, "unknown intent "+in.Op.String())
+}
+
+func (e *Executor) finish(in *command.Intent) error {
+	ctx, cancel := context.WithTimeout(e.ctx, e.cfg.CallTimeout)
+	defer cancel()
+	_, err := e.group.Propose(ctx, &command.Command{Now: e.cfg.Now().UnixNano(),
+		FinishIntent: &metapb.FinishIntentOp{Intent: in.Id}})
+	if orca.KindOf(err) == orca.NotFound {
+		return nil
+	}
+	return err
+}
+
+// removeBatch is how many names of a tree are held in memory at a time.
+const removeBatch = 1000
+
+var errFull = errors.New("batch is full")
+
+// batch lists up to removeBatch infos with list; what was not returned is
+// found by listing again, when these are gone.
+func batch(list func(fn func(ufs.Info) error) error) ([]ufs.Info, error) {
+	var out []ufs.Info
+	err := list(func(i ufs.Info) error {
+		out = append(out, i)
+		if len(out) >= removeBatch {
+			return errFull
+		}
+		return nil
+	})
+	if errors.Is(err, errFull) {
+		err = nil
+	}
+	return out, err
+}
+
+// absent drops the errors that say that there is nothing to remove.
+func absent(err error) error {
+	if k := orca.KindOf(err); k == orca.NotFound || k == orca.NotDir {
+		return nil
+	}
+	return err
+}
+
+// removeTree deletes all below a key, and the key, leaves first.
+func (e *Executor) removeTree(ctx context.Context, store ufs.FS, key string) error {
+	if bulk, ok := store.(ufs.BulkRemover); ok {
+		if walker, ok := store.(ufs.Lister); ok {
+			return e.removeFlat(ctx, store, walker, bulk, key)
+		}
+	}
+	for round := 0; ; round++ {
+		kids, err := batch(func(fn func(ufs.Info) error) error { return store.List(ctx, key, fn) })
+		if err = absent(err); err != nil {
+			return err
+		}
+		if len(kids) == 0 {
+			break
+		}
+		if round > maxRounds {
+			return orca.PathE("ufsexec.removeTree", key, orca.Busy, errors.New("names keep appearing"))
+		}
+		for _, i := range kids {
+			if i.Dir {
+				err = e.removeTree(ctx, store, i.Key)
+			} else {
+				err = absent(store.Remove(ctx, i.Key))
+				e.Stats.FilesRemoved.Add(1)
+			}
+			if err != nil {
+				return err
+			}
+		}
+	}
+	return absent(store.Remove(ctx, key))
+}
+
+// maxRounds bounds the listings of one directory in one attempt.
+const maxRounds = 1 << 20
+
+// removeFlat deletes a tree of an object store by one pass over its keys per
+// batch. Listings may be late: a batch that comes back unchanged is believed to
+// be gone after a second look at each key.
+func (e *Executor) removeFlat(ctx context.Context, store ufs.FS, walker ufs.Lister, bulk ufs.BulkRemover, key string) error {
+	last := ""
+	for range maxRounds {
+		objects, err := batch(func(fn func(ufs.Info) error) error { return walker.Walk(ctx, key, fn) })
+		if err = absent(err); err != nil {
+			return err
+		}
+		if len(objects) == 0 {
+			return absent(store.Remove(ctx, key))
+		}
+		if objects[0].Key == last {
+			gone, err := allGone(ctx, store, objects)
+			if err != nil {
+				return err
+			}
+			if gone {
+				return absent(store.Remove(ctx, key))
+			}
+		}
+		last = objects[0].Key
+		if err := bulk.RemoveMany(ctx, objects); err != nil {
+			return err
+		}
+		e.Stats.FilesRemoved.Add(int64(len(objects)))
+	}
+	return orca.PathE("ufsexec.removeFlat", key, orca.Busy, errors.New("names keep appearing"))
+}
+
+func allGone(ctx context.Context, store ufs.FS, objects []ufs.Info) (bool, error) {
+	for _, o := range objects {
+		_, err := store.Stat(ctx, o.Key)
+		if err == nil {
+			return false, nil
+		}
+		if err = absent(err); err != nil {
+			return false, err
+		}
+	}
+	return true, nil
+}

@@ -1,0 +1,115 @@
+// Copyright The Orca Authors. SPDX-License-Identifier: Apache-2.0
+
+package ufsexec
+
+import (
+	"context"
+	"strconv"
+
+	"orca"
+	"orca/metaplane/command"
+	"orca/metaplane/metapb"
+)
+
+// Token is what a session's upload is called in the UFS: ufs.FS.Create and
+// Sweep take it.
+func Token(session uint64) string { return strconv.FormatUint(session, 16) }
+
+// grantTerms prolongs every open session by a full term: their clients could
+// not reach a leader for a while.
+func (e *Executor) grantTerms() error {
+	var ids []uint64
+	for _, s := range e.group.Machine().Sessions() {
+		if s.State == metapb.SessionState_SESSION_OPEN {
+			ids = append(ids, s.Id)
+		}
+	}
+	if len(ids) == 0 {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(e.ctx, e.cfg.CallTimeout)
+	defer cancel()
+	_, err := e.group.Propose(ctx, &command.Command{Now: e.cfg.Now().UnixNano(),
+		Renew: &metapb.RenewOp{Sessions: ids, Ttl: int64(e.cfg.SessionTTL)}})
+	return err
+}
+
+// expireSessions proposes the expiry of what is over, and sweeps up after
+// sessions that ended without a complete.
+func (e *Executor) expireSessions(now int64) {
+	due := false
+	for _, s := range e.group.Machine().Sessions() {
+		switch s.State {
+		case metapb.SessionState_SESSION_OPEN:
+			due = due || s.Expires <= now
+		case metapb.SessionState_SESSION_EXPIRED, metapb.SessionState_SESSION_STOLEN:
+			e.sweepSession(s)
+		}
+	}
+	if !due {
+		return
+	}
+	ctx, cancel := context.WithTimeout(e.ctx, e.cfg.CallTimeout)
+	defer cancel()
+	_, err := e.group.Propose(ctx, &command.Command{Now: now, Expire: &metapb.ExpireOp{}})
+	if err != nil {
+		e.log.Warn("sessions did not expire", "err", err)
+		return
+	}
+	e.Wake()
+}
+
+// sweepSession begins to clean up after one session, unless that is going on.
+func (e *Executor) sweepSession(s *command.Session) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.closed || e.sessions[s.Id] || len(e.sessions) >= maxSweeps {
+		return
+	}
+	e.sessions[s.Id] = true
+	e.wg.Add(1)
+	go func() {
+		defer e.wg.Done()
+		err := e.sweep(s)
+		if err != nil && e.ctx.Err() == nil {
+			e.log.Warn("remains of a write session", "ino", s.File, "session", s.Id, "err", err)
+			e.pause()
+		}
+		e.mu.Lock()
+		delete(e.sessions, s.Id)
+		e.mu.Unlock()
+	}()
+}
+
+// maxSweeps caps sessions that are being swept at one time.
+const maxSweeps = 32
+
+func (e *Executor) pause() { e.again(&run{}, orca.Unavailable, 5) }
+
+// sweep removes the remains of an upload, and imports what its key holds if a
+// commit had made it: the file is then the new one, else still the old one.
+func (e *Executor) sweep(s *command.Session) error {
+	ctx, cancel := context.WithTimeout(e.ctx, e.cfg.CallTimeout)
+	defer cancel()
+	wt := orca.WriteType(s.WriteType)
+	if s.MountId != 0 && s.UfsKey != "" && (wt == orca.CacheThrough || wt == orca.Through || wt == orca.AsyncThrough) {
+		store, err := e.stores.FS(ctx, s.MountId)
+		if err != nil && orca.KindOf(err) != orca.NotFound {
+			return err
+		}
+		if err == nil {
+			if err := store.Sweep(ctx, s.UfsKey, Token(s.Id)); err != nil {
+				return err
+			}
+			if _, err := e.sync.Name(ctx, s.MountId, s.UfsKey, orca.Ino(s.Dir), s.Name, 0); absent(err) != nil {
+				return err
+			}
+		}
+	}
+	_, err := e.group.Propose(ctx, &command.Command{Now: e.cfg.Now().UnixNano(),
+		DropSession: &metapb.DropSessionOp{Session: s.Id}})
+	if absent(err) == nil {
+		e.Stats.Sessions.Add(1)
+	}
+	return absent(err)
+}

@@ -1,0 +1,355 @@
+// Copyright The Orca Authors. SPDX-License-Identifier: Apache-2.0
+
+// Package ufsexec keeps the promises that the namespace made to the stores
+// below it: namespace → UFS. It executes intents and cleans up after sessions
+// that nobody completed.
+//
+// Flow of a synchronous operation: the state machine answers a mutation with
+// an undecided intent; metaserver calls Executor.Run, which makes the one
+// idempotent UFS call and proposes Decide; its result is the operation's. What
+// is known to be refused aborts. What is unknown (a timeout, a lost answer) is
+// repeated until it is known; the caller may leave meanwhile.
+//
+// Flow of a deferred operation: the namespace has changed already; the
+// executor drains the intent (copy, cut over, delete file by file; or delete a
+// tree) and proposes FinishIntent. Every step may be repeated, so a crash at
+// any point is followed by doing it again. Failures are retried for ever, with
+// backoff, and shown by Status.
+//
+// On gaining leadership every intent in the state is taken up again.
+//
+// Goroutines: one loop, one per intent in work (at most Config.Concurrent
+// drains; one per undecided intent, of which the state machine caps the
+// number), Config.Copies copies per drain. Close ends them all. Locks:
+// Executor.mu guards the runs; it is not held across a call.
+package ufsexec
+
+import (
+	"cmp"
+	"context"
+	"log/slog"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"orca"
+	"orca/metaplane/command"
+	"orca/metaplane/fsm"
+	"orca/metaplane/metapb"
+	"orca/ufs"
+)
+
+// Group is what the executor needs of a Raft group; *raftgroup.Group is one.
+type Group interface {
+	Propose(ctx context.Context, c *command.Command) (*command.Result, error)
+	Machine() *fsm.Machine
+	Leader() (leading bool, term uint64)
+	LeaderChanged() <-chan struct{}
+}
+
+// Stores opens the store of a mount; *mount.Stores is one.
+type Stores interface {
+	FS(ctx context.Context, mountID uint32) (ufs.FS, error)
+}
+
+// Syncer imports single names; *ufssync.Syncer is one.
+type Syncer interface {
+	// Name asks the UFS about one name of a directory and applies the answer.
+	Name(ctx context.Context, mountID uint32, key string, dir orca.Ino, name string, intent uint64) (found bool, err error)
+	// Removed notes that the executor removed a key (with all below it).
+	Removed(mountID uint32, key string)
+}
+
+// Config bounds an Executor. The zero value means the defaults.
+type Config struct {
+	// Concurrent caps drains at one time. Default 8.
+	Concurrent int
+	// Copies caps copies at one time of one drain. Default 8.
+	Copies int
+	// CallTimeout bounds one UFS call, a copy aside. Default 60 s.
+	CallTimeout time.Duration
+	// CopyTimeout bounds the copy of one object. Default 1 h.
+	CopyTimeout time.Duration
+	// FirstPause and LongestPause bound the backoff. Defaults 50 ms and 30 s.
+	FirstPause, LongestPause time.Duration
+	// Tick is how often the state is searched for forgotten work. Default 1 s.
+	Tick time.Duration
+	// PersistTimeout is how long a worker may hold a name between
+	// PersistPrepare and PersistCommit. Default 10 min.
+	PersistTimeout time.Duration
+	// Settle is how long a store may be late in showing an object that was
+	// just made; before, its absence is not believed. Default 30 s.
+	Settle time.Duration
+	// SessionTTL is the term that a new leader grants to every open session.
+	// Default 15 s.
+	SessionTTL time.Duration
+	// Now is the clock; default time.Now.
+	Now func() time.Time
+}
+
+func (c *Config) setDefaults() {
+	c.Concurrent = cmp.Or(c.Concurrent, 8)
+	c.Copies = cmp.Or(c.Copies, 8)
+	c.CallTimeout = cmp.Or(c.CallTimeout, time.Minute)
+	c.CopyTimeout = cmp.Or(c.CopyTimeout, time.Hour)
+	c.FirstPause = cmp.Or(c.FirstPause, 50*time.Millisecond)
+	c.LongestPause = cmp.Or(c.LongestPause, 30*time.Second)
+	c.Tick = cmp.Or(c.Tick, time.Second)
+	c.PersistTimeout = cmp.Or(c.PersistTimeout, 10*time.Minute)
+	c.Settle = cmp.Or(c.Settle, 30*time.Second)
+	c.SessionTTL = cmp.Or(c.SessionTTL, 15*time.Second)
+	if c.Now == nil {
+		c.Now = time.Now
+	}
+}
+
+// Stats are counters for telemetry.
+type Stats struct {
+	Committed    atomic.Int64 // undecided intents that took effect
+	Aborted      atomic.Int64
+	Drained      atomic.Int64
+	Retries      atomic.Int64
+	FilesMoved   atomic.Int64
+	BytesMoved   atomic.Int64
+	FilesRemoved atomic.Int64
+	Sessions     atomic.Int64 // remains swept
+}
+
+// Status is how the work on one intent goes.
+type Status struct {
+	Attempts int64
+	Err      string // of the last attempt
+}
+
+// Executor is safe for concurrent use.
+type Executor struct {
+	cfg    Config
+	group  Group
+	stores Stores
+	sync   Syncer
+	log    *slog.Logger
+	Stats  Stats
+
+	ctx    context.Context
+	cancel context.CancelFunc
+	wg     sync.WaitGroup
+	slots  chan struct{}
+	wake   chan struct{}
+
+	mu       sync.Mutex
+	runs     map[uint64]*run // by intent
+	sessions map[uint64]bool // being swept
+	closed   bool
+}
+
+// run is the work on one intent; several callers may wait for it.
+type run struct {
+	done     chan struct{}
+	res      *command.Result
+	err      error
+	attempts atomic.Int64
+	last     atomic.Pointer[error]
+}
+
+// New makes an executor; Start begins its work.
+func New(cfg Config, g Group, stores Stores, sync Syncer, log *slog.Logger) *Executor {
+	cfg.setDefaults()
+	ctx, cancel := context.WithCancel(context.Background())
+	return &Executor{
+		cfg: cfg, group: g, stores: stores, sync: sync, log: log,
+		ctx: ctx, cancel: cancel,
+		slots: make(chan struct{}, cfg.Concurrent), wake: make(chan struct{}, 1),
+		runs: map[uint64]*run{}, sessions: map[uint64]bool{},
+	}
+}
+
+// Start begins to look for work.
+func (e *Executor) Start() {
+	e.wg.Add(1)
+	go e.loop()
+}
+
+// Close stops all work where it is and waits for that.
+func (e *Executor) Close() error {
+	e.mu.Lock()
+	e.closed = true
+	e.mu.Unlock()
+	e.cancel()
+	e.wg.Wait()
+	return nil
+}
+
+// Wake makes the loop look for work now.
+func (e *Executor) Wake() {
+	select {
+	case e.wake <- struct{}{}:
+	default:
+	}
+}
+
+// Status returns how the work on an intent goes.
+func (e *Executor) Status(id uint64) Status {
+	e.mu.Lock()
+	r := e.runs[id]
+	e.mu.Unlock()
+	if r == nil {
+		return Status{}
+	}
+	st := Status{Attempts: r.attempts.Load()}
+	if p := r.last.Load(); p != nil {
+		st.Err = (*p).Error()
+	}
+	return st
+}
+
+// ErrDecided says that an intent was decided before Run looked: its operation
+// has a result, which the same (client, seq) gets.
+var ErrDecided = orca.E("ufsexec.Run", orca.Busy, "already decided: ask again")
+
+// Run executes an undecided intent and returns the result of its operation.
+// When ctx ends first the work goes on, and the error is that of the last
+// attempt (with its kind, if retryable) or Timeout.
+func (e *Executor) Run(ctx context.Context, in *command.Intent) (*command.Result, error) {
+	r, err := e.start(in)
+	if err != nil {
+		return nil, err
+	}
+	select {
+	case <-r.done:
+		return r.res, r.err
+	case <-ctx.Done():
+	}
+	if p := r.last.Load(); p != nil {
+		k := orca.KindOf(*p)
+		if !k.Retryable() {
+			k = orca.Unavailable
+		}
+		return nil, &orca.Error{Op: "ufsexec.Run", Path: cmp.Or(in.Target, in.Source), Kind: k, Msg: "the store has not answered yet", Err: *p}
+	}
+	return nil, &orca.Error{Op: "ufsexec.Run", Path: cmp.Or(in.Target, in.Source), Kind: orca.Timeout, Err: ctx.Err()}
+}
+
+// start begins the work on an intent, or joins it.
+func (e *Executor) start(in *command.Intent) (*run, error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.closed {
+		return nil, orca.E("ufsexec.start", orca.Unavailable, "shutting down")
+	}
+	if r := e.runs[in.Id]; r != nil {
+		return r, nil
+	}
+	r := &run{done: make(chan struct{})}
+	e.runs[in.Id] = r
+	e.wg.Add(1)
+	go func() {
+		defer e.wg.Done()
+		if in.Deferred {
+			r.err = e.drainAll(r, in)
+		} else {
+			r.res, r.err = e.decide(r, in)
+		}
+		e.mu.Lock()
+		delete(e.runs, in.Id)
+		e.mu.Unlock()
+		close(r.done)
+	}()
+	return r, nil
+}
+
+// again notes a failed attempt and pauses; false when the executor stops.
+func (e *Executor) again(r *run, err error, attempt int) bool {
+	r.last.Store(&err)
+	e.Stats.Retries.Add(1)
+	pause := e.cfg.FirstPause << min(attempt, 12)
+	t := time.NewTimer(min(pause, e.cfg.LongestPause))
+	defer t.Stop()
+	select {
+	case <-e.ctx.Done():
+		return false
+	case <-t.C:
+		return true
+	}
+}
+
+// loop looks for work whenever it is woken, and every Tick, while this node
+// leads.
+func (e *Executor) loop() {
+	defer e.wg.Done()
+	tick := time.NewTicker(e.cfg.Tick)
+	defer tick.Stop()
+	led, term := false, uint64(0)
+	for {
+		changed := e.group.LeaderChanged()
+		leading, now := e.group.Leader()
+		if leading {
+			e.round(!led || now != term)
+		}
+		led, term = leading, now
+		select {
+		case <-e.ctx.Done():
+			return
+		case <-changed:
+		case <-e.wake:
+		case <-tick.C:
+		}
+	}
+}
+
+// round takes up what the state says is to be done. On the first round of a
+// term every open session gets a full term.
+func (e *Executor) round(first bool) {
+	if first {
+		if err := e.grantTerms(); err != nil {
+			e.log.Warn("sessions got no new term", "err", err)
+		}
+	}
+	m := e.group.Machine()
+	now := e.cfg.Now().UnixNano()
+	for _, in := range m.Intents() {
+		switch {
+		case in.Op == metapb.IntentOp_INTENT_PERSIST:
+			if now-in.Created > int64(e.cfg.PersistTimeout) {
+				e.release(in)
+			}
+		case in.Deferred || first || now-in.Created > int64(2*time.Second):
+			_, _ = e.start(in)
+		}
+	}
+	e.expireSessions(now)
+	if m.Counts().Trash > 0 {
+		e.sweepTrash()
+	}
+}
+
+// release gives up a persist whose worker did not come back in time.
+func (e *Executor) release(in *command.Intent) {
+	ctx, cancel := context.WithTimeout(e.ctx, e.cfg.CallTimeout)
+	defer cancel()
+	_, err := e.group.Propose(ctx, &command.Command{Now: e.cfg.Now().UnixNano(),
+		PersistCommit: &metapb.PersistCommitOp{Intent: in.Id}})
+	e.log.Warn("persist was not committed in time", "ino", in.Ino, "intent", in.Id, "err", err)
+}
+
+// sweepTrash frees detached inodes, a batch per command.
+func (e *Executor) sweepTrash() {
+	for more := true; more && e.ctx.Err() == nil; {
+		ctx, cancel := context.WithTimeout(e.ctx, e.cfg.CallTimeout)
+		res, err := e.group.Propose(ctx, &command.Command{Now: e.cfg.Now().UnixNano(),
+			SweepTrash: &metapb.SweepTrashOp{Limit: 512}})
+		cancel()
+		if err != nil {
+			return // the next round goes on
+		}
+		more = res.More
+	}
+}
+
+// refused reports whether a store's error is final: the call had no effect and
+// never will.
+func refused(k orca.Kind) bool {
+	return slices.Contains([]orca.Kind{orca.Invalid, orca.NotFound, orca.Exists, orca.NotDir, orca.IsDir, orca.NotEmpty,
+		orca.Permission, orca.NameTooLong, orca.ReadOnly, orca.CrossMount, orca.NoSpace, orca.Conflict,
+		orca.Unsupported, orca.Unauthenticated, orca.TooLarge}, k)
+}
