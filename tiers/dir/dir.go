@@ -1,0 +1,344 @@
+// Copyright The Orca Authors. SPDX-License-Identifier: Apache-2.0
+
+// Package dir owns one storage directory of a worker: its lock, its quota, its
+// block files, its index and its scratch folder. An SSD or HDD directory is a
+// folder; a MEM directory is a folder on a tmpfs that the caller mounted.
+//
+//	PATH/lock      flock: one worker per directory
+//	PATH/index     what is in the blocks (package blockfile)
+//	PATH/blocks/   block files, two levels of fan-out, mode 0400
+//	PATH/scratch/  private files of writers; emptied by Open
+//
+// It knows nothing of eviction or placement (package tiered), and starts no
+// goroutines. Quota is counted here and never exceeded: bytes are reserved
+// before they are written. A directory whose medium fails is marked bad and is
+// refused by its owner from then on; that is never fatal to the worker.
+package dir
+
+import (
+	"errors"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+
+	"golang.org/x/sys/unix"
+
+	"orca"
+	"orca/tiers/blockfile"
+)
+
+// Config describes one directory.
+type Config struct {
+	// Path of the folder; it is created.
+	Path string
+	Tier orca.Tier
+	// Capacity is the quota in bytes of blocks and private files.
+	Capacity int64
+}
+
+// Validate refuses a configuration that cannot work.
+func (c Config) Validate() error {
+	const op = "dir.Config"
+	switch {
+	case !filepath.IsAbs(c.Path):
+		return &orca.Error{Op: op, Path: c.Path, Kind: orca.Invalid, Msg: "tier directory is not an absolute path"}
+	case c.Tier > orca.HDD:
+		return &orca.Error{Op: op, Path: c.Path, Kind: orca.Invalid, Msg: "unknown tier"}
+	case c.Capacity < 2*orca.GrainSize:
+		return &orca.Error{Op: op, Path: c.Path, Kind: orca.Invalid, Msg: "capacity under two grains (128 KiB)"}
+	}
+	return nil
+}
+
+// Dir is one open directory. It is safe for concurrent use.
+type Dir struct {
+	Config
+	Index *blockfile.Index
+	Found blockfile.Loaded
+
+	ops  blockfile.Ops
+	log  *slog.Logger
+	lock *os.File
+	used atomic.Int64
+	bad  atomic.Bool
+
+	mu     sync.Mutex
+	synced map[string]bool // folders whose own entry is durable; GUARDED_BY(mu)
+}
+
+// Open locks, creates what is missing, empties the scratch folder and replays
+// the index. Busy when another process holds the directory.
+func Open(c Config, ops blockfile.Ops, log *slog.Logger, fn func(*blockfile.Record)) (*Dir, error) {
+	const op = "dir.Open"
+	if err := c.Validate(); err != nil {
+		return nil, err
+	}
+	d := &Dir{Config: c, ops: ops, log: log, synced: map[string]bool{}}
+	for _, p := range []string{d.blocks(), d.Scratch()} {
+		if err := ops.MkdirAll(p); err != nil {
+			return nil, blockfile.Fail(op, p, err)
+		}
+	}
+	l, err := os.OpenFile(filepath.Join(c.Path, "lock"), os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, blockfile.Fail(op, c.Path, err)
+	}
+	d.lock = l
+	if err := unix.Flock(int(l.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		l.Close()
+		return nil, &orca.Error{Op: op, Path: c.Path, Kind: orca.Busy, Msg: "tier directory is in use by another worker", Err: err}
+	}
+	if err := d.emptyScratch(); err != nil {
+		l.Close()
+		return nil, err
+	}
+	d.Index, d.Found, err = blockfile.Open(ops, c.Path, fn)
+	if err != nil {
+		l.Close()
+		return nil, err
+	}
+	return d, nil
+}
+
+func (d *Dir) blocks() string { return filepath.Join(d.Path, "blocks") }
+
+// Scratch returns the folder for private files.
+func (d *Dir) Scratch() string { return filepath.Join(d.Path, "scratch") }
+
+func (d *Dir) emptyScratch() error {
+	es, err := os.ReadDir(d.Scratch())
+	if err != nil {
+		return blockfile.Fail("dir.Open", d.Scratch(), err)
+	}
+	for _, e := range es {
+		if err := d.ops.Remove(filepath.Join(d.Scratch(), e.Name())); err != nil {
+			return blockfile.Fail("dir.Open", d.Scratch(), err)
+		}
+	}
+	return nil
+}
+
+// Used returns the bytes reserved or stored.
+func (d *Dir) Used() int64 { return d.used.Load() }
+
+// Free returns what is left of the quota.
+func (d *Dir) Free() int64 { return max(0, d.Capacity-d.used.Load()) }
+
+// Take reserves n bytes of quota if they are free.
+func (d *Dir) Take(n int64) bool {
+	for {
+		u := d.used.Load()
+		if u+n > d.Capacity {
+			return false
+		}
+		if d.used.CompareAndSwap(u, u+n) {
+			return true
+		}
+	}
+}
+
+// Recovered counts bytes that the index says are there already: the one way
+// over a quota that was made smaller, cured by eviction.
+func (d *Dir) Recovered(n int64) { d.used.Add(n) }
+
+// Return gives n bytes of quota back.
+func (d *Dir) Return(n int64) { d.used.Add(-n) }
+
+// Healthy is false once the medium has failed.
+func (d *Dir) Healthy() bool { return !d.bad.Load() }
+
+// Check marks the directory bad when err says that its medium has failed, and
+// reports whether this call did so.
+func (d *Dir) Check(err error) bool {
+	if !blockfile.Broken(err) || !d.bad.CompareAndSwap(false, true) {
+		return false
+	}
+	d.log.Error("tier directory taken out", "tier", d.Tier.String(), "dir", d.Path, "err", err)
+	return true
+}
+
+// Create makes the file of a block with its full length, sparse, for writing.
+func (d *Dir) Create(id orca.BlockID, length int64) (*os.File, error) {
+	const op = "dir.Create"
+	path := blockfile.Path(d.blocks(), id)
+	const flag = os.O_RDWR | os.O_CREATE | os.O_EXCL
+	f, err := d.ops.OpenFile(path, flag, 0o400)
+	if errors.Is(err, os.ErrNotExist) {
+		if err := d.ops.MkdirAll(filepath.Dir(path)); err != nil {
+			return nil, blockfile.Fail(op, path, err)
+		}
+		f, err = d.ops.OpenFile(path, flag, 0o400)
+	}
+	if errors.Is(err, os.ErrExist) {
+		// What a crash or an eviction left under this name: never reused.
+		if err := d.ops.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+			return nil, blockfile.Fail(op, path, err)
+		}
+		f, err = d.ops.OpenFile(path, flag, 0o400)
+	}
+	if err != nil {
+		return nil, blockfile.Fail(op, path, err)
+	}
+	if err := d.ops.Truncate(f, length); err != nil {
+		f.Close()
+		_ = d.ops.Remove(path)
+		return nil, blockfile.Fail(op, path, err)
+	}
+	return f, nil
+}
+
+// OpenBlock opens the file of a block, for writing when write. Corrupt when
+// its length is wrong.
+func (d *Dir) OpenBlock(id orca.BlockID, length int64, write bool) (*os.File, error) {
+	const op = "dir.OpenBlock"
+	path := blockfile.Path(d.blocks(), id)
+	flag := os.O_RDONLY
+	if write {
+		flag = os.O_RDWR
+	}
+	f, err := d.ops.OpenFile(path, flag, 0)
+	if write && errors.Is(err, os.ErrPermission) {
+		if err = d.ops.Chmod(path, 0o600); err == nil {
+			f, err = d.ops.OpenFile(path, flag, 0)
+			_ = d.ops.Chmod(path, 0o400)
+		}
+	}
+	if err != nil {
+		return nil, blockfile.Fail(op, path, err)
+	}
+	st, err := f.Stat()
+	if err == nil && st.Size() != length {
+		err = &orca.Error{Op: op, Path: path, Kind: orca.Corrupt, Msg: "block file has another length than its index says"}
+	}
+	if err != nil {
+		f.Close()
+		return nil, blockfile.Fail(op, path, err)
+	}
+	return f, nil
+}
+
+// Write writes p to a block file that Create or OpenBlock opened.
+func (d *Dir) Write(f *os.File, p []byte, off int64) error {
+	_, err := d.ops.WriteAt(f, p, off)
+	return blockfile.Fail("dir.Write", f.Name(), err)
+}
+
+// Adopt moves a private file to the name of a block. With durable its data
+// and its folders are on disk when it returns; the index is the caller's.
+func (d *Dir) Adopt(id orca.BlockID, from string, durable bool) error {
+	const op = "dir.Adopt"
+	path := blockfile.Path(d.blocks(), id)
+	if durable {
+		f, err := d.ops.OpenFile(from, os.O_RDWR, 0)
+		if err != nil {
+			return blockfile.Fail(op, from, err)
+		}
+		err = d.ops.Datasync(f)
+		f.Close()
+		if err != nil {
+			return blockfile.Fail(op, from, err)
+		}
+	}
+	if err := d.ops.Chmod(from, 0o400); err != nil {
+		return blockfile.Fail(op, from, err)
+	}
+	err := d.ops.Rename(from, path)
+	if errors.Is(err, os.ErrNotExist) {
+		if err = d.ops.MkdirAll(filepath.Dir(path)); err == nil {
+			err = d.ops.Rename(from, path)
+		}
+	}
+	if err != nil || !durable {
+		return blockfile.Fail(op, path, err)
+	}
+	return blockfile.Fail(op, path, d.syncFolders(filepath.Dir(path)))
+}
+
+// syncFolders makes the entries of a block folder durable, and once per
+// process those of the folders above it.
+func (d *Dir) syncFolders(folder string) error {
+	if err := d.ops.SyncDir(folder); err != nil {
+		return err
+	}
+	for p := folder; p != d.Path; {
+		p = filepath.Dir(p)
+		d.mu.Lock()
+		done := d.synced[folder]
+		d.mu.Unlock()
+		if done {
+			break
+		}
+		if err := d.ops.SyncDir(p); err != nil {
+			return err
+		}
+	}
+	d.mu.Lock()
+	d.synced[folder] = true
+	d.mu.Unlock()
+	return nil
+}
+
+// Unlink removes the file of a block; one that is gone already is no error.
+func (d *Dir) Unlink(id orca.BlockID) error {
+	path := blockfile.Path(d.blocks(), id)
+	if err := d.ops.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return blockfile.Fail("dir.Unlink", path, err)
+	}
+	return nil
+}
+
+// Has reports whether the file of a block is there with this length.
+func (d *Dir) Has(id orca.BlockID, length int64) bool {
+	st, err := os.Stat(blockfile.Path(d.blocks(), id))
+	return err == nil && st.Size() == length
+}
+
+// Sweep calls keep for every block file until done is closed, and removes
+// those that nobody keeps: what a crash left behind.
+func (d *Dir) Sweep(done <-chan struct{}, keep func(orca.BlockID) bool) (removed int) {
+	return d.sweep(d.blocks(), 2, done, keep)
+}
+
+func (d *Dir) sweep(folder string, depth int, done <-chan struct{}, keep func(orca.BlockID) bool) (removed int) {
+	f, err := os.Open(folder)
+	if err != nil {
+		return 0
+	}
+	defer f.Close()
+	for {
+		select {
+		case <-done:
+			return removed
+		default:
+		}
+		names, err := f.Readdirnames(1024)
+		for _, name := range names {
+			path := filepath.Join(folder, name)
+			if depth > 0 {
+				removed += d.sweep(path, depth-1, done, keep)
+				continue
+			}
+			id, perr := orca.ParseBlockID(name)
+			if perr == nil && keep(id) {
+				continue
+			}
+			if d.ops.Remove(path) == nil {
+				removed++
+			}
+		}
+		if err != nil || len(names) == 0 {
+			return removed
+		}
+	}
+}
+
+// Close flushes the index and gives the lock back.
+func (d *Dir) Close() error {
+	err := d.Index.Close()
+	if cerr := d.lock.Close(); err == nil && cerr != nil {
+		err = blockfile.Fail("dir.Close", d.Path, cerr)
+	}
+	return err
+}
