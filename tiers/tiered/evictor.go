@@ -1,0 +1,245 @@
+// Copyright The Orca Authors. SPDX-License-Identifier: Apache-2.0
+
+package tiered
+
+import (
+	"hash/crc32"
+	"os"
+	"time"
+
+	"orca"
+	"orca/tiers/blockfile"
+	"orca/tiers/evict"
+)
+
+// evictBatch is how many blocks leave per hold of the lock.
+const evictBatch = 64
+
+// run is the background: reap, evict, compact.
+func (s *Store) run() {
+	defer s.wg.Done()
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	for {
+		select {
+		case <-s.done:
+			return
+		case <-s.kick:
+		case <-tick.C:
+			s.compact()
+		}
+		for again := true; again; {
+			s.reapAll()
+			again = false
+			for _, p := range s.places {
+				again = s.relieve(p) || again
+			}
+			select {
+			case <-s.done:
+				return
+			default:
+			}
+		}
+	}
+}
+
+// excessLocked returns how many bytes a directory should lose, not counting
+// what is leaving already.
+func (s *Store) excessLocked(p *place) int64 {
+	used := p.Used() - p.leaving
+	n := int64(0)
+	if float64(used) > s.cfg.High*float64(p.Capacity) {
+		n = used - int64(s.cfg.Low*float64(p.Capacity))
+	}
+	return max(n, p.want-(p.Capacity-used))
+}
+
+// relieve lets blocks leave one directory; it reports whether any did.
+func (s *Store) relieve(p *place) bool {
+	s.mu.Lock()
+	urgent := p.want > 0
+	excess := s.excessLocked(p)
+	if p.want > 0 && p.Free() >= p.want {
+		p.want = 0
+	}
+	if excess <= 0 {
+		s.mu.Unlock()
+		return false
+	}
+	var victims []*block
+	got := int64(0)
+	p.policy.Victims(s.now, func(e *evict.Entry) bool {
+		b := s.blocks[e.ID]
+		if b == nil || &b.Entry != e {
+			return true // cannot be: a listed entry is in the map
+		}
+		victims = append(victims, b)
+		got += b.charged
+		return got < excess && len(victims) < evictBatch && (urgent || got < 64<<20)
+	})
+	lower := s.lowerLocked(p)
+	if urgent || lower == nil {
+		for _, b := range victims {
+			s.evictLocked(b)
+		}
+		if len(victims) == 0 {
+			p.want = 0 // nothing can leave: those who wait find out
+			s.freedLocked()
+		}
+		s.mu.Unlock()
+		return len(victims) > 0
+	}
+	s.mu.Unlock()
+	for _, b := range victims {
+		if !s.demote(b) {
+			s.mu.Lock()
+			s.evictLocked(b)
+			s.mu.Unlock()
+		}
+	}
+	return len(victims) > 0
+}
+
+// evictLocked lets a block leave unless it became wanted meanwhile.
+func (s *Store) evictLocked(b *block) {
+	if b.gone || !b.Listed() {
+		return
+	}
+	s.Metrics.Evicted.Add(1)
+	s.Metrics.EvictedBytes.Add(b.charged)
+	s.leaveLocked(b, true)
+}
+
+// lowerLocked returns the slower directory that evicted blocks move to.
+func (s *Store) lowerLocked(p *place) *place {
+	if s.cfg.NoDemote || p.Tier != orca.MEM {
+		return nil
+	}
+	var best *place
+	for _, o := range s.places {
+		if o.Tier > p.Tier && o.Healthy() && (best == nil || o.Tier < best.Tier || o.Tier == best.Tier && o.Free() > best.Free()) {
+			best = o
+		}
+	}
+	return best
+}
+
+// demote copies a complete clean block to a slower directory, verifying it on
+// the way, and lets the original leave. It reports false when the block has to
+// be dropped instead: partial, no room below, somebody waits, or damaged.
+func (s *Store) demote(b *block) bool {
+	s.mu.Lock()
+	to := s.lowerLocked(b.at)
+	if to == nil || b.have != nil || b.gone || !b.Listed() || b.length > to.Capacity/2 || b.at.want > 0 ||
+		float64(to.Used()+b.length) > s.cfg.High*float64(to.Capacity) || s.arriving[b.ID] > 0 || !s.takeForLocked(b, to) {
+		s.mu.Unlock()
+		if to != nil {
+			s.makeRoomBelow(to, b.length)
+		}
+		return false
+	}
+	b.pins++
+	s.arriving[b.ID]++ // the sweep of the target leaves the file alone
+	s.mu.Unlock()
+	moved := s.copyBlock(b, to)
+	s.mu.Lock()
+	if s.arriving[b.ID]--; s.arriving[b.ID] == 0 {
+		delete(s.arriving, b.ID)
+	}
+	if moved && (b.gone || !b.Listed()) {
+		moved = false
+		s.mu.Unlock()
+		_ = to.Unlink(b.ID)
+		s.mu.Lock()
+	}
+	if moved {
+		n := &block{length: b.length, at: to, sums: b.sums, n: b.n, cached: b.cached, charged: b.length, trusted: true, made: true}
+		n.ID = b.ID
+		to.Index.Append(blockfile.Record{Kind: blockfile.KindState, Flags: blockfile.FlagComplete, ID: n.ID, Length: n.length, Sums: n.sums})
+		s.leaveLocked(b, false)
+		s.insertLocked(n)
+		s.feed.add(n.ID)
+		s.Metrics.Demoted.Add(1)
+		s.Metrics.DemotedBytes.Add(n.length)
+	} else {
+		to.Return(b.length)
+	}
+	gone := b.gone
+	s.mu.Unlock()
+	s.unpin(b)
+	return moved || gone
+}
+
+// takeForLocked takes the quota and the name for a block that moves.
+func (s *Store) takeForLocked(b *block, to *place) bool {
+	if !to.Take(b.length) {
+		return false
+	}
+	if !s.takeNameLocked(b.ID, to) {
+		to.Return(b.length)
+		return false
+	}
+	return true
+}
+
+// makeRoomBelow asks for room in the slower directory, so that later blocks
+// can move there.
+func (s *Store) makeRoomBelow(to *place, n int64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if float64(to.Used()+n) > s.cfg.High*float64(to.Capacity) && to.policy.Len() > 0 {
+		to.want = max(to.want, to.Capacity-int64(s.cfg.Low*float64(to.Capacity)))
+	}
+}
+
+// copyBlock copies a pinned block into another directory, and gives up as soon
+// as somebody waits for room in its own.
+func (s *Store) copyBlock(b *block, to *place) bool {
+	src, _, err := s.prepare(b, 0, 0)
+	if err != nil {
+		return false
+	}
+	dst, err := to.Create(b.ID, b.length)
+	if err != nil {
+		s.fault(to, err)
+		return false
+	}
+	defer dst.Close()
+	buf := make([]byte, orca.GrainSize)
+	for g := range b.sums {
+		p := buf[:blockfile.GrainLen(b.length, g)]
+		off := int64(g) * orca.GrainSize
+		if _, err = s.cfg.Ops.ReadAt(src, p, off); err != nil {
+			s.fault(b.at, err)
+			break
+		}
+		if crc32.Checksum(p, blockfile.Castagnoli) != b.sums[g] {
+			err = s.quarantine(b, g)
+			break
+		}
+		if err = to.Write(dst, p, off); err != nil {
+			s.fault(to, err)
+			break
+		}
+		if g%64 == 63 && s.waiting(b.at) {
+			err = os.ErrDeadlineExceeded
+			break
+		}
+	}
+	if err != nil {
+		_ = to.Unlink(b.ID)
+		return false
+	}
+	return true
+}
+
+func (s *Store) waiting(p *place) bool {
+	select {
+	case <-s.done:
+		return true
+	default:
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return p.want > 0
+}

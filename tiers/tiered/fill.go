@@ -1,0 +1,274 @@
+// Copyright The Orca Authors. SPDX-License-Identifier: Apache-2.0
+
+package tiered
+
+import (
+	"context"
+	"os"
+	"time"
+
+	"orca"
+	"orca/tiers"
+	"orca/tiers/alloc"
+	"orca/tiers/blockfile"
+)
+
+const (
+	// creditStep is how much quota a filler takes at a time.
+	creditStep = orca.PageSize
+	// recordRun is how many grains are gathered before an index record.
+	recordRun = 64
+)
+
+// filler implements tiers.Filler. While one is open its block cannot be
+// evicted.
+type filler struct {
+	s *Store
+	b *block
+
+	// The rest is GUARDED_BY(block.fill).
+	f      *os.File
+	credit int64 // quota taken and not yet charged to the block
+	first  int   // run of grains not yet in the index: [first, end)
+	end    int
+	closed bool
+}
+
+// Begin implements tiers.Store.
+func (s *Store) Begin(ctx context.Context, id orca.BlockID, length int64) (tiers.Filler, error) {
+	const op = "tiered.Begin"
+	if length <= 0 || length > blockfile.MaxLength {
+		return nil, &orca.Error{Op: op, Path: id.String(), Kind: orca.Invalid, Msg: "length of a block out of range"}
+	}
+	b, err := s.joinFill(op, id, length)
+	if b != nil || err != nil {
+		return s.startFill(b, nil, 0, err)
+	}
+	first := min(length, creditStep)
+	p, err := s.takeRoom(ctx, op, alloc.Need{Length: length, Room: first})
+	if err != nil {
+		return nil, err
+	}
+	fresh := &block{length: length, at: p, trusted: true, fillers: 1, pins: 1}
+	fresh.ID = id
+	fresh.sums = make([]uint32, blockfile.Grains(length))
+	fresh.have = blockfile.NewGrainSet(len(fresh.sums))
+	for {
+		if b, err = s.joinFill(op, id, length); b != nil || err != nil {
+			p.Return(first)
+			return s.startFill(b, nil, 0, err)
+		}
+		s.mu.Lock()
+		if s.blocks[id] == nil && s.takeNameLocked(id, p) {
+			break
+		}
+		s.mu.Unlock()
+		time.Sleep(time.Millisecond) // its file is being unlinked
+	}
+	fresh.fill.Lock()
+	s.insertLocked(fresh)
+	s.mu.Unlock()
+	f, err := p.Create(id, length)
+	fresh.fill.Unlock()
+	if err != nil {
+		p.Return(first)
+		s.fault(p, err)
+		s.mu.Lock()
+		fresh.unlinked = true
+		s.leaveLocked(fresh, false)
+		s.mu.Unlock()
+		s.unfill(fresh)
+		return nil, err
+	}
+	s.mu.Lock()
+	fresh.made = true
+	s.mu.Unlock()
+	return s.startFill(fresh, f, first, nil)
+}
+
+// joinFill adds a filler to a block that is there.
+func (s *Store) joinFill(op string, id orca.BlockID, length int64) (*block, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	b := s.blocks[id]
+	if b == nil {
+		return nil, nil
+	}
+	if b.length != length {
+		return nil, &orca.Error{Op: op, Path: id.String(), Kind: orca.Invalid, Msg: "block is cached with another length"}
+	}
+	if b.dirty && b.have != nil {
+		return nil, &orca.Error{Op: op, Path: id.String(), Kind: orca.Corrupt, Msg: "the only copy is damaged"}
+	}
+	b.fillers++
+	b.pins++
+	s.rankLocked(b)
+	return b, nil
+}
+
+func (s *Store) startFill(b *block, f *os.File, credit int64, err error) (tiers.Filler, error) {
+	if err != nil {
+		return nil, err
+	}
+	return &filler{s: s, b: b, f: f, credit: credit}, nil
+}
+
+// unfill ends one filler's hold on its block.
+func (s *Store) unfill(b *block) {
+	s.mu.Lock()
+	b.fillers--
+	s.rankLocked(b)
+	if b.n > 0 && !b.gone {
+		s.feed.add(b.ID)
+	} else if b.n == 0 && b.fillers == 0 {
+		s.leaveLocked(b, false) // nothing came
+	}
+	s.mu.Unlock()
+	s.unpin(b)
+}
+
+// Missing implements tiers.Filler.
+func (w *filler) Missing(off, n int64) (int64, int64) {
+	w.s.mu.Lock()
+	defer w.s.mu.Unlock()
+	b := w.b
+	if b.have == nil || n <= 0 || off >= b.length {
+		return off, 0
+	}
+	end := blockfile.Grains(min(off+n, b.length))
+	first := int(off / orca.GrainSize)
+	for first < end && b.have.Has(first) {
+		first = b.have.NextClear(first, end)
+	}
+	stop := b.have.NextSet(first, end)
+	if first >= end {
+		return off, 0
+	}
+	moff := int64(first) * orca.GrainSize
+	return moff, min(int64(stop)*orca.GrainSize, b.length) - moff
+}
+
+// WriteGrains implements tiers.Filler.
+func (w *filler) WriteGrains(ctx context.Context, p []byte, off int64) error {
+	const op = "tiered.WriteGrains"
+	b := w.b
+	if off%orca.GrainSize != 0 || off < 0 || off+int64(len(p)) > b.length ||
+		len(p)%orca.GrainSize != 0 && off+int64(len(p)) != b.length {
+		return &orca.Error{Op: op, Path: b.ID.String(), Kind: orca.Invalid, Msg: "not whole grains of the block"}
+	}
+	b.fill.Lock()
+	defer b.fill.Unlock()
+	if w.closed {
+		return &orca.Error{Op: op, Path: b.ID.String(), Kind: orca.Invalid, Msg: "filler is closed"}
+	}
+	for len(p) > 0 {
+		moff, mn := w.Missing(off, int64(len(p)))
+		if mn == 0 {
+			return nil
+		}
+		p = p[moff-off:]
+		if err := w.writeRun(ctx, p[:mn], moff); err != nil {
+			return err
+		}
+		p, off = p[mn:], moff+mn
+	}
+	return nil
+}
+
+// writeRun stores absent grains; b.fill is held.
+func (w *filler) writeRun(ctx context.Context, p []byte, off int64) error {
+	const op = "tiered.WriteGrains"
+	b, s := w.b, w.s
+	if need := int64(len(p)) - w.credit; need > 0 {
+		if rest := b.length - off; need < creditStep {
+			need = min(creditStep, max(need, rest-w.credit))
+		}
+		if err := s.takeMore(ctx, op, b.at, need); err != nil {
+			return err
+		}
+		w.credit += need
+	}
+	if w.f == nil {
+		f, err := b.at.OpenBlock(b.ID, b.length, true)
+		if err != nil {
+			return s.lost(b, err)
+		}
+		w.f = f
+	}
+	first := int(off / orca.GrainSize)
+	end := first + blockfile.Grains(int64(len(p)))
+	sums := blockfile.AppendSums(b.sums[first:first], p)
+	if err := b.at.Write(w.f, p, off); err != nil {
+		s.fault(b.at, err)
+		return err
+	}
+	w.credit -= int64(len(p))
+	if w.end != first {
+		w.record()
+		w.first = first
+	}
+	w.end = end
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if b.gone {
+		b.at.Return(int64(len(p))) // in an unlinked file that no one will read
+		return errAbsent
+	}
+	b.have.AddRange(first, end)
+	if b.checked == nil && !b.trusted {
+		b.checked = blockfile.NewGrainSet(len(b.sums))
+	}
+	if !b.trusted {
+		b.checked.AddRange(first, end)
+	}
+	b.n += len(sums)
+	b.at.grains += int64(len(sums))
+	b.cached += int64(len(p))
+	b.charged += int64(len(p))
+	if b.n == len(b.sums) {
+		b.have = nil
+		w.recordLocked()
+		s.feed.add(b.ID)
+	} else if w.end-w.first >= recordRun {
+		w.recordLocked()
+	}
+	return nil
+}
+
+// record appends the pending run to the index.
+func (w *filler) record() {
+	w.s.mu.Lock()
+	defer w.s.mu.Unlock()
+	w.recordLocked()
+}
+
+func (w *filler) recordLocked() {
+	if w.end > w.first && !w.b.gone {
+		w.b.at.Index.Append(blockfile.Record{Kind: blockfile.KindState, Flags: w.b.flagsLocked(), ID: w.b.ID,
+			Length: w.b.length, First: uint32(w.first), Sums: w.b.sums[w.first:w.end]})
+	}
+	w.first = w.end
+}
+
+// Close implements tiers.Filler.
+func (w *filler) Close() error {
+	w.b.fill.Lock()
+	if w.closed {
+		w.b.fill.Unlock()
+		return nil
+	}
+	w.closed = true
+	w.record()
+	if w.f != nil {
+		w.f.Close()
+	}
+	if w.credit > 0 {
+		w.b.at.Return(w.credit)
+		w.s.mu.Lock()
+		w.s.freedLocked()
+		w.s.mu.Unlock()
+	}
+	w.b.fill.Unlock()
+	w.s.unfill(w.b)
+	return nil
+}

@@ -1,0 +1,251 @@
+// Copyright The Orca Authors. SPDX-License-Identifier: Apache-2.0
+
+package tiered
+
+import (
+	"context"
+	"hash/crc32"
+	"io"
+	"os"
+	"strconv"
+
+	"orca"
+	"orca/dataplane"
+	"orca/tiers/blockfile"
+)
+
+// verifyChunk is how many grains one Get verifies at most (4 MiB).
+const verifyChunk = 64
+
+// Get implements tiers.Store. A hit on an open, trusted block allocates
+// nothing and makes no system call.
+func (s *Store) Get(id orca.BlockID, off, n int64) (dataplane.Extent, error) {
+	const op = "tiered.Get"
+	s.mu.Lock()
+	b := s.blocks[id]
+	if b == nil {
+		s.mu.Unlock()
+		s.Metrics.Misses.Add(1)
+		return dataplane.Extent{}, errAbsent
+	}
+	if off < 0 || n <= 0 || off >= b.length {
+		s.mu.Unlock()
+		return dataplane.Extent{}, &orca.Error{Op: op, Path: id.String(), Kind: orca.Invalid, Msg: "range outside of the block"}
+	}
+	first := int(off / orca.GrainSize)
+	end := b.runLocked(first, blockfile.Grains(min(off+n, b.length)))
+	if end == first {
+		dirty := b.dirty
+		s.mu.Unlock()
+		s.Metrics.Misses.Add(1)
+		if dirty {
+			return dataplane.Extent{}, &orca.Error{Op: op, Path: id.String(), Kind: orca.Corrupt, Msg: "a grain of the only copy is damaged"}
+		}
+		return dataplane.Extent{}, errAbsent
+	}
+	b.pins++
+	b.hot = true
+	s.now++
+	b.at.policy.Touch(&b.Entry, s.now)
+	ready := b.trusted && b.file != nil
+	f, release := b.file, b.release
+	s.mu.Unlock()
+	if !ready {
+		if end > first+verifyChunk {
+			end = first + verifyChunk
+		}
+		var err error
+		if f, release, err = s.prepare(b, first, end); err != nil {
+			s.unpin(b)
+			return dataplane.Extent{}, err
+		}
+	}
+	got := min(n, min(int64(end)*orca.GrainSize, b.length)-off)
+	s.Metrics.Hits[b.at.Tier].Add(1)
+	s.Metrics.HitBytes[b.at.Tier].Add(got)
+	last := blockfile.Grains(off + got)
+	return dataplane.Extent{File: f, Off: off, N: got, Sums: b.sums[first:last:last],
+		SumOff: int64(first) * orca.GrainSize, Release: release}, nil
+}
+
+// errAbsent is made once: a miss is no exception.
+var errAbsent error = &orca.Error{Op: "tiered.Get", Kind: orca.NotFound, Msg: "not cached here"}
+
+// prepare opens the file of a pinned block and verifies grains [first, end)
+// as far as that has not been done. On failure the block is quarantined.
+func (s *Store) prepare(b *block, first, end int) (*os.File, func(), error) {
+	b.open.Lock()
+	defer b.open.Unlock()
+	f, release, err := s.openLocked(b)
+	if err != nil {
+		return nil, nil, s.lost(b, err)
+	}
+	var todo []int
+	s.mu.Lock()
+	if !b.trusted {
+		if b.checked == nil {
+			b.checked = blockfile.NewGrainSet(blockfile.Grains(b.length))
+		}
+		for g := b.checked.NextClear(first, end); g < end; g = b.checked.NextClear(g+1, end) {
+			todo = append(todo, g)
+		}
+	}
+	s.mu.Unlock()
+	buf := make([]byte, 0)
+	for _, g := range todo {
+		size := int(blockfile.GrainLen(b.length, g))
+		if cap(buf) < size {
+			buf = make([]byte, size)
+		}
+		got, err := s.cfg.Ops.ReadAt(f, buf[:size], int64(g)*orca.GrainSize)
+		if err != nil && err != io.EOF {
+			return nil, nil, s.lost(b, blockfile.Fail("tiered.Get", f.Name(), err))
+		}
+		if got < size || crc32.Checksum(buf[:size], blockfile.Castagnoli) != b.sums[g] {
+			return nil, nil, s.quarantine(b, g)
+		}
+	}
+	s.Metrics.VerifiedGrains.Add(int64(len(todo)))
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !b.trusted {
+		for _, g := range todo {
+			b.checked.Add(g)
+		}
+		if len(todo) > 0 && b.checked.Count() == b.n {
+			b.trusted, b.checked = true, nil
+		}
+	}
+	return f, release, nil
+}
+
+// openLocked returns the cached descriptor or opens it; b.open is held.
+func (s *Store) openLocked(b *block) (*os.File, func(), error) {
+	s.mu.Lock()
+	f, release := b.file, b.release
+	s.mu.Unlock()
+	if f != nil {
+		return f, release, nil
+	}
+	f, err := b.at.OpenBlock(b.ID, b.length, false)
+	if err != nil {
+		return nil, nil, err
+	}
+	s.mu.Lock()
+	if b.release == nil {
+		b.release = func() { s.unpin(b) }
+	}
+	b.file = f
+	idle := s.cacheLocked(b)
+	release = b.release
+	s.mu.Unlock()
+	for _, i := range idle {
+		i.Close()
+	}
+	return f, release, nil
+}
+
+// lost handles a block whose file cannot be opened or read.
+func (s *Store) lost(b *block, err error) error {
+	if k := orca.KindOf(err); k == orca.Busy {
+		return err
+	}
+	s.fault(b.at, err)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if b.gone {
+		return errAbsent // evicted meanwhile
+	}
+	missing := orca.KindOf(err) == orca.NotFound
+	if b.dirty && !missing {
+		return err
+	}
+	if !missing {
+		s.Metrics.Quarantined.Add(1)
+	}
+	s.log.Error("block lost", "block", b.ID.String(), "tier", b.at.Tier.String(), "dir", b.at.Path, "err", err)
+	s.leaveLocked(b, true)
+	return errAbsent
+}
+
+// quarantine handles a grain whose sum does not hold.
+func (s *Store) quarantine(b *block, g int) error {
+	s.Metrics.CorruptGrains.Add(1)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if b.gone {
+		return errAbsent
+	}
+	s.log.Error("corrupt grain", "block", b.ID.String(), "grain", g, "tier", b.at.Tier.String(), "dir", b.at.Path, "dirty", b.dirty)
+	if !b.dirty {
+		s.Metrics.Quarantined.Add(1)
+		s.leaveLocked(b, true)
+		return errAbsent
+	}
+	if b.have == nil {
+		b.have = blockfile.NewGrainSet(blockfile.Grains(b.length))
+		b.have.AddRange(0, blockfile.Grains(b.length))
+	}
+	if b.have.Has(g) {
+		b.have.Drop(g)
+		b.n--
+		b.at.grains--
+		b.cached -= blockfile.GrainLen(b.length, g)
+		s.feed.add(b.ID)
+	}
+	return &orca.Error{Op: "tiered.Get", Path: b.ID.String(), Kind: orca.Corrupt, Msg: "a grain of the only copy is damaged"}
+}
+
+// Recheck implements tiers.Store.
+func (s *Store) Recheck(id orca.BlockID) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	b := s.blocks[id]
+	if b == nil {
+		return notFound("tiered.Recheck", id)
+	}
+	b.trusted, b.checked = false, nil
+	return nil
+}
+
+// Descriptor implements tiers.Store: every grain has been verified once in
+// the life of this process before a descriptor leaves it.
+func (s *Store) Descriptor(ctx context.Context, id orca.BlockID) (*os.File, int64, uint64, error) {
+	const op = "tiered.Descriptor"
+	s.mu.Lock()
+	b := s.blocks[id]
+	if b == nil {
+		s.mu.Unlock()
+		return nil, 0, 0, notFound(op, id)
+	}
+	if b.have != nil {
+		s.mu.Unlock()
+		return nil, 0, 0, &orca.Error{Op: op, Path: id.String(), Kind: orca.Unsupported, Msg: "block is partial"}
+	}
+	b.pins++
+	b.hot = true
+	s.now++
+	b.at.policy.Touch(&b.Entry, s.now)
+	trusted, f, gen := b.trusted, b.file, b.gen
+	s.mu.Unlock()
+	defer s.unpin(b)
+	grains := blockfile.Grains(b.length)
+	for first := 0; first < grains && (!trusted || f == nil); first += verifyChunk {
+		if err := ctx.Err(); err != nil {
+			return nil, 0, 0, orca.PathE(op, id.String(), orca.Canceled, err)
+		}
+		var err error
+		if f, _, err = s.prepare(b, first, min(first+verifyChunk, grains)); err != nil {
+			return nil, 0, 0, err
+		}
+		s.mu.Lock()
+		trusted = b.trusted
+		s.mu.Unlock()
+	}
+	r, err := os.OpenFile("/proc/self/fd/"+strconv.Itoa(int(f.Fd())), os.O_RDONLY, 0)
+	if err != nil {
+		return nil, 0, 0, blockfile.Fail(op, f.Name(), err)
+	}
+	s.Metrics.Hits[b.at.Tier].Add(1)
+	return r, b.length, gen, nil
+}

@@ -1,0 +1,205 @@
+// Copyright The Orca Authors. SPDX-License-Identifier: Apache-2.0
+
+package tiered
+
+import (
+	"time"
+
+	"orca"
+	"orca/tiers/blockfile"
+	"orca/tiers/dir"
+)
+
+// openPlace opens one directory and takes over the blocks in its index. It
+// runs before anything is concurrent.
+func (s *Store) openPlace(c dir.Config) error {
+	p := &place{n: len(s.places), policy: s.cfg.Policy()}
+	found := map[orca.BlockID]*block{}
+	d, err := dir.Open(c, s.cfg.Ops, s.log, func(r *blockfile.Record) { replay(found, r) })
+	if err != nil {
+		return err
+	}
+	p.Dir = d
+	if d.Found.Damaged > 0 || d.Found.Torn > 0 {
+		s.Metrics.IndexDamage.Add(int64(d.Found.Damaged))
+		s.log.Warn("block index repaired", "tier", c.Tier.String(), "dir", c.Path, "damaged", d.Found.Damaged, "torn", d.Found.Torn)
+	}
+	s.places = append(s.places, p)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for id, b := range found {
+		s.recoverLocked(p, id, b)
+	}
+	return nil
+}
+
+// replay applies one record to the blocks of one directory.
+func replay(found map[orca.BlockID]*block, r *blockfile.Record) {
+	if r.Kind == blockfile.KindRemove {
+		delete(found, r.ID)
+		return
+	}
+	b := found[r.ID]
+	if b == nil {
+		if len(r.Sums) == 0 {
+			return // flags of a block whose grains were lost with damage
+		}
+		n := blockfile.Grains(r.Length)
+		b = &block{length: r.Length, sums: make([]uint32, n)}
+		if len(r.Sums) < n {
+			b.have = blockfile.NewGrainSet(n)
+		}
+		b.ID = r.ID
+		found[r.ID] = b
+	}
+	if b.length != r.Length {
+		return
+	}
+	b.dirty = r.Flags&blockfile.FlagDirty != 0
+	b.pinned = r.Flags&blockfile.FlagPinned != 0
+	copy(b.sums[r.First:], r.Sums)
+	if b.have != nil {
+		b.have.AddRange(int(r.First), int(r.First)+len(r.Sums))
+	}
+}
+
+// recoverLocked takes over one block; nothing in it is trusted yet.
+func (s *Store) recoverLocked(p *place, id orca.BlockID, b *block) {
+	b.at, b.made = p, true
+	grains := len(b.sums)
+	b.n, b.cached = grains, b.length
+	if b.have != nil {
+		b.n = b.have.Count()
+		b.cached = int64(b.n) * orca.GrainSize
+		if b.have.Has(grains - 1) {
+			b.cached -= orca.GrainSize - blockfile.GrainLen(b.length, grains-1)
+		}
+		if b.n == grains {
+			b.have = nil
+		}
+	}
+	twin := s.blocks[id]
+	drop := twin != nil && (twin.dirty || twin.cached >= b.cached && !b.dirty)
+	if b.dirty && !p.Has(id, b.length) {
+		s.log.Error("dirty block is missing", "block", id.String(), "dir", p.Path)
+		drop = true
+	}
+	if drop {
+		p.Index.Append(blockfile.Record{Kind: blockfile.KindRemove, ID: id, Length: b.length})
+		return // the sweep removes the file
+	}
+	if twin != nil {
+		s.leaveLocked(twin, false)
+	}
+	b.charged = b.cached
+	p.Recovered(b.charged)
+	if b.pinned {
+		s.pinned[id.File] = true
+	}
+	s.insertLocked(b)
+}
+
+// sweep removes block files that no index knows.
+func (s *Store) sweep(p *place) {
+	defer s.wg.Done()
+	n := p.Sweep(s.done, func(id orca.BlockID) bool {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		b, l := s.blocks[id], s.leaving[fileName{id, p}]
+		return b != nil && b.at == p || l != nil || s.arriving[id] > 0
+	})
+	if n > 0 {
+		s.Metrics.OrphansRemoved.Add(int64(n))
+		s.log.Info("orphaned block files removed", "tier", p.Tier.String(), "dir", p.Path, "files", n)
+	}
+}
+
+// flushLoop writes buffered index records.
+func (s *Store) flushLoop() {
+	defer s.wg.Done()
+	tick := time.NewTicker(s.cfg.FlushEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-s.done:
+			return
+		case <-tick.C:
+		}
+		for _, p := range s.places {
+			if p.Healthy() {
+				s.noteFlush(p, p.Index.Flush())
+			}
+		}
+	}
+}
+
+// noteFlush looks at the result of writing an index: a full disk is tried
+// again, anything else takes the directory out.
+func (s *Store) noteFlush(p *place, err error) {
+	if err == nil {
+		return
+	}
+	s.fault(p, err)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if p.lastFail == nil {
+		p.lastFail = err
+		s.log.Error("block index cannot be written", "dir", p.Path, "err", err)
+	}
+}
+
+// compact rewrites indexes that consist of history for the most part.
+func (s *Store) compact() {
+	for _, p := range s.places {
+		s.mu.Lock()
+		live := blockfile.StateLen(0)*p.blocks + 4*p.grains
+		s.mu.Unlock()
+		if !p.Healthy() || !p.Index.Wasteful(live) {
+			continue
+		}
+		err := p.Index.Compact(func(emit func(blockfile.Record)) { s.snapshot(p, emit) })
+		if err != nil {
+			s.noteFlush(p, err)
+			continue
+		}
+		s.Metrics.IndexCompacted.Add(1)
+	}
+}
+
+// snapshot emits the state of every block of a directory, a few at a time.
+func (s *Store) snapshot(p *place, emit func(blockfile.Record)) {
+	s.mu.Lock()
+	ids := make([]orca.BlockID, 0, p.blocks)
+	for id, b := range s.blocks {
+		if b.at == p {
+			ids = append(ids, id)
+		}
+	}
+	s.mu.Unlock()
+	for len(ids) > 0 {
+		part := ids[:min(256, len(ids))]
+		ids = ids[len(part):]
+		s.mu.Lock()
+		for _, id := range part {
+			if b := s.blocks[id]; b != nil && b.at == p {
+				emitRuns(b, emit)
+			}
+		}
+		s.mu.Unlock()
+	}
+}
+
+// emitRuns emits one record per present run of grains.
+func emitRuns(b *block, emit func(blockfile.Record)) {
+	n := len(b.sums)
+	for g := 0; g < n; {
+		if b.have != nil {
+			if g = b.have.NextSet(g, n); g == n {
+				return
+			}
+		}
+		end := b.runLocked(g, n)
+		emit(blockfile.Record{Kind: blockfile.KindState, Flags: b.flagsLocked(), ID: b.ID, Length: b.length, First: uint32(g), Sums: b.sums[g:end]})
+		g = end
+	}
+}

@@ -1,0 +1,211 @@
+// Copyright The Orca Authors. SPDX-License-Identifier: Apache-2.0
+
+package tiered
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"orca"
+	"orca/tiers"
+	"orca/tiers/alloc"
+)
+
+// candidatesLocked orders the directories for a need; the first now of them
+// have room at once.
+func (s *Store) candidatesLocked(n alloc.Need) (order []alloc.Place, now int) {
+	ps := make([]alloc.Place, 0, len(s.places))
+	for _, p := range s.places {
+		if p.Healthy() {
+			ps = append(ps, alloc.Place{Index: p.n, Tier: p.Tier, Capacity: p.Capacity, Free: p.Free(),
+				Evictable: p.listed + p.leaving, Durable: p.Tier != orca.MEM})
+		}
+	}
+	return alloc.MaxFree(ps, n)
+}
+
+// takeRoom reserves need.Room bytes in the best directory, waiting for the
+// background to evict when that can help.
+func (s *Store) takeRoom(ctx context.Context, op string, need alloc.Need) (*place, error) {
+	var timer *time.Timer
+	for {
+		s.mu.Lock()
+		if s.closed {
+			s.mu.Unlock()
+			return nil, orca.E(op, orca.Unavailable, "store is closed")
+		}
+		order, now := s.candidatesLocked(need)
+		for _, c := range order[:now] {
+			if p := s.places[c.Index]; p.Take(need.Room) {
+				s.excessWakeLocked(p)
+				s.mu.Unlock()
+				return p, nil
+			}
+		}
+		if len(order) > now {
+			p := s.places[order[now].Index]
+			p.want = max(p.want, need.Room)
+		}
+		freed := s.freed
+		s.mu.Unlock()
+		if len(order) == 0 {
+			s.Metrics.NoSpace.Add(1)
+			return nil, orca.E(op, orca.NoSpace, "no tier directory has room for the block")
+		}
+		if timer == nil {
+			timer = time.NewTimer(s.cfg.RoomWait)
+			defer timer.Stop()
+			s.Metrics.RoomWaits.Add(1)
+		}
+		if err := s.awaitRoom(ctx, op, freed, timer); err != nil {
+			return nil, err
+		}
+	}
+}
+
+// takeMore reserves n bytes in one directory, waiting likewise.
+func (s *Store) takeMore(ctx context.Context, op string, p *place, n int64) error {
+	var timer *time.Timer
+	for {
+		if p.Take(n) {
+			s.mu.Lock()
+			s.excessWakeLocked(p)
+			s.mu.Unlock()
+			return nil
+		}
+		s.mu.Lock()
+		hopeless := s.closed || !p.Healthy() || p.Free()+p.listed+p.leaving < n
+		if !hopeless {
+			p.want = max(p.want, n)
+		}
+		freed := s.freed
+		s.mu.Unlock()
+		if hopeless {
+			s.Metrics.NoSpace.Add(1)
+			return orca.PathE(op, p.Path, orca.NoSpace, nil)
+		}
+		if timer == nil {
+			timer = time.NewTimer(s.cfg.RoomWait)
+			defer timer.Stop()
+			s.Metrics.RoomWaits.Add(1)
+		}
+		if err := s.awaitRoom(ctx, op, freed, timer); err != nil {
+			return err
+		}
+	}
+}
+
+func (s *Store) awaitRoom(ctx context.Context, op string, freed <-chan struct{}, timer *time.Timer) error {
+	s.wake()
+	select {
+	case <-freed:
+		return nil
+	case <-timer.C:
+		s.Metrics.NoSpace.Add(1)
+		return orca.E(op, orca.NoSpace, "nothing left the tier directory in time")
+	case <-ctx.Done():
+		return orca.PathE(op, "", orca.Canceled, ctx.Err())
+	case <-s.done:
+		return orca.E(op, orca.Unavailable, "store is closed")
+	}
+}
+
+// excessWakeLocked wakes the background when a directory is over its high mark.
+func (s *Store) excessWakeLocked(p *place) {
+	if s.excessLocked(p) > 0 && p.policy.Len() > 0 {
+		s.wake()
+	}
+}
+
+// room is quota for private files.
+type room struct {
+	s *Store
+	p *place
+
+	mu   sync.Mutex
+	held int64 // GUARDED_BY(mu)
+	done bool  // GUARDED_BY(mu)
+}
+
+var _ tiers.Room = (*room)(nil)
+
+// Reserve implements tiers.Store.
+func (s *Store) Reserve(ctx context.Context, bytes int64, durable bool) (tiers.Room, error) {
+	p, err := s.takeRoom(ctx, "tiered.Reserve", alloc.Need{Length: bytes, Room: bytes, Durable: durable})
+	if err != nil {
+		return nil, err
+	}
+	return &room{s: s, p: p, held: bytes}, nil
+}
+
+// Dir implements tiers.Room.
+func (r *room) Dir() string { return r.p.Scratch() }
+
+// Tier implements tiers.Room.
+func (r *room) Tier() orca.Tier { return r.p.Tier }
+
+// Resize implements tiers.Room.
+func (r *room) Resize(ctx context.Context, bytes int64) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.resizeLocked(ctx, bytes)
+}
+
+func (r *room) resizeLocked(ctx context.Context, bytes int64) error {
+	switch d := bytes - r.held; {
+	case r.done:
+		return orca.E("tiered.Resize", orca.Invalid, "room was released")
+	case d > 0:
+		if err := r.s.takeMore(ctx, "tiered.Resize", r.p, d); err != nil {
+			return err
+		}
+	case d < 0:
+		r.giveLocked(-d)
+	}
+	r.held = bytes
+	return nil
+}
+
+func (r *room) giveLocked(n int64) {
+	r.p.Return(n)
+	r.s.mu.Lock()
+	r.s.freedLocked()
+	r.s.mu.Unlock()
+}
+
+// take moves n bytes from the reservation to its caller.
+func (r *room) take(ctx context.Context, n int64) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if n > r.held {
+		if err := r.resizeLocked(ctx, n); err != nil {
+			return err
+		}
+	}
+	r.held -= n
+	return nil
+}
+
+// put undoes take.
+func (r *room) put(n int64) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.done {
+		r.giveLocked(n)
+		return
+	}
+	r.held += n
+}
+
+// Release implements tiers.Room.
+func (r *room) Release() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.done {
+		return
+	}
+	r.done = true
+	r.giveLocked(r.held)
+	r.held = 0
+}

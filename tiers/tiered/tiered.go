@@ -1,0 +1,343 @@
+// Copyright The Orca Authors. SPDX-License-Identifier: Apache-2.0
+
+// Package tiered is a worker's block store over several tier directories: it
+// places blocks, pins what readers hold, evicts by watermark, and recovers
+// after a restart. It satisfies tiers.Store.
+//
+//	fill   Begin → alloc picks a directory → WriteGrains → index
+//	hit    Get → pin → Extent → Release
+//	write  Reserve → private file → Adopt (rename; fsync when dirty)
+//	evict  leave the map and the index → wait for pins → unlink → quota returns
+//
+// Nothing is evicted in the caller's goroutine. Who needs room asks for it,
+// and waits at most Config.RoomWait while the background makes it. A clean
+// block that leaves MEM moves to a slower tier when nobody is waiting and
+// there is room for it.
+//
+// Blocks recovered from an index are not trusted: each grain is checked
+// against its CRC32C before it is first served. A clean block with a bad grain
+// is dropped as a whole and its file unlinked, never mended; of a dirty block,
+// the only copy, only the bad grain is refused (Corrupt).
+//
+// Goroutines: run (reap, evict, compact), flush (index buffers), one sweep per
+// directory at start; Close ends them. Lock order: block.fill → block.open →
+// Store.mu → index; no I/O happens under Store.mu.
+package tiered
+
+import (
+	"context"
+	"log/slog"
+	"math/rand/v2"
+	"os"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"orca"
+	"orca/tiers"
+	"orca/tiers/blockfile"
+	"orca/tiers/dir"
+	"orca/tiers/evict"
+)
+
+// Config is the whole configuration of a store.
+type Config struct {
+	// Dirs are the directories, in any order. One that does not open is
+	// reported unhealthy and left out; at least one must open.
+	Dirs []dir.Config
+	// High and Low are the watermarks of background eviction in parts of a
+	// directory's capacity (default 0.95 and 0.90).
+	High, Low float64
+	// RoomWait bounds how long a caller waits for eviction (default 2 s).
+	RoomWait time.Duration
+	// MaxOpen bounds the block files that stay open while nobody reads them
+	// (default 4096).
+	MaxOpen int
+	// NoDemote drops clean blocks that leave MEM instead of moving them to a
+	// slower tier.
+	NoDemote bool
+	// FlushEvery is the period of writing buffered index records (default
+	// 100 ms). Records of dirty blocks are written and synced at once.
+	FlushEvery time.Duration
+	// Policy makes the eviction policy of a directory (default LRU).
+	Policy func() evict.Policy
+	// Ops are the file operations (default blockfile.OS).
+	Ops blockfile.Ops
+}
+
+func (c Config) withDefaults() Config {
+	if c.High == 0 {
+		c.High = 0.95
+	}
+	if c.Low == 0 {
+		c.Low = min(0.90, c.High)
+	}
+	if c.RoomWait == 0 {
+		c.RoomWait = 2 * time.Second
+	}
+	if c.MaxOpen == 0 {
+		c.MaxOpen = 4096
+	}
+	if c.FlushEvery == 0 {
+		c.FlushEvery = 100 * time.Millisecond
+	}
+	if c.Policy == nil {
+		c.Policy = func() evict.Policy { return evict.NewLRU() }
+	}
+	if c.Ops == nil {
+		c.Ops = blockfile.OS{}
+	}
+	return c
+}
+
+// Validate refuses a configuration that cannot work.
+func (c Config) Validate() error {
+	const op = "tiered.Config"
+	c = c.withDefaults()
+	switch {
+	case len(c.Dirs) == 0:
+		return orca.E(op, orca.Invalid, "no tier directory")
+	case c.Low <= 0 || c.Low > c.High || c.High > 1:
+		return orca.E(op, orca.Invalid, "watermarks must be 0 < low <= high <= 1")
+	case c.MaxOpen < 1 || c.RoomWait < 0 || c.FlushEvery < 0:
+		return orca.E(op, orca.Invalid, "negative limit")
+	}
+	seen := map[string]bool{}
+	for _, d := range c.Dirs {
+		if err := d.Validate(); err != nil {
+			return err
+		}
+		if seen[d.Path] {
+			return &orca.Error{Op: op, Path: d.Path, Kind: orca.Invalid, Msg: "tier directory is named twice"}
+		}
+		seen[d.Path] = true
+	}
+	return nil
+}
+
+// Metrics are counters that only grow; engine/telemetry exports them.
+type Metrics struct {
+	Hits            [3]atomic.Int64 // extents, by tier
+	HitBytes        [3]atomic.Int64
+	Misses          atomic.Int64
+	Evicted         atomic.Int64 // blocks, by watermark or need
+	EvictedBytes    atomic.Int64
+	Demoted         atomic.Int64
+	DemotedBytes    atomic.Int64
+	Removed         atomic.Int64 // blocks, by order
+	CorruptGrains   atomic.Int64
+	Quarantined     atomic.Int64 // blocks
+	VerifiedGrains  atomic.Int64
+	NoSpace         atomic.Int64 // requests refused
+	RoomWaits       atomic.Int64 // requests that had to wait for eviction
+	DirFailures     atomic.Int64
+	IndexDamage     atomic.Int64 // places found at start
+	OrphansRemoved  atomic.Int64
+	IndexCompacted  atomic.Int64
+	Adopted         atomic.Int64
+	DescriptorsOpen atomic.Int64 // gauge: cached block descriptors
+}
+
+// state of one directory.
+type place struct {
+	*dir.Dir
+	n        int
+	policy   evict.Policy // GUARDED_BY(Store.mu)
+	blocks   int64        // GUARDED_BY(Store.mu)
+	grains   int64        // in live blocks, for the compaction estimate; GUARDED_BY(Store.mu)
+	leaving  int64        // bytes of blocks that wait for reaping or pins; GUARDED_BY(Store.mu)
+	listed   int64        // bytes in policy; GUARDED_BY(Store.mu)
+	want     int64        // room that somebody waits for; GUARDED_BY(Store.mu)
+	lastFail error        // of the index, logged once; GUARDED_BY(Store.mu)
+}
+
+// Store is the composed store.
+type Store struct {
+	Metrics Metrics
+
+	cfg    Config
+	log    *slog.Logger
+	places []*place
+	failed []tiers.Usage // directories that did not open
+	done   chan struct{}
+	kick   chan struct{}
+	wg     sync.WaitGroup
+
+	mu       sync.Mutex
+	blocks   map[orca.BlockID]*block // GUARDED_BY(mu)
+	leaving  map[fileName]*block     // wait for unlink; GUARDED_BY(mu)
+	arriving map[orca.BlockID]int    // adoptions under way; GUARDED_BY(mu)
+	files    map[orca.Ino]*block     // head of each file's list; GUARDED_BY(mu)
+	pinned   map[orca.Ino]bool       // GUARDED_BY(mu)
+	reap     []*block                // to unlink; GUARDED_BY(mu)
+	open     []*block                // clock of cached descriptors; GUARDED_BY(mu)
+	hand     int                     // GUARDED_BY(mu)
+	now      uint64                  // sequence for the policies; GUARDED_BY(mu)
+	gen      uint64                  // last generation; GUARDED_BY(mu)
+	freed    chan struct{}           // closed and replaced when quota returns; GUARDED_BY(mu)
+	feed     feed                    // GUARDED_BY(mu)
+	closed   bool                    // GUARDED_BY(mu)
+}
+
+var _ tiers.Store = (*Store)(nil)
+
+// Open opens the directories, replays their indexes and starts the background
+// work. The blocks of a directory that cannot be opened are not there.
+func Open(cfg Config, log *slog.Logger) (*Store, error) {
+	cfg = cfg.withDefaults()
+	if err := cfg.Validate(); err != nil {
+		return nil, err
+	}
+	s := &Store{
+		cfg: cfg, log: log,
+		done: make(chan struct{}), kick: make(chan struct{}, 1),
+		blocks: map[orca.BlockID]*block{}, leaving: map[fileName]*block{},
+		arriving: map[orca.BlockID]int{}, files: map[orca.Ino]*block{}, pinned: map[orca.Ino]bool{},
+		freed: make(chan struct{}), gen: rand.Uint64() >> 1,
+	}
+	var last error
+	for _, dc := range cfg.Dirs {
+		if err := s.openPlace(dc); err != nil {
+			last = err
+			s.Metrics.DirFailures.Add(1)
+			s.failed = append(s.failed, tiers.Usage{Tier: dc.Tier, Dir: dc.Path})
+			log.Error("tier directory left out", "tier", dc.Tier.String(), "dir", dc.Path, "err", err)
+		}
+	}
+	if len(s.places) == 0 {
+		return nil, last
+	}
+	s.mu.Lock()
+	s.feed.reset()
+	s.mu.Unlock()
+	s.wg.Add(2)
+	go s.run()
+	go s.flushLoop()
+	for _, p := range s.places {
+		s.wg.Add(1)
+		go s.sweep(p)
+	}
+	s.wake()
+	return s, nil
+}
+
+// Usage implements tiers.Store.
+func (s *Store) Usage() []tiers.Usage {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var us []tiers.Usage
+	for _, p := range s.places {
+		us = append(us, tiers.Usage{Tier: p.Tier, Dir: p.Path, Capacity: p.Capacity, Used: p.Used(), Blocks: p.blocks, Healthy: p.Healthy()})
+	}
+	return append(us, s.failed...)
+}
+
+// Stat implements tiers.Store.
+func (s *Store) Stat(id orca.BlockID) (tiers.Meta, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	b := s.blocks[id]
+	if b == nil {
+		return tiers.Meta{}, notFound("tiered.Stat", id)
+	}
+	return b.metaLocked(), nil
+}
+
+// Each implements tiers.Store. fn is called without locks, for blocks that
+// were there when Each was called.
+func (s *Store) Each(fn func(tiers.Meta) bool) {
+	s.mu.Lock()
+	metas := make([]tiers.Meta, 0, len(s.blocks))
+	for _, b := range s.blocks {
+		metas = append(metas, b.metaLocked())
+	}
+	s.mu.Unlock()
+	for _, m := range metas {
+		if !fn(m) {
+			return
+		}
+	}
+}
+
+// Largest returns the capacity of the largest healthy directory: half of it
+// bounds the length of a block.
+func (s *Store) Largest() int64 {
+	n := int64(0)
+	for _, p := range s.places {
+		if p.Healthy() {
+			n = max(n, p.Capacity)
+		}
+	}
+	return n
+}
+
+// Close implements tiers.Store. Extents that are still held stay readable;
+// their files are not unlinked any more by this process.
+func (s *Store) Close() error {
+	s.mu.Lock()
+	if s.closed {
+		s.mu.Unlock()
+		return nil
+	}
+	s.closed = true
+	s.mu.Unlock()
+	close(s.done)
+	s.wg.Wait()
+	s.reapAll()
+	s.mu.Lock()
+	var idle []*os.File
+	for _, b := range s.open {
+		if b.pins == 0 && b.file != nil {
+			idle = append(idle, b.file)
+			b.file = nil
+		}
+	}
+	s.open = nil
+	s.mu.Unlock()
+	for _, f := range idle {
+		f.Close()
+	}
+	var first error
+	for _, p := range s.places {
+		if err := p.Close(); err != nil && first == nil && p.Healthy() {
+			first = err
+		}
+	}
+	return first
+}
+
+// Drain waits until nothing is left to reap or evict, for tests and orderly
+// shutdown.
+func (s *Store) Drain(ctx context.Context) error {
+	for {
+		s.mu.Lock()
+		busy := len(s.reap) > 0
+		for _, p := range s.places {
+			busy = busy || p.want > 0 || s.excessLocked(p) > 0 && p.policy.Len() > 0
+		}
+		ch := s.freed
+		s.mu.Unlock()
+		if !busy {
+			return nil
+		}
+		s.wake()
+		select {
+		case <-ch:
+		case <-ctx.Done():
+			return orca.PathE("tiered.Drain", "", orca.Timeout, ctx.Err())
+		case <-time.After(10 * time.Millisecond):
+		}
+	}
+}
+
+func notFound(op string, id orca.BlockID) error {
+	return &orca.Error{Op: op, Path: id.String(), Kind: orca.NotFound}
+}
+
+// wake makes the background look for work.
+func (s *Store) wake() {
+	select {
+	case s.kick <- struct{}{}:
+	default:
+	}
+}
