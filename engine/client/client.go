@@ -55,6 +55,7 @@ import (
 	"orca"
 	"orca/dataplane"
 	"orca/metaplane"
+	"orca/metaplane/metaclient"
 	"orca/metaplane/metapb"
 )
 
@@ -64,15 +65,18 @@ const DefaultAddress = "127.0.0.1:18998"
 // Worker is a block worker as the metaplane knows it.
 type Worker = metapb.Worker
 
-// Dialer returns the block service of a worker. It is called once per worker
+// Dialer returns the way to a worker: blockclient.Local for one in this
+// process, a blockclient.Client otherwise. It is called once per worker
 // and boot; the result is kept and shared by all callers. With the default
 // dialer it is closed with the FS; what an own Dialer returns is its owner's.
-type Dialer func(ctx context.Context, w *Worker) (dataplane.Blocks, error)
+type Dialer func(ctx context.Context, w *Worker) (dataplane.Access, error)
 
 // Config says how to reach an Orca. The zero value is a client of
 // DefaultAddress as the calling process's own user.
 type Config struct {
-	// Meta is the namespace when it is in this process. Else Addresses.
+	// Meta is the namespace when it is in this process: a
+	// metaclient.NewSession over the service, which numbers mutations and
+	// repeats them. It stays its owner's. Nil: Addresses.
 	Meta metaplane.Namespace
 	// Addresses of metaplane members: host:port, or the path of a Unix
 	// socket. Default: DefaultAddress.
@@ -150,7 +154,7 @@ func Self() orca.Caller {
 type core struct {
 	cfg      Config
 	meta     metaplane.Namespace
-	own      func() error // closes meta if Open dialled it
+	own      *metaclient.Client // meta, if Open dialled it
 	peers    peers
 	descs    *descriptors
 	sessions sessions
@@ -174,11 +178,11 @@ func Open(ctx context.Context, cfg Config) (*FS, error) {
 	}
 	c := &core{cfg: cfg, meta: cfg.Meta, log: cfg.Logger}
 	if c.meta == nil {
-		m, closeMeta, err := dialMeta(ctx, &cfg)
+		m, err := dialMeta(ctx, &cfg)
 		if err != nil {
 			return nil, err
 		}
-		c.meta, c.own = m, closeMeta
+		c.meta, c.own = m, m
 	}
 	c.descs = newDescriptors(cfg.Descriptors)
 	c.peers.init(c)
@@ -201,6 +205,15 @@ func (fs *FS) Caller() orca.Caller {
 // Node returns what counts as local.
 func (fs *FS) Node() string { return fs.cfg.Node }
 
+// MetaAddress is the metaplane member that answered last; "in-process" when
+// there is no connection.
+func (fs *FS) MetaAddress() string {
+	if fs.own == nil {
+		return "in-process"
+	}
+	return fs.own.Addr()
+}
+
 // Close ends renewals, closes cached descriptors and the connections that Open
 // made. Files and Writers still open fail from then on. It closes the whole
 // FS, whichever view it is called on.
@@ -211,7 +224,7 @@ func (fs *FS) Close() error {
 		fs.descs.close()
 		err = fs.peers.close()
 		if fs.own != nil {
-			if e := fs.own(); err == nil {
+			if e := fs.own.Close(); err == nil {
 				err = e
 			}
 		}

@@ -4,18 +4,69 @@ package client
 
 import (
 	"context"
+	"os"
+	"strings"
+	"time"
 
 	"orca"
 	"orca/dataplane"
-	"orca/metaplane"
+	"orca/dataplane/blockclient"
+	"orca/dataplane/transport"
+	"orca/metaplane/metaclient"
+	"orca/metaplane/metapb"
 )
 
-func dialMeta(_ context.Context, cfg *Config) (metaplane.Namespace, func() error, error) {
-	return nil, nil, orca.PathE("client.Open", cfg.Addresses[0], orca.Unsupported, nil)
+// firstAnswer is how long Open waits for the namespace when its context has no
+// earlier deadline.
+const firstAnswer = 5 * time.Second
+
+// dialMeta connects to the metaplane and waits for a first answer, so that a
+// wrong address fails in Open and not in the first call.
+func dialMeta(ctx context.Context, cfg *Config) (*metaclient.Client, error) {
+	var addrs []string
+	for _, a := range cfg.Addresses {
+		switch a = strings.TrimSpace(a); {
+		case a == "":
+			continue
+		case strings.HasPrefix(a, "/"):
+			a = "unix:" + a
+		case !strings.Contains(a, ":"):
+			return nil, &orca.Error{Op: "client.Open", Path: a, Kind: orca.Invalid, Msg: "address is neither host:port nor the path of a socket"}
+		}
+		addrs = append(addrs, a)
+	}
+	me := callerPB(*cfg.Caller)
+	m, err := metaclient.New(metaclient.Config{Addrs: addrs, Session: metaclient.SessionConfig{Caller: me}}, cfg.Logger)
+	if err != nil {
+		return nil, err
+	}
+	wait, stop := context.WithTimeout(ctx, firstAnswer)
+	defer stop()
+	_, err = m.ListMounts(wait, &metapb.ListMountsRequest{H: &metapb.Header{Caller: me}})
+	if err == nil {
+		return m, nil
+	}
+	_ = m.Close() // nothing was asked of it
+	if ctx.Err() != nil {
+		return nil, ctxError("client.Open", ctx)
+	}
+	if wait.Err() != nil {
+		return nil, &orca.Error{Op: "client.Open", Path: strings.Join(addrs, ","), Kind: orca.Unavailable, Msg: "no Orca answers here", Err: err}
+	}
+	return nil, err
 }
 
-func defaultDialer(*Config) Dialer {
-	return func(_ context.Context, w *Worker) (dataplane.Blocks, error) {
-		return nil, orca.PathE("client.dial", w.Addr, orca.Unsupported, nil)
+// defaultDialer reaches workers over TCP, and those of this node for
+// descriptors over their socket, if it is there to see (a container may not
+// share it).
+func defaultDialer(cfg *Config) Dialer {
+	return func(_ context.Context, w *Worker) (dataplane.Access, error) {
+		c := blockclient.Config{Transport: transport.ClientConfig{Addr: w.Addr}}
+		if w.Node == cfg.Node && w.Socket != "" {
+			if _, err := os.Stat(w.Socket); err == nil {
+				c.Descriptors = w.Socket
+			}
+		}
+		return blockclient.New(c, cfg.Logger)
 	}
 }

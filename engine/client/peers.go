@@ -15,16 +15,6 @@ import (
 	"orca/metaplane/metapb"
 )
 
-// RangeReader is the remote half of reading: a Blocks that cannot hand out an
-// Extent (its file is on another host) fills the caller's buffer instead.
-// blockclient.Client satisfies it.
-type RangeReader interface {
-	// ReadInto reads up to len(p) bytes of the block from req.Off, verified
-	// by grain, straight into p. It returns fewer only at the end of the
-	// block or of what could be had in one go, never 0 with a nil error.
-	ReadInto(ctx context.Context, req dataplane.ReadRequest, p []byte) (int, error)
-}
-
 // downFor is how long a worker that could not be reached is tried last.
 const downFor = 2 * time.Second
 
@@ -32,8 +22,7 @@ const downFor = 2 * time.Second
 type peer struct {
 	id     uint64
 	local  bool // descriptors may be asked of it
-	blocks dataplane.Blocks
-	ranges RangeReader // nil: blocks.Open
+	blocks dataplane.Access
 }
 
 type peerKey struct{ id, boot uint64 }
@@ -114,7 +103,6 @@ func (p *peers) get(ctx context.Context, w *Worker) (*peer, error) {
 		return nil, err
 	}
 	pr = &peer{id: w.Id, local: p.isLocal(w), blocks: b}
-	pr.ranges, _ = b.(RangeReader)
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if other := p.conns[k]; other != nil {
@@ -132,7 +120,7 @@ func (p *peers) get(ctx context.Context, w *Worker) (*peer, error) {
 }
 
 // discard closes what the default dialer made.
-func (p *peers) discard(b dataplane.Blocks) {
+func (p *peers) discard(b dataplane.Access) {
 	if c, ok := b.(io.Closer); ok && p.c.cfg.Dial == nil {
 		if err := c.Close(); err != nil {
 			p.c.log.Debug("close a worker's connection", "err", err)
@@ -165,26 +153,6 @@ func (p *peers) close() error {
 		p.discard(c.blocks)
 	}
 	return nil
-}
-
-// read fills dst from one worker: by range, or from an extent when its block
-// service is in this process.
-func (pr *peer) read(ctx context.Context, req dataplane.ReadRequest, dst []byte) (int, error) {
-	req.N = int64(len(dst))
-	if pr.ranges != nil {
-		return pr.ranges.ReadInto(ctx, req, dst)
-	}
-	x, err := pr.blocks.Open(ctx, req)
-	if err != nil {
-		return 0, err
-	}
-	defer x.Release()
-	n := int(min(x.N, int64(len(dst))))
-	m, err := x.File.ReadAt(dst[:n], x.Off)
-	if m == n && n > 0 {
-		return n, nil
-	}
-	return 0, &orca.Error{Op: "client.read", Path: req.ID.String(), Kind: orca.Corrupt, Msg: "short extent", Err: err}
 }
 
 // rank orders workers for one file: the worker a miss of the file should go to

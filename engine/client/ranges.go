@@ -5,6 +5,7 @@ package client
 import (
 	"context"
 	"errors"
+	"io"
 	"slices"
 	"time"
 
@@ -18,16 +19,37 @@ const renewBefore = 5 * time.Second
 
 // fetch fills all of p from block idx at boff, which must end within the
 // block. Workers are asked in the order of route; one that fails is passed
-// over for the next, and when all have failed the metaplane is asked once for
-// newer locations.
+// over for the next, which goes on where it stopped, and when all have failed
+// the metaplane is asked once for newer locations.
 func (f *File) fetch(ctx context.Context, idx uint32, boff int64, p []byte, seq bool) (int, error) {
-	n := 0
-	for n < len(p) {
-		m, err := f.fetchSome(ctx, idx, boff+int64(n), p[n:], seq)
-		n += m
-		if err != nil {
-			return n, err
+	g, err := f.currentGrant(ctx)
+	if err != nil {
+		return 0, err
+	}
+	req := dataplane.ReadRequest{
+		ID:  orca.BlockID{File: f.info.Ino, Version: f.info.BlockVersion(idx), Index: idx},
+		Off: boff, Type: f.typ, Grant: *g, Sequential: seq,
+	}
+	n, err := f.ask(ctx, req, p)
+	if err != nil && (passOver(orca.KindOf(err)) || errors.Is(err, orca.Permission) || f.expired(err, g)) {
+		first := err
+		if err := f.refresh(ctx); err != nil {
+			if errors.Is(err, orca.Stale) || ctx.Err() != nil {
+				return n, err
+			}
+			return n, worse(first, err)
 		}
+		req.Grant, req.Off = *f.grant.Load(), boff+int64(n)
+		var m int
+		m, err = f.ask(ctx, req, p[n:])
+		n += m
+		err = worse(err, first)
+		if n == len(p) {
+			err = nil
+		}
+	}
+	if err != nil {
+		return n, err
 	}
 	f.fs.stats.RangeReads.Add(1)
 	f.fs.stats.RangeBytes.Add(int64(n))
@@ -37,54 +59,31 @@ func (f *File) fetch(ctx context.Context, idx uint32, boff int64, p []byte, seq 
 	return n, nil
 }
 
-func (f *File) fetchSome(ctx context.Context, idx uint32, boff int64, p []byte, seq bool) (int, error) {
-	g, err := f.currentGrant(ctx)
-	if err != nil {
-		return 0, err
-	}
-	req := dataplane.ReadRequest{
-		ID:  orca.BlockID{File: f.info.Ino, Version: f.info.BlockVersion(idx), Index: idx},
-		Off: boff, Type: f.typ, Grant: *g, Sequential: seq,
-	}
-	var cause error
-	for attempt := range 2 {
-		n, err := f.ask(ctx, idx, req, p)
-		if err == nil {
-			return n, nil
-		}
-		if !passOver(orca.KindOf(err)) && !(attempt == 0 && errors.Is(err, orca.Permission)) {
-			return 0, err
-		}
-		cause = worse(cause, err)
-		if attempt == 0 {
-			if err := f.refresh(ctx); err != nil {
-				return 0, err
-			}
-			req.Grant = *f.grant.Load()
-		}
-	}
-	return 0, cause
+// expired tells a Stale that is about the grant's time from one about the
+// content.
+func (f *File) expired(err error, g *dataplane.Grant) bool {
+	return errors.Is(err, orca.Stale) && !g.Expiry.IsZero() && time.Until(g.Expiry) < renewBefore
 }
 
-// ask goes through the workers once.
-func (f *File) ask(ctx context.Context, idx uint32, req dataplane.ReadRequest, p []byte) (int, error) {
+// ask goes through the workers once; a nil error means that p is full.
+func (f *File) ask(ctx context.Context, req dataplane.ReadRequest, p []byte) (int, error) {
 	var cause error
-	for i, w := range f.route(idx) {
+	n := 0
+	for i, w := range f.route(req.ID.Index) {
 		if i > 0 {
 			f.fs.stats.Failovers.Add(1)
 		}
-		pr, err := f.fs.peers.get(ctx, w)
-		if err == nil {
-			var n int
-			if n, err = pr.read(ctx, req, p); err == nil {
-				return n, nil
-			}
+		m, err := f.askOne(ctx, w, req, p[n:])
+		n += m
+		req.Off += int64(m)
+		if n == len(p) {
+			return n, nil
 		}
 		if ctx.Err() != nil {
-			return 0, ctxError("client.ReadAt", ctx)
+			return n, ctxError("client.ReadAt", ctx)
 		}
 		if !passOver(orca.KindOf(err)) {
-			return 0, err
+			return n, err
 		}
 		if errors.Is(err, orca.Unavailable) {
 			f.fs.peers.markDown(w.Id)
@@ -94,7 +93,19 @@ func (f *File) ask(ctx context.Context, idx uint32, req dataplane.ReadRequest, p
 	if cause == nil {
 		cause = &orca.Error{Op: "client.ReadAt", Path: f.info.Name, Kind: orca.Unavailable, Msg: "no live worker"}
 	}
-	return 0, cause
+	return n, cause
+}
+
+func (f *File) askOne(ctx context.Context, w *Worker, req dataplane.ReadRequest, p []byte) (int, error) {
+	pr, err := f.fs.peers.get(ctx, w)
+	if err != nil {
+		return 0, err
+	}
+	n, err := pr.blocks.ReadAt(ctx, req, p)
+	if n < len(p) && (err == nil || err == io.EOF) { // within the block by its attributes
+		err = &orca.Error{Op: "client.ReadAt", Path: req.ID.String(), Kind: orca.Corrupt, Msg: "block is shorter than its file says"}
+	}
+	return n, err
 }
 
 // route orders the workers for block idx: the local one (it keeps what it
@@ -139,6 +150,9 @@ func passOver(k orca.Kind) bool {
 // worse keeps the more telling of two errors: one that says what is wrong with
 // the data beats one that says a worker could not be reached.
 func worse(a, b error) error {
+	if b == nil {
+		return a
+	}
 	if a == nil || orca.KindOf(a).Retryable() && !orca.KindOf(b).Retryable() {
 		return b
 	}

@@ -19,14 +19,16 @@ var (
 )
 
 // Read reads from the position and advances it.
-func (f *File) Read(p []byte) (int, error) {
+func (f *File) Read(p []byte) (int, error) { return f.read(context.Background(), p) }
+
+func (f *File) read(ctx context.Context, p []byte) (int, error) {
 	if len(p) == 0 {
 		return 0, nil
 	}
 	f.mu.Lock()
 	off := f.pos
 	f.mu.Unlock()
-	n, err := f.ReadAtContext(context.Background(), p, off)
+	n, err := f.ReadAtContext(ctx, p, off)
 	f.mu.Lock()
 	f.pos = off + int64(n)
 	f.mu.Unlock()
@@ -60,12 +62,14 @@ func (f *File) Seek(offset int64, whence int) (int64, error) {
 }
 
 // WriteTo writes the rest of the file to w, 1 MiB at a time.
-func (f *File) WriteTo(w io.Writer) (int64, error) {
+func (f *File) WriteTo(w io.Writer) (int64, error) { return f.writeTo(context.Background(), w) }
+
+func (f *File) writeTo(ctx context.Context, w io.Writer) (int64, error) {
 	buf := buffers.Get().(*[chunkSize]byte)
 	defer buffers.Put(buf)
 	var sum int64
 	for {
-		n, err := f.Read(buf[:])
+		n, err := f.read(ctx, buf[:])
 		if n > 0 {
 			m, werr := w.Write(buf[:n])
 			sum += int64(m)
@@ -132,4 +136,21 @@ func (i *Info) FileMode() fs.FileMode {
 		m |= fs.ModeSymlink
 	}
 	return m
+}
+
+// WriteToContext is WriteTo that gives up when ctx ends.
+func (f *File) WriteToContext(ctx context.Context, w io.Writer) (int64, error) {
+	return f.writeTo(ctx, w)
+}
+
+// WithContext returns f as an io.ReaderAt whose reads give up when ctx ends.
+func (f *File) WithContext(ctx context.Context) io.ReaderAt { return boundFile{f, ctx} }
+
+type boundFile struct {
+	f   *File
+	ctx context.Context
+}
+
+func (b boundFile) ReadAt(p []byte, off int64) (int, error) {
+	return b.f.ReadAtContext(b.ctx, p, off)
 }

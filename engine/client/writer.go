@@ -234,6 +234,53 @@ func (w *Writer) Write(p []byte) (int, error) {
 	return n, err
 }
 
+// ReadFrom appends all of r; from a file to a private file on this host the
+// kernel copies.
+func (w *Writer) ReadFrom(r io.Reader) (int64, error) {
+	if src, ok := r.(*os.File); ok {
+		w.mu.Lock()
+		if w.local != nil && w.usableLocked() == nil {
+			defer w.mu.Unlock()
+			return w.copyLocked(src)
+		}
+		w.mu.Unlock()
+	}
+	buf := buffers.Get().(*[chunkSize]byte)
+	defer buffers.Put(buf)
+	var sum int64
+	for {
+		n, err := r.Read(buf[:])
+		if n > 0 {
+			m, werr := w.Write(buf[:n])
+			sum += int64(m)
+			if werr != nil {
+				return sum, werr
+			}
+		}
+		if err == io.EOF {
+			return sum, nil
+		}
+		if err != nil {
+			return sum, err
+		}
+	}
+}
+
+func (w *Writer) copyLocked(src *os.File) (int64, error) {
+	w.changed = true
+	if _, err := w.local.Seek(w.pos, io.SeekStart); err != nil {
+		return 0, fileError("client.Write", w.name, err)
+	}
+	n, err := w.local.ReadFrom(src)
+	w.pos += n
+	w.length = max(w.length, w.pos)
+	w.fs.stats.WrittenBytes.Add(n)
+	if err != nil {
+		return n, fileError("client.Write", w.name, err)
+	}
+	return n, nil
+}
+
 // WriteAt writes at off; a gap before it reads as zeros.
 func (w *Writer) WriteAt(p []byte, off int64) (int, error) {
 	if off < 0 {
@@ -419,8 +466,16 @@ func (w *Writer) commitLocked(ctx context.Context, keep bool) error {
 		}
 		w.sess = r.Session
 		w.fs.sessions.add(w, r.Session)
+		if b, ok := w.peer.blocks.(regranter); ok {
+			b.Renew(w.handle, grantOf(r.Session.Grant))
+		}
 	}
 	return nil
+}
+
+// regranter is an Access that sends a grant with every call about a handle.
+type regranter interface {
+	Renew(id uint64, g dataplane.Grant)
 }
 
 // dirtyLocked reports whether anything was written since the last publication,

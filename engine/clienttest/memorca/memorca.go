@@ -25,6 +25,7 @@ import (
 
 	"orca"
 	"orca/dataplane"
+	"orca/dataplane/blockclient"
 	"orca/metaplane"
 	"orca/metaplane/metapb"
 )
@@ -101,13 +102,13 @@ func New(dir string, nodes ...string) (*Orca, error) {
 func (o *Orca) Workers() []*Worker { return o.workers }
 
 // Dial is a client.Dialer.
-func (o *Orca) Dial(_ context.Context, w *metapb.Worker) (dataplane.Blocks, error) {
+func (o *Orca) Dial(_ context.Context, w *metapb.Worker) (dataplane.Access, error) {
 	for _, x := range o.workers {
 		if x.pb.Id == w.Id {
 			if x.isDown() {
 				return nil, orca.E("memorca.Dial", orca.Unavailable, "worker is down")
 			}
-			return x, nil
+			return blockclient.Local{Blocks: x}, nil
 		}
 	}
 	return nil, orca.E("memorca.Dial", orca.NotFound, "no such worker")
