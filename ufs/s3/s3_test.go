@@ -27,7 +27,7 @@ func open(t *testing.T, cfg s3.Config) *s3.FS {
 func TestConformance(t *testing.T) {
 	srv := ufstest.StartMinIO(t, minio.Config{Buckets: []string{"suite"}, Count: true})
 	f := open(t, srv.Config("suite", "root/of it"))
-	ufstest.Run(t, ufstest.Suite{FS: f, NoSweep: true, Many: 2100})
+	ufstest.Run(t, ufstest.Suite{FS: f, NoSweep: true, Many: 1100})
 }
 
 // TestCopyInParts copies an object that is too large for one CopyObject.
