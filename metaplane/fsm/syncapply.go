@@ -70,12 +70,16 @@ func (m *Machine) syncSelf(s *syncing, mtime int64) {
 
 // fenced reports whether a name must not be touched by this sync.
 func (m *Machine) fenced(s *syncing, name string, d dentry) bool {
+	id := m.byName[nameKey{s.n.rec.Ino, name}]
+	if h := m.sessions[id]; h != nil && h.State != stateOpen && id == s.Session {
+		id = 0 // what it left behind is being looked at
+	}
 	switch {
 	case d.file != nil && d.file.Change > s.Change, d.dir != nil && d.dir.rec.Change > s.Change:
 		return true
 	case d.none() && m.removedSince(s.n, name, s.Change):
 		return true
-	case m.byName[nameKey{s.n.rec.Ino, name}] != 0:
+	case id != 0:
 		return true
 	case d.dir != nil && d.dir.rec.Mount != 0:
 		return true

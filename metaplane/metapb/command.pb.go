@@ -2049,8 +2049,9 @@ type SyncApplyOp struct {
 	Loaded        bool       `protobuf:"varint,8,opt,name=loaded,proto3" json:"loaded,omitempty"` // the directory is now completely listed
 	BlockSize     int64      `protobuf:"varint,9,opt,name=block_size,json=blockSize,proto3" json:"block_size,omitempty"`
 	WholeMax      int64      `protobuf:"varint,10,opt,name=whole_max,json=wholeMax,proto3" json:"whole_max,omitempty"`
-	Intent        uint64     `protobuf:"varint,11,opt,name=intent,proto3" json:"intent,omitempty"` // masks of this intent do not count
-	Self          *SyncEntry `protobuf:"bytes,12,opt,name=self,proto3" json:"self,omitempty"`      // of the directory itself, optional
+	Intent        uint64     `protobuf:"varint,11,opt,name=intent,proto3" json:"intent,omitempty"`   // masks of this intent do not count
+	Self          *SyncEntry `protobuf:"bytes,12,opt,name=self,proto3" json:"self,omitempty"`        // of the directory itself, optional
+	Session       uint64     `protobuf:"varint,13,opt,name=session,proto3" json:"session,omitempty"` // the hold of this ended session does not count
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2167,6 +2168,13 @@ func (x *SyncApplyOp) GetSelf() *SyncEntry {
 		return x.Self
 	}
 	return nil
+}
+
+func (x *SyncApplyOp) GetSession() uint64 {
+	if x != nil {
+		return x.Session
+	}
+	return 0
 }
 
 type SyncResult struct {
@@ -3338,7 +3346,7 @@ const file_command_proto_rawDesc = "" +
 	"\x06owners\x18\x06 \x01(\bR\x06owners\x12\x12\n" +
 	"\x04mode\x18\a \x01(\rR\x04mode\x12\x10\n" +
 	"\x03uid\x18\b \x01(\rR\x03uid\x12\x10\n" +
-	"\x03gid\x18\t \x01(\rR\x03gid\"\xd7\x02\n" +
+	"\x03gid\x18\t \x01(\rR\x03gid\"\xf1\x02\n" +
 	"\vSyncApplyOp\x12\x10\n" +
 	"\x03dir\x18\x01 \x01(\x04R\x03dir\x12\x16\n" +
 	"\x06change\x18\x02 \x01(\x04R\x06change\x12.\n" +
@@ -3353,7 +3361,8 @@ const file_command_proto_rawDesc = "" +
 	"\twhole_max\x18\n" +
 	" \x01(\x03R\bwholeMax\x12\x16\n" +
 	"\x06intent\x18\v \x01(\x04R\x06intent\x12(\n" +
-	"\x04self\x18\f \x01(\v2\x14.orca.meta.SyncEntryR\x04self\"\x91\x01\n" +
+	"\x04self\x18\f \x01(\v2\x14.orca.meta.SyncEntryR\x04self\x12\x18\n" +
+	"\asession\x18\r \x01(\x04R\asession\"\x91\x01\n" +
 	"\n" +
 	"SyncResult\x12\x18\n" +
 	"\acreated\x18\x01 \x01(\x03R\acreated\x12\x18\n" +
