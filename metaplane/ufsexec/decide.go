@@ -120,7 +120,7 @@ func (e *Executor) perform(in *command.Intent, redo bool) (outcome, error) {
 	case metapb.IntentOp_INTENT_RENAME:
 		return rename(ctx, store, in, redo)
 	case metapb.IntentOp_INTENT_SETATTR:
-		return setAttr(ctx, store, in)
+		return e.setAttr(ctx, store, in)
 	case metapb.IntentOp_INTENT_PUT_EMPTY:
 		return putEmpty(ctx, store, in, redo)
 	}
@@ -248,7 +248,7 @@ func renamed(ctx context.Context, store ufs.FS, in *command.Intent) (out outcome
 }
 
 // setAttr changes mode, owner and times where the store keeps them.
-func setAttr(ctx context.Context, store ufs.FS, in *command.Intent) (outcome, error) {
+func (e *Executor) setAttr(ctx context.Context, store ufs.FS, in *command.Intent) (outcome, error) {
 	const op = "ufsexec.setAttr"
 	o, ok := store.(ufs.Owner)
 	c := in.Command.GetSetAttr()
@@ -294,11 +294,27 @@ func setAttr(ctx context.Context, store ufs.FS, in *command.Intent) (outcome, er
 	if in.Dir {
 		return outcome{}, nil
 	}
+	return e.refreshed(ctx, store, in, before, c)
+}
+
+// refreshed returns the fingerprint that the object has after a change of its
+// attributes, if it was the namespace's object before. Another one keeps its
+// own until a sync meets it.
+func (e *Executor) refreshed(ctx context.Context, store ufs.FS, in *command.Intent, before ufs.Info, c *metapb.SetAttrOp) (outcome, error) {
 	after, err := store.Stat(ctx, in.Source)
-	if err != nil || before.Fingerprint != in.Want || after.Fingerprint == in.Want {
-		// Another object than the namespace knows keeps its own fingerprint
-		// until a sync meets it.
+	if err != nil {
 		return outcome{}, err
+	}
+	v, err := e.group.Machine().Lookup(orca.Ino(in.Ino))
+	if err != nil {
+		return outcome{}, nil // decide says what is wrong
+	}
+	ours := before.Fingerprint == v.Attr.Fingerprint
+	if c.Mask&uint32(metapb.SetAttrMask_SET_MTIME) != 0 { // an earlier attempt may have set it
+		ours = ours || before.Size == v.Attr.Length && before.Mtime.UnixNano() == c.Mtime
+	}
+	if !ours || after.Fingerprint == v.Attr.Fingerprint {
+		return outcome{}, nil
 	}
 	return outcome{fingerprint: after.Fingerprint, mtime: after.Mtime.UnixNano()}, nil
 }

@@ -15,6 +15,7 @@ import (
 	"orca/metaplane/command"
 	"orca/metaplane/fsm"
 	"orca/metaplane/metapb"
+	"orca/metaplane/ufssync"
 	"orca/ufs"
 )
 
@@ -210,7 +211,7 @@ func (m *move) object(ctx context.Context, o ufs.Info) error {
 		for range depth - 1 {
 			key = key[:strings.LastIndexByte(key, '/')]
 		}
-		if _, err = m.e.sync.Name(ctx, m.in.MountId, key, orca.Ino(w.Dir.Attr.Ino), w.Rest[0], m.in.Id); err != nil {
+		if _, err = m.learn(ctx, key, orca.Ino(w.Dir.Attr.Ino), w.Rest[0]); err != nil {
 			return err
 		}
 		w, err = mach.Walk(orca.Caller{}, orca.Ino(m.in.Ino), rel)
@@ -244,7 +245,7 @@ func (m *move) file(ctx context.Context, ino orca.Ino, src string) error {
 		if err != nil {
 			return err
 		}
-		if !v.Moved || v.Attr.Persist != uint32(orca.Persisted) {
+		if v.Key != src || v.Attr.Persist != uint32(orca.Persisted) {
 			return m.drop(ctx, src) // cut over before, or what is there is outdated
 		}
 		done, err := m.step(ctx, v, src)
@@ -262,7 +263,7 @@ func (m *move) step(ctx context.Context, v *fsm.View, src string) (done bool, er
 	switch orca.KindOf(err) {
 	case orca.OK:
 	case orca.Stale:
-		_, err := m.e.sync.Name(ctx, m.in.MountId, src, v.Parent, v.Name, m.in.Id)
+		_, err := m.learn(ctx, src, v.Parent, v.Name)
 		return false, err
 	case orca.NotFound:
 		return m.lost(ctx, v, src, err)
@@ -299,7 +300,7 @@ func (m *move) lost(ctx context.Context, v *fsm.View, src string, cause error) (
 	if m.e.cfg.Now().UnixNano()-v.Attr.Ctime < int64(m.e.cfg.Settle) {
 		return false, cause
 	}
-	_, err = m.e.sync.Name(ctx, m.in.MountId, src, v.Parent, v.Name, m.in.Id)
+	_, err = m.learn(ctx, src, v.Parent, v.Name)
 	return false, err
 }
 
@@ -338,4 +339,9 @@ func (m *move) copy(ctx context.Context, src, dst, want string) (ufs.Info, error
 		_ = w.Abort(context.WithoutCancel(ctx)) // the next attempt overwrites it
 	}
 	return info, err
+}
+
+// learn brings one name below the source in line with what is at its old key.
+func (m *move) learn(ctx context.Context, key string, dir orca.Ino, name string) (bool, error) {
+	return m.e.sync.Name(ctx, ufssync.Place{Mount: m.in.MountId, Key: key, Dir: dir, Name: name, Intent: m.in.Id})
 }

@@ -9,6 +9,7 @@ import (
 	"orca"
 	"orca/metaplane/command"
 	"orca/metaplane/metapb"
+	"orca/metaplane/ufssync"
 )
 
 // Token is what a session's upload is called in the UFS: ufs.FS.Create and
@@ -101,7 +102,8 @@ func (e *Executor) sweep(s *command.Session) error {
 			if err := store.Sweep(ctx, s.UfsKey, Token(s.Id)); err != nil {
 				return err
 			}
-			if _, err := e.sync.Name(ctx, s.MountId, s.UfsKey, orca.Ino(s.Dir), s.Name, 0); absent(err) != nil {
+			at := ufssync.Place{Mount: s.MountId, Key: s.UfsKey, Dir: orca.Ino(s.Dir), Name: s.Name, Session: s.Id}
+			if _, err := e.sync.Name(ctx, at); absent(err) != nil {
 				return err
 			}
 		}

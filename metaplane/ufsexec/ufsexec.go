@@ -37,6 +37,7 @@ import (
 	"orca/metaplane/command"
 	"orca/metaplane/fsm"
 	"orca/metaplane/metapb"
+	"orca/metaplane/ufssync"
 	"orca/ufs"
 )
 
@@ -56,7 +57,7 @@ type Stores interface {
 // Syncer imports single names; *ufssync.Syncer is one.
 type Syncer interface {
 	// Name asks the UFS about one name of a directory and applies the answer.
-	Name(ctx context.Context, mountID uint32, key string, dir orca.Ino, name string, intent uint64) (found bool, err error)
+	Name(ctx context.Context, p ufssync.Place) (found bool, err error)
 	// Removed notes that the executor removed a key (with all below it).
 	Removed(mountID uint32, key string)
 }

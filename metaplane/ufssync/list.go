@@ -268,7 +268,7 @@ func (l *lister) flush(loaded bool) error {
 	}
 	add(&l.total, r)
 	for _, name := range r.NotEmpty {
-		q := question{mount: l.dir.Attr.MountId, key: joinKey(l.dir.Key, name), dir: orca.Ino(op.Dir), name: name}
+		q := question{Place: Place{Mount: l.dir.Attr.MountId, Key: joinKey(l.dir.Key, name), Dir: orca.Ino(op.Dir), Name: name}}
 		_, changed, err := l.s.one(l.ctx, q)
 		if err != nil {
 			return err

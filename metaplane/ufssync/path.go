@@ -73,7 +73,7 @@ func (s *Syncer) ask(ctx context.Context, d *fsm.View, name string) (found bool,
 	if d.Moved {
 		intent = d.Pending
 	}
-	found, _, err = s.one(ctx, question{mount: d.Attr.MountId, key: joinKey(d.Key, name), dir: dir, name: name, intent: intent})
+	found, _, err = s.one(ctx, question{Place: Place{Mount: d.Attr.MountId, Key: joinKey(d.Key, name), Dir: dir, Name: name, Intent: intent}})
 	if err != nil || found {
 		return found, err
 	}
@@ -104,7 +104,7 @@ func answerable(v *fsm.View) bool {
 
 // compare asks the UFS about an existing inode and applies what it says.
 func (s *Syncer) compare(ctx context.Context, v *fsm.View) (changed bool, err error) {
-	_, changed, err = s.one(ctx, question{mount: v.Attr.MountId, key: v.Key, dir: v.Parent, name: v.Name, have: v})
+	_, changed, err = s.one(ctx, question{Place: Place{Mount: v.Attr.MountId, Key: v.Key, Dir: v.Parent, Name: v.Name}, have: v})
 	if err == nil {
 		s.checked.set(orca.Ino(v.Attr.Ino), s.cfg.Now().UnixNano())
 	}
@@ -125,26 +125,33 @@ func (s *Syncer) File(ctx context.Context, ino orca.Ino) error {
 	return err
 }
 
-// Name asks the UFS about one name of a directory, whatever is known of it,
-// and applies the answer. intent exempts the masks of one intent (0: none).
-func (s *Syncer) Name(ctx context.Context, mountID uint32, key string, dir orca.Ino, name string, intent uint64) (found bool, err error) {
-	found, _, err = s.one(ctx, question{mount: mountID, key: key, dir: dir, name: name, intent: intent})
+// Place is one name of a directory, and the key that stands for it.
+type Place struct {
+	Mount uint32
+	Key   string
+	Dir   orca.Ino
+	Name  string
+	// Intent exempts the masks of one intent, Session the hold of one ended
+	// session; 0: none.
+	Intent, Session uint64
+}
+
+// Name asks the UFS about one name, whatever is known of it, and applies the
+// answer.
+func (s *Syncer) Name(ctx context.Context, p Place) (found bool, err error) {
+	found, _, err = s.one(ctx, question{Place: p})
 	return found, err
 }
 
 // question is about one key of a UFS and the name that stands for it.
 type question struct {
-	mount  uint32
-	key    string
-	dir    orca.Ino
-	name   string
-	intent uint64
-	have   *fsm.View // what the namespace has; nil: nothing, or unknown
+	Place
+	have *fsm.View // what the namespace has; nil: nothing, or unknown
 }
 
 // one stats one key and applies the answer.
 func (s *Syncer) one(ctx context.Context, q question) (found, changed bool, err error) {
-	store, err := s.stores.FS(ctx, q.mount)
+	store, err := s.stores.FS(ctx, q.Mount)
 	if err != nil {
 		return false, false, err
 	}
@@ -154,7 +161,7 @@ func (s *Syncer) one(ctx context.Context, q question) (found, changed bool, err 
 			return false, changed, err
 		}
 		found, changed = ok, changed || touched(res)
-		emptied, err := s.empty(ctx, q.dir, res.NotEmpty)
+		emptied, err := s.empty(ctx, q.Dir, res.NotEmpty)
 		if err != nil || !emptied {
 			return found, changed, err
 		}
@@ -168,22 +175,22 @@ func (s *Syncer) once(ctx context.Context, store ufs.FS, q question) (res *metap
 	none := &metapb.SyncResult{}
 	change := s.group.Machine().Applied()
 	s.Stats.Stats.Add(1)
-	info, err := store.Stat(ctx, q.key)
-	op := &metapb.SyncApplyOp{Dir: uint64(q.dir), Change: change, Intent: q.intent}
+	info, err := store.Stat(ctx, q.Key)
+	op := &metapb.SyncApplyOp{Dir: uint64(q.Dir), Change: change, Intent: q.Intent, Session: q.Session}
 	owners := store.Caps().Owners
 	switch {
 	case err == nil:
 		if q.have != nil && same(q.have, info, owners) {
 			return none, true, nil
 		}
-		op.Entries = []*metapb.SyncEntry{entry(q.name, info, owners)}
+		op.Entries = []*metapb.SyncEntry{entry(q.Name, info, owners)}
 	case orca.KindOf(err) == orca.NotFound || orca.KindOf(err) == orca.NotDir:
 		if q.have == nil {
-			if _, err := s.childOf(q.dir, q.name); err != nil {
+			if _, err := s.childOf(q.Dir, q.Name); err != nil {
 				return none, false, nil // nothing on either side
 			}
 		}
-		op.Missing = []string{q.name}
+		op.Missing = []string{q.Name}
 	default:
 		s.Stats.Failures.Add(1)
 		return nil, false, err
