@@ -1,0 +1,178 @@
+// Copyright The Orca Authors. SPDX-License-Identifier: Apache-2.0
+
+package metaclient
+
+import (
+	"context"
+
+	"orca/metaplane/metapb"
+)
+
+// The mutations: numbered, and repeated with the same number.
+
+// Mkdir is metaplane.Namespace's, exactly once.
+func (s *Session) Mkdir(ctx context.Context, r *metapb.MkdirRequest) (*metapb.MkdirReply, error) {
+	return mutate(ctx, s, &r.H, func(ctx context.Context) (*metapb.MkdirReply, error) { return s.ns.Mkdir(ctx, r) })
+}
+
+// Rename is metaplane.Namespace's, exactly once.
+func (s *Session) Rename(ctx context.Context, r *metapb.RenameRequest) (*metapb.Empty, error) {
+	return mutate(ctx, s, &r.H, func(ctx context.Context) (*metapb.Empty, error) { return s.ns.Rename(ctx, r) })
+}
+
+// Delete is metaplane.Namespace's, exactly once.
+func (s *Session) Delete(ctx context.Context, r *metapb.DeleteRequest) (*metapb.Empty, error) {
+	return mutate(ctx, s, &r.H, func(ctx context.Context) (*metapb.Empty, error) { return s.ns.Delete(ctx, r) })
+}
+
+// SetAttr is metaplane.Namespace's, exactly once.
+func (s *Session) SetAttr(ctx context.Context, r *metapb.SetAttrRequest) (*metapb.SetAttrReply, error) {
+	return mutate(ctx, s, &r.H, func(ctx context.Context) (*metapb.SetAttrReply, error) { return s.ns.SetAttr(ctx, r) })
+}
+
+// Free is metaplane.Namespace's, exactly once.
+func (s *Session) Free(ctx context.Context, r *metapb.FreeRequest) (*metapb.Empty, error) {
+	return mutate(ctx, s, &r.H, func(ctx context.Context) (*metapb.Empty, error) { return s.ns.Free(ctx, r) })
+}
+
+// Create is metaplane.Namespace's, exactly once.
+func (s *Session) Create(ctx context.Context, r *metapb.CreateRequest) (*metapb.CreateReply, error) {
+	return mutate(ctx, s, &r.H, func(ctx context.Context) (*metapb.CreateReply, error) { return s.ns.Create(ctx, r) })
+}
+
+// Complete is metaplane.Namespace's, exactly once.
+func (s *Session) Complete(ctx context.Context, r *metapb.CompleteRequest) (*metapb.CompleteReply, error) {
+	return mutate(ctx, s, &r.H, func(ctx context.Context) (*metapb.CompleteReply, error) { return s.ns.Complete(ctx, r) })
+}
+
+// Abandon is metaplane.Namespace's, exactly once.
+func (s *Session) Abandon(ctx context.Context, r *metapb.AbandonRequest) (*metapb.Empty, error) {
+	return mutate(ctx, s, &r.H, func(ctx context.Context) (*metapb.Empty, error) { return s.ns.Abandon(ctx, r) })
+}
+
+// SetXattr is metaplane.Namespace's, exactly once.
+func (s *Session) SetXattr(ctx context.Context, r *metapb.XattrRequest) (*metapb.Empty, error) {
+	return mutate(ctx, s, &r.H, func(ctx context.Context) (*metapb.Empty, error) { return s.ns.SetXattr(ctx, r) })
+}
+
+// RemoveXattr is metaplane.Namespace's, exactly once.
+func (s *Session) RemoveXattr(ctx context.Context, r *metapb.XattrRequest) (*metapb.Empty, error) {
+	return mutate(ctx, s, &r.H, func(ctx context.Context) (*metapb.Empty, error) { return s.ns.RemoveXattr(ctx, r) })
+}
+
+// Mount is metaplane.Namespace's, exactly once.
+func (s *Session) Mount(ctx context.Context, r *metapb.MountRequest) (*metapb.MountReply, error) {
+	return mutate(ctx, s, &r.H, func(ctx context.Context) (*metapb.MountReply, error) { return s.ns.Mount(ctx, r) })
+}
+
+// Unmount is metaplane.Namespace's, exactly once.
+func (s *Session) Unmount(ctx context.Context, r *metapb.UnmountRequest) (*metapb.Empty, error) {
+	return mutate(ctx, s, &r.H, func(ctx context.Context) (*metapb.Empty, error) { return s.ns.Unmount(ctx, r) })
+}
+
+// PersistPrepare is metaplane.Namespace's, exactly once.
+func (s *Session) PersistPrepare(ctx context.Context, r *metapb.PersistPrepareRequest) (*metapb.PersistPrepareReply, error) {
+	return mutate(ctx, s, &r.H, func(ctx context.Context) (*metapb.PersistPrepareReply, error) { return s.ns.PersistPrepare(ctx, r) })
+}
+
+// PersistCommit is metaplane.Namespace's, exactly once.
+func (s *Session) PersistCommit(ctx context.Context, r *metapb.PersistCommitRequest) (*metapb.Empty, error) {
+	return mutate(ctx, s, &r.H, func(ctx context.Context) (*metapb.Empty, error) { return s.ns.PersistCommit(ctx, r) })
+}
+
+// Hosted is metaplane.Namespace's, exactly once.
+func (s *Session) Hosted(ctx context.Context, r *metapb.HostedRequest) (*metapb.HostedReply, error) {
+	return mutate(ctx, s, &r.H, func(ctx context.Context) (*metapb.HostedReply, error) { return s.ns.Hosted(ctx, r) })
+}
+
+// The reads, and calls that may be done twice.
+
+// Stat is metaplane.Namespace's, repeated while the server is away.
+func (s *Session) Stat(ctx context.Context, r *metapb.StatRequest) (*metapb.StatReply, error) {
+	return read(ctx, s, &r.H, func(ctx context.Context) (*metapb.StatReply, error) { return s.ns.Stat(ctx, r) })
+}
+
+// List is metaplane.Namespace's, repeated while the server is away.
+func (s *Session) List(ctx context.Context, r *metapb.ListRequest) (*metapb.ListReply, error) {
+	return read(ctx, s, &r.H, func(ctx context.Context) (*metapb.ListReply, error) { return s.ns.List(ctx, r) })
+}
+
+// Open is metaplane.Namespace's, repeated while the server is away.
+func (s *Session) Open(ctx context.Context, r *metapb.OpenRequest) (*metapb.OpenReply, error) {
+	return read(ctx, s, &r.H, func(ctx context.Context) (*metapb.OpenReply, error) { return s.ns.Open(ctx, r) })
+}
+
+// Locations is metaplane.Namespace's, repeated while the server is away.
+func (s *Session) Locations(ctx context.Context, r *metapb.LocationsRequest) (*metapb.LocationsReply, error) {
+	return read(ctx, s, &r.H, func(ctx context.Context) (*metapb.LocationsReply, error) { return s.ns.Locations(ctx, r) })
+}
+
+// Sync is metaplane.Namespace's, repeated while the server is away.
+func (s *Session) Sync(ctx context.Context, r *metapb.SyncRequest) (*metapb.SyncReply, error) {
+	return read(ctx, s, &r.H, func(ctx context.Context) (*metapb.SyncReply, error) { return s.ns.Sync(ctx, r) })
+}
+
+// Renew is metaplane.Namespace's, repeated while the server is away.
+func (s *Session) Renew(ctx context.Context, r *metapb.RenewRequest) (*metapb.RenewReply, error) {
+	return read(ctx, s, &r.H, func(ctx context.Context) (*metapb.RenewReply, error) { return s.ns.Renew(ctx, r) })
+}
+
+// GetXattr is metaplane.Namespace's, repeated while the server is away.
+func (s *Session) GetXattr(ctx context.Context, r *metapb.XattrRequest) (*metapb.XattrReply, error) {
+	return read(ctx, s, &r.H, func(ctx context.Context) (*metapb.XattrReply, error) { return s.ns.GetXattr(ctx, r) })
+}
+
+// ListXattr is metaplane.Namespace's, repeated while the server is away.
+func (s *Session) ListXattr(ctx context.Context, r *metapb.XattrRequest) (*metapb.XattrReply, error) {
+	return read(ctx, s, &r.H, func(ctx context.Context) (*metapb.XattrReply, error) { return s.ns.ListXattr(ctx, r) })
+}
+
+// ListMounts is metaplane.Namespace's, repeated while the server is away.
+func (s *Session) ListMounts(ctx context.Context, r *metapb.ListMountsRequest) (*metapb.ListMountsReply, error) {
+	return read(ctx, s, &r.H, func(ctx context.Context) (*metapb.ListMountsReply, error) { return s.ns.ListMounts(ctx, r) })
+}
+
+// ListWorkers is metaplane.Namespace's, repeated while the server is away.
+func (s *Session) ListWorkers(ctx context.Context, r *metapb.ListWorkersRequest) (*metapb.ListWorkersReply, error) {
+	return read(ctx, s, &r.H, func(ctx context.Context) (*metapb.ListWorkersReply, error) { return s.ns.ListWorkers(ctx, r) })
+}
+
+// Resolve is metaplane.Namespace's, repeated while the server is away.
+func (s *Session) Resolve(ctx context.Context, r *metapb.ResolveRequest) (*metapb.ResolveReply, error) {
+	return read(ctx, s, &r.H, func(ctx context.Context) (*metapb.ResolveReply, error) { return s.ns.Resolve(ctx, r) })
+}
+
+// StaleUFS is metaplane.Namespace's, repeated while the server is away.
+func (s *Session) StaleUFS(ctx context.Context, r *metapb.StaleUFSRequest) (*metapb.Empty, error) {
+	return read(ctx, s, &r.H, func(ctx context.Context) (*metapb.Empty, error) { return s.ns.StaleUFS(ctx, r) })
+}
+
+// Report is metaplane.Namespace's, repeated while the server is away.
+func (s *Session) Report(ctx context.Context, r *metapb.ReportRequest) (*metapb.ReportReply, error) {
+	return read(ctx, s, &r.H, func(ctx context.Context) (*metapb.ReportReply, error) { return s.ns.Report(ctx, r) })
+}
+
+// Conf is metaplane.Namespace's, repeated while the server is away.
+func (s *Session) Conf(ctx context.Context, r *metapb.ConfRequest) (*metapb.ConfReply, error) {
+	return read(ctx, s, &r.H, func(ctx context.Context) (*metapb.ConfReply, error) { return s.ns.Conf(ctx, r) })
+}
+
+// Calls whose caller has a loop of its own: one attempt each.
+
+// Watch is metaplane.Namespace's, tried once.
+func (s *Session) Watch(ctx context.Context, r *metapb.WatchRequest) (*metapb.WatchReply, error) {
+	r.H = s.header(r.H, ticket{})
+	return s.ns.Watch(ctx, r)
+}
+
+// Register is metaplane.Namespace's, tried once.
+func (s *Session) Register(ctx context.Context, r *metapb.RegisterRequest) (*metapb.RegisterReply, error) {
+	r.H = s.header(r.H, ticket{})
+	return s.ns.Register(ctx, r)
+}
+
+// Heartbeat is metaplane.Namespace's, tried once.
+func (s *Session) Heartbeat(ctx context.Context, r *metapb.HeartbeatRequest) (*metapb.HeartbeatReply, error) {
+	r.H = s.header(r.H, ticket{})
+	return s.ns.Heartbeat(ctx, r)
+}

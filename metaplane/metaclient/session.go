@@ -1,0 +1,192 @@
+// Copyright The Orca Authors. SPDX-License-Identifier: Apache-2.0
+
+package metaclient
+
+import (
+	"cmp"
+	"context"
+	"math/rand/v2"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"orca"
+	"orca/metaplane"
+	"orca/metaplane/metapb"
+)
+
+// SessionConfig bounds retries. The zero value means the defaults.
+type SessionConfig struct {
+	// Caller is the identity of requests that name none. Default: root.
+	Caller *metapb.Caller
+	// MutationPatience is how long a mutation is repeated when its context has
+	// no earlier deadline. Default 2 min.
+	MutationPatience time.Duration
+	// BusyPatience is how long Busy is repeated: the metaplane has waited
+	// already for what it expects to pass soon. Default 2 s.
+	BusyPatience time.Duration
+	// ReadPatience is the same for reads. Default 10 s.
+	ReadPatience time.Duration
+	// MaxOutstanding caps mutations in flight; more wait. Default and most:
+	// 512 (the metaplane keeps 1,024 results of a client).
+	MaxOutstanding int
+	// FirstPause and LongestPause bound the backoff. Defaults 2 ms and 500 ms.
+	FirstPause, LongestPause time.Duration
+}
+
+func (c *SessionConfig) setDefaults() {
+	if c.Caller == nil {
+		c.Caller = &metapb.Caller{}
+	}
+	c.MutationPatience = cmp.Or(c.MutationPatience, 2*time.Minute)
+	c.BusyPatience = cmp.Or(c.BusyPatience, 2*time.Second)
+	c.ReadPatience = cmp.Or(c.ReadPatience, 10*time.Second)
+	c.MaxOutstanding = min(cmp.Or(c.MaxOutstanding, 512), 512)
+	c.FirstPause = cmp.Or(c.FirstPause, 2*time.Millisecond)
+	c.LongestPause = cmp.Or(c.LongestPause, 500*time.Millisecond)
+}
+
+// Session makes the mutations of a Namespace exactly once: it numbers them,
+// and repeats one with the same number while the answer is retryable, until
+// the context ends. It works the same over a remote stub and over the service
+// in this process. Requests are the caller's, but for their header: only its
+// Caller is kept. Safe for concurrent use; one request value must not be used
+// by two calls at once.
+type Session struct {
+	ns    metaplane.Namespace
+	cfg   SessionConfig
+	slots chan struct{}
+	// Retries counts repeated attempts, for telemetry.
+	Retries atomic.Int64
+
+	mu     sync.Mutex
+	client uint64
+	next   uint64
+	flying map[uint64]struct{}
+	low    uint64 // every seq below is answered
+}
+
+var _ metaplane.Namespace = (*Session)(nil)
+
+// NewSession wraps ns with a fresh random client id.
+func NewSession(ns metaplane.Namespace, cfg SessionConfig) *Session {
+	cfg.setDefaults()
+	s := &Session{ns: ns, cfg: cfg, slots: make(chan struct{}, cfg.MaxOutstanding)}
+	s.renewLocked()
+	return s
+}
+
+func (s *Session) renewLocked() {
+	s.client, s.next, s.low = rand.Uint64()|1, 1, 1
+	s.flying = map[uint64]struct{}{}
+}
+
+// ticket is one numbered mutation.
+type ticket struct{ client, seq uint64 }
+
+func (s *Session) begin() ticket {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	t := ticket{s.client, s.next}
+	s.next++
+	s.flying[t.seq] = struct{}{}
+	return t
+}
+
+func (s *Session) end(t ticket, expired bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if t.client != s.client {
+		return
+	}
+	if expired {
+		s.renewLocked() // later mutations get a new identity; this one is never repeated
+		return
+	}
+	delete(s.flying, t.seq)
+	for s.low < s.next {
+		if _, ok := s.flying[s.low]; ok {
+			break
+		}
+		s.low++
+	}
+}
+
+func (s *Session) header(old *metapb.Header, t ticket) *metapb.Header {
+	h := &metapb.Header{Client: t.client, Seq: t.seq, Caller: old.GetCaller()}
+	if h.Caller == nil {
+		h.Caller = s.cfg.Caller
+	}
+	if t.client != 0 {
+		s.mu.Lock()
+		if t.client == s.client {
+			h.AckedBelow = s.low
+		}
+		s.mu.Unlock()
+	}
+	return h
+}
+
+// mutate runs one mutation to its end.
+func mutate[R any](ctx context.Context, s *Session, h **metapb.Header, call func(context.Context) (R, error)) (R, error) {
+	var zero R
+	select {
+	case s.slots <- struct{}{}:
+	case <-ctx.Done():
+		return zero, ended("metaclient.mutate", ctx)
+	}
+	defer func() { <-s.slots }()
+	t := s.begin()
+	caller := *h
+	r, err := repeat(ctx, s, s.cfg.MutationPatience, func(ctx context.Context) (R, error) {
+		*h = s.header(caller, t)
+		return call(ctx)
+	})
+	s.end(t, orca.KindOf(err) == orca.SessionExpired)
+	return r, err
+}
+
+// read runs one read, repeated while the server cannot be reached.
+func read[R any](ctx context.Context, s *Session, h **metapb.Header, call func(context.Context) (R, error)) (R, error) {
+	*h = s.header(*h, ticket{})
+	r, err := call(ctx)
+	if err == nil || !orca.KindOf(err).Retryable() {
+		return r, err
+	}
+	return repeat(ctx, s, s.cfg.ReadPatience, call)
+}
+
+func repeat[R any](ctx context.Context, s *Session, patience time.Duration, call func(context.Context) (R, error)) (R, error) {
+	began := time.Now()
+	pause := s.cfg.FirstPause
+	for {
+		r, err := call(ctx)
+		kind := orca.KindOf(err)
+		if err == nil || !kind.Retryable() || ctx.Err() != nil {
+			return r, err
+		}
+		limit := patience
+		if kind == orca.Busy {
+			limit = min(limit, s.cfg.BusyPatience)
+		}
+		if time.Since(began)+pause > limit {
+			return r, err
+		}
+		timer := time.NewTimer(pause/2 + rand.N(pause/2+1))
+		select {
+		case <-ctx.Done():
+			timer.Stop()
+			return r, err
+		case <-timer.C:
+		}
+		s.Retries.Add(1)
+		pause = min(2*pause, s.cfg.LongestPause)
+	}
+}
+
+func ended(op string, ctx context.Context) error {
+	if context.Cause(ctx) == context.DeadlineExceeded {
+		return &orca.Error{Op: op, Kind: orca.Timeout, Err: ctx.Err()}
+	}
+	return &orca.Error{Op: op, Kind: orca.Canceled, Err: ctx.Err()}
+}

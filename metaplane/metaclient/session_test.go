@@ -1,0 +1,123 @@
+// Copyright The Orca Authors. SPDX-License-Identifier: Apache-2.0
+
+package metaclient
+
+import (
+	"context"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"orca"
+	"orca/metaplane"
+	"orca/metaplane/metapb"
+)
+
+// flaky answers the first attempts of each mutation with an error.
+type flaky struct {
+	metaplane.Namespace
+	mu    sync.Mutex
+	fails int
+	kind  orca.Kind
+	seen  []*metapb.Header
+	tries map[uint64]int
+}
+
+func (f *flaky) Mkdir(_ context.Context, r *metapb.MkdirRequest) (*metapb.MkdirReply, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.seen = append(f.seen, r.H)
+	if f.tries == nil {
+		f.tries = map[uint64]int{}
+	}
+	f.tries[r.H.Seq]++
+	if f.tries[r.H.Seq] <= f.fails {
+		return nil, orca.E("flaky", f.kind, "")
+	}
+	return &metapb.MkdirReply{}, nil
+}
+
+func (f *flaky) Stat(_ context.Context, r *metapb.StatRequest) (*metapb.StatReply, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.seen = append(f.seen, r.H)
+	if len(f.seen) <= f.fails {
+		return nil, orca.E("flaky", f.kind, "")
+	}
+	return &metapb.StatReply{}, nil
+}
+
+func TestMutationIsRepeatedWithTheSameNumber(t *testing.T) {
+	for _, kind := range []orca.Kind{orca.Busy, orca.Unavailable, orca.Timeout} {
+		ns := &flaky{fails: 3, kind: kind}
+		s := NewSession(ns, SessionConfig{})
+		_, err := s.Mkdir(t.Context(), &metapb.MkdirRequest{H: &metapb.Header{Client: 99, Seq: 99, Caller: &metapb.Caller{Uid: 7}}})
+		require.NoError(t, err)
+		require.Len(t, ns.seen, 4)
+		for _, h := range ns.seen {
+			require.Equal(t, ns.seen[0].Client, h.Client)
+			require.NotEqualValues(t, 99, h.Client, "the caller's numbers are not used")
+			require.EqualValues(t, 1, h.Seq)
+			require.EqualValues(t, 7, h.Caller.Uid)
+		}
+		require.EqualValues(t, 3, s.Retries.Load())
+	}
+}
+
+func TestFinalErrorsAreNotRepeated(t *testing.T) {
+	ns := &flaky{fails: 1, kind: orca.Exists}
+	s := NewSession(ns, SessionConfig{})
+	_, err := s.Mkdir(t.Context(), &metapb.MkdirRequest{})
+	require.ErrorIs(t, err, orca.Exists)
+	require.Len(t, ns.seen, 1)
+}
+
+func TestRetryEndsWithItsContextOrPatience(t *testing.T) {
+	ns := &flaky{fails: 1 << 30, kind: orca.Unavailable}
+	s := NewSession(ns, SessionConfig{})
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	_, err := s.Mkdir(ctx, &metapb.MkdirRequest{})
+	require.ErrorIs(t, err, orca.Unavailable)
+
+	ns.kind = orca.Busy
+	s = NewSession(ns, SessionConfig{BusyPatience: 20 * time.Millisecond})
+	begun := time.Now()
+	_, err = s.Mkdir(t.Context(), &metapb.MkdirRequest{})
+	require.ErrorIs(t, err, orca.Busy)
+	require.Less(t, time.Since(begun), 5*time.Second)
+}
+
+func TestAckedBelowFollowsTheOldestInFlight(t *testing.T) {
+	s := NewSession(&flaky{}, SessionConfig{})
+	a, b, c := s.begin(), s.begin(), s.begin()
+	s.end(b, false)
+	require.EqualValues(t, 1, s.header(nil, c).AckedBelow, "a is in flight")
+	s.end(a, false)
+	require.EqualValues(t, 3, s.header(nil, c).AckedBelow)
+	s.end(c, false)
+	require.EqualValues(t, 4, s.header(nil, s.begin()).AckedBelow)
+}
+
+func TestExpiredSessionGetsANewIdentity(t *testing.T) {
+	ns := &flaky{fails: 1, kind: orca.SessionExpired}
+	s := NewSession(ns, SessionConfig{})
+	_, err := s.Mkdir(t.Context(), &metapb.MkdirRequest{})
+	require.ErrorIs(t, err, orca.SessionExpired)
+	ns.fails = 0
+	_, err = s.Mkdir(t.Context(), &metapb.MkdirRequest{})
+	require.NoError(t, err)
+	require.NotEqual(t, ns.seen[0].Client, ns.seen[1].Client)
+}
+
+func TestReadsCarryNoNumberAndARepeatedWhileAway(t *testing.T) {
+	ns := &flaky{fails: 2, kind: orca.Unavailable}
+	s := NewSession(ns, SessionConfig{Caller: &metapb.Caller{Uid: 5}})
+	_, err := s.Stat(t.Context(), &metapb.StatRequest{})
+	require.NoError(t, err)
+	require.Len(t, ns.seen, 3)
+	require.Zero(t, ns.seen[0].Client)
+	require.EqualValues(t, 5, ns.seen[0].Caller.Uid)
+}
