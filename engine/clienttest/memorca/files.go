@@ -233,6 +233,9 @@ func (o *Orca) Mount(_ context.Context, r *metapb.MountRequest) (*metapb.MountRe
 		return nil, err
 	}
 	defer leave()
+	if _, err := o.resolveLocked("memorca.Mount", &metapb.Target{Path: r.Mount.Path}); err == nil {
+		return nil, orca.PathE("memorca.Mount", r.Mount.Path, orca.Exists, nil)
+	}
 	n, err := o.mkdirLocked(&metapb.Target{Path: r.Mount.Path}, 0o755, r.Parents)
 	if err != nil {
 		return nil, err

@@ -30,11 +30,16 @@ func (o *Orca) Stat(_ context.Context, r *metapb.StatRequest) (*metapb.StatReply
 	if err != nil {
 		return nil, err
 	}
+	return &metapb.StatReply{Attr: o.describeLocked(n), Parent: n.parent}, nil
+}
+
+// describeLocked adds the soft state.
+func (o *Orca) describeLocked(n *inode) *metapb.Attr {
 	a := n.reply()
 	for _, w := range o.workers {
 		a.CachedBytes = max(a.CachedBytes, w.cachedOf(a.Ino, a.Version))
 	}
-	return &metapb.StatReply{Attr: a, Parent: n.parent}, nil
+	return a
 }
 
 // List implements metaplane.Reader.
@@ -65,7 +70,7 @@ func (o *Orca) List(_ context.Context, r *metapb.ListRequest) (*metapb.ListReply
 			rep.More = true
 			break
 		}
-		rep.Entries = append(rep.Entries, &metapb.Entry{Name: name, Attr: c.reply()})
+		rep.Entries = append(rep.Entries, &metapb.Entry{Name: name, Attr: o.describeLocked(c)})
 	}
 	return rep, nil
 }

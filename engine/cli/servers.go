@@ -1,0 +1,289 @@
+// Copyright The Orca Authors. SPDX-License-Identifier: Apache-2.0
+
+package cli
+
+import (
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/dustin/go-humanize"
+	"github.com/spf13/cobra"
+)
+
+// LogOptions say how a server logs.
+type LogOptions struct {
+	Level string // debug, info, warn or error
+	JSON  bool
+}
+
+// NodeOptions are shared by everything that serves.
+type NodeOptions struct {
+	// Data is the folder of all state; absolute.
+	Data string
+	// Node is the name of this node, "" for the host name.
+	Node string
+	Log  LogOptions
+	// Listen addresses; port 0 picks a free one, "" does not listen.
+	MetaAddr, WebAddr, WorkerAddr, WorkerWebAddr string
+	// MemBytes and SSDBytes are the quotas of the tiers; 0: the default
+	// (MEM 1/4 of memory, SSD 10 % of the free disk); negative: no such tier.
+	MemBytes, SSDBytes int64
+	// Dirs are further tier directories, spelled SSD:PATH=SIZE or HDD:PATH=SIZE.
+	Dirs []string
+}
+
+// UpOptions are the flags of `orca up`.
+type UpOptions struct {
+	NodeOptions
+	// Root is the URI of the store mounted at /; "": a folder below Data.
+	Root        string
+	RootOptions map[string]string
+	// SyncInterval of the root; negative: load once.
+	SyncInterval time.Duration
+	// Mount is where to mount Orca with FUSE, "" nowhere.
+	Mount string
+}
+
+// StartOptions are the flags of `orca start`.
+type StartOptions struct {
+	NodeOptions
+	// Roles are meta, worker.
+	Roles []string
+	// Meta are the addresses of the metaplane, for roles that need it.
+	Meta []string
+	// Root as in UpOptions, for a metaplane that starts from nothing.
+	Root         string
+	RootOptions  map[string]string
+	SyncInterval time.Duration
+}
+
+// MountOptions are the flags of `orca mount`.
+type MountOptions struct {
+	Dir string // where; absolute
+	// Path of Orca that is mounted.
+	Path     string
+	ReadOnly bool
+	// AllowOther lets other users in.
+	AllowOther bool
+	Addresses  []string
+	Node       string
+	Log        LogOptions
+}
+
+// Roles that `orca start` knows.
+var roles = []string{"meta", "worker"}
+
+// serverFlags collects raw flag values until the command runs.
+type serverFlags struct {
+	NodeOptions
+	mem, ssd    string
+	rootOptions []string
+}
+
+func (f *serverFlags) register(c *cobra.Command, data string) {
+	fl := c.Flags()
+	fl.StringVar(&f.Data, "data", data, "folder of all state")
+	fl.Lookup("data").DefValue = "~/.orca"
+	fl.StringVar(&f.Log.Level, "log-level", "info", "debug, info, warn or error")
+	fl.BoolVar(&f.Log.JSON, "log-json", false, "log JSON")
+	fl.StringVar(&f.mem, "mem", "", "quota of the memory tier, such as 2GB; 0: none (default: a quarter of the memory)")
+	fl.StringVar(&f.ssd, "ssd", "", "quota of the SSD tier below --data; 0: none (default: a tenth of the free disk)")
+	fl.StringArrayVar(&f.Dirs, "tier", nil, "another tier directory, SSD:/path=100GB or HDD:/path=1TB; may be repeated")
+	fl.StringVar(&f.WorkerAddr, "worker-addr", "127.0.0.1:28999", "address of the worker's data server")
+	fl.StringVar(&f.WorkerWebAddr, "worker-web-addr", "127.0.0.1:28998", "address of the worker's HTTP server; empty: none")
+}
+
+func (f *serverFlags) registerMeta(c *cobra.Command) {
+	fl := c.Flags()
+	fl.StringVar(&f.MetaAddr, "meta-addr", "127.0.0.1:18998", "address of the metaplane")
+	fl.StringVar(&f.WebAddr, "web-addr", "127.0.0.1:18999", "address of /metrics, /livez and /readyz; empty: none")
+	fl.StringArrayVar(&f.rootOptions, "root-option", nil, "an option of the root store, key=value; may be repeated")
+}
+
+// finish checks and converts the raw values.
+func (f *serverFlags) finish(e *env) (NodeOptions, error) {
+	o := f.NodeOptions
+	o.Node = e.node
+	if !slices.Contains([]string{"debug", "info", "warn", "error"}, o.Log.Level) {
+		return o, usagef("unknown --log-level %q", o.Log.Level)
+	}
+	var err error
+	if o.Data, err = filepath.Abs(o.Data); err != nil {
+		return o, usagef("--data: %v", err)
+	}
+	if o.MemBytes, err = quota("--mem", f.mem); err != nil {
+		return o, err
+	}
+	if o.SSDBytes, err = quota("--ssd", f.ssd); err != nil {
+		return o, err
+	}
+	for _, d := range o.Dirs {
+		kind, rest, ok := strings.Cut(d, ":")
+		path, n, ok2 := strings.Cut(rest, "=")
+		if _, err := humanize.ParseBytes(n); !ok || !ok2 || err != nil || path == "" || kind != "SSD" && kind != "HDD" {
+			return o, usagef("--tier %q: want SSD:/path=100GB or HDD:/path=1TB", d)
+		}
+	}
+	return o, nil
+}
+
+// quota parses a size: 0 for "" (the default), -1 for "0" (none).
+func quota(flag, s string) (int64, error) {
+	if s == "" {
+		return 0, nil
+	}
+	n, err := humanize.ParseBytes(s)
+	if err != nil || n > 1<<62 {
+		return 0, usagef("%s %q: not a size", flag, s)
+	}
+	if n == 0 {
+		return -1, nil
+	}
+	return int64(n), nil
+}
+
+func defaultData() string {
+	if h, err := os.UserHomeDir(); err == nil {
+		return filepath.Join(h, ".orca")
+	}
+	return "orca-data"
+}
+
+// addServers adds the commands whose hooks are there.
+func (e *env) addServers(root *cobra.Command) {
+	if e.hooks.Up != nil {
+		root.AddCommand(e.upCommand())
+	}
+	if e.hooks.Start != nil {
+		root.AddCommand(e.startCommand())
+	}
+	if e.hooks.Mount != nil {
+		root.AddCommand(e.fuseCommand())
+	}
+}
+
+func (e *env) upCommand() *cobra.Command {
+	var f serverFlags
+	var o UpOptions
+	c := &cobra.Command{
+		Use: "up", Short: "Run a whole Orca in this process",
+		Long: `Run a whole Orca in this process: metaplane, worker and, with --mount, a FUSE
+mount. State is kept below --data; a second start finds namespace and cache
+again. Stop it with Ctrl-C or SIGTERM: it unmounts and flushes first.
+
+--root is the store behind /: a bucket (s3://bucket/prefix), a folder
+(file:///srv/data), or by default a folder below --data. It is looked at when
+Orca starts for the first time, and wrong credentials fail there.`,
+		Example: `  orca up
+  orca up --data /var/lib/orca --root s3://bucket --root-option s3.region=eu-central-1
+  orca up --root file:///srv/data --mount /mnt/orca --mem 8GB`,
+		Args: noArgs,
+		RunE: e.run(func(cmd *cobra.Command, _ []string) error {
+			var err error
+			if o.NodeOptions, err = f.finish(e); err != nil {
+				return err
+			}
+			if o.RootOptions, err = pairs(f.rootOptions); err != nil {
+				return err
+			}
+			if o.Mount != "" {
+				if o.Mount, err = filepath.Abs(o.Mount); err != nil {
+					return usagef("--mount: %v", err)
+				}
+			}
+			return e.hooks.Up(cmd.Context(), o, e.Streams)
+		}),
+	}
+	f.register(c, defaultData())
+	f.registerMeta(c)
+	c.Flags().StringVar(&o.Root, "root", "", "URI of the store behind / (default: a folder below --data)")
+	c.Flags().StringVar(&o.Mount, "mount", "", "mount Orca at this folder")
+	syncInterval(c, &o.SyncInterval)
+	return c
+}
+
+func syncInterval(c *cobra.Command, d *time.Duration) {
+	c.Flags().DurationVar(d, "sync-interval", -1, "how old what is known of the root store may be: 0 looks on every access, negative loads once")
+	c.Flags().Lookup("sync-interval").DefValue = "load once"
+}
+
+func (e *env) startCommand() *cobra.Command {
+	var f serverFlags
+	var o StartOptions
+	c := &cobra.Command{
+		Use: "start", Short: "Run some roles of an Orca",
+		Long: `Run some roles of an Orca in this process, to build one from several processes
+or hosts. Workers are local to clients whose --node is the same.`,
+		Example: `  orca start --role meta --data /var/lib/orca
+  orca start --role worker --meta 10.0.0.1:18998 --node $(hostname)`,
+		Args: noArgs,
+		RunE: e.run(func(cmd *cobra.Command, _ []string) error {
+			if len(o.Roles) == 0 {
+				return usagef("want at least one --role of %v", roles)
+			}
+			for _, r := range o.Roles {
+				if !slices.Contains(roles, r) {
+					return usagef("unknown --role %q (want one of %v)", r, roles)
+				}
+			}
+			if !slices.Contains(o.Roles, "meta") && len(o.Meta) == 0 {
+				o.Meta = strings.Split(e.address, ",")
+			}
+			var err error
+			if o.NodeOptions, err = f.finish(e); err != nil {
+				return err
+			}
+			if o.RootOptions, err = pairs(f.rootOptions); err != nil {
+				return err
+			}
+			return e.hooks.Start(cmd.Context(), o, e.Streams)
+		}),
+	}
+	f.register(c, defaultData())
+	f.registerMeta(c)
+	fl := c.Flags()
+	fl.StringSliceVar(&o.Roles, "role", nil, "meta or worker; may be repeated")
+	fl.StringSliceVar(&o.Meta, "meta", nil, "addresses of the metaplane, for a worker (default: --address)")
+	fl.StringVar(&o.Root, "root", "", "URI of the store behind / of a new metaplane (default: a folder below --data)")
+	syncInterval(c, &o.SyncInterval)
+	return c
+}
+
+func (e *env) fuseCommand() *cobra.Command {
+	var o MountOptions
+	c := &cobra.Command{
+		Use: "mount DIR", Short: "Mount Orca at a folder with FUSE",
+		Long: `Mount Orca at a folder with FUSE and serve it until it is unmounted or the
+command is stopped. (orca fs mount is another thing: it attaches a store.)`,
+		Example: `  orca mount /mnt/orca
+  orca mount --path /datasets --readonly /mnt/data`,
+		Args: func(_ *cobra.Command, args []string) error {
+			if len(args) != 1 {
+				return usagef("want mount DIR")
+			}
+			return nil
+		},
+		RunE: e.run(func(cmd *cobra.Command, args []string) error {
+			var err error
+			if o.Dir, err = filepath.Abs(args[0]); err != nil {
+				return usagef("%v", err)
+			}
+			if o.Path, err = e.clean(o.Path); err != nil {
+				return err
+			}
+			o.Addresses, o.Node = strings.Split(e.address, ","), e.node
+			return e.hooks.Mount(cmd.Context(), o, e.Streams)
+		}),
+	}
+	fl := c.Flags()
+	fl.StringVar(&o.Path, "path", "/", "path of Orca to mount")
+	fl.BoolVar(&o.ReadOnly, "readonly", false, "mount read-only")
+	fl.BoolVar(&o.AllowOther, "allow-other", os.Geteuid() == 0, "let other users in")
+	fl.Lookup("allow-other").DefValue = "true for root"
+	fl.StringVar(&o.Log.Level, "log-level", "info", "debug, info, warn or error")
+	fl.BoolVar(&o.Log.JSON, "log-json", false, "log JSON")
+	return c
+}
