@@ -16,7 +16,7 @@ import (
 func TestCompare(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		gen := rapid.Custom(func(t *rapid.T) ufs.Info {
-			return ufs.Info{Key: rapid.StringMatching(`[ab\-./0]{0,6}`).Draw(t, "key"), Dir: rapid.Bool().Draw(t, "dir")}
+			return ufs.Info{Key: rapid.StringMatching(`[ab\-.0](/?[ab\-.0]){0,4}`).Draw(t, "key"), Dir: rapid.Bool().Draw(t, "dir")}
 		})
 		raw := func(i ufs.Info) string {
 			if i.Dir {
