@@ -7,10 +7,11 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/dustin/go-humanize"
 	"github.com/spf13/cobra"
+
+	"orca"
 )
 
 // LogOptions say how a server logs.
@@ -26,25 +27,32 @@ type NodeOptions struct {
 	// Node is the name of this node, "" for the host name.
 	Node string
 	Log  LogOptions
-	// Listen addresses; port 0 picks a free one, "" does not listen.
-	MetaAddr, WebAddr, WorkerAddr, WorkerWebAddr string
-	// MemBytes and SSDBytes are the quotas of the tiers; 0: the default
-	// (MEM 1/4 of memory, SSD 10 % of the free disk); negative: no such tier.
-	MemBytes, SSDBytes int64
-	// Dirs are further tier directories, spelled SSD:PATH=SIZE or HDD:PATH=SIZE.
-	Dirs []string
+	// Listen addresses; port 0 picks a free one.
+	MetaAddr, HTTPAddr, WorkerAddr string
+	// Mem and SSD are the quotas of the tiers in bytes; -1: the default (MEM a
+	// quarter of the memory, SSD a tenth of the free disk); 0: no such tier.
+	Mem, SSD int64
+	// MemDir and SSDDir are the folders of the tiers, "" for those below Data.
+	MemDir, SSDDir string
+	// WholeMax is the longest file kept as one block, in bytes; 0: the
+	// default.
+	WholeMax int64
+	// WriteType of files whose writer says nothing.
+	WriteType orca.WriteType
+	// Root is the store mounted at / when the namespace is new; "": a folder
+	// below Data.
+	Root         string
+	RootOptions  map[string]string
+	RootReadOnly bool
 }
 
 // UpOptions are the flags of `orca up`.
 type UpOptions struct {
 	NodeOptions
-	// Root is the URI of the store mounted at /; "": a folder below Data.
-	Root        string
-	RootOptions map[string]string
-	// SyncInterval of the root; negative: load once.
-	SyncInterval time.Duration
 	// Mount is where to mount Orca with FUSE, "" nowhere.
 	Mount string
+	// AllowOther lets other users into the mount.
+	AllowOther bool
 }
 
 // StartOptions are the flags of `orca start`.
@@ -52,12 +60,8 @@ type StartOptions struct {
 	NodeOptions
 	// Roles are meta, worker.
 	Roles []string
-	// Meta are the addresses of the metaplane, for roles that need it.
+	// Meta are the addresses of the metaplane, for a worker without one.
 	Meta []string
-	// Root as in UpOptions, for a metaplane that starts from nothing.
-	Root         string
-	RootOptions  map[string]string
-	SyncInterval time.Duration
 }
 
 // MountOptions are the flags of `orca mount`.
@@ -79,28 +83,29 @@ var roles = []string{"meta", "worker"}
 // serverFlags collects raw flag values until the command runs.
 type serverFlags struct {
 	NodeOptions
-	mem, ssd    string
-	rootOptions []string
+	mem, ssd, wholeMax string
+	rootOptions        []string
+	write              *string
 }
 
-func (f *serverFlags) register(c *cobra.Command, data string) {
+func (f *serverFlags) register(c *cobra.Command) {
 	fl := c.Flags()
-	fl.StringVar(&f.Data, "data", data, "folder of all state")
+	fl.StringVar(&f.Data, "data", defaultData(), "folder of all state")
 	fl.Lookup("data").DefValue = "~/.orca"
 	fl.StringVar(&f.Log.Level, "log-level", "info", "debug, info, warn or error")
 	fl.BoolVar(&f.Log.JSON, "log-json", false, "log JSON")
 	fl.StringVar(&f.mem, "mem", "", "quota of the memory tier, such as 2GB; 0: none (default: a quarter of the memory)")
-	fl.StringVar(&f.ssd, "ssd", "", "quota of the SSD tier below --data; 0: none (default: a tenth of the free disk)")
-	fl.StringArrayVar(&f.Dirs, "tier", nil, "another tier directory, SSD:/path=100GB or HDD:/path=1TB; may be repeated")
+	fl.StringVar(&f.ssd, "ssd", "", "quota of the SSD tier; 0: none (default: a tenth of the free disk)")
+	fl.StringVar(&f.MemDir, "mem-dir", "", "folder of the memory tier (default: below --data)")
+	fl.StringVar(&f.SSDDir, "ssd-dir", "", "folder of the SSD tier (default: below --data)")
+	fl.StringVar(&f.wholeMax, "whole-max", "", "longest file kept as one block, of the whole cluster (default: 4GiB, or half of the largest tier)")
 	fl.StringVar(&f.WorkerAddr, "worker-addr", "127.0.0.1:28999", "address of the worker's data server")
-	fl.StringVar(&f.WorkerWebAddr, "worker-web-addr", "127.0.0.1:28998", "address of the worker's HTTP server; empty: none")
-}
-
-func (f *serverFlags) registerMeta(c *cobra.Command) {
-	fl := c.Flags()
 	fl.StringVar(&f.MetaAddr, "meta-addr", "127.0.0.1:18998", "address of the metaplane")
-	fl.StringVar(&f.WebAddr, "web-addr", "127.0.0.1:18999", "address of /metrics, /livez and /readyz; empty: none")
+	fl.StringVar(&f.HTTPAddr, "http-addr", "127.0.0.1:18999", "address of /metrics, /livez and /readyz")
+	fl.StringVar(&f.Root, "root", "", "URI of the store behind / of a new namespace (default: a folder below --data)")
 	fl.StringArrayVar(&f.rootOptions, "root-option", nil, "an option of the root store, key=value; may be repeated")
+	fl.BoolVar(&f.RootReadOnly, "root-readonly", false, "refuse writes to the root store")
+	f.write = writeType(c)
 }
 
 // finish checks and converts the raw values.
@@ -114,33 +119,30 @@ func (f *serverFlags) finish(e *env) (NodeOptions, error) {
 	if o.Data, err = filepath.Abs(o.Data); err != nil {
 		return o, usagef("--data: %v", err)
 	}
-	if o.MemBytes, err = quota("--mem", f.mem); err != nil {
+	if o.Mem, err = quota("--mem", f.mem, -1); err != nil {
 		return o, err
 	}
-	if o.SSDBytes, err = quota("--ssd", f.ssd); err != nil {
+	if o.SSD, err = quota("--ssd", f.ssd, -1); err != nil {
 		return o, err
 	}
-	for _, d := range o.Dirs {
-		kind, rest, ok := strings.Cut(d, ":")
-		path, n, ok2 := strings.Cut(rest, "=")
-		if _, err := humanize.ParseBytes(n); !ok || !ok2 || err != nil || path == "" || kind != "SSD" && kind != "HDD" {
-			return o, usagef("--tier %q: want SSD:/path=100GB or HDD:/path=1TB", d)
-		}
+	if o.WholeMax, err = quota("--whole-max", f.wholeMax, 0); err != nil {
+		return o, err
 	}
-	return o, nil
+	if o.WriteType, err = parseWriteType(*f.write); err != nil {
+		return o, err
+	}
+	o.RootOptions, err = pairs(f.rootOptions)
+	return o, err
 }
 
-// quota parses a size: 0 for "" (the default), -1 for "0" (none).
-func quota(flag, s string) (int64, error) {
+// quota parses a size; "" is def.
+func quota(flag, s string, def int64) (int64, error) {
 	if s == "" {
-		return 0, nil
+		return def, nil
 	}
 	n, err := humanize.ParseBytes(s)
 	if err != nil || n > 1<<62 {
 		return 0, usagef("%s %q: not a size", flag, s)
-	}
-	if n == 0 {
-		return -1, nil
 	}
 	return int64(n), nil
 }
@@ -186,9 +188,6 @@ Orca starts for the first time, and wrong credentials fail there.`,
 			if o.NodeOptions, err = f.finish(e); err != nil {
 				return err
 			}
-			if o.RootOptions, err = pairs(f.rootOptions); err != nil {
-				return err
-			}
 			if o.Mount != "" {
 				if o.Mount, err = filepath.Abs(o.Mount); err != nil {
 					return usagef("--mount: %v", err)
@@ -197,17 +196,11 @@ Orca starts for the first time, and wrong credentials fail there.`,
 			return e.hooks.Up(cmd.Context(), o, e.Streams)
 		}),
 	}
-	f.register(c, defaultData())
-	f.registerMeta(c)
-	c.Flags().StringVar(&o.Root, "root", "", "URI of the store behind / (default: a folder below --data)")
+	f.register(c)
 	c.Flags().StringVar(&o.Mount, "mount", "", "mount Orca at this folder")
-	syncInterval(c, &o.SyncInterval)
+	c.Flags().BoolVar(&o.AllowOther, "allow-other", os.Geteuid() == 0, "let other users into the mount")
+	c.Flags().Lookup("allow-other").DefValue = "true for root"
 	return c
-}
-
-func syncInterval(c *cobra.Command, d *time.Duration) {
-	c.Flags().DurationVar(d, "sync-interval", -1, "how old what is known of the root store may be: 0 looks on every access, negative loads once")
-	c.Flags().Lookup("sync-interval").DefValue = "load once"
 }
 
 func (e *env) startCommand() *cobra.Command {
@@ -236,19 +229,13 @@ or hosts. Workers are local to clients whose --node is the same.`,
 			if o.NodeOptions, err = f.finish(e); err != nil {
 				return err
 			}
-			if o.RootOptions, err = pairs(f.rootOptions); err != nil {
-				return err
-			}
 			return e.hooks.Start(cmd.Context(), o, e.Streams)
 		}),
 	}
-	f.register(c, defaultData())
-	f.registerMeta(c)
+	f.register(c)
 	fl := c.Flags()
 	fl.StringSliceVar(&o.Roles, "role", nil, "meta or worker; may be repeated")
 	fl.StringSliceVar(&o.Meta, "meta", nil, "addresses of the metaplane, for a worker (default: --address)")
-	fl.StringVar(&o.Root, "root", "", "URI of the store behind / of a new metaplane (default: a folder below --data)")
-	syncInterval(c, &o.SyncInterval)
 	return c
 }
 
