@@ -116,6 +116,11 @@ func (c Config) withDefaults() Config {
 func (m *Machine) Reset(db *inodekv.DB) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	if m.tx != nil {
+		if err := m.tx.Close(); err != nil {
+			return err
+		}
+	}
 	m.db, m.tx = db, db.NewTx()
 	m.files = newBounded[nameKey, *inode.File](m.cfg.CacheEntries)
 	m.places = newBounded[orca.Ino, nameKey](m.cfg.CacheEntries)

@@ -49,7 +49,6 @@ func newWorld(t testing.TB, cfg Config, hosted map[string]Hosted) *world {
 
 // reopen reads the machine anew from its store.
 func (w *world) reopen() {
-	require.NoError(w.t, w.m.tx.Close())
 	require.NoError(w.t, w.m.Reset(w.db))
 }
 

@@ -7,18 +7,42 @@
 // wait (at most 256 or 64 KiB, without a timer) into one journal entry and
 // keeps at most four in flight; apply hands the entry to fsm and the results
 // fan out to their proposers. Reads go to Machine() directly, after ReadReady.
+//
+// Goroutines: per group one batcher and one completer, besides dragonboat's;
+// Update and its kin are called by dragonboat's apply worker, one at a time.
+// Locks: Group.mu, watcher.mu and reader.mu are leaves, never held across a
+// call out of the package.
+//
+// It refuses to start beside dragonboat-*-settings.json in the working
+// directory (they would change settings behind its back), with another Raft
+// address than before, and as a known replica whose journal is gone.
+//
+// dragonboat panics when its disk fails, in its own goroutines: that ends the
+// process, after OnFatal was called. A member is whole or dead.
 package raftgroup
 
 import (
-	"context"
 	"log/slog"
+	"time"
 
 	"orca"
-	"orca/metaplane/command"
 	"orca/metaplane/fsm"
 )
 
-var errTODO = orca.E("raftgroup", orca.Unsupported, "not written yet")
+const (
+	// maxOps and maxBytes bound one journal entry, inFlight the entries on
+	// their way.
+	maxOps   = 256
+	maxBytes = 64 << 10
+	inFlight = 4
+	// eventRing is how many events a slow watcher may lag behind.
+	eventRing = 1 << 16
+	// effectQueue is how many effects may wait for their reader.
+	effectQueue = 1 << 14
+	// shardID and replicaID are those of the all-in-one group.
+	shardID   = 1
+	replicaID = 1
+)
 
 // Config describes a host. Zero fields have the stated defaults.
 type Config struct {
@@ -30,63 +54,58 @@ type Config struct {
 	Machine fsm.Config
 	// Hosted are the machines that share the group.
 	Hosted map[string]fsm.Hosted
-	// Journal is "tan" (default) or "pebble".
+	// Journal is "tan" (default) or "pebble"; fixed at the first start.
 	Journal string
-	// OnFatal is called once, with the reason, when the journal or the store
-	// has failed and the process must end. Default: log and exit with 70.
+	// Queue is how many commands may wait to be proposed; more are refused
+	// with Busy. Default 8192.
+	Queue int
+	// ProposeTimeout bounds one journal entry from proposal to apply.
+	// Default 10 s.
+	ProposeTimeout time.Duration
+	// FlushEvery and FlushOps are those of inodekv.Config.
+	FlushEvery time.Duration
+	FlushOps   int
+	// SnapshotEntries is after how many journal entries the journal is cut.
+	// Default 20,000.
+	SnapshotEntries uint64
+	// OnFatal is called with the reason when the journal or the store has
+	// failed and the process must end at once. By default it ends by the
+	// panic that follows.
 	OnFatal func(reason string)
 }
 
-// Host runs groups.
-type Host struct{}
-
-// Open opens the host in cfg.Dir, creating it on first use.
-func Open(cfg Config, log *slog.Logger) (*Host, error) { return nil, errTODO }
-
-// Group returns the all-in-one group.
-func (h *Host) Group() *Group { return nil }
-
-// Cluster returns the random identity of this cluster, made on first use.
-func (h *Host) Cluster() string { return "" }
-
-// Close flushes and stops everything.
-func (h *Host) Close() error { return nil }
-
-// Group is one Raft group with its machine.
-type Group struct{}
-
-// Propose commits and applies one command and returns its result. The result
-// of a refused command is returned together with its orca.Error. Else: Busy
-// (queue full), Unavailable (no leader, closed: not applied), Timeout and
-// Canceled (ctx: outcome unknown; retry with the same client and seq).
-func (g *Group) Propose(ctx context.Context, c *command.Command) (*command.Result, error) {
-	return nil, errTODO
+func (c Config) withDefaults() Config {
+	if c.Journal == "" {
+		c.Journal = journalTan
+	}
+	if c.Queue <= 0 {
+		c.Queue = 8192
+	}
+	if c.ProposeTimeout <= 0 {
+		c.ProposeTimeout = 10 * time.Second
+	}
+	if c.SnapshotEntries == 0 {
+		c.SnapshotEntries = 20_000
+	}
+	return c
 }
 
-// ReadReady returns when reads on Machine() are linearizable: for a single
-// voter at once after the first success since start, else after one round.
-func (g *Group) ReadReady(ctx context.Context) error { return errTODO }
-
-// Machine returns the machine to read from.
-func (g *Group) Machine() *fsm.Machine { return nil }
-
-// Leader reports whether this host leads the group, and the current term.
-func (g *Group) Leader() (leading bool, term uint64) { return false, 0 }
-
-// LeaderChanged returns a channel that is closed at the next change of Leader.
-func (g *Group) LeaderChanged() <-chan struct{} { return nil }
-
-// Watch returns the events after cursor (0: none, just the present cursor),
-// waiting until there is one or ctx ends (no error then). lost says that
-// events between cursor and the first returned were dropped.
-func (g *Group) Watch(ctx context.Context, cursor uint64) (events []fsm.Event, next uint64, lost bool) {
-	return nil, 0, false
+// Validate refuses what cannot work.
+func (c Config) Validate() error {
+	const op = "raftgroup.Config"
+	switch {
+	case c.Dir == "":
+		return orca.E(op, orca.Invalid, "no folder")
+	case c.Journal != "" && c.Journal != journalTan && c.Journal != journalPebble:
+		return orca.E(op, orca.Invalid, "unknown journal "+c.Journal+" (want tan or pebble)")
+	}
+	return nil
 }
 
-// Effects returns the channel of effects of applied commands. It has one
-// reader. When it is full effects are dropped: Dropped counts them, and the
-// reader finds the work by scanning the machine.
-func (g *Group) Effects() <-chan fsm.Effect { return nil }
-
-// Dropped returns how many effects were dropped so far.
-func (g *Group) Dropped() int64 { return 0 }
+// fatal reports the end of this member.
+func (c Config) fatal(log *slog.Logger, reason string) {
+	log.Error("metaplane member failed", "error", reason)
+	if c.OnFatal != nil {
+		c.OnFatal(reason)
+	}
+}

@@ -1,0 +1,184 @@
+// Copyright The Orca Authors. SPDX-License-Identifier: Apache-2.0
+
+package raftgroup
+
+import (
+	"context"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+
+	"orca"
+	"orca/metaplane/command"
+	"orca/metaplane/fsm"
+	"orca/metaplane/inodekv"
+)
+
+// Stats counts what a group did.
+type Stats struct {
+	Proposals, Commands, Shed, Timeouts atomic.Int64
+}
+
+// Group is one Raft group with its machine.
+type Group struct {
+	Stats   Stats
+	host    *Host
+	log     *slog.Logger
+	queue   chan *pending
+	flights chan flight // entries on their way, in order
+	slots   chan struct{}
+	quit    chan struct{}
+	wg      sync.WaitGroup
+	stopped sync.Once
+	events  watcher
+	effects chan fsm.Effect
+	dropped atomic.Int64
+	reads   reader
+
+	db      *inodekv.DB // changed by openStore and a snapshot only
+	machine *fsm.Machine
+
+	mu      sync.Mutex
+	leader  uint64 // replica, 0: none
+	term    uint64
+	changed chan struct{}
+}
+
+func newGroup(h *Host) *Group {
+	g := &Group{
+		host: h, log: h.log, queue: make(chan *pending, h.cfg.Queue), flights: make(chan flight, inFlight),
+		slots: make(chan struct{}, inFlight), quit: make(chan struct{}),
+		effects: make(chan fsm.Effect, effectQueue), changed: make(chan struct{}),
+	}
+	g.reads.g = g
+	return g
+}
+
+// run starts the goroutines.
+func (g *Group) run() {
+	g.wg.Go(g.batchLoop)
+	g.wg.Go(g.completeLoop)
+}
+
+// stop ends them; proposals after it are refused.
+func (g *Group) stop() {
+	g.stopped.Do(func() { close(g.quit) })
+	g.wg.Wait()
+	g.events.close()
+}
+
+// openStore opens the store and the machine on it.
+func (g *Group) openStore() error {
+	db, err := inodekv.Open(g.storeConfig(g.host.f.Store), g.log)
+	if err != nil {
+		return err
+	}
+	m, err := fsm.Open(g.host.cfg.Machine, db, g.host.cfg.Hosted, g.log)
+	if err != nil {
+		_ = db.Close(false)
+		return err
+	}
+	g.db, g.machine = db, m
+	g.events.start(db.Applied())
+	return nil
+}
+
+func (g *Group) storeConfig(n uint64) inodekv.Config {
+	c := g.host.cfg
+	return inodekv.Config{
+		Dir: storeDir(c.Dir, n), FlushEvery: c.FlushEvery, FlushOps: c.FlushOps,
+		OnFatal: func(reason string) { c.fatal(g.log, reason) },
+	}
+}
+
+func (g *Group) closeStore(flush bool) error {
+	if g.db == nil {
+		return nil
+	}
+	return g.db.Close(flush)
+}
+
+// Machine returns the machine to read from.
+func (g *Group) Machine() *fsm.Machine { return g.machine }
+
+// Leader reports whether this host leads the group, and the current term.
+func (g *Group) Leader() (leading bool, term uint64) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.leader == replicaID, g.term
+}
+
+// LeaderChanged returns a channel that is closed at the next change of Leader.
+func (g *Group) LeaderChanged() <-chan struct{} {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.changed
+}
+
+// Propose commits and applies one command and returns its result. The result
+// of a refused command is returned together with its orca.Error. Else: Busy
+// (queue full: not applied), Unavailable (no leader, closed: not applied),
+// Timeout and Canceled (outcome unknown: retry with the same client and seq).
+func (g *Group) Propose(ctx context.Context, c *command.Command) (*command.Result, error) {
+	const op = "metaplane.Propose"
+	p := newPending()
+	var err error
+	if p.cmd, err = command.Append(p.cmd[:0], c); err != nil {
+		return nil, err
+	}
+	p.ctx = ctx
+	select {
+	case g.queue <- p:
+	default:
+		g.Stats.Shed.Add(1)
+		return nil, orca.E(op, orca.Busy, "too many commands wait to be committed")
+	}
+	select {
+	case out := <-p.done:
+		res := &command.Result{}
+		if out.err == nil {
+			out.err = command.DecodeResult(out.result, res)
+		}
+		p.free()
+		if out.err != nil {
+			return nil, out.err
+		}
+		return res, command.Err(op, res)
+	case <-ctx.Done():
+		kind := orca.Canceled
+		if ctx.Err() == context.DeadlineExceeded {
+			kind = orca.Timeout
+		}
+		return nil, orca.PathE(op, "", kind, ctx.Err())
+	case <-g.quit:
+		return nil, orca.E(op, orca.Timeout, "the group is closing; the outcome is unknown")
+	}
+}
+
+// Effects returns the channel of effects of applied commands. It has one
+// reader. When it is full effects are dropped: Dropped counts them, and the
+// reader finds the work by scanning the machine.
+func (g *Group) Effects() <-chan fsm.Effect { return g.effects }
+
+// Dropped returns how many effects were dropped so far.
+func (g *Group) Dropped() int64 { return g.dropped.Load() }
+
+// Watch returns the events after cursor (0: none, just the present cursor),
+// waiting until there is one or ctx ends (no error then). lost says that
+// events between cursor and the first returned were dropped. Cursors stay
+// valid across restarts.
+func (g *Group) Watch(ctx context.Context, cursor uint64) (events []fsm.Event, next uint64, lost bool) {
+	return g.events.watch(ctx, cursor)
+}
+
+// publish hands out what an applied entry caused.
+func (g *Group) publish(out *fsm.Output) {
+	g.events.add(out.Index, out.Events)
+	for _, e := range out.Effects {
+		select {
+		case g.effects <- e:
+		default:
+			g.dropped.Add(1)
+		}
+	}
+}

@@ -1,0 +1,237 @@
+// Copyright The Orca Authors. SPDX-License-Identifier: Apache-2.0
+
+package raftgroup
+
+import (
+	"errors"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/lni/dragonboat/v4"
+	"github.com/lni/dragonboat/v4/config"
+	"github.com/lni/dragonboat/v4/raftio"
+	"github.com/lni/dragonboat/v4/statemachine"
+
+	"orca"
+)
+
+// Host runs the groups of one process.
+type Host struct {
+	cfg   Config
+	log   *slog.Logger
+	f     *format
+	nh    *dragonboat.NodeHost
+	lock  *os.File
+	group *Group
+}
+
+// Open opens the host in cfg.Dir, creating it on first use. Busy: another
+// process has it. Corrupt: the journal of a known replica is missing.
+func Open(cfg Config, log *slog.Logger) (*Host, error) {
+	const op = "raftgroup.Open"
+	if err := errors.Join(cfg.Validate(), refuseSettings()); err != nil {
+		return nil, err
+	}
+	cfg = cfg.withDefaults()
+	if err := os.MkdirAll(cfg.Dir, 0o700); err != nil {
+		return nil, orca.PathE(op, cfg.Dir, orca.Unavailable, err)
+	}
+	lk, err := lock(cfg.Dir)
+	if err != nil {
+		return nil, err
+	}
+	h := &Host{cfg: cfg, log: log, lock: lk}
+	if err := h.open(); err != nil {
+		return nil, errors.Join(err, lk.Close())
+	}
+	return h, nil
+}
+
+// open does what Open does, under the lock of the folder.
+func (h *Host) open() error {
+	var err error
+	if h.f, err = loadFormat(h.cfg); err != nil {
+		return err
+	}
+	h.cfg.Journal = h.f.Journal
+	routeRaftLog(h.log)
+	fatal := func(reason string) { h.cfg.fatal(h.log, reason) }
+	fatalTo.Store(&fatal)
+	h.group = newGroup(h)
+	if h.nh, err = dragonboat.NewNodeHost(h.nodeHostConfig()); err != nil {
+		return orca.PathE("raftgroup.Open", h.cfg.Dir, orca.Unavailable, err)
+	}
+	if err := h.start(); err != nil {
+		h.group.stop()
+		h.nh.Close()
+		return errors.Join(err, h.group.closeStore(false))
+	}
+	return nil
+}
+
+// nodeHostConfig is dragonboat's configuration, trimmed: few workers make
+// large batches, and tan's sixteen buffers are held small.
+func (h *Host) nodeHostConfig() config.NodeHostConfig {
+	db := config.GetTinyMemLogDBConfig()
+	db.Shards = h.f.Shards
+	db.KVWriteBufferSize = 8 << 20
+	c := config.NodeHostConfig{
+		DeploymentID:        h.f.Deployment,
+		NodeHostDir:         filepath.Join(h.cfg.Dir, "journal"),
+		RTTMillisecond:      5,
+		RaftAddress:         h.f.Address,
+		MaxSendQueueSize:    64 << 20,
+		MaxReceiveQueueSize: 64 << 20,
+		RaftEventListener:   h.group,
+		SystemEventListener: h.group,
+		Expert: config.ExpertConfig{
+			Engine: config.EngineConfig{
+				ExecShards: h.f.Shards, CommitShards: 2, ApplyShards: 2, SnapshotShards: 2, CloseShards: 1,
+			},
+		},
+	}
+	if h.f.Address == localAddress {
+		c.Expert.TransportFactory = noTransport{}
+	} else {
+		c.RTTMillisecond = 50
+	}
+	if h.cfg.Journal == journalTan {
+		db.KVWriteBufferSize = 1 << 20
+		c.Expert.LogDBFactory = lockedTanFactory{}
+	}
+	c.Expert.LogDB = db
+	return c
+}
+
+// start starts the group's replica.
+func (h *Host) start() error {
+	const op = "raftgroup.Open"
+	known := h.nh.HasNodeInfo(shardID, replicaID)
+	if h.f.Started && !known {
+		return &orca.Error{
+			Op: op, Path: h.cfg.Dir, Kind: orca.Corrupt,
+			Msg: "the journal of this member is gone: restore it, or remove the member's folder and add a new member",
+		}
+	}
+	if err := sweepStores(h.cfg.Dir, h.f.Store); err != nil {
+		return err
+	}
+	if err := h.group.openStore(); err != nil {
+		return err
+	}
+	members := map[uint64]dragonboat.Target{replicaID: h.f.Address}
+	create := func(uint64, uint64) statemachine.IOnDiskStateMachine { return (*replica)(h.group) }
+	if err := h.nh.StartOnDiskReplica(members, false, create, h.replicaConfig()); err != nil {
+		return orca.PathE(op, h.cfg.Dir, orca.Unavailable, err)
+	}
+	if err := h.group.awaitLeader(); err != nil {
+		return err
+	}
+	h.group.run()
+	if !h.f.Started {
+		h.f.Started = true
+		return h.f.save(h.cfg.Dir)
+	}
+	return nil
+}
+
+// replicaConfig is dragonboat's configuration of a replica.
+func (h *Host) replicaConfig() config.Config {
+	return config.Config{
+		ReplicaID: replicaID, ShardID: shardID, ElectionRTT: 20, HeartbeatRTT: 2, CheckQuorum: true,
+		OrderedConfigChange: true, MaxInMemLogSize: 256 << 20, SnapshotEntries: h.cfg.SnapshotEntries,
+		CompactionOverhead: h.cfg.SnapshotEntries / 4, WaitReady: true,
+	}
+}
+
+// awaitLeader waits for the first leader, as proposals before it are dropped.
+func (g *Group) awaitLeader() error {
+	deadline := time.After(g.host.cfg.ProposeTimeout)
+	for {
+		g.mu.Lock()
+		leader, changed := g.leader, g.changed
+		g.mu.Unlock()
+		if leader != 0 {
+			return nil
+		}
+		select {
+		case <-changed:
+		case <-deadline:
+			return orca.E("raftgroup.Open", orca.Unavailable, "no leader was elected")
+		}
+	}
+}
+
+// Group returns the all-in-one group.
+func (h *Host) Group() *Group { return h.group }
+
+// Cluster returns the random identity of this cluster, made on first use.
+func (h *Host) Cluster() string { return h.f.Cluster }
+
+// Close stops proposing, flushes and stops everything.
+func (h *Host) Close() error {
+	h.group.stop()
+	h.nh.Close()
+	return errors.Join(h.group.closeStore(true), h.lock.Close())
+}
+
+// LeaderUpdated is called by dragonboat.
+func (g *Group) LeaderUpdated(info raftio.LeaderInfo) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.leader, g.term = info.LeaderID, info.Term
+	close(g.changed)
+	g.changed = make(chan struct{})
+}
+
+// MembershipChanged is called by dragonboat: local reads need a new proof.
+func (g *Group) MembershipChanged(raftio.NodeInfo) { g.reads.reset() }
+
+// The other system events are of no interest.
+
+// NodeHostShuttingDown does nothing.
+func (*Group) NodeHostShuttingDown() {}
+
+// NodeUnloaded does nothing.
+func (*Group) NodeUnloaded(raftio.NodeInfo) {}
+
+// NodeDeleted does nothing.
+func (*Group) NodeDeleted(raftio.NodeInfo) {}
+
+// NodeReady does nothing.
+func (*Group) NodeReady(raftio.NodeInfo) {}
+
+// ConnectionEstablished does nothing.
+func (*Group) ConnectionEstablished(raftio.ConnectionInfo) {}
+
+// ConnectionFailed does nothing.
+func (*Group) ConnectionFailed(raftio.ConnectionInfo) {}
+
+// SendSnapshotStarted does nothing.
+func (*Group) SendSnapshotStarted(raftio.SnapshotInfo) {}
+
+// SendSnapshotCompleted does nothing.
+func (*Group) SendSnapshotCompleted(raftio.SnapshotInfo) {}
+
+// SendSnapshotAborted does nothing.
+func (*Group) SendSnapshotAborted(raftio.SnapshotInfo) {}
+
+// SnapshotReceived does nothing.
+func (*Group) SnapshotReceived(raftio.SnapshotInfo) {}
+
+// SnapshotRecovered does nothing.
+func (*Group) SnapshotRecovered(raftio.SnapshotInfo) {}
+
+// SnapshotCreated does nothing.
+func (*Group) SnapshotCreated(raftio.SnapshotInfo) {}
+
+// SnapshotCompacted does nothing.
+func (*Group) SnapshotCompacted(raftio.SnapshotInfo) {}
+
+// LogCompacted does nothing.
+func (*Group) LogCompacted(raftio.EntryInfo) {}
+
+// LogDBCompacted does nothing.
+func (*Group) LogDBCompacted(raftio.EntryInfo) {}

@@ -1,0 +1,95 @@
+// Copyright The Orca Authors. SPDX-License-Identifier: Apache-2.0
+
+package raftgroup
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+
+	sm "github.com/lni/dragonboat/v4/statemachine"
+
+	"orca/metaplane/fsm"
+	"orca/metaplane/inodekv"
+)
+
+// replica is the group as dragonboat's on-disk state machine.
+type replica Group
+
+// Open returns the index that the store holds.
+func (r *replica) Open(<-chan struct{}) (uint64, error) { return r.db.Applied(), nil }
+
+// Update applies committed entries in one batch. An error of the store is the
+// end of the member.
+func (r *replica) Update(entries []sm.Entry) ([]sm.Entry, error) {
+	in := make([]fsm.Entry, len(entries))
+	for i := range entries {
+		in[i] = fsm.Entry{Index: entries[i].Index, Data: entries[i].Cmd}
+	}
+	outs, err := r.machine.Apply(in)
+	if err != nil {
+		r.host.cfg.fatal(r.log, err.Error())
+		return nil, fmt.Errorf("apply: %w", err)
+	}
+	for i := range outs {
+		entries[i].Result = sm.Result{Value: 1, Data: outs[i].Results}
+		(*Group)(r).publish(&outs[i])
+	}
+	return entries, nil
+}
+
+// Lookup is not used: readers go to the machine.
+func (r *replica) Lookup(any) (any, error) { return nil, nil }
+
+// Sync makes what was applied durable, so that the journal may be cut.
+func (r *replica) Sync() error { return r.db.Flush() }
+
+// PrepareSnapshot takes a view of the store to stream.
+func (r *replica) PrepareSnapshot() (any, error) { return r.db.View(), nil }
+
+// SaveSnapshot streams the view to a member that is behind.
+func (r *replica) SaveSnapshot(ctx any, w io.Writer, stop <-chan struct{}) error {
+	v, ok := ctx.(*inodekv.View)
+	if !ok {
+		return fmt.Errorf("save snapshot: not a view but %T", ctx)
+	}
+	return errors.Join(v.WriteTo(w, stop), v.Close())
+}
+
+// RecoverFromSnapshot fills a new store from a stream and swaps it in.
+func (r *replica) RecoverFromSnapshot(in io.Reader, stop <-chan struct{}) error {
+	g := (*Group)(r)
+	next := g.host.f.Store + 1
+	dir := storeDir(g.host.cfg.Dir, next)
+	if err := os.RemoveAll(dir); err != nil {
+		return fmt.Errorf("clear %s: %w", dir, err)
+	}
+	db, err := inodekv.Open(g.storeConfig(next), g.log)
+	if err != nil {
+		return err
+	}
+	if err := errors.Join(db.Receive(in, stop), db.Close(false)); err != nil {
+		return errors.Join(err, os.RemoveAll(dir))
+	}
+	if db, err = inodekv.Open(g.storeConfig(next), g.log); err != nil {
+		return err
+	}
+	g.host.f.Store = next
+	if err := g.host.f.save(g.host.cfg.Dir); err != nil {
+		return errors.Join(err, db.Close(false))
+	}
+	if err := g.machine.Reset(db); err != nil {
+		return err
+	}
+	old := g.db
+	g.db = db
+	g.events.start(db.Applied())
+	if err := old.Close(false); err != nil {
+		return err
+	}
+	return sweepStores(g.host.cfg.Dir, next)
+}
+
+// Close is called when dragonboat stops; the host closes the store.
+func (r *replica) Close() error { return nil }
