@@ -1,0 +1,85 @@
+// Copyright The Orca Authors. SPDX-License-Identifier: Apache-2.0
+
+package metaserver
+
+import (
+	"hash/fnv"
+	"io"
+	"maps"
+	"slices"
+	"strconv"
+
+	"orca/metaplane/fsm"
+	"orca/metaplane/metapb"
+	"orca/metaplane/mount"
+)
+
+// effect does one thing that an apply asked for.
+func (s *Service) effect(e fsm.Effect) {
+	switch e.Kind {
+	case fsm.EffectFree:
+		s.Workers.OrderHolders(metapb.WorkerOrder_FREE_FILE, e.File, 0)
+		s.Workers.Forget(e.File)
+	case fsm.EffectFreeOld:
+		s.Workers.OrderHolders(metapb.WorkerOrder_FREE_OLD, e.File, e.Version)
+	case fsm.EffectClean:
+		s.Workers.OrderHolders(metapb.WorkerOrder_CLEAN_FILE, e.File, e.Version)
+	case fsm.EffectPin:
+		s.Workers.OrderAll(metapb.WorkerOrder_PIN, e.File, 0)
+	case fsm.EffectUnpin:
+		s.Workers.OrderAll(metapb.WorkerOrder_UNPIN, e.File, 0)
+	case fsm.EffectIntent, fsm.EffectSession, fsm.EffectTrash:
+		s.Exec.Wake()
+	case fsm.EffectMounts:
+		s.refreshMounts()
+	case fsm.EffectHosted:
+		if s.cfg.OnHosted != nil {
+			s.cfg.OnHosted(e.Name)
+		}
+	}
+}
+
+// refreshMounts rebuilds the table from the machine when it has changed.
+func (s *Service) refreshMounts() {
+	s.mountMu.Lock()
+	defer s.mountMu.Unlock()
+	records := s.group.Machine().Mounts()
+	list := make([]*metapb.Mount, 0, len(records))
+	for _, r := range records {
+		list = append(list, r.Mount)
+	}
+	epoch := epochOf(list)
+	old := s.mounts.Load()
+	if old.Epoch == epoch {
+		return
+	}
+	s.mounts.Store(mount.NewTable(list, epoch))
+	if s.Stores == nil {
+		return
+	}
+	for _, m := range old.All() {
+		n := s.mounts.Load().ByID(m.Id)
+		if n == nil || n.Uri != m.Uri || !maps.Equal(n.Options, m.Options) {
+			s.Stores.Drop(m.Id)
+		}
+	}
+}
+
+// epochOf is a number that changes with the mount table and is the same on
+// every node.
+func epochOf(list []*metapb.Mount) uint64 {
+	h := fnv.New64a()
+	w := func(parts ...string) {
+		for _, p := range parts {
+			_, _ = io.WriteString(h, strconv.Itoa(len(p))+":"+p)
+		}
+	}
+	for _, m := range list {
+		w(strconv.FormatUint(uint64(m.Id), 10), m.Path, m.Uri, strconv.FormatBool(m.ReadOnly),
+			strconv.FormatBool(m.Shared), strconv.FormatInt(m.SyncIntervalMs, 10))
+		for _, k := range slices.Sorted(maps.Keys(m.Options)) {
+			w(k, m.Options[k])
+		}
+	}
+	return h.Sum64()
+}

@@ -1,0 +1,193 @@
+// Copyright The Orca Authors. SPDX-License-Identifier: Apache-2.0
+
+package metaserver
+
+import (
+	"context"
+
+	"orca"
+	"orca/metaplane/command"
+	"orca/metaplane/metapb"
+	"orca/ufs"
+)
+
+// Create implements metaplane.Files.
+func (s *Service) Create(ctx context.Context, r *metapb.CreateRequest) (*metapb.CreateReply, error) {
+	const op = "metaserver.Create"
+	if err := checkTarget(op, r.Target); err != nil {
+		return nil, err
+	}
+	if err := checkNew(op, r.Target); err != nil {
+		return nil, err
+	}
+	if r.BlockSize < 0 || r.WriteType > uint32(orca.Through) {
+		return nil, &orca.Error{Op: op, Path: r.Target.Path, Kind: orca.Invalid, Msg: "block size or write type"}
+	}
+	if err := s.known(ctx, r.H, r.Target); err != nil {
+		return nil, err
+	}
+	wt := orca.WriteType(r.WriteType)
+	if wt == orca.WriteDefault {
+		wt = s.cfg.WriteType
+	}
+	block := r.BlockSize
+	if block == 0 {
+		block = s.cfg.BlockSize
+	}
+	res, err := s.mutate(ctx, r.H, &command.Command{Create: &metapb.CreateOp{
+		Target: r.Target, Mode: r.Mode, Parents: r.Parents, Exclusive: r.Exclusive, Overwrite: r.Overwrite,
+		WriteType: uint32(wt), BlockSize: block, WholeMax: s.cfg.WholeMax, Replicas: max(r.Replicas, 1),
+		Complete: r.Complete, Steal: r.Steal, Symlink: r.Symlink, Ttl: int64(s.cfg.SessionTTL),
+	}})
+	if err != nil {
+		return nil, err
+	}
+	rep := &metapb.CreateReply{Attr: res.Attr, Session: s.session(res.Session, callerOf(r.H).UID)}
+	if rep.Session != nil {
+		rep.Workers = s.Workers.Live()
+	}
+	return rep, nil
+}
+
+// session translates a session for its client, with the grant to write.
+func (s *Service) session(r *command.Session, uid uint32) *metapb.WriteSession {
+	if r == nil {
+		return nil
+	}
+	return &metapb.WriteSession{
+		Id: r.Id, Fence: r.Fence, File: r.File, Version: r.Version, WriteType: r.WriteType,
+		MountId: r.MountId, UfsKey: r.UfsKey, BlockSize: r.BlockSize, WholeMax: r.WholeMax, Replicas: r.Replicas,
+		Grant:  s.grant(orca.Ino(r.File), r.Version, uid, true, s.cfg.WriteGrantTTL),
+		TtlMs:  r.Ttl / 1e6,
+		Expect: s.expect(r),
+	}
+}
+
+// expect is the fingerprint that the UFS object must still have when the
+// upload of a session is committed: another one is a Conflict. "" when it does
+// not matter.
+func (s *Service) expect(r *command.Session) string {
+	if r.MountId == 0 {
+		return ""
+	}
+	if r.Fresh {
+		return ufs.Absent
+	}
+	v, err := s.group.Machine().Lookup(orca.Ino(r.File))
+	if err != nil || v.Fresh || v.Attr.Persist != uint32(orca.Persisted) {
+		return "" // what is there is not what the namespace shows anyway
+	}
+	return v.Attr.Fingerprint
+}
+
+// Complete implements metaplane.Files.
+func (s *Service) Complete(ctx context.Context, r *metapb.CompleteRequest) (*metapb.CompleteReply, error) {
+	const op = "metaserver.Complete"
+	if r.Length < 0 || r.BlockSize < 0 {
+		return nil, orca.E(op, orca.Invalid, "negative length")
+	}
+	res, err := s.mutate(ctx, r.H, &command.Command{Complete: &metapb.CompleteOp{
+		Session: r.Session, Fence: r.Fence, Length: r.Length, BlockSize: r.BlockSize, Fingerprint: r.Fingerprint,
+		Mtime: r.Mtime, Durable: r.Durable, Crc32C: r.Crc32C, Keep: r.Keep, Workers: r.Workers, Ttl: int64(s.cfg.SessionTTL),
+	}})
+	if err != nil {
+		return nil, err
+	}
+	if a := res.Attr; a != nil {
+		s.Workers.Announce(orca.Ino(a.Ino), a.Version, a.Length, r.Workers, r.Fingerprint == "")
+	}
+	return &metapb.CompleteReply{Attr: res.Attr, Session: s.session(res.Session, callerOf(r.H).UID)}, nil
+}
+
+// Abandon implements metaplane.Files: the remains in the UFS are swept behind.
+func (s *Service) Abandon(ctx context.Context, r *metapb.AbandonRequest) (*metapb.Empty, error) {
+	_, err := s.mutate(ctx, r.H, &command.Command{Abandon: &metapb.AbandonOp{Session: r.Session, Fence: r.Fence}})
+	if err != nil {
+		return nil, err
+	}
+	s.Exec.Wake()
+	return &metapb.Empty{}, nil
+}
+
+// maxRenew caps the sessions of one request.
+const maxRenew = 4096
+
+// Renew implements metaplane.Files.
+func (s *Service) Renew(ctx context.Context, r *metapb.RenewRequest) (*metapb.RenewReply, error) {
+	if len(r.Sessions) > maxRenew {
+		return nil, orca.E("metaserver.Renew", orca.TooLarge, "too many sessions in one request")
+	}
+	if len(r.Sessions) == 0 {
+		return &metapb.RenewReply{}, nil
+	}
+	res, err := s.mutate(ctx, &metapb.Header{Caller: r.H.GetCaller()}, &command.Command{
+		Renew: &metapb.RenewOp{Sessions: r.Sessions, Ttl: int64(s.cfg.SessionTTL)}})
+	if err != nil {
+		return nil, err
+	}
+	return &metapb.RenewReply{Expired: res.Ids}, nil
+}
+
+// SetXattr implements metaplane.Xattrs.
+func (s *Service) SetXattr(ctx context.Context, r *metapb.XattrRequest) (*metapb.Empty, error) {
+	return s.xattr(ctx, r, &metapb.XattrOp{Name: r.Name, Value: r.Value, Create: r.Create, Replace: r.Replace})
+}
+
+// RemoveXattr implements metaplane.Xattrs.
+func (s *Service) RemoveXattr(ctx context.Context, r *metapb.XattrRequest) (*metapb.Empty, error) {
+	return s.xattr(ctx, r, &metapb.XattrOp{Name: r.Name, Remove: true})
+}
+
+const (
+	maxXattrName  = 255
+	maxXattrValue = 64 << 10
+)
+
+func (s *Service) xattr(ctx context.Context, r *metapb.XattrRequest, x *metapb.XattrOp) (*metapb.Empty, error) {
+	const op = "metaserver.Xattr"
+	if err := checkTarget(op, r.Target); err != nil {
+		return nil, err
+	}
+	switch {
+	case x.Name == "":
+		return nil, orca.E(op, orca.Invalid, "attribute without a name")
+	case len(x.Name) > maxXattrName:
+		return nil, orca.E(op, orca.NameTooLong, "attribute name too long")
+	case len(x.Value) > maxXattrValue:
+		return nil, orca.E(op, orca.TooLarge, "attribute value too long")
+	}
+	if err := s.known(ctx, r.H, r.Target); err != nil {
+		return nil, err
+	}
+	x.Target = r.Target
+	if _, err := s.mutate(ctx, r.H, &command.Command{Xattr: x}); err != nil {
+		return nil, err
+	}
+	return &metapb.Empty{}, nil
+}
+
+// GetXattr implements metaplane.Xattrs.
+func (s *Service) GetXattr(ctx context.Context, r *metapb.XattrRequest) (*metapb.XattrReply, error) {
+	w, err := s.resolve(ctx, "metaserver.GetXattr", r.H, r.Target, defaultSync)
+	if err != nil {
+		return nil, err
+	}
+	v, err := s.group.Machine().Xattr(callerOf(r.H), orca.Ino(w.Attr.Ino), r.Name)
+	if err != nil {
+		return nil, err
+	}
+	return &metapb.XattrReply{Value: v}, nil
+}
+
+// ListXattr implements metaplane.Xattrs.
+func (s *Service) ListXattr(ctx context.Context, r *metapb.XattrRequest) (*metapb.XattrReply, error) {
+	w, err := s.resolve(ctx, "metaserver.ListXattr", r.H, r.Target, defaultSync)
+	if err != nil {
+		return nil, err
+	}
+	names, err := s.group.Machine().Xattrs(callerOf(r.H), orca.Ino(w.Attr.Ino))
+	if err != nil {
+		return nil, err
+	}
+	return &metapb.XattrReply{Names: names}, nil
+}

@@ -1,0 +1,328 @@
+// Copyright The Orca Authors. SPDX-License-Identifier: Apache-2.0
+
+// Package metaserver is the namespace as a service: metaplane.Namespace over
+// one Raft group, the stores below it and the registry of workers.
+//
+// Flow of a read: ReadReady → ufssync.Path (one walk of the machine, and a
+// question to the UFS when the sync interval wants one) → reply. Flow of a
+// mutation: make parent and target known from the UFS → propose → if the
+// machine answers with an undecided intent, ufsexec.Run makes the UFS call and
+// decides → reply. A mutation that meets somebody's intent (Busy) is repeated
+// here for Config.BusyWait.
+//
+// Service may be called in process (wrapped in metaclient.Session, so that
+// mutations are exactly once) or through Server, which speaks frames.
+//
+// Goroutines: one reader of the group's effects, those of ufssync and ufsexec,
+// and those of the transport; Close ends them all. Locks: none of its own but
+// the one around the mount table's rebuilding. It refuses requests without
+// target, and paths that orca.CleanPath refuses.
+package metaserver
+
+import (
+	"cmp"
+	"context"
+	"crypto/rand"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"orca"
+	"orca/dataplane/grant"
+	"orca/metaplane"
+	"orca/metaplane/command"
+	"orca/metaplane/metapb"
+	"orca/metaplane/mount"
+	"orca/metaplane/raftgroup"
+	"orca/metaplane/ufsexec"
+	"orca/metaplane/ufssync"
+	"orca/metaplane/workers"
+)
+
+// Config describes a Service. The zero value means the defaults.
+type Config struct {
+	// Cluster is the cluster's name for workers and reports.
+	Cluster string
+	// Version is the build's version for reports.
+	Version string
+	// WriteType of a create that names none. Default CACHE_THROUGH.
+	WriteType orca.WriteType
+	// BlockSize of files longer than WholeMax; WholeMax is the cluster fact
+	// block.whole_max. Defaults orca.DefaultBlockSize, orca.MaxWholeBlock.
+	BlockSize, WholeMax int64
+	// SessionTTL is the term of a write session. Default 15 s.
+	SessionTTL time.Duration
+	// ReadGrantTTL and WriteGrantTTL are how long grants hold. Defaults 15 min
+	// and 24 h (a writer is fenced by its session, not by its grant).
+	ReadGrantTTL, WriteGrantTTL time.Duration
+	// BusyWait is how long a mutation waits for another one's intent. Default
+	// 5 s.
+	BusyWait time.Duration
+	// UFSWait is how long a caller waits for the store in a synchronous
+	// mutation before it is told Unavailable; the work goes on. Default 30 s.
+	UFSWait time.Duration
+	// CacheTTL caps how long a client may cache attributes. Default 1 s.
+	CacheTTL time.Duration
+	// ListBytes caps a listing reply. Default 2 MiB.
+	ListBytes int
+	// Conf returns the effective configuration for operators; may be nil.
+	Conf func() []*metapb.ConfReply_Value
+	// Hosted serves requests for hosted machines, by machine name.
+	Hosted map[string]HostedHandler
+	// OnHosted is called when a hosted machine has applied something; it must
+	// not block. May be nil.
+	OnHosted func(machine string)
+
+	Workers workers.Config
+	Sync    ufssync.Config
+	Exec    ufsexec.Config
+}
+
+func (c *Config) setDefaults() {
+	c.WriteType = cmp.Or(c.WriteType, orca.CacheThrough)
+	c.BlockSize = cmp.Or(c.BlockSize, orca.DefaultBlockSize)
+	c.WholeMax = cmp.Or(c.WholeMax, orca.MaxWholeBlock)
+	c.SessionTTL = cmp.Or(c.SessionTTL, 15*time.Second)
+	c.ReadGrantTTL = cmp.Or(c.ReadGrantTTL, 15*time.Minute)
+	c.WriteGrantTTL = cmp.Or(c.WriteGrantTTL, 24*time.Hour)
+	c.BusyWait = cmp.Or(c.BusyWait, 5*time.Second)
+	c.UFSWait = cmp.Or(c.UFSWait, 30*time.Second)
+	c.CacheTTL = cmp.Or(c.CacheTTL, time.Second)
+	c.ListBytes = cmp.Or(c.ListBytes, 2<<20)
+	c.Sync.BlockSize, c.Sync.WholeMax = c.BlockSize, c.WholeMax
+	c.Exec.SessionTTL = c.SessionTTL
+}
+
+// Validate reports what cannot be.
+func (c *Config) Validate() error {
+	const op = "metaserver.Config"
+	switch {
+	case c.BlockSize < 0 || c.WholeMax < 0 || c.ListBytes < 0:
+		return orca.E(op, orca.Invalid, "a size is negative")
+	case c.SessionTTL < 0 || c.BusyWait < 0 || c.UFSWait < 0:
+		return orca.E(op, orca.Invalid, "a time is negative")
+	case c.WriteType > orca.Through:
+		return orca.E(op, orca.Invalid, "unknown write type")
+	}
+	return nil
+}
+
+// Stats are counters for telemetry.
+type Stats struct {
+	Reads     atomic.Int64
+	Mutations atomic.Int64
+	BusyWaits atomic.Int64
+	Errors    atomic.Int64
+	Lost      atomic.Int64 // files found lost
+}
+
+// Service implements metaplane.Namespace.
+type Service struct {
+	cfg     Config
+	group   *raftgroup.Group
+	log     *slog.Logger
+	started time.Time
+	key     []byte // of grants
+
+	Workers *workers.Registry
+	Stores  *mount.Stores
+	Syncer  *ufssync.Syncer
+	Exec    *ufsexec.Executor
+	Stats   Stats
+
+	mountMu sync.Mutex // serialises rebuilding
+	mounts  atomic.Pointer[mount.Table]
+
+	ctx    context.Context
+	cancel context.CancelFunc
+	wg     sync.WaitGroup
+}
+
+var _ metaplane.Namespace = (*Service)(nil)
+
+// New makes the service over an open group and starts its work. open opens the
+// store of a mount. ctx bounds the start: the grant key is made on first use.
+func New(ctx context.Context, cfg Config, g *raftgroup.Group, open mount.Opener, log *slog.Logger) (*Service, error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, err
+	}
+	cfg.setDefaults()
+	s := &Service{cfg: cfg, group: g, log: log, started: time.Now()}
+	s.ctx, s.cancel = context.WithCancel(context.Background())
+	if err := g.ReadReady(ctx); err != nil {
+		return nil, err
+	}
+	if err := s.grantKey(ctx); err != nil {
+		return nil, err
+	}
+	s.Workers = workers.New(cfg.Workers, log)
+	s.mounts.Store(mount.NewTable(nil, 0))
+	s.refreshMounts()
+	s.Stores = mount.NewStores(open, s.mounts.Load)
+	s.Syncer = ufssync.New(cfg.Sync, g, s.Stores, log)
+	s.Exec = ufsexec.New(cfg.Exec, g, s.Stores, s.Syncer, log)
+	s.wg.Add(1)
+	go s.effects()
+	s.Exec.Start()
+	return s, nil
+}
+
+// Close ends the service's work, and closes the stores; the group stays open.
+func (s *Service) Close() error {
+	s.cancel()
+	_ = s.Exec.Close()
+	_ = s.Syncer.Close()
+	s.wg.Wait()
+	return s.Stores.Close()
+}
+
+// Ready reports whether the service can answer: nil, or why not.
+func (s *Service) Ready(ctx context.Context) error { return s.group.ReadReady(ctx) }
+
+const grantFact = "grant.key"
+
+// grantKey reads the cluster's key, making it on first use.
+func (s *Service) grantKey(ctx context.Context) error {
+	if s.key = s.group.Machine().Fact(grantFact); len(s.key) == grant.KeyLen {
+		return nil
+	}
+	fresh := make([]byte, grant.KeyLen)
+	if _, err := rand.Read(fresh); err != nil {
+		return &orca.Error{Op: "metaserver.grantKey", Kind: orca.Internal, Err: err}
+	}
+	res, err := s.group.Propose(ctx, &command.Command{Now: now(), SetFact: &metapb.SetFactOp{Key: grantFact, Value: fresh, Absent: true}})
+	if err != nil {
+		return err
+	}
+	s.key = res.Value
+	return nil
+}
+
+// GrantKey returns the key that workers verify grants with.
+func (s *Service) GrantKey() []byte { return s.key }
+
+func now() int64 { return time.Now().UnixNano() }
+
+// callerOf returns the identity of a request; absent means root.
+func callerOf(h *metapb.Header) orca.Caller {
+	c := h.GetCaller()
+	if c == nil {
+		return orca.Caller{}
+	}
+	return orca.Caller{UID: c.Uid, GID: c.Gid, Groups: c.Groups}
+}
+
+// ready waits until reads are linearizable.
+func (s *Service) ready(ctx context.Context) error {
+	s.Stats.Reads.Add(1)
+	return s.group.ReadReady(ctx)
+}
+
+// checkTarget refuses what cannot be walked, and cleans an absolute path.
+func checkTarget(op string, t *metapb.Target) error {
+	if t == nil {
+		return orca.E(op, orca.Invalid, "no target")
+	}
+	if t.Ino != 0 && (t.Path == "" || t.Path[0] != '/') {
+		if len(t.Path) > orca.MaxPath {
+			return orca.E(op, orca.NameTooLong, "path too long")
+		}
+		return nil
+	}
+	p, err := orca.CleanPath(t.Path)
+	if err != nil {
+		return err
+	}
+	t.Path = p
+	return nil
+}
+
+// mutate proposes a command for the caller of h and sees it through: it waits
+// for intents in the way, and has undecided ones executed.
+func (s *Service) mutate(ctx context.Context, h *metapb.Header, c *command.Command) (*command.Result, error) {
+	s.Stats.Mutations.Add(1)
+	c.Client, c.Seq, c.AckedBelow = h.GetClient(), h.GetSeq(), h.GetAckedBelow()
+	c.Caller = h.GetCaller()
+	until := time.Now().Add(s.cfg.BusyWait)
+	pause := time.Millisecond
+	for {
+		c.Now = now()
+		res, err := s.group.Propose(ctx, c)
+		if err == nil && res.Intent != nil && !res.Intent.Deferred && undecided(c) {
+			res, err = s.execute(ctx, res.Intent)
+		}
+		switch {
+		case err == nil:
+			if res.Intent != nil {
+				s.Exec.Wake()
+			}
+			return res, nil
+		case err == ufsexec.ErrDecided && c.Client != 0:
+		case orca.KindOf(err) == orca.Busy && res != nil && res.BusyIntent != 0:
+			s.Stats.BusyWaits.Add(1)
+			s.Exec.Wake()
+		default:
+			s.Stats.Errors.Add(1)
+			return res, err
+		}
+		if time.Now().Add(pause).After(until) {
+			return res, err
+		}
+		select {
+		case <-ctx.Done():
+			return res, err
+		case <-time.After(pause):
+		}
+		pause = min(2*pause, 100*time.Millisecond)
+	}
+}
+
+// undecided reports whether an intent in the result of this command is to be
+// run here: a worker runs that of a persist.
+func undecided(c *command.Command) bool { return c.PersistPrepare == nil }
+
+func (s *Service) execute(ctx context.Context, in *command.Intent) (*command.Result, error) {
+	ctx, cancel := context.WithTimeout(ctx, s.cfg.UFSWait)
+	defer cancel()
+	return s.Exec.Run(ctx, in)
+}
+
+// known makes the parent and the name of a target known from the UFS, so that
+// a mutation cannot overwrite what the namespace has not seen. What the walk
+// refuses is left to the state machine.
+func (s *Service) known(ctx context.Context, h *metapb.Header, t *metapb.Target) error {
+	if err := s.group.ReadReady(ctx); err != nil {
+		return err
+	}
+	_, err := s.Syncer.Path(ctx, callerOf(h), orca.Ino(t.Ino), t.Path, ufssync.Option{})
+	switch orca.KindOf(err) {
+	case orca.OK, orca.NotFound, orca.NotDir, orca.NameTooLong, orca.Invalid:
+		return nil
+	case orca.Permission:
+		return nil // of the namespace; the store's own says so in the mutation
+	}
+	return err
+}
+
+// effects does what applied commands ask for. The channel is only a hint:
+// ufsexec searches the state for what was dropped.
+func (s *Service) effects() {
+	defer s.wg.Done()
+	tick := time.NewTicker(time.Minute)
+	defer tick.Stop()
+	for {
+		select {
+		case <-s.ctx.Done():
+			return
+		case <-tick.C:
+			s.Workers.Expire()
+			s.refreshMounts()
+		case e, ok := <-s.group.Effects():
+			if !ok {
+				return
+			}
+			s.effect(e)
+		}
+	}
+}

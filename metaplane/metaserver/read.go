@@ -1,0 +1,225 @@
+// Copyright The Orca Authors. SPDX-License-Identifier: Apache-2.0
+
+package metaserver
+
+import (
+	"context"
+	"slices"
+	"strings"
+	"time"
+
+	"orca"
+	"orca/dataplane"
+	"orca/dataplane/grant"
+	"orca/metaplane/command"
+	"orca/metaplane/fsm"
+	"orca/metaplane/metapb"
+	"orca/metaplane/ufssync"
+	"orca/metaplane/workers"
+)
+
+// resolve finds what a target names, in line with its UFS as the option says.
+func (s *Service) resolve(ctx context.Context, op string, h *metapb.Header, t *metapb.Target, o ufssync.Option) (*fsm.Walked, error) {
+	if err := checkTarget(op, t); err != nil {
+		return nil, err
+	}
+	if err := s.ready(ctx); err != nil {
+		return nil, err
+	}
+	w, err := s.Syncer.Path(ctx, callerOf(h), orca.Ino(t.Ino), t.Path, o)
+	if err != nil {
+		return nil, err
+	}
+	if !w.Found {
+		return nil, &orca.Error{Op: op, Path: t.Path, Kind: orca.NotFound}
+	}
+	return w, nil
+}
+
+// Stat implements metaplane.Reader.
+func (s *Service) Stat(ctx context.Context, r *metapb.StatRequest) (*metapb.StatReply, error) {
+	o := ufssync.OptionOf(r.Sync)
+	w, err := s.resolve(ctx, "metaserver.Stat", r.H, r.Target, o)
+	if err != nil {
+		return nil, err
+	}
+	return &metapb.StatReply{Attr: s.attr(&w.View), Parent: uint64(w.Parent), TtlMs: s.ttl(&w.View, o)}, nil
+}
+
+// attr completes the attributes of a view with soft state.
+func (s *Service) attr(v *fsm.View) *metapb.Attr {
+	if v.Attr.Type == uint32(orca.TypeFile) {
+		v.Attr.CachedBytes = s.Workers.Cached(orca.Ino(v.Attr.Ino), v.Attr.Version)
+	}
+	return v.Attr
+}
+
+// ttl is how long a client may cache what it got: never longer than the sync
+// interval, in ms.
+func (s *Service) ttl(v *fsm.View, o ufssync.Option) int64 {
+	ttl := s.cfg.CacheTTL
+	if i := o.IntervalOf(v); i >= 0 {
+		ttl = min(ttl, i)
+	}
+	return ttl.Milliseconds()
+}
+
+const (
+	defaultPage = 1000
+	maxPage     = 4096
+)
+
+// List implements metaplane.Reader.
+func (s *Service) List(ctx context.Context, r *metapb.ListRequest) (*metapb.ListReply, error) {
+	const op = "metaserver.List"
+	o := ufssync.OptionOf(r.Sync)
+	o.Force = r.Force
+	w, err := s.resolve(ctx, op, r.H, r.Target, o)
+	if err != nil {
+		return nil, err
+	}
+	if w.Attr.Type != uint32(orca.TypeDir) {
+		return nil, &orca.Error{Op: op, Path: r.Target.Path, Kind: orca.NotDir}
+	}
+	m := s.group.Machine()
+	c, ino := callerOf(r.H), orca.Ino(w.Attr.Ino)
+	if r.After == "" || !w.Loaded {
+		if err := m.Access(c, ino, 4); err != nil {
+			return nil, err
+		}
+		if _, err := s.Syncer.Dir(ctx, &w.View, o); err != nil {
+			return nil, err
+		}
+	}
+	limit := min(int(r.Limit), maxPage)
+	if limit <= 0 {
+		limit = defaultPage
+	}
+	kids, more, err := m.Children(c, ino, r.After, limit)
+	if err != nil {
+		return nil, err
+	}
+	rep := &metapb.ListReply{Entries: make([]*metapb.Entry, 0, len(kids)), More: more, Dir: s.attr(&w.View), TtlMs: s.ttl(&w.View, o)}
+	size := 0
+	for i := range kids {
+		e := &metapb.Entry{Name: kids[i].Name, Attr: s.attr(&kids[i].View)}
+		if size += e.SizeVT() + 8; size > s.cfg.ListBytes && i > 0 {
+			rep.More = true
+			break
+		}
+		rep.Entries = append(rep.Entries, e)
+	}
+	return rep, nil
+}
+
+// Open implements metaplane.Reader. LostData when the only copies are gone.
+func (s *Service) Open(ctx context.Context, r *metapb.OpenRequest) (*metapb.OpenReply, error) {
+	const op = "metaserver.Open"
+	o := ufssync.OptionOf(r.Sync)
+	w, err := s.resolve(ctx, op, r.H, r.Target, o)
+	if err != nil {
+		return nil, err
+	}
+	a := s.attr(&w.View)
+	switch orca.FileType(a.Type) {
+	case orca.TypeDir:
+		return nil, &orca.Error{Op: op, Path: r.Target.Path, Kind: orca.IsDir}
+	case orca.TypeSymlink:
+		return nil, &orca.Error{Op: op, Path: r.Target.Path, Kind: orca.Invalid, Msg: "a symbolic link cannot be opened"}
+	}
+	bits := uint32(4)
+	if r.Write {
+		bits = 6
+	}
+	c := callerOf(r.H)
+	if err := s.group.Machine().Access(c, orca.Ino(a.Ino), bits); err != nil {
+		return nil, err
+	}
+	if err := s.checkLost(ctx, op, r.Target.Path, &w.View); err != nil {
+		return nil, err
+	}
+	locs := s.Workers.Locations(orca.Ino(a.Ino), a.Version)
+	return &metapb.OpenReply{
+		Attr:      a,
+		Grant:     s.grant(orca.Ino(a.Ino), a.Version, c.UID, false, s.cfg.ReadGrantTTL),
+		Locations: locs,
+		Workers:   bestFirst(s.Workers.Live(), locs),
+		TtlMs:     s.ttl(&w.View, o),
+	}, nil
+}
+
+// checkLost answers LostData when every worker that held an unpersisted file
+// has reported without it, and puts that on record.
+func (s *Service) checkLost(ctx context.Context, op, path string, v *fsm.View) error {
+	lost := &orca.Error{Op: op, Path: path, Kind: orca.LostData, Msg: "every worker that held the unpersisted data has lost it"}
+	switch orca.PersistState(v.Attr.Persist) {
+	case orca.Persisted:
+		return nil
+	case orca.Lost:
+		return lost
+	}
+	ino := orca.Ino(v.Attr.Ino)
+	if v.Attr.Length == 0 || len(v.Holders) == 0 || s.Workers.Availability(ino, v.Attr.Version, v.Holders) != workers.Gone {
+		return nil
+	}
+	s.Stats.Lost.Add(1)
+	s.log.Error("unpersisted file is lost", "ino", v.Attr.Ino)
+	_, err := s.group.Propose(ctx, &command.Command{Now: now(), MarkLost: &metapb.MarkLostOp{Files: []uint64{v.Attr.Ino}}})
+	if err != nil {
+		return err
+	}
+	return lost
+}
+
+// grant makes the right to one version of one file.
+func (s *Service) grant(ino orca.Ino, version, uid uint32, write bool, ttl time.Duration) *metapb.Grant {
+	g := grant.Make(s.key, dataplane.Grant{File: ino, Version: version, UID: uid, Write: write, Expiry: time.Now().Add(ttl)})
+	return &metapb.Grant{File: uint64(g.File), Version: g.Version, Uid: g.UID, Write: g.Write, Expiry: g.Expiry.UnixNano(), Token: g.Token}
+}
+
+// bestFirst puts the workers that hold something before the others.
+func bestFirst(live []*metapb.Worker, locs []*metapb.Location) []*metapb.Worker {
+	if len(locs) == 0 {
+		return live
+	}
+	rank := func(w *metapb.Worker) int {
+		if i := slices.IndexFunc(locs, func(l *metapb.Location) bool { return l.Worker == w.Id }); i >= 0 {
+			return i
+		}
+		return len(locs)
+	}
+	slices.SortStableFunc(live, func(a, b *metapb.Worker) int { return rank(a) - rank(b) })
+	return live
+}
+
+// Locations implements metaplane.Reader.
+func (s *Service) Locations(ctx context.Context, r *metapb.LocationsRequest) (*metapb.LocationsReply, error) {
+	w, err := s.resolve(ctx, "metaserver.Locations", r.H, r.Target, ufssync.Option{})
+	if err != nil {
+		return nil, err
+	}
+	a := s.attr(&w.View)
+	return &metapb.LocationsReply{Attr: a, Locations: s.Workers.Locations(orca.Ino(a.Ino), a.Version), Workers: s.Workers.Live()}, nil
+}
+
+// maxWatch caps one long poll.
+const maxWatch = 30 * time.Second
+
+// Watch implements metaplane.Reader.
+func (s *Service) Watch(ctx context.Context, r *metapb.WatchRequest) (*metapb.WatchReply, error) {
+	if err := s.ready(ctx); err != nil {
+		return nil, err
+	}
+	wait := min(max(time.Duration(r.WaitMs)*time.Millisecond, 0), maxWatch)
+	wctx, cancel := context.WithTimeout(ctx, wait)
+	defer cancel()
+	stop := context.AfterFunc(s.ctx, cancel)
+	defer stop()
+	events, next, lost := s.group.Watch(wctx, r.Cursor)
+	rep := &metapb.WatchReply{Cursor: next, Lost: lost, Events: make([]*metapb.Event, 0, len(events))}
+	for i := range events {
+		e := &events[i]
+		rep.Events = append(rep.Events, &metapb.Event{Ino: uint64(e.Ino), Parent: uint64(e.Parent), Name: strings.Clone(e.Name), Kind: e.Kind})
+	}
+	return rep, nil
+}

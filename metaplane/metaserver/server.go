@@ -1,0 +1,91 @@
+// Copyright The Orca Authors. SPDX-License-Identifier: Apache-2.0
+
+package metaserver
+
+import (
+	"context"
+	"log/slog"
+	"net"
+	"os"
+	"strings"
+
+	"orca"
+	"orca/dataplane/frame"
+	"orca/dataplane/transport"
+	"orca/metaplane"
+	"orca/metaplane/metapb"
+	"orca/metaplane/metawire"
+)
+
+// Server serves a Namespace to other processes, on any number of addresses.
+// Over a Unix socket a caller is who the kernel says; uid 0 and the server's
+// own user may speak for others.
+type Server struct {
+	ns      metaplane.Namespace
+	methods map[metawire.Op]*metawire.Method
+	uid     uint32
+	tr      *transport.Server
+}
+
+// NewServer makes a server; nothing listens yet.
+func NewServer(ns metaplane.Namespace, cfg transport.ServerConfig, log *slog.Logger) (*Server, error) {
+	s := &Server{ns: ns, methods: metawire.Methods(), uid: uint32(os.Geteuid())}
+	tr, err := transport.NewServer(cfg, s.serve, nil, log)
+	if err != nil {
+		return nil, err
+	}
+	s.tr = tr
+	return s, nil
+}
+
+// Listen serves "host:port" or "unix:PATH" and returns the address in use.
+func (s *Server) Listen(addr string) (net.Addr, error) {
+	if p, ok := strings.CutPrefix(addr, "unix:"); ok {
+		return s.tr.Listen("unix", p)
+	}
+	return s.tr.Listen("tcp", addr)
+}
+
+// Serve serves a listener, which it owns from now on.
+func (s *Server) Serve(ln net.Listener) error { return s.tr.Serve(ln) }
+
+// Metrics returns the transport's counters.
+func (s *Server) Metrics() *transport.ServerMetrics { return s.tr.Metrics() }
+
+// Shutdown stops serving: requests in work are answered until ctx ends.
+func (s *Server) Shutdown(ctx context.Context) error { return s.tr.Shutdown(ctx) }
+
+func (s *Server) serve(ctx context.Context, r *transport.Request) transport.Reply {
+	m := s.methods[r.Op]
+	if m == nil {
+		return transport.Fail(&orca.Error{Op: "metaserver.serve", Path: r.Op.String(), Kind: orca.Unsupported, Msg: "no such operation"})
+	}
+	q, err := m.Decode(r.Meta)
+	if err != nil {
+		return transport.Fail(err)
+	}
+	s.identify(q.GetH(), r.Peer)
+	p, err := m.Call(ctx, s.ns, q)
+	if err != nil {
+		return transport.Fail(err)
+	}
+	n := p.SizeVT()
+	if n > frame.MaxMeta {
+		return transport.Fail(&orca.Error{Op: "metaserver." + m.Name, Kind: orca.TooLarge, Msg: "reply over the limit of a frame"})
+	}
+	b := r.Scratch(n)[:n]
+	if _, err := p.MarshalToSizedBufferVT(b); err != nil {
+		return transport.Fail(&orca.Error{Op: "metaserver." + m.Name, Kind: orca.Internal, Err: err})
+	}
+	return transport.Reply{Meta: b}
+}
+
+// identify replaces a claim that the peer may not make.
+func (s *Server) identify(h *metapb.Header, p *transport.Peer) {
+	claim := callerOf(h)
+	if h.Caller == nil && p.Unix {
+		claim = orca.Caller{UID: p.Cred.UID, GID: p.Cred.GID}
+	}
+	c := p.Caller(claim, s.uid)
+	h.Caller = &metapb.Caller{Uid: c.UID, Gid: c.GID, Groups: c.Groups}
+}
