@@ -12,6 +12,7 @@ package target
 import (
 	"bufio"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -23,8 +24,6 @@ import (
 	"sync"
 	"syscall"
 	"time"
-
-	"orca/engine/daemon"
 )
 
 const (
@@ -53,10 +52,34 @@ func Find(ctx context.Context, self, dir string, progress io.Writer) (string, er
 	return out, nil
 }
 
+// Endpoints is where an Orca listens, as its DATA/endpoints.json says. It is
+// read here as any program would, so that orcabench links no server.
+type Endpoints struct {
+	Node       string `json:"node"`
+	Meta       string `json:"meta"`        // host:port of the metadata RPC
+	MetaSocket string `json:"meta_socket"` // the same on a Unix socket
+	HTTP       string `json:"http"`        // metrics, health, profiles
+	Mount      string `json:"mount"`
+}
+
+func readEndpoints(data string) (e Endpoints, err error) {
+	b, err := os.ReadFile(filepath.Join(data, "endpoints.json"))
+	if err != nil {
+		return e, err
+	}
+	if err := json.Unmarshal(b, &e); err != nil {
+		return e, fmt.Errorf("endpoints.json: %w", err)
+	}
+	if e.Meta == "" {
+		return e, errors.New("endpoints.json names no metadata address")
+	}
+	return e, nil
+}
+
 // Orca is one running process.
 type Orca struct {
 	// Endpoints is what the process says in endpoints.json.
-	Endpoints daemon.Endpoints
+	Endpoints Endpoints
 	// Data is its folder.
 	Data string
 
@@ -101,7 +124,7 @@ func start(ctx context.Context, bin, data string, args []string) (*Orca, error) 
 		err = ctx.Err()
 	}
 	if err == nil {
-		o.Endpoints, err = daemon.ReadEndpoints(data)
+		o.Endpoints, err = readEndpoints(data)
 	}
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("%w\n%s", err, o.log), o.Stop())
