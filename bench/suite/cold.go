@@ -1,0 +1,216 @@
+// Copyright The Orca Authors. SPDX-License-Identifier: Apache-2.0
+
+package suite
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"time"
+
+	"orca"
+	"orca/bench/baseline"
+	"orca/bench/machine"
+	"orca/bench/target"
+	"orca/bench/workload"
+	"orca/engine/client"
+	"orca/ufs/s3"
+	"orca/ufs/ufstest/minio"
+)
+
+const (
+	coldBucket = "orcabench"
+	coldKey    = "cold"
+	coldMount  = "/s3"
+	coldPath   = coldMount + "/" + coldKey
+	coldSeed   = 3
+)
+
+// coldStage is MinIO with one object, mounted in Orca.
+type coldStage struct {
+	s     *stage
+	orca  *target.Orca
+	minio *minio.Server
+	size  int64
+	buf   []byte
+	admin *client.FS
+	// fs is the client of the next pass: a new one each time, since a client
+	// keeps descriptors of blocks that have been freed since.
+	fs *client.FS
+	// direct is the CPU time that MinIO spent on the last direct GET.
+	direct time.Duration
+}
+
+func openCold(ctx context.Context, s *stage) (*trial, error) {
+	o, err := s.ioOrca()
+	if err != nil {
+		return nil, err
+	}
+	c := &coldStage{s: s, orca: o, size: s.opt.size(defaultCold), buf: baseline.Buffer(baseline.Chunk)}
+	if c.admin, err = s.connect(ctx, o, client.Config{Node: o.Endpoints.Node}); err != nil {
+		return nil, err
+	}
+	if err := c.store(ctx); err != nil {
+		return nil, err
+	}
+	url, err := baseline.S3{
+		Endpoint: c.minio.Endpoint, Region: "us-east-1", Bucket: coldBucket, AccessKey: c.minio.AccessKey, Secret: c.minio.SecretKey,
+	}.Presign(coldKey, time.Now())
+	if err != nil {
+		return nil, errors.Join(err, c.close())
+	}
+	http := baseline.NewHTTPClient()
+	direct := side{name: directName, pids: []int{c.minio.Pid()}, run: func(ctx context.Context) (measure, error) {
+		var took time.Duration
+		used, err := c.minioCPU(func() (err error) {
+			took, err = baseline.Get(ctx, http, url, c.size, c.buf)
+			return err
+		})
+		c.direct = used
+		return measure{work: float64(c.size) / 1e6, took: took}, err
+	}}
+	// MinIO reads the object from the page cache for both sides, and the check
+	// of the first cold read has something to compare with.
+	if _, err := direct.run(ctx); err != nil {
+		return nil, errors.Join(err, c.close())
+	}
+	cold := side{name: "cold read", pids: []int{o.PID(), c.minio.Pid()}, before: c.free, run: c.read}
+	return &trial{system: cold, baselines: []side{direct}, close: func() error { http.CloseIdleConnections(); return c.close() }}, nil
+}
+
+// store starts MinIO, puts the object there, mounts it, and compares what Orca
+// reads with the seed.
+func (c *coldStage) store(ctx context.Context) error {
+	dir, err := c.s.dir("minio")
+	if err != nil {
+		return err
+	}
+	c.s.progress("io/cold: starting MinIO")
+	c.minio, err = minio.Start(ctx, minio.Config{Dir: dir, Buckets: []string{coldBucket}, Progress: c.s.opt.Progress})
+	if err != nil {
+		return err
+	}
+	if err = c.fill(ctx); err != nil {
+		return errors.Join(err, c.close())
+	}
+	return nil
+}
+
+func (c *coldStage) fill(ctx context.Context) error {
+	ufs, err := s3.Open(ctx, c.minio.Config(coldBucket, ""), slog.New(slog.DiscardHandler))
+	if err != nil {
+		return err
+	}
+	w, err := ufs.Create(ctx, coldKey, "")
+	if err != nil {
+		return errors.Join(err, ufs.Close())
+	}
+	if _, err := io.CopyBuffer(struct{ io.Writer }{w}, struct{ io.Reader }{workload.Content(coldSeed, c.size)}, make([]byte, baseline.Chunk)); err != nil {
+		return errors.Join(err, w.Abort(ctx), ufs.Close())
+	}
+	if _, err := w.Commit(ctx); err != nil {
+		return errors.Join(err, w.Abort(ctx), ufs.Close())
+	}
+	if err := ufs.Close(); err != nil {
+		return err
+	}
+	m := &client.Mount{Path: coldMount, Uri: "s3://" + coldBucket + "/", Options: c.minio.Options()}
+	if _, err := c.admin.Mount(ctx, m, true); err != nil {
+		return err
+	}
+	f, err := openFile(ctx, c.admin, coldPath, coldSeed, c.size)
+	if err != nil {
+		return err
+	}
+	return f.Close()
+}
+
+// free drops the file from the cache, waits until no worker holds any of it,
+// and connects a new client.
+func (c *coldStage) free(ctx context.Context) error {
+	if c.fs != nil {
+		if err := c.fs.Close(); err != nil {
+			return err
+		}
+		c.fs = nil
+	}
+	if err := c.admin.Free(ctx, client.Path(coldPath), client.FreeOptions{Force: true}); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
+	defer cancel()
+	for {
+		_, locs, err := c.admin.Locations(ctx, client.Path(coldPath))
+		if err != nil {
+			return err
+		}
+		held := int64(0)
+		for _, l := range locs {
+			held += l.Cached
+		}
+		if held == 0 {
+			break
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("%d bytes of %s are still cached after it was freed", held, coldPath)
+		case <-time.After(50 * time.Millisecond):
+		}
+	}
+	var err error
+	c.fs, err = client.Open(ctx, client.Config{Addresses: []string{c.orca.Endpoints.Meta}, Node: c.orca.Endpoints.Node})
+	return err
+}
+
+// read reads the file for the first time, and checks that MinIO had to send it
+// and that all of it is in MEM now.
+func (c *coldStage) read(ctx context.Context) (measure, error) {
+	var took time.Duration
+	used, err := c.minioCPU(func() error {
+		start := time.Now()
+		f, err := c.fs.Open(ctx, client.Path(coldPath), client.ReadOptions{})
+		if err != nil {
+			return err
+		}
+		if _, err = readFile(ctx, f, c.buf); err == nil {
+			took = time.Since(start)
+		}
+		return errors.Join(err, f.Close())
+	})
+	if err != nil {
+		return measure{}, err
+	}
+	if used < c.direct/4 {
+		return measure{}, fmt.Errorf("MinIO worked for %s only, %s for a direct GET: the read was not cold", used, c.direct)
+	}
+	return measure{work: float64(c.size) / 1e6, took: took}, c.s.inMemory(ctx, c.admin, coldPath, c.size)
+}
+
+// minioCPU returns the CPU time that MinIO used during fn.
+func (c *coldStage) minioCPU(fn func() error) (time.Duration, error) {
+	before, err := machine.CPUTime(c.minio.Pid())
+	if err != nil {
+		return 0, err
+	}
+	if err := fn(); err != nil {
+		return 0, err
+	}
+	after, err := machine.CPUTime(c.minio.Pid())
+	return after - before, err
+}
+
+func (c *coldStage) close() error {
+	var errs []error
+	if c.fs != nil {
+		errs = append(errs, c.fs.Close())
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(c.s.ctx), 10*time.Second)
+	defer cancel()
+	if err := c.admin.Unmount(ctx, coldMount); err != nil && !errors.Is(err, orca.NotFound) {
+		errs = append(errs, err)
+	}
+	c.minio.Stop()
+	return errors.Join(errs...)
+}

@@ -1,0 +1,335 @@
+// Copyright The Orca Authors. SPDX-License-Identifier: Apache-2.0
+
+package suite
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"orca"
+	"orca/bench/hist"
+	"orca/bench/target"
+	"orca/bench/workload"
+	"orca/engine/client"
+)
+
+// The meta suite drives the namespace of a server in another process through
+// the Go API: Options.Clients clients with a connection each, every one with
+// Options.Pipeline requests outstanding, all starting and stopping together.
+// Files are MUST_CACHE and empty, so that no store below is involved; creates
+// are durable (fsync on) as always.
+func metaCases() []Case {
+	return []Case{
+		{Suite: "meta", Name: "create", Metric: "creates", Unit: unitOps, Baseline: proposeName,
+			About: "create and complete an empty file in one RPC, against raw un-merged propose of the same payload", open: openCreate},
+		{Suite: "meta", Name: "stat", Metric: "stats", Unit: unitOps, Baseline: echoName,
+			About: "stat by path, against an echo of the same sizes on the same transport", open: openStat},
+		{Suite: "meta", Name: "list", Metric: "entries listed", Unit: unitEntries, Baseline: scanName,
+			About: "list a directory with attributes in pages, against a bare scan of as many records in the store", open: openList},
+		{Suite: "meta", Name: "rename", Metric: "renames", Unit: unitOps, Baseline: createName,
+			About: "rename a file within its directory, against create of the same run", open: openRename},
+		{Suite: "meta", Name: "delete", Metric: "deletes", Unit: unitOps, Baseline: createName,
+			About: "delete a file, against create of the same run", open: openDelete},
+	}
+}
+
+const (
+	proposeName = "raw propose"
+	echoName    = "echo of the same sizes"
+	scanName    = "bare store scan"
+	createName  = "create of the same run"
+)
+
+// crowd is the clients of the meta suite.
+type crowd struct {
+	s      *stage
+	orca   *target.Orca
+	fs     []*client.FS // one per client
+	lanes  int          // clients times pipeline: one request outstanding each
+	serial atomic.Int64 // makes names unique in the run
+}
+
+// meta returns the clients, connected, with a directory per lane.
+func (s *stage) meta(ctx context.Context) (*crowd, error) {
+	if s.crowd != nil {
+		return s.crowd, s.crowd.orca.Alive()
+	}
+	o, err := s.up("meta")
+	if err != nil {
+		return nil, err
+	}
+	c := &crowd{s: s, orca: o, lanes: s.lanes()}
+	addr := o.Endpoints.Meta
+	if s.opt.Network == "unix" {
+		addr = o.Endpoints.MetaSocket
+	}
+	for range s.opt.Clients {
+		fs, err := client.Open(ctx, client.Config{Addresses: []string{addr}, WriteType: orca.MustCache})
+		if err != nil {
+			return nil, err
+		}
+		s.atEnd(fs.Close)
+		c.fs = append(c.fs, fs)
+	}
+	for lane := range c.lanes {
+		if _, err := c.of(lane).MkdirAll(ctx, client.Path(laneDir(lane)), 0o755); err != nil {
+			return nil, err
+		}
+	}
+	s.facts.Config["clients"] = fmt.Sprint(s.opt.Clients)
+	s.facts.Config["pipeline"] = fmt.Sprint(s.opt.Pipeline)
+	s.facts.Config["network"] = s.opt.Network
+	s.facts.Config["sample"] = s.opt.Sample.String()
+	s.crowd = c
+	return c, nil
+}
+
+// lanes is how many requests are outstanding: clients times pipeline.
+func (s *stage) lanes() int { return s.opt.Clients * s.opt.Pipeline }
+
+// of returns the client of a lane.
+func (c *crowd) of(lane int) *client.FS { return c.fs[lane%len(c.fs)] }
+
+func laneDir(lane int) string { return fmt.Sprintf("/bench/meta/%03d", lane) }
+
+// timed runs op in every lane until the sample time is over; i counts the
+// calls of a lane. All lanes start together.
+func timed(ctx context.Context, lanes int, d time.Duration, op func(ctx context.Context, lane, i int) error) (measure, error) {
+	return race(ctx, lanes, d, op, func(int) bool { return true })
+}
+
+// counted runs op n times in every lane.
+func counted(ctx context.Context, lanes, n int, op func(ctx context.Context, lane, i int) error) (measure, error) {
+	return race(ctx, lanes, time.Hour, op, func(i int) bool { return i < n })
+}
+
+// race starts the lanes at once and merges what they did.
+func race(ctx context.Context, lanes int, d time.Duration, op func(ctx context.Context, lane, i int) error, more func(i int) bool) (measure, error) {
+	hists, errs := make([]*hist.Hist, lanes), make([]error, lanes)
+	gate := make(chan struct{})
+	var start, end time.Time
+	var wg sync.WaitGroup
+	for lane := range lanes {
+		hists[lane] = hist.New()
+		wg.Add(1)
+		go func() {
+			defer wg.Done()
+			<-gate
+			for i, last := 0, start; more(i) && last.Before(end); i++ {
+				if errs[lane] = op(ctx, lane, i); errs[lane] != nil {
+					return
+				}
+				now := time.Now()
+				hists[lane].Record(now.Sub(last))
+				last = now
+			}
+		}()
+	}
+	start = time.Now()
+	end = start.Add(d)
+	close(gate)
+	wg.Wait()
+	m := measure{took: time.Since(start), lat: hists[0]}
+	for _, h := range hists[1:] {
+		m.lat.Merge(h)
+	}
+	m.work = float64(m.lat.Count())
+	return m, errors.Join(errs...)
+}
+
+// createSide creates files with new names, each lane in its own directory.
+func (c *crowd) createSide(name string) side {
+	return side{name: name, pids: []int{c.orca.PID()}, run: func(ctx context.Context) (measure, error) {
+		run := c.serial.Add(1)
+		return timed(ctx, c.lanes, c.s.opt.Sample, func(ctx context.Context, lane, i int) error {
+			_, err := c.of(lane).CreateEmpty(ctx, client.Path(createPath(lane, run, i)), client.CreateOptions{})
+			return err
+		})
+	}}
+}
+
+func createPath(lane int, run int64, i int) string {
+	return fmt.Sprintf("%s/f-%04d-%08d", laneDir(lane), run, i)
+}
+
+func openCreate(ctx context.Context, s *stage) (*trial, error) {
+	c, err := s.meta(ctx)
+	if err != nil {
+		return nil, err
+	}
+	payload, err := createPayload()
+	if err != nil {
+		return nil, err
+	}
+	s.facts.Config["propose"] = fmt.Sprintf("payload %d bytes, %d proposers", len(payload), c.lanes)
+	base, closeBase, err := s.proposeSide(c.lanes, payload)
+	if err != nil {
+		return nil, err
+	}
+	return &trial{system: c.createSide("create"), baselines: []side{base}, close: closeBase}, nil
+}
+
+// files makes n files in every lane and returns their paths by lane.
+func (c *crowd) files(ctx context.Context, n int) ([][]string, error) {
+	run := c.serial.Add(1)
+	paths := make([][]string, c.lanes)
+	for lane := range paths {
+		for i := range n {
+			paths[lane] = append(paths[lane], createPath(lane, run, i))
+		}
+	}
+	_, err := counted(ctx, c.lanes, n, func(ctx context.Context, lane, i int) error {
+		_, err := c.of(lane).CreateEmpty(ctx, client.Path(paths[lane][i]), client.CreateOptions{})
+		return err
+	})
+	return paths, err
+}
+
+// perLane is how many files each lane works on: Options.Files in all, but a
+// few in each.
+func (c *crowd) perLane() int { return max(8, c.s.opt.Files/c.lanes) }
+
+func openStat(ctx context.Context, s *stage) (*trial, error) {
+	c, err := s.meta(ctx)
+	if err != nil {
+		return nil, err
+	}
+	paths, err := c.files(ctx, c.perLane())
+	if err != nil {
+		return nil, err
+	}
+	request, reply, err := c.statSizes(ctx, paths[0][0])
+	if err != nil {
+		return nil, err
+	}
+	base, closeBase, err := s.echoSide(ctx, request, reply)
+	if err != nil {
+		return nil, err
+	}
+	order := workload.Order(1, len(paths[0]))
+	sys := side{name: "stat", pids: []int{c.orca.PID()}, run: func(ctx context.Context) (measure, error) {
+		return timed(ctx, c.lanes, s.opt.Sample, func(ctx context.Context, lane, i int) error {
+			p := paths[lane][order[i%len(order)]]
+			info, err := c.of(lane).Stat(ctx, client.Path(p), client.Sync{})
+			if err == nil && (info.Ino == 0 || info.Type != orca.TypeFile) {
+				err = fmt.Errorf("stat %s: not what was created: %+v", p, info)
+			}
+			return err
+		})
+	}}
+	return &trial{system: sys, baselines: []side{base}, close: closeBase}, nil
+}
+
+// listEntries is the size of the listed directory, in Options.Files.
+const listEntries = 10
+
+func openList(ctx context.Context, s *stage) (*trial, error) {
+	c, err := s.meta(ctx)
+	if err != nil {
+		return nil, err
+	}
+	n := listEntries * s.opt.Files
+	dir := client.Path("/bench/list")
+	if _, err := c.fs[0].MkdirAll(ctx, dir, 0o755); err != nil {
+		return nil, err
+	}
+	names := workload.Names("entry", n)
+	share := (n + c.lanes - 1) / c.lanes
+	if _, err := counted(ctx, c.lanes, share, func(ctx context.Context, lane, i int) error {
+		at := lane*share + i
+		if at >= n {
+			return nil
+		}
+		_, err := c.of(lane).CreateEmpty(ctx, client.Path(dir.Path+"/"+names[at]), client.CreateOptions{Overwrite: true})
+		return err
+	}); err != nil {
+		return nil, err
+	}
+	base, closeBase, err := s.scanSide(names)
+	if err != nil {
+		return nil, err
+	}
+	sys := side{name: "list", pids: []int{c.orca.PID()}, run: func(ctx context.Context) (measure, error) {
+		return perEntry(n, func() (int, error) {
+			seen := 0
+			for e, err := range c.fs[0].Entries(ctx, dir, client.ListOptions{}) {
+				if err != nil {
+					return 0, err
+				}
+				if e.Ino == 0 {
+					return 0, fmt.Errorf("entry %s has no inode", e.Name)
+				}
+				seen++
+			}
+			return seen, nil
+		})
+	}}
+	return &trial{system: sys, baselines: []side{base}, close: closeBase}, nil
+}
+
+// perEntry times one pass over a directory of n entries by one client.
+func perEntry(n int, pass func() (int, error)) (measure, error) {
+	start := time.Now()
+	seen, err := pass()
+	took := time.Since(start)
+	if err == nil && seen != n {
+		err = fmt.Errorf("%d entries, want %d", seen, n)
+	}
+	return measure{work: float64(seen), took: took}, err
+}
+
+func openRename(ctx context.Context, s *stage) (*trial, error) {
+	c, err := s.meta(ctx)
+	if err != nil {
+		return nil, err
+	}
+	paths, err := c.files(ctx, c.perLane())
+	if err != nil {
+		return nil, err
+	}
+	other := make([][]string, c.lanes) // the name that a file has not got now
+	for lane := range other {
+		for _, p := range paths[lane] {
+			other[lane] = append(other[lane], p+"-renamed")
+		}
+	}
+	sys := side{name: "rename", pids: []int{c.orca.PID()}, run: func(ctx context.Context) (measure, error) {
+		return timed(ctx, c.lanes, s.opt.Sample, func(ctx context.Context, lane, i int) error {
+			at := i % len(paths[lane])
+			err := c.of(lane).Rename(ctx, client.Path(paths[lane][at]), client.Path(other[lane][at]), true)
+			paths[lane][at], other[lane][at] = other[lane][at], paths[lane][at]
+			return err
+		})
+	}}
+	return &trial{system: sys, baselines: []side{c.createSide(createName)}}, nil
+}
+
+func openDelete(ctx context.Context, s *stage) (*trial, error) {
+	c, err := s.meta(ctx)
+	if err != nil {
+		return nil, err
+	}
+	creates := c.createSide(createName)
+	m, err := creates.run(ctx)
+	if err != nil {
+		return nil, err
+	}
+	// As many as are created in one sample, so that both last about as long.
+	n := max(1, int(m.work)/c.lanes)
+	var paths [][]string
+	sys := side{name: "delete", pids: []int{c.orca.PID()},
+		before: func(ctx context.Context) (err error) {
+			paths, err = c.files(ctx, n)
+			return err
+		},
+		run: func(ctx context.Context) (measure, error) {
+			return counted(ctx, c.lanes, n, func(ctx context.Context, lane, i int) error {
+				return c.of(lane).Unlink(ctx, client.Path(paths[lane][i]))
+			})
+		}}
+	return &trial{system: sys, baselines: []side{creates}}, nil
+}

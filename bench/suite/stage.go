@@ -1,0 +1,165 @@
+// Copyright The Orca Authors. SPDX-License-Identifier: Apache-2.0
+
+package suite
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"time"
+
+	"orca/bench/machine"
+	"orca/bench/target"
+	"orca/perf/capture"
+)
+
+// stage is what the cases of one run share: the folder, the servers (started
+// when the first case asks), and the facts of the report.
+type stage struct {
+	opt   Options
+	ctx   context.Context
+	temp  string
+	own   bool // temp is ours to remove
+	facts *machine.Facts
+
+	orca    map[string]*target.Orca // by configuration
+	closers []func() error          // run in reverse at the end, before the servers stop
+	last    []func() error          // run after the servers have stopped
+
+	crowd     *crowd     // clients of the meta suite, nil before the first use
+	mounted   *fuseStage // the mounted Orca, nil before the first use
+	nativeDir string     // folder like the MEM tier's, "" before the first use
+}
+
+// profileWindow is how long one case runs under the profiler.
+const profileWindow = 5 * time.Second
+
+func newStage(ctx context.Context, o Options) (*stage, error) {
+	s := &stage{opt: o, ctx: ctx, temp: o.Temp, orca: map[string]*target.Orca{}}
+	if s.temp == "" {
+		dir, err := os.MkdirTemp("", "orcabench-")
+		if err != nil {
+			return nil, err
+		}
+		s.temp, s.own = dir, true
+	}
+	return s, nil
+}
+
+func (s *stage) progress(format string, args ...any) {
+	fmt.Fprintf(s.opt.Progress, format+"\n", args...)
+}
+
+// describe records the configuration of the run.
+func (s *stage) describe() {
+	c := s.facts.Config
+	c["pairs"] = strconv.Itoa(s.opt.Pairs)
+	c["order"] = "A-B B-A, median of per-pair ratios"
+	if s.opt.Tiny {
+		c["tiny"] = "true: a test of the plumbing, the figures mean nothing"
+	}
+	s.note("temp", s.temp)
+}
+
+// note records the file system of a folder under a role.
+func (s *stage) note(role, dir string) {
+	if fs, err := machine.Filesystem(dir); err == nil {
+		s.facts.Filesystems[role] = fs
+	}
+}
+
+// dir makes a folder below the temporary one.
+func (s *stage) dir(elem ...string) (string, error) {
+	p := filepath.Join(append([]string{s.temp}, elem...)...)
+	return p, os.MkdirAll(p, 0o755)
+}
+
+// atEnd runs fn when the run ends, before the servers stop.
+func (s *stage) atEnd(fn func() error) { s.closers = append(s.closers, fn) }
+
+// up returns the running Orca of a configuration, starting it at first use.
+func (s *stage) up(name string, args ...string) (*target.Orca, error) {
+	if o := s.orca[name]; o != nil {
+		return o, o.Alive()
+	}
+	if s.opt.Orca == "" {
+		bin, err := target.Find(s.ctx, s.opt.Self, s.temp, s.opt.Progress)
+		if err != nil {
+			return nil, err
+		}
+		s.opt.Orca = bin
+	}
+	root, err := s.dir(name, "root")
+	if err != nil {
+		return nil, err
+	}
+	args = append([]string{"--root", root}, args...)
+	s.progress("starting orca up %s", name)
+	// Not under the run's context: a cancelled run stops it in order.
+	o, err := target.Up(context.WithoutCancel(s.ctx), s.opt.Orca, filepath.Join(s.temp, name, "data"), args...)
+	if err != nil {
+		return nil, err
+	}
+	s.orca[name] = o
+	s.facts.Config["orca."+name] = fmt.Sprint(args)
+	return o, nil
+}
+
+// healthy says whether a server has died.
+func (s *stage) healthy() error {
+	var errs []error
+	for name, o := range s.orca {
+		if err := o.Alive(); err != nil {
+			errs = append(errs, fmt.Errorf("%s: %w", name, err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// profile runs the system once more under the profiler.
+func (s *stage) profile(ctx context.Context, c Case, sys side) ([]capture.Taken, error) {
+	sources := []capture.Source{{Name: "orcabench"}}
+	for name, o := range s.orca {
+		if o.Endpoints.HTTP != "" {
+			sources = append(sources, capture.Source{Name: "orca-" + name, HTTP: o.Endpoints.HTTP})
+		}
+	}
+	window := profileWindow
+	if s.opt.Tiny {
+		window = time.Second
+	}
+	s.progress("%s/%s: profiling for %s", c.Suite, c.Name, window)
+	taken, err := capture.Take(ctx, s.opt.Profile, c.Suite+"-"+c.Name, window, sources, func(ctx context.Context) error {
+		for ctx.Err() == nil {
+			if _, err := sample(ctx, sys, true); err != nil && ctx.Err() == nil {
+				return err
+			}
+		}
+		return nil
+	})
+	for i := range taken {
+		taken[i].Source = c.Suite + "/" + c.Name + " " + taken[i].Source
+	}
+	return taken, err
+}
+
+// close ends everything in reverse order and removes the folder.
+func (s *stage) close() error {
+	var errs []error
+	for i := len(s.closers) - 1; i >= 0; i-- {
+		errs = append(errs, s.closers[i]())
+	}
+	for _, o := range s.orca {
+		errs = append(errs, o.Stop())
+	}
+	for i := len(s.last) - 1; i >= 0; i-- {
+		errs = append(errs, s.last[i]())
+	}
+	if s.own {
+		errs = append(errs, os.RemoveAll(s.temp))
+	}
+	return errors.Join(errs...)
+}
