@@ -1,0 +1,214 @@
+// Copyright The Orca Authors. SPDX-License-Identifier: Apache-2.0
+
+// Command orcabench measures Orca beside what the machine can do without it,
+// in one run. docs/bench.md says how each figure is taken.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+	"text/tabwriter"
+	"time"
+
+	"github.com/dustin/go-humanize"
+	"github.com/spf13/cobra"
+
+	"orca/bench/baseline"
+	"orca/bench/report"
+	"orca/bench/suite"
+	"orca/engine/buildinfo"
+	"orca/perf/capture"
+)
+
+// errCases means that the run went through and that cases of it failed.
+var errCases = errors.New("cases failed")
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	err := newRoot(os.Stdout, os.Stderr).ExecuteContext(ctx)
+	stop()
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "orcabench:", err)
+		os.Exit(1)
+	}
+}
+
+func newRoot(stdout, stderr io.Writer) *cobra.Command {
+	root := &cobra.Command{
+		Use:           "orcabench",
+		Short:         "Measure Orca beside what the machine can do without it",
+		SilenceUsage:  true,
+		SilenceErrors: true,
+		Long: `orcabench runs a suite of cases. Each case samples Orca and a baseline in turns
+(A-B B-A) in one run and reports the median of the per-pair ratios; larger is
+better. It starts what it needs (Orca, MinIO) as separate processes on free
+ports below a temporary folder, and stops and removes all of it at the end.
+
+Figures of different machines or runs cannot be compared; ratios can.`,
+	}
+	root.SetOut(stdout)
+	root.SetErr(stderr)
+	root.AddCommand(newList(), newRun(), newVersion(), newProcess())
+	return root
+}
+
+func newList() *cobra.Command {
+	return &cobra.Command{
+		Use:   "list",
+		Short: "List the suites and their cases",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			tw := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 0, 2, ' ', 0)
+			fmt.Fprintln(tw, "SUITE\tCASE\tUNIT\tWHAT IS COMPARED")
+			for _, c := range suite.Cases() {
+				fmt.Fprintf(tw, "%s\t%s\t%s\t%s\n", c.Suite, c.Name, c.Unit, c.About)
+			}
+			return tw.Flush()
+		},
+	}
+}
+
+func newVersion() *cobra.Command {
+	return &cobra.Command{
+		Use:   "version",
+		Short: "Print the version",
+		Args:  cobra.NoArgs,
+		Run: func(cmd *cobra.Command, _ []string) {
+			b := buildinfo.Read()
+			fmt.Fprintf(cmd.OutOrStdout(), "orcabench %s %s %s %s/%s\n", b.Version, b.Commit, b.Go, b.OS, b.Arch)
+		},
+	}
+}
+
+// newProcess is what orcabench starts itself as, for the baselines that need
+// processes of their own.
+func newProcess() *cobra.Command {
+	return &cobra.Command{
+		Use:                baseline.Role,
+		Hidden:             true,
+		DisableFlagParsing: true,
+		RunE:               func(_ *cobra.Command, args []string) error { return baseline.Main(args, suite.Roles()) },
+	}
+}
+
+// runFlags are the flags of run as given.
+type runFlags struct {
+	cases   []string
+	json    string
+	size    string
+	profile string
+	opt     suite.Options
+}
+
+func newRun() *cobra.Command {
+	var f runFlags
+	cmd := &cobra.Command{
+		Use:   "run SUITE",
+		Short: "Run a suite, or some of its cases",
+		Long: `Run a suite: env, io, meta or fuse. No flag is needed.
+
+The exit status is 0 when every case has a figure, else 1; a case that failed is
+a row with an error and without figures.`,
+		Example: `  orcabench run io
+  orcabench run io --case shortcircuit,remote --json io.json
+  orcabench run meta --clients 64 --pipeline 4
+  orcabench run fuse --profile /tmp/profiles`,
+		Args:      cobra.MatchAll(cobra.ExactArgs(1), cobra.OnlyValidArgs),
+		ValidArgs: suite.Suites(),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return f.run(cmd.Context(), args[0], cmd.OutOrStdout(), cmd.ErrOrStderr())
+		},
+	}
+	fl := cmd.Flags()
+	fl.StringSliceVar(&f.cases, "case", nil, "run only these cases, comma separated")
+	fl.StringVar(&f.json, "json", "", "write the results as JSON to this file (- for stdout)")
+	fl.StringVar(&f.profile, "profile", "", "profile each case after it was measured, into this folder, and sum per room")
+	fl.IntVar(&f.opt.Pairs, "samples", 0, "pairs of samples per case, at least 5 (default 7)")
+	fl.StringVar(&f.size, "size", "", "file size of the bulk cases, such as 512MiB (default 256MiB, io cold 1GiB)")
+	fl.IntVar(&f.opt.Files, "files", 0, "files in the directories of the meta and fuse suites (default 1000)")
+	fl.IntVar(&f.opt.Clients, "clients", 0, "clients of the meta suite, one connection each (default 16)")
+	fl.IntVar(&f.opt.Pipeline, "pipeline", 0, "requests that each client has outstanding (default 1)")
+	fl.DurationVar(&f.opt.Sample, "sample-time", 0, "length of one sample of the meta suite (default 1s)")
+	fl.StringVar(&f.opt.Network, "network", "", "how the meta suite reaches the server: tcp or unix (default tcp)")
+	fl.StringVar(&f.opt.Temp, "temp", "", "folder for data, kept (default: a new one, removed at the end)")
+	fl.StringVar(&f.opt.Orca, "orca", "", "orca binary (default: beside orcabench, on PATH, or built)")
+	fl.BoolVar(&f.opt.Tiny, "tiny", false, "allow sizes too small to mean anything, to test the plumbing")
+	return cmd
+}
+
+func (f *runFlags) run(ctx context.Context, name string, stdout, stderr io.Writer) error {
+	cases, err := suite.Select(name, f.cases)
+	if err != nil {
+		return err
+	}
+	if f.size != "" {
+		n, err := humanize.ParseBytes(f.size)
+		if err != nil || n > 1<<50 {
+			return fmt.Errorf("--size %s: not a size", f.size)
+		}
+		f.opt.Size = int64(n)
+	}
+	if f.opt.Self, err = os.Executable(); err != nil {
+		return err
+	}
+	f.opt.Progress, f.opt.Profile = &stamped{w: stderr, start: time.Now()}, f.profile
+	rep, profiles, runErr := suite.Run(ctx, cases, f.opt, "orcabench "+strings.Join(os.Args[1:], " "))
+	if rep == nil {
+		return runErr
+	}
+	table := stdout
+	if f.json == "-" {
+		table = stderr
+	}
+	err = errors.Join(runErr, rep.WriteTable(table), f.writeJSON(rep, stdout), f.writeProfiles(table, profiles))
+	if n := rep.Failed(); n > 0 {
+		err = errors.Join(err, fmt.Errorf("%d of %d %w", n, len(rep.Results), errCases))
+	}
+	return err
+}
+
+func (f *runFlags) writeJSON(rep *report.Report, stdout io.Writer) error {
+	switch f.json {
+	case "":
+		return nil
+	case "-":
+		return rep.WriteJSON(stdout)
+	}
+	out, err := os.Create(f.json)
+	if err != nil {
+		return err
+	}
+	return errors.Join(rep.WriteJSON(out), out.Close())
+}
+
+func (f *runFlags) writeProfiles(w io.Writer, taken []capture.Taken) error {
+	if len(taken) == 0 {
+		return nil
+	}
+	fmt.Fprintln(w)
+	if err := capture.WriteTable(w, taken); err != nil {
+		return err
+	}
+	fmt.Fprintf(w, "profiles are in %s; read one with: go tool pprof FILE\n", f.profile)
+	return nil
+}
+
+// stamped prefixes each line of progress with the time since the start.
+type stamped struct {
+	w     io.Writer
+	start time.Time
+}
+
+// Write implements io.Writer; each call is one line.
+func (s *stamped) Write(p []byte) (int, error) {
+	if _, err := fmt.Fprintf(s.w, "%6.1fs %s", time.Since(s.start).Seconds(), p); err != nil {
+		return 0, err
+	}
+	return len(p), nil
+}
