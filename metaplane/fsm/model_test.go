@@ -1,0 +1,398 @@
+// Copyright The Orca Authors. SPDX-License-Identifier: Apache-2.0
+
+package fsm
+
+import (
+	"encoding/hex"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+	"pgregory.net/rapid"
+
+	"orca"
+	"orca/metaplane/command"
+	"orca/metaplane/inode"
+	"orca/metaplane/metapb"
+)
+
+// modelFS is the simplest tree that can be: paths in a map; true is a
+// directory.
+type modelFS map[string]bool
+
+func (f modelFS) children(dir string) []string {
+	var names []string
+	for p := range f {
+		if d, name := orca.SplitPath(p); d == dir && name != "" {
+			names = append(names, name)
+		}
+	}
+	slices.Sort(names)
+	return names
+}
+
+// parentOf says why a name cannot be below its parent.
+func (f modelFS) parentOf(p string) orca.Kind {
+	for d := p; d != "/"; {
+		d, _ = orca.SplitPath(d)
+		if isDir, ok := f[d]; ok && !isDir {
+			return orca.NotDir
+		}
+	}
+	d, _ := orca.SplitPath(p)
+	if _, ok := f[d]; !ok {
+		return orca.NotFound
+	}
+	return orca.OK
+}
+
+func (f modelFS) add(p string, dir, overwrite bool) orca.Kind {
+	if p == "/" {
+		return map[bool]orca.Kind{true: orca.Exists, false: orca.IsDir}[dir]
+	}
+	if k := f.parentOf(p); k != orca.OK {
+		return k
+	}
+	isDir, ok := f[p]
+	switch {
+	case ok && dir:
+		return orca.Exists
+	case ok && isDir:
+		return orca.IsDir
+	case ok && !overwrite:
+		return orca.Exists
+	}
+	f[p] = dir
+	return orca.OK
+}
+
+func (f modelFS) remove(p string, recursive bool) orca.Kind {
+	if p == "/" {
+		return orca.Invalid
+	}
+	if k := f.parentOf(p); k != orca.OK {
+		return k
+	}
+	if _, ok := f[p]; !ok {
+		return orca.NotFound
+	}
+	if len(f.children(p)) > 0 && !recursive {
+		return orca.NotEmpty
+	}
+	for q := range f {
+		if _, ok := orca.Under(p, q); ok {
+			delete(f, q)
+		}
+	}
+	return orca.OK
+}
+
+func (f modelFS) rename(src, dst string) orca.Kind {
+	for _, p := range []string{src, dst} {
+		if k := f.parentOf(p); p != "/" && k == orca.NotDir {
+			return k
+		}
+	}
+	sdir, ok := f[src]
+	if !ok {
+		return orca.NotFound
+	}
+	if src == dst {
+		return orca.OK
+	}
+	if dst != "/" {
+		if k := f.parentOf(dst); k != orca.OK {
+			return k
+		}
+	}
+	if src == "/" || dst == "/" {
+		return orca.Invalid
+	}
+	ddir, exists := f[dst]
+	if exists && !sdir && ddir {
+		return orca.IsDir
+	}
+	if exists && sdir && !ddir {
+		return orca.NotDir
+	}
+	if _, below := orca.Under(src, dst); below && sdir {
+		return orca.Invalid
+	}
+	if exists && len(f.children(dst)) > 0 {
+		return orca.NotEmpty
+	}
+	delete(f, dst)
+	moved := modelFS{}
+	for q, d := range f {
+		if rel, ok := orca.Under(src, q); ok {
+			delete(f, q)
+			if rel == "" {
+				moved[dst] = d
+			} else {
+				moved[dst+"/"+rel] = d
+			}
+		}
+	}
+	for q, d := range moved {
+		f[q] = d
+	}
+	return orca.OK
+}
+
+// TestModel compares the machine with the model, operation by operation.
+func TestModel(t *testing.T) {
+	rapid.Check(t, func(rt *rapid.T) {
+		w := newWorld(t, Config{CacheEntries: 1}, nil)
+		f := modelFS{"/": true}
+		path := rapid.Custom(func(t *rapid.T) string {
+			return "/" + strings.Join(rapid.SliceOfN(rapid.SampledFrom([]string{"a", "b", "c"}), 0, 4).Draw(t, "p"), "/")
+		})
+		for range rapid.IntRange(1, 60).Draw(rt, "steps") {
+			p, q := path.Draw(rt, "p"), path.Draw(rt, "q")
+			var c command.Command
+			var want orca.Kind
+			op := rapid.SampledFrom([]string{"mkdir", "create", "rm", "rm -r", "mv", "mv", "sweep", "reopen"}).Draw(rt, "op")
+			switch op {
+			case "mkdir":
+				c.Mkdir, want = &metapb.MkdirOp{Target: at(p), Mode: 0o755}, f.add(p, true, false)
+			case "create":
+				over := rapid.Bool().Draw(rt, "overwrite")
+				c.Create = &metapb.CreateOp{Target: at(p), Complete: true, Overwrite: over, WriteType: uint32(orca.MustCache)}
+				want = f.add(p, false, over)
+			case "rm", "rm -r":
+				c.Delete = &metapb.DeleteOp{Target: at(p), Recursive: op == "rm -r"}
+				want = f.remove(p, op == "rm -r")
+			case "mv":
+				c.Rename, want = &metapb.RenameOp{Src: at(p), Dst: at(q)}, f.rename(p, q)
+			case "sweep":
+				c.SweepTrash = &metapb.SweepTrashOp{Limit: 2}
+			case "reopen":
+				w.reopen()
+				continue
+			}
+			got := orca.Kind(w.do(&c).Kind)
+			require.Equal(rt, want, got, "%s %s %s", op, p, q)
+			checkTree(rt, w, f)
+			checkInvariants(rt, w)
+		}
+	})
+}
+
+func checkTree(t require.TestingT, w *world, f modelFS) {
+	for p, dir := range f {
+		got, err := w.m.Walk(orca.Caller{}, 0, p)
+		require.NoError(t, err)
+		require.True(t, got.Found, p)
+		require.Equal(t, dir, got.Attr.Type == uint32(orca.TypeDir), p)
+		if !dir {
+			continue
+		}
+		var names []string
+		for after := ""; ; {
+			cs, more, err := w.m.Children(orca.Caller{}, orca.Ino(got.Attr.Ino), after, 2)
+			require.NoError(t, err)
+			for _, c := range cs {
+				names = append(names, c.Name)
+				after = c.Name
+			}
+			if !more {
+				break
+			}
+		}
+		require.Equal(t, f.children(p), names, p)
+	}
+}
+
+// checkInvariants checks what must hold of the store whatever happened.
+func checkInvariants(t require.TestingT, w *world) {
+	m := w.m
+	var files, dirs int64
+	unpersisted := map[uint32]int64{}
+	for ino, n := range m.dirs {
+		dirs++
+		var entries, subdirs int64
+		m.eachDirent(n, "", "", func(name string, v []byte) bool {
+			entries++
+			d := m.decoded(v)
+			if d.dir != nil {
+				subdirs++
+				require.Equal(t, n, d.dir.parent)
+				require.Equal(t, name, d.dir.rec.Name)
+				require.Same(t, d.dir, n.sub[name])
+				return true
+			}
+			files++
+			at, placed, f := m.byIno(d.file.Ino)
+			require.Equal(t, d.file, f, "cache and store differ on %s", name)
+			require.Same(t, n, at)
+			require.Equal(t, name, placed)
+			if mt := m.mountOrTrash(n); mt != nil && f.Persist == orca.ToBePersisted {
+				unpersisted[mt.Mount.Id]++
+			}
+			return true
+		})
+		require.Equal(t, n.rec.Entries, entries, "entries of %x", uint64(ino))
+		require.Equal(t, n.rec.Subdirs, subdirs, "subdirs of %x", uint64(ino))
+		require.Len(t, n.sub, int(subdirs))
+		if n.names != nil {
+			require.LessOrEqual(t, len(n.names), int(entries))
+		}
+		v, err := w.db.Get(nil, inode.AppendKey8(nil, inode.SpaceDir, uint64(ino)))
+		require.NoError(t, err)
+		if n != m.root || v != nil {
+			rec, err := inode.DecodeDir(v)
+			require.NoError(t, err)
+			require.Equal(t, n.rec, rec)
+		}
+	}
+	require.Equal(t, m.count.files, files)
+	require.Equal(t, m.count.dirs, dirs)
+	for id, mt := range m.mounts {
+		require.Equal(t, unpersisted[id], mt.Unpersisted)
+	}
+	checkSpace(t, w, inode.SpaceInode, int(files))
+	checkSpace(t, w, inode.SpaceSession, len(m.sessions))
+	checkSpace(t, w, inode.SpaceIntent, len(m.intents))
+	masks := 0
+	for _, s := range m.masks {
+		masks += len(s.list)
+	}
+	for _, it := range m.intents {
+		masks -= len(keysOf(it))
+	}
+	require.Zero(t, masks)
+	require.NoError(t, m.failed())
+}
+
+func checkSpace(t require.TestingT, w *world, space byte, want int) {
+	n := 0
+	require.NoError(t, w.m.scan(space, func(_, _ []byte) bool { n++; return true }))
+	require.Equal(t, want, n, "keys of space %c", space)
+}
+
+// dump is the whole store as text.
+func (w *world) dump() string {
+	var b strings.Builder
+	require.NoError(w.t, w.db.Scan(nil, nil, func(k, v []byte) bool {
+		fmt.Fprintf(&b, "%q %s\n", k, hex.EncodeToString(v))
+		return true
+	}))
+	return b.String()
+}
+
+// randomCommand draws any command; ids come from what w has open.
+func randomCommand(r *rand.Rand, w *world) *command.Command {
+	pick := func(ss ...string) string { return ss[r.IntN(len(ss))] }
+	path := func() string {
+		p := ""
+		for range 1 + r.IntN(3) {
+			p += "/" + pick("a", "b", "c", "m")
+		}
+		return p
+	}
+	st := &story{world: w}
+	var line string
+	var sessions, intents []uint64
+	for _, s := range w.m.Sessions() {
+		sessions = append(sessions, s.Id)
+	}
+	for _, it := range w.m.Intents() {
+		intents = append(intents, it.Id)
+	}
+	one := func(ids []uint64) uint64 {
+		if len(ids) == 0 {
+			return 1
+		}
+		return ids[r.IntN(len(ids))]
+	}
+	fp := fmt.Sprintf("fp%d", r.IntN(4))
+	ino := 17 + r.IntN(60)
+	switch r.IntN(26) {
+	case 0, 1, 2:
+		line = fmt.Sprintf("mkdir %s %s", path(), pick("", "-p", "-x"))
+	case 3, 4, 5:
+		line = fmt.Sprintf("create %s type=%s %s %s %s", path(), pick("must", "cache", "async", "through"), pick("", "-done"), pick("", "-o"), pick("", "-p", "-steal"))
+	case 6, 7:
+		line = fmt.Sprintf("complete s=%d len=%d %s %s", one(sessions), r.IntN(9), pick("", "fp="+fp), pick("", "-keep"))
+	case 8:
+		line = fmt.Sprintf("abandon s=%d %s", one(sessions), pick("", "-swept"))
+	case 9:
+		line = pick("expire", fmt.Sprintf("drop s=%d", one(sessions)), fmt.Sprintf("renew s=%d", one(sessions)))
+	case 10, 11, 12:
+		line = fmt.Sprintf("mv %s %s", path(), path())
+	case 13, 14:
+		line = fmt.Sprintf("rm %s %s %s", path(), pick("", "-r"), pick("", "", "-c"))
+	case 15, 16, 17, 18:
+		line = fmt.Sprintf("decide i=%d fp=%s %s", one(intents), fp, pick("", "", "kind=13", "-existed"))
+	case 19:
+		line = fmt.Sprintf("cutover i=%d ino=%d want=%s fp=%s", one(intents), ino, fp, fp)
+	case 20:
+		line = fmt.Sprintf("finish i=%d", one(intents))
+	case 21:
+		line = pick("sync / f:a:x d:b -range -loaded", "sync / f:c:xx gone:a", "sync / d:a d:b d:c change=3", "sync / f:a:y f:b:y f:c:yy change=9 -range")
+	case 22:
+		line = pick(fmt.Sprintf("prepare ino=%d v=%d", ino, 1+r.IntN(3)), fmt.Sprintf("persisted i=%d fp=%s", one(intents), fp), "persist "+path(), fmt.Sprintf("lost ino=%d", ino))
+	case 23:
+		line = pick("sweep limit=3", "hosted jobs x", "worker n"+pick("1", "2"), "fact k v")
+	case 24:
+		line = pick("mount /m s3://b caps=", "mount / file:///r caps=rdo", "unmount /m", "mount /m/c s3://c")
+	case 25:
+		line = fmt.Sprintf("%s %s", pick("chmod mode=0755", "touch t=9", "pin", "chown uid=5 gid=5"), path())
+		if r.IntN(3) == 0 {
+			line = fmt.Sprintf("xattr %s user.a %s", path(), pick("v", "-remove"))
+		}
+	}
+	a := parseArgs(line)
+	verb := a.arg(0)
+	a.plain = a.plain[1:]
+	c := st.build(verb, a)
+	if r.IntN(2) == 0 {
+		c.Client, c.Seq = uint64(1+r.IntN(3)), uint64(1+r.IntN(40))
+	}
+	if r.IntN(4) == 0 {
+		c.Caller = &metapb.Caller{Uid: 5, Gid: 5}
+	}
+	return c
+}
+
+// TestReplay applies random histories to one machine command by command, and
+// to another in batches and with reopening in between: same results, same
+// store, and the invariants hold.
+func TestReplay(t *testing.T) {
+	for seed := range uint64(40) {
+		t.Run(fmt.Sprint(seed), func(t *testing.T) {
+			r := rand.New(rand.NewPCG(seed, 1))
+			a := newWorld(t, Config{}, map[string]Hosted{"jobs": &journal{}})
+			b := newWorld(t, Config{CacheEntries: 1}, a.hosted)
+			var want [][]byte
+			var history []Entry
+			for range 400 {
+				c := randomCommand(r, a)
+				a.do(c)
+				want = append(want, a.out.Results)
+				raw, err := command.Append(nil, c)
+				require.NoError(t, err)
+				var e command.Entry
+				e.Add(raw)
+				history = append(history, Entry{Index: a.index, Data: e.Bytes()})
+			}
+			checkInvariants(t, a)
+			for i := 0; i < len(history); {
+				n := min(1+r.IntN(20), len(history)-i)
+				outs, err := b.m.Apply(history[i : i+n])
+				require.NoError(t, err)
+				for j, out := range outs {
+					require.Equal(t, want[i+j], out.Results, "result %d", i+j)
+				}
+				if i += n; r.IntN(3) == 0 {
+					b.reopen()
+				}
+			}
+			checkInvariants(t, b)
+			require.Equal(t, a.dump(), b.dump())
+		})
+	}
+}
