@@ -88,6 +88,33 @@ func Scheme(uri string) string {
 	return strings.ToLower(s)
 }
 
+// Same reports whether two URIs name the same root, however they are spelt:
+// "/a/", "file:///a" and "file://localhost/a"; s3, s3a and s3n.
+func Same(a, b string) bool { return spelling(a) == spelling(b) }
+
+// spelling is one spelling of a URI.
+func spelling(uri string) string {
+	_, rest, _ := strings.Cut(uri, "://")
+	switch s := Scheme(uri); s {
+	case "":
+		return "file://" + cleaned(uri)
+	case "file":
+		return "file://" + cleaned(strings.TrimPrefix(rest, "localhost"))
+	case "s3", "s3a", "s3n":
+		bucket, prefix, _ := strings.Cut(rest, "/")
+		return "s3://" + bucket + "/" + strings.Trim(prefix, "/")
+	default:
+		return s + "://" + strings.Trim(rest, "/")
+	}
+}
+
+func cleaned(path string) string {
+	if p, err := orca.CleanPath(path); err == nil {
+		return p
+	}
+	return path
+}
+
 // find returns the backend of a URI. Unsupported, Invalid.
 func (t Table) find(uri string) (Backend, error) {
 	b, ok := t[Scheme(uri)]

@@ -85,6 +85,15 @@ func TestOptions(t *testing.T) {
 	require.ErrorIs(t, err, orca.Invalid, "one option twice")
 }
 
+func TestSame(t *testing.T) {
+	for _, c := range [][2]string{{"/a/b/", "file:///a/b"}, {"/a/./b", "file://localhost/a/b"}, {"s3a://b/p/", "s3://b/p"}, {"s3://b", "s3n://b/"}, {"mem://x", "mem://x/"}} {
+		require.True(t, backends.Same(c[0], c[1]), "%q %q", c[0], c[1])
+	}
+	for _, c := range [][2]string{{"/a", "/b"}, {"s3://b/p", "s3://b/q"}, {"/x", "mem://x"}, {"s3://b", "s3://c"}} {
+		require.False(t, backends.Same(c[0], c[1]), "%q %q", c[0], c[1])
+	}
+}
+
 func TestMasks(t *testing.T) {
 	got := backends.MaskOptions("s3://b", map[string]string{"aws.secretKey": "s", "s3.access_key": "a", "s3.endpoint": "http://h"})
 	require.Equal(t, map[string]string{"aws.secretKey": backends.Mask, "s3.access_key": backends.Mask, "s3.endpoint": "http://h"}, got)
