@@ -185,7 +185,8 @@ func (w *writer) setOwner() error {
 		return err
 	}
 	if own && (st.Uid != uid || st.Gid != gid) {
-		if err := unix.Fchown(fd, int(uid), int(gid)); err != nil && w.hint.Owned {
+		// Who is not root may not give files away: the file is ours then.
+		if err := unix.Fchown(fd, int(uid), int(gid)); err != nil && !errors.Is(err, unix.EPERM) {
 			return err
 		}
 	}

@@ -208,7 +208,7 @@ func (l *layer) Create(ctx context.Context, key, token string) (w ufs.Writer, er
 	if err != nil {
 		return nil, err
 	}
-	lw := &layerWriter{in: w, l: l, ctx: ctx, key: key}
+	lw := &layerWriter{in: w, l: l, ctx: context.WithoutCancel(ctx), key: key}
 	if p, ok := w.(ufs.Preparer); ok {
 		return &preparedWriter{lw, p}, nil
 	}
@@ -220,7 +220,7 @@ func (l *layer) Create(ctx context.Context, key, token string) (w ufs.Writer, er
 type layerWriter struct {
 	in  ufs.Writer
 	l   *layer
-	ctx context.Context //nolint:containedctx // Write has none; the upload's is that of Create
+	ctx context.Context //nolint:containedctx // Write has none; Abort ends an upload, not Create's context
 	key string
 }
 
