@@ -70,3 +70,95 @@ func TestRealMetaplane(t *testing.T) {
 	}
 	require.NoError(t, fstest.TestFS(x, "d/f", "d/e/f"))
 }
+
+// What the mount does by inode works on the real namespace as on the others.
+func TestRealMetaplaneByInode(t *testing.T) {
+	s, o := newMetaplane(t)
+	fs, err := client.Open(t.Context(), client.Config{Meta: s, Dial: o.Dial, Node: "here"})
+	require.NoError(t, err)
+	defer fs.Close()
+	byInode(t, fs)
+}
+
+func TestMemoryByInode(t *testing.T) {
+	fs, _ := newFS(t, "here", "here")
+	byInode(t, fs)
+}
+
+func byInode(t *testing.T, fs *client.FS) {
+	ctx := t.Context()
+	d, err := fs.Mkdir(ctx, client.At(orca.RootIno, "d"), 0o755)
+	require.NoError(t, err)
+	w, err := fs.Create(ctx, client.At(d.Ino, "f"), client.CreateOptions{Mode: 0o640})
+	require.NoError(t, err)
+	ino := w.Info().Ino
+	require.NotZero(t, ino)
+	_, err = w.Write([]byte("one"))
+	require.NoError(t, err)
+	_, err = w.Publish(ctx)
+	require.NoError(t, err)
+	i, err := fs.Stat(ctx, client.At(d.Ino, "f"), client.Sync{})
+	require.NoError(t, err)
+	require.Equal(t, ino, i.Ino)
+	require.EqualValues(t, 3, i.Length)
+	require.EqualValues(t, 0o640, i.Mode)
+	require.Equal(t, d.Ino, i.Parent)
+	_, err = w.Write([]byte(" two"))
+	require.NoError(t, err)
+	require.NoError(t, w.Close())
+
+	read := func() string {
+		f, err := fs.Open(ctx, client.ByIno(ino), client.ReadOptions{})
+		require.NoError(t, err)
+		defer f.Close()
+		b := make([]byte, f.Size())
+		_, err = f.ReadAt(b, 0)
+		require.NoError(t, err)
+		return string(b)
+	}
+	require.Equal(t, "one two", read())
+	w, err = fs.Create(ctx, client.ByIno(ino), client.CreateOptions{Existing: true})
+	require.NoError(t, err)
+	_, err = w.WriteAt([]byte("!"), 7)
+	require.NoError(t, err)
+	require.NoError(t, w.Close())
+	require.Equal(t, "one two!", read())
+	w, err = fs.Create(ctx, client.ByIno(ino), client.CreateOptions{Overwrite: true})
+	require.NoError(t, err)
+	_, err = fs.Create(ctx, client.ByIno(ino), client.CreateOptions{Overwrite: true})
+	require.ErrorIs(t, err, orca.Busy)
+	thief, err := fs.Create(ctx, client.ByIno(ino), client.CreateOptions{Overwrite: true, Steal: true})
+	require.NoError(t, err)
+	_, err = thief.Write([]byte("stolen"))
+	require.NoError(t, err)
+	require.NoError(t, thief.Close())
+	_, err = w.Write([]byte("late"))
+	require.NoError(t, err)
+	require.ErrorIs(t, w.Close(), orca.Stale)
+	require.Equal(t, "stolen", read())
+	i, err = fs.Stat(ctx, client.ByIno(ino), client.Sync{})
+	require.NoError(t, err)
+	require.EqualValues(t, 0o640, i.Mode, "the inode stays itself")
+
+	require.NoError(t, fs.SetXattr(ctx, client.ByIno(ino), "user.a", []byte("v"), true, false))
+	require.ErrorIs(t, fs.SetXattr(ctx, client.ByIno(ino), "user.a", nil, true, false), orca.Exists)
+	require.ErrorIs(t, fs.SetXattr(ctx, client.ByIno(ino), "user.b", nil, false, true), orca.NoData)
+	v, err := fs.GetXattr(ctx, client.ByIno(ino), "user.a")
+	require.NoError(t, err)
+	require.Equal(t, "v", string(v))
+	names, err := fs.ListXattr(ctx, client.ByIno(ino))
+	require.NoError(t, err)
+	require.Equal(t, []string{"user.a"}, names)
+	require.NoError(t, fs.RemoveXattr(ctx, client.ByIno(ino), "user.a"))
+	_, err = fs.GetXattr(ctx, client.ByIno(ino), "user.a")
+	require.ErrorIs(t, err, orca.NoData)
+
+	require.ErrorIs(t, fs.Rename(ctx, client.At(d.Ino, "f"), client.At(d.Ino, "f"), true), orca.Exists)
+	require.NoError(t, fs.Rename(ctx, client.At(d.Ino, "f"), client.At(orca.RootIno, "g"), true))
+	require.Equal(t, "stolen", read())
+	require.ErrorIs(t, fs.Rmdir(ctx, client.At(orca.RootIno, "g")), orca.NotDir)
+	require.ErrorIs(t, fs.Unlink(ctx, client.At(orca.RootIno, "d")), orca.IsDir)
+	require.NoError(t, fs.Unlink(ctx, client.At(orca.RootIno, "g")))
+	_, err = fs.Stat(ctx, client.ByIno(ino), client.Sync{})
+	require.ErrorIs(t, err, orca.NotFound)
+}

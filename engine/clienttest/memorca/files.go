@@ -19,6 +19,9 @@ func (o *Orca) Create(_ context.Context, r *metapb.CreateRequest) (*metapb.Creat
 	}
 	defer leave()
 	const op = "memorca.Create"
+	if ino := o.inodes[r.Target.Ino]; ino != nil && r.Target.Path == "" { // by inode: as by its name
+		r.Target = &metapb.Target{Ino: ino.parent, Path: ino.name}
+	}
 	d, name, err := o.parentLocked(op, r.Target, r.Parents)
 	if err != nil {
 		return nil, err

@@ -193,10 +193,12 @@ func (o *Orca) Rename(_ context.Context, r *metapb.RenameRequest) (*metapb.Empty
 			break
 		}
 	}
-	if old := o.inodes[d.children[name]]; old != nil && old != n {
+	old := o.inodes[d.children[name]]
+	if old != nil && r.NoReplace {
+		return nil, orca.PathE(op, r.Dst.Path, orca.Exists, nil)
+	}
+	if old != nil && old != n {
 		switch {
-		case r.NoReplace:
-			return nil, orca.PathE(op, r.Dst.Path, orca.Exists, nil)
 		case old.children != nil && n.children == nil:
 			return nil, orca.PathE(op, r.Dst.Path, orca.IsDir, nil)
 		case old.children == nil && n.children != nil:
