@@ -138,11 +138,19 @@ func WriteTable(w io.Writer, taken []Taken) error {
 		}
 		tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 		fmt.Fprintln(tw, "  ROOM\tPACKAGE\tCPU\tCPU %\tALLOCATED\tALLOC %")
+		othersCPU, othersBytes := int64(0), int64(0)
 		for _, r := range rooms {
+			if len(r.Packages) == 0 && percent(r.Value, t.CPU.Total) < small && percent(allocs[r.Name], t.Allocs.Total) < small {
+				othersCPU, othersBytes = othersCPU+r.Value, othersBytes+allocs[r.Name]
+				continue
+			}
 			writeRow(tw, t, r.Name, "", r.Value, allocs[r.Name])
 			for _, p := range r.Packages {
 				writeRow(tw, t, "", p.Name, p.Value, allocs[r.Name+"\x00"+p.Name])
 			}
+		}
+		if othersCPU > 0 || othersBytes > 0 {
+			writeRow(tw, t, "others", "", othersCPU, othersBytes)
 		}
 		if err := tw.Flush(); err != nil {
 			return err
@@ -151,12 +159,17 @@ func WriteTable(w io.Writer, taken []Taken) error {
 	return nil
 }
 
-func writeRow(w io.Writer, t Taken, room, pkg string, cpu, bytes int64) {
-	percent := func(v, of int64) float64 {
-		if of == 0 {
-			return 0
-		}
-		return 100 * float64(v) / float64(of)
+// small is the share in percent below which what is not of Orca is summed as
+// "others".
+const small = 1
+
+func percent(v, of int64) float64 {
+	if of == 0 {
+		return 0
 	}
+	return 100 * float64(v) / float64(of)
+}
+
+func writeRow(w io.Writer, t Taken, room, pkg string, cpu, bytes int64) {
 	fmt.Fprintf(w, "  %s\t%s\t%.2fs\t%.1f\t%s\t%.1f\n", room, pkg, float64(cpu)/1e9, percent(cpu, t.CPU.Total), humanize.IBytes(uint64(max(0, bytes))), percent(bytes, t.Allocs.Total))
 }
