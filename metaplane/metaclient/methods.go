@@ -60,9 +60,10 @@ func (s *Session) RemoveXattr(ctx context.Context, r *metapb.XattrRequest) (*met
 	return mutate(ctx, s, &r.H, func(ctx context.Context) (*metapb.Empty, error) { return s.ns.RemoveXattr(ctx, r) })
 }
 
-// Mount is metaplane.Namespace's, exactly once.
+// Mount is metaplane.Namespace's, exactly once, and tried once: a store that
+// cannot be reached fails the mount at once, with the failing request.
 func (s *Session) Mount(ctx context.Context, r *metapb.MountRequest) (*metapb.MountReply, error) {
-	return mutate(ctx, s, &r.H, func(ctx context.Context) (*metapb.MountReply, error) { return s.ns.Mount(ctx, r) })
+	return numbered(ctx, s, 0, &r.H, func(ctx context.Context) (*metapb.MountReply, error) { return s.ns.Mount(ctx, r) })
 }
 
 // Unmount is metaplane.Namespace's, exactly once.

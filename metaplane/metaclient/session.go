@@ -129,6 +129,10 @@ func (s *Session) header(old *metapb.Header, t ticket) *metapb.Header {
 
 // mutate runs one mutation to its end.
 func mutate[R any](ctx context.Context, s *Session, h **metapb.Header, call func(context.Context) (R, error)) (R, error) {
+	return numbered(ctx, s, s.cfg.MutationPatience, h, call)
+}
+
+func numbered[R any](ctx context.Context, s *Session, patience time.Duration, h **metapb.Header, call func(context.Context) (R, error)) (R, error) {
 	var zero R
 	select {
 	case s.slots <- struct{}{}:
@@ -138,7 +142,7 @@ func mutate[R any](ctx context.Context, s *Session, h **metapb.Header, call func
 	defer func() { <-s.slots }()
 	t := s.begin()
 	caller := *h
-	r, err := repeat(ctx, s, s.cfg.MutationPatience, func(ctx context.Context) (R, error) {
+	r, err := repeat(ctx, s, patience, func(ctx context.Context) (R, error) {
 		*h = s.header(caller, t)
 		return call(ctx)
 	})

@@ -107,21 +107,23 @@ func (s *Service) contentKnown(ctx context.Context, r *metapb.DeleteRequest) err
 
 // deleteWalk is a recursive delete by a caller who owns neither the directory
 // nor the right to detach it: everything below is made known and deleted name
-// by name, each checked; the top is last, under the request's own number.
+// by name, each checked; the top is last. The request's number is remembered
+// with the refusal to detach, so a repeated request walks again: what is gone
+// by then was deleted by the first.
 func (s *Service) deleteWalk(ctx context.Context, r *metapb.DeleteRequest) error {
-	m := s.group.Machine()
 	c := callerOf(r.H)
-	w, err := m.Walk(c, orca.Ino(r.Target.Ino), r.Target.Path)
-	if err != nil {
+	w, err := s.group.Machine().Walk(c, orca.Ino(r.Target.Ino), r.Target.Path)
+	if err != nil || !w.Found {
 		return err
-	}
-	if !w.Found {
-		return &orca.Error{Op: "metaserver.Delete", Path: r.Target.Path, Kind: orca.NotFound}
 	}
 	if err := s.empty(ctx, r, &w.View, 0); err != nil {
 		return err
 	}
-	_, err = s.mutate(ctx, r.H, &command.Command{Delete: &metapb.DeleteOp{Target: r.Target, CacheOnly: r.CacheOnly, Want: r.Want}})
+	_, err = s.mutate(ctx, &metapb.Header{Caller: r.H.GetCaller()}, &command.Command{Delete: &metapb.DeleteOp{
+		Target: r.Target, CacheOnly: r.CacheOnly, Want: r.Want}})
+	if orca.KindOf(err) == orca.NotFound {
+		return nil
+	}
 	return err
 }
 
