@@ -95,3 +95,32 @@ func TestTakenPort(t *testing.T) {
 		t.Errorf("taken port: %v", err)
 	}
 }
+
+func TestCounters(t *testing.T) {
+	var st struct {
+		UFSBytes, CorruptGrains atomic.Int64
+		Streams                 atomic.Int64
+		PassEnabled             atomic.Bool
+		note                    string
+	}
+	st.UFSBytes.Store(3)
+	st.Streams.Store(2)
+	st.PassEnabled.Store(true)
+	st.note = "not a counter"
+	got := map[string]float64{}
+	Counters("orca_x", "test", &st, "Streams")(func(s Sample) {
+		got[s.Name] = s.Value
+		if s.Counter != strings.HasSuffix(s.Name, "_total") {
+			t.Errorf("%s: counter=%v", s.Name, s.Counter)
+		}
+	})
+	want := map[string]float64{"orca_x_ufs_bytes_total": 3, "orca_x_corrupt_grains_total": 0, "orca_x_streams": 2, "orca_x_pass_enabled": 1}
+	if len(got) != len(want) {
+		t.Errorf("got %v", got)
+	}
+	for k, v := range want {
+		if got[k] != v {
+			t.Errorf("%s = %v, want %v", k, got[k], v)
+		}
+	}
+}
