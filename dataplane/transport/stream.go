@@ -28,7 +28,13 @@ type Stream struct {
 	in   []byte // storage of what was read beyond a header
 	r, w int    // in[r:w] is unread
 	body int    // bytes of the current reply's body that are still to be read
-	fail error
+
+	rc    syscall.RawConn
+	await func(fd uintptr) // waitBulk on the descriptor, made once
+	want  int              // bytes that await waits for
+	skip  int              // replies that are not waited for, after a miss
+	miss  int              // the last value of skip
+	fail  error
 }
 
 // streamIn is the storage of a Stream for headers and metas, in bytes; a
@@ -49,7 +55,68 @@ func DialStream(ctx context.Context, cfg ClientConfig) (*Stream, error) {
 			_ = b.SetReadBuffer(cfg.RecvBuffer) // a hint
 		}
 	}
-	return &Stream{nc: nc, in: make([]byte, streamIn)}, nil
+	s := &Stream{nc: nc, in: make([]byte, streamIn)}
+	if tc, ok := nc.(*net.TCPConn); ok {
+		s.prepareAwait(tc)
+	}
+	return s, nil
+}
+
+const (
+	// awaitMin is the shortest body worth waiting for as a whole, in bytes.
+	awaitMin = 256 << 10
+	// awaitMillis bounds the wait: replies that are late anyway (a miss) or
+	// shorter than hoped for (an error, the end of a block) cost this once.
+	awaitMillis = 2
+	// awaitClamp opens the receive window of a new connection, in bytes.
+	awaitClamp = 3 << 20
+)
+
+// prepareAwait sets up the wait for whole bodies. A receiver that wakes up at
+// the first segment copies while the sender still queues: both fight for the
+// lock of the socket, and throughput halves. SO_RCVLOWAT lets it sleep until
+// half of the range is there (of 25, 50, 75 and 95 %, 50 was the fastest). What that costs in memory is the same: the range
+// was asked for, and the window admits it.
+func (s *Stream) prepareAwait(tc *net.TCPConn) {
+	rc, err := tc.SyscallConn()
+	if err != nil {
+		return
+	}
+	err = rc.Control(func(fd uintptr) {
+		// Raises the buffer and the window to what the kernel allows.
+		_ = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVLOWAT, awaitClamp)
+		_ = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVLOWAT, 1)
+	})
+	if err != nil {
+		return
+	}
+	s.rc = rc
+	s.await = func(fd uintptr) { s.waitBulk(int(fd)) }
+}
+
+// waitBulk sleeps until s.want bytes can be read, or not much longer. It
+// changes nothing but the time of the wake-up.
+func (s *Stream) waitBulk(fd int) {
+	if unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVLOWAT, s.want) != nil {
+		return
+	}
+	p := [1]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
+	n, err := unix.Poll(p[:], awaitMillis)
+	_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVLOWAT, 1)
+	switch {
+	case n > 0:
+		s.miss = 0
+	case err == nil: // too late or too short: the next ones may be as well
+		s.miss = min(2*s.miss+1, 63)
+		s.skip = s.miss
+	}
+}
+
+// OnHost reports whether the server is on this host: no latency to hide.
+func (s *Stream) OnHost() bool {
+	l, lok := s.nc.LocalAddr().(*net.TCPAddr)
+	r, rok := s.nc.RemoteAddr().(*net.TCPAddr)
+	return !lok || !rok || r.IP.IsLoopback() || r.IP.Equal(l.IP)
 }
 
 // Queue adds a request without a body to what Flush sends, and returns its
@@ -89,12 +156,20 @@ func (s *Stream) Send(op frame.Op, timeout time.Duration, meta, body []byte) (se
 }
 
 // Recv reads the header and the meta of the next frame, whichever request it
-// answers; metaHint is the length of the meta that is expected, so that one
-// system call reads both. The meta is valid until the next Recv. The body must
-// be read by ReadBody before.
-func (s *Stream) Recv(metaHint int) (frame.Header, []byte, error) {
+// answers; metaHint and bodyHint are the lengths that are expected, so that
+// one system call reads header and meta, and one wake-up serves for all. The
+// meta is valid until the next Recv. The body must be read by ReadBody before.
+func (s *Stream) Recv(metaHint, bodyHint int) (frame.Header, []byte, error) {
 	if s.body > 0 {
 		return frame.Header{}, nil, orca.E("transport.Recv", orca.Internal, "BUG: the last body was not read")
+	}
+	if bodyHint >= awaitMin && s.await != nil && s.r == s.w {
+		if s.skip > 0 {
+			s.skip--
+		} else {
+			s.want = min(bodyHint/2, awaitClamp)
+			_ = s.rc.Control(s.await) // the read that follows sees the error
+		}
 	}
 	if err := s.fill(frame.Size, frame.Size+metaHint); err != nil {
 		return frame.Header{}, nil, err
