@@ -45,7 +45,9 @@ type Config struct {
 	// Range is how many bytes one bulk request asks for; a multiple of the
 	// grain, at most frame.MaxBody. Default 1 MiB.
 	Range int
-	// Depth is how many ranges of one read are outstanding. Default 2.
+	// Depth is how many ranges of one read are outstanding. Default: 2, to hide
+	// the round trip; 1 when the worker is on this host, where there is none
+	// and sender and receiver would only fight for the socket.
 	Depth int
 	// WriteDepth is how many pieces of one write are outstanding. Default 4.
 	WriteDepth int
@@ -78,7 +80,6 @@ func (c *Config) Validate() error {
 		return orca.E(op, orca.Invalid, "a limit is negative or too large")
 	}
 	setDefault(&c.Range, 1<<20)
-	setDefault(&c.Depth, 2)
 	setDefault(&c.WriteDepth, 4)
 	setDefault(&c.SmallRead, 64<<10)
 	setDefault(&c.MaxStreams, 16)

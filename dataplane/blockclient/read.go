@@ -190,8 +190,15 @@ func (r *pull) over(ctx context.Context, s *transport.Stream) (n int, clean bool
 			}
 		}()
 	}
+	depth := r.c.cfg.Depth
+	if depth == 0 {
+		depth = 2
+		if s.OnHost() {
+			depth = 1
+		}
+	}
 	for {
-		for len(r.ranges) < r.c.cfg.Depth && r.next < r.end && r.eof < 0 {
+		for len(r.ranges) < depth && r.next < r.end && r.eof < 0 {
 			k := min(int64(r.c.cfg.Range), r.end-r.next)
 			seq := s.Queue(frame.OpRead, time.Until(deadline), r.request(r.next, k))
 			r.ranges = append(r.ranges, span{seq, r.next, r.next + k})
@@ -230,8 +237,8 @@ func (r *pull) done() int {
 
 // frame receives one frame of whichever range.
 func (r *pull) frame(s *transport.Stream) error {
-	hint := 4 * int((r.ranges[0].end-r.ranges[0].pos+orca.GrainSize-1)/orca.GrainSize)
-	h, meta, err := s.Recv(hint)
+	n := r.ranges[0].end - r.ranges[0].pos
+	h, meta, err := s.Recv(4*int((n+orca.GrainSize-1)/orca.GrainSize), int(n))
 	if err != nil {
 		return err
 	}
@@ -249,7 +256,7 @@ func (r *pull) frame(s *transport.Stream) error {
 		r.drop(i)
 		return err
 	}
-	n := int64(h.Body)
+	n = int64(h.Body)
 	if n > sp.end-sp.pos {
 		return errProtocol
 	}

@@ -129,7 +129,7 @@ func (c *Client) writeOver(ctx context.Context, s *transport.Stream, q *datapb.H
 			outstanding++
 			continue
 		}
-		h, meta, err := s.Recv(0)
+		h, meta, err := s.Recv(0, 0)
 		if err != nil {
 			return false, cause(ctx, err)
 		}
