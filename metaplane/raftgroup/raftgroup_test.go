@@ -376,6 +376,27 @@ func BenchmarkCreate(b *testing.B) {
 					b.Error(err)
 				}
 			})
+			st := &h.Group().Stats
+			b.ReportMetric(float64(st.Commands.Load())/float64(st.Proposals.Load()), "ops/entry")
+		})
+	}
+}
+
+func BenchmarkRaw(b *testing.B) {
+	for _, n := range []int{1, 16, 128} {
+		b.Run(strconv.Itoa(n), func(b *testing.B) {
+			r, err := OpenRaw(Config{Dir: b.TempDir(), Journal: os.Getenv("JOURNAL")}, quiet())
+			require.NoError(b, err)
+			defer func() { _ = r.Close() }()
+			payload, err := command.Append(nil, create("/d/100-10000"))
+			require.NoError(b, err)
+			ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+			defer cancel()
+			parallel(b, n, func(int, int) {
+				if err := r.Propose(ctx, payload); err != nil {
+					b.Error(err)
+				}
+			})
 		})
 	}
 }
