@@ -98,8 +98,7 @@ func (s *stage) up(name string, args ...string) (*target.Orca, error) {
 	}
 	args = append([]string{"--root", root}, args...)
 	s.progress("starting orca up %s", name)
-	// Not under the run's context: a cancelled run stops it in order.
-	o, err := target.Up(context.WithoutCancel(s.ctx), s.opt.Orca, filepath.Join(s.temp, name, "data"), args...)
+	o, err := target.Up(s.ctx, s.opt.Orca, filepath.Join(s.temp, name, "data"), args...)
 	if err != nil {
 		return nil, err
 	}

@@ -292,6 +292,9 @@ func pairs(ctx context.Context, s *stage, c Case, t *trial) (system []measure, r
 			slices.Reverse(turns)
 		}
 		for _, turn := range turns {
+			if err := settle(ctx, t, s.opt.Tiny); err != nil {
+				return nil, nil, err
+			}
 			if turn < 0 {
 				system[i], err = sample(ctx, t.system, s.opt.Tiny)
 			} else {
@@ -303,6 +306,41 @@ func pairs(ctx context.Context, s *stage, c Case, t *trial) (system []measure, r
 		}
 	}
 	return system, rivals, nil
+}
+
+const (
+	idleProbe  = 50 * time.Millisecond
+	idleShare  = 0.1 // of a core
+	settleTime = 2 * time.Second
+)
+
+// settle waits until the processes of both sides are idle, so that what one
+// side has left to do (a flush, a compaction) is not paid by the other. It
+// waits for a bounded time: a server that is never idle is what it is.
+func settle(ctx context.Context, t *trial, tiny bool) error {
+	var pids []int
+	for _, s := range append([]side{t.system}, t.baselines...) {
+		pids = append(pids, s.pids...)
+	}
+	for until := time.Now().Add(settleTime); len(pids) > 0 && !tiny && time.Now().Before(until); {
+		before, err := cpuOf(pids)
+		if err != nil {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(idleProbe):
+		}
+		after, err := cpuOf(pids)
+		if err != nil {
+			return err
+		}
+		if (after - before).Seconds() < idleShare*idleProbe.Seconds() {
+			return nil
+		}
+	}
+	return nil
 }
 
 // enough is how long a sample works at least: shorter passes are repeated,

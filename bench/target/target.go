@@ -91,8 +91,8 @@ type Orca struct {
 	grace time.Duration
 }
 
-// Up runs "orca up" with all ports free and waits until it is ready. The
-// process is killed when ctx ends.
+// Up runs "orca up" with all ports free and waits until it is ready. ctx bounds
+// the start alone: a running process ends by Stop, or with this process.
 func Up(ctx context.Context, bin, data string, args ...string) (*Orca, error) {
 	return start(ctx, bin, data, append([]string{"up", "--data", data, "--ports", "0"}, args...))
 }
