@@ -4,6 +4,7 @@ package metaserver
 
 import (
 	"context"
+	"time"
 
 	"orca"
 	"orca/metaplane/command"
@@ -99,15 +100,30 @@ func (s *Service) Complete(ctx context.Context, r *metapb.CompleteRequest) (*met
 	return &metapb.CompleteReply{Attr: res.Attr, Session: s.session(res.Session, callerOf(r.H).UID)}, nil
 }
 
-// Abandon implements metaplane.Files: the remains in the UFS are swept behind.
+// Abandon implements metaplane.Files. It returns when the remains in the UFS
+// are swept and the name is free again, or after abandonWait: then that
+// happens behind.
 func (s *Service) Abandon(ctx context.Context, r *metapb.AbandonRequest) (*metapb.Empty, error) {
 	_, err := s.mutate(ctx, r.H, &command.Command{Abandon: &metapb.AbandonOp{Session: r.Session, Fence: r.Fence}})
 	if err != nil {
 		return nil, err
 	}
-	s.Exec.Wake()
+	until := time.Now().Add(abandonWait)
+	for pause := time.Millisecond; time.Now().Before(until); pause = min(2*pause, 50*time.Millisecond) {
+		s.Exec.Wake()
+		if _, err := s.group.Machine().Session(r.Session); err != nil {
+			break
+		}
+		select {
+		case <-ctx.Done():
+			return &metapb.Empty{}, nil
+		case <-time.After(pause):
+		}
+	}
 	return &metapb.Empty{}, nil
 }
+
+const abandonWait = 2 * time.Second
 
 // maxRenew caps the sessions of one request.
 const maxRenew = 4096
