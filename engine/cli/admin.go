@@ -36,16 +36,17 @@ func (e *env) adminCommand() *cobra.Command {
 }
 
 func (e *env) reportCommand() *cobra.Command {
-	kinds := []string{"summary", "capacity", "ufs", "metrics"}
+	kinds := []string{"summary", "capacity", "ufs", "jobservice", "metrics"}
 	return &cobra.Command{
-		Use: "report [summary|capacity|ufs|metrics]", Short: "Report the state of the cluster",
+		Use: "report [summary|capacity|ufs|jobservice|metrics]", Short: "Report the state of the cluster",
 		Long: `Report the state of the cluster.
 
-  summary   version, uptime, inodes, workers, capacity (the default)
-  capacity  what each worker has and uses, tier by tier
-  ufs       the mounted stores, and what they have still to be brought in line
-            with
-  metrics   the counters of the metaplane`,
+  summary     version, uptime, inodes, workers, capacity (the default)
+  capacity    what each worker has and uses, tier by tier
+  ufs         the mounted stores, and what they have still to be brought in
+              line with
+  jobservice  how many jobs there are in each state, and those at work
+  metrics     the counters of the metaplane`,
 		Example:   "  orca admin report\n  orca admin report ufs --json",
 		ValidArgs: kinds,
 		Args: func(_ *cobra.Command, args []string) error {
@@ -59,13 +60,16 @@ func (e *env) reportCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			r, err := fs.Report(cmd.Context())
-			if err != nil {
-				return err
-			}
 			kind := "summary"
 			if len(args) == 1 {
 				kind = args[0]
+			}
+			if kind == "jobservice" {
+				return e.reportJobs(cmd.Context(), fs)
+			}
+			r, err := fs.Report(cmd.Context())
+			if err != nil {
+				return err
 			}
 			switch kind {
 			case "capacity":

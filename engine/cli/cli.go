@@ -200,7 +200,7 @@ Environment: ORCA_ADDRESS is the default of --address, ORCA_NODE of --node.`,
 	f.StringVar(&e.node, "node", envOr("ORCA_NODE", ""), "name of this node: workers of the same name are local (default: the host name)")
 	f.BoolVar(&e.json, "json", false, "print JSON: one object, or one a line for lists")
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err.Error()} })
-	root.AddCommand(e.fsCommand(), e.adminCommand(), e.versionCommand(), e.getConfCommand())
+	root.AddCommand(e.fsCommand(), e.adminCommand(), e.jobCommand(), e.loadCommand(), e.versionCommand(), e.getConfCommand())
 	e.addServers(root)
 	root.InitDefaultCompletionCmd("completion")
 	shorthands(root)

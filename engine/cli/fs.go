@@ -40,7 +40,7 @@ Hands trained on hadoop may put a dash before the verb: orca dfs -ls /.`,
 		e.mkdirCommand(), e.touchCommand(), e.mvCommand(), e.rmCommand(),
 		e.chmodCommand(), e.chownCommand(), e.chgrpCommand(),
 		e.cpCommand(), e.copyFromLocalCommand(), e.copyToLocalCommand(),
-		e.mountCommand(), e.unmountCommand(), e.freeCommand(), e.pinCommand(), e.unpinCommand(),
+		e.mountCommand(), e.unmountCommand(), e.loadCommand(), e.persistCommand(), e.freeCommand(), e.pinCommand(), e.unpinCommand(),
 		e.leaderCommand(), e.capacityCommand(), e.usedCommand(),
 	)
 	return c

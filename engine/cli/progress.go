@@ -45,6 +45,21 @@ func (p *progress) add(n int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.done += int64(n)
+	p.drawLocked()
+}
+
+// set says how far a job is.
+func (p *progress) set(done, total int64) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.done, p.total = done, total
+	p.drawLocked()
+	if p.bar != nil {
+		p.bar.SetTotal(total, false)
+	}
+}
+
+func (p *progress) drawLocked() {
 	if p.bar == nil {
 		if !p.show || time.Since(p.started) < barAfter {
 			return

@@ -18,7 +18,8 @@ import (
 // CreateOptions shape a new file or a new version of one.
 type CreateOptions struct {
 	WriteType orca.WriteType // zero: the FS's default, then the path's
-	Mode      uint32         // permission bits of a new file; zero: 0644
+	Mode      uint32         // permission bits of a new file; zero: 0644, unless ExactMode
+	ExactMode bool           // Mode is meant even when it is zero
 	Overwrite bool           // replace the content of a file that is there (else Exists)
 	Exclusive bool           // Exists whatever is there
 	Parents   bool           // make missing directories (0755)
@@ -104,7 +105,7 @@ func (fs *FS) create(ctx context.Context, t Target, o CreateOptions, complete bo
 	if o.WriteType == orca.WriteDefault {
 		o.WriteType = fs.cfg.WriteType
 	}
-	if o.Mode == 0 {
+	if o.Mode == 0 && !o.ExactMode {
 		o.Mode = 0o644
 	}
 	return fs.meta.Create(ctx, &metapb.CreateRequest{

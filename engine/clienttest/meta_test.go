@@ -37,7 +37,9 @@ func newMetaplane(t *testing.T) (*metaclient.Session, *memorca.Orca) {
 	}, log)
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, host.Close()) })
-	open := func(ctx context.Context, m *metapb.Mount) (ufs.FS, error) { return backends.Open(ctx, m.Uri, m.Options, log) }
+	open := func(ctx context.Context, m *metapb.Mount) (ufs.FS, error) {
+		return backends.Open(ctx, m.Uri, m.Options, log)
+	}
 	svc, err := metaserver.New(t.Context(), metaserver.Config{WriteType: orca.MustCache, WholeMax: memorca.WholeMax, BlockSize: memorca.BlockSize}, host.Group(), open, log)
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, svc.Close()) })

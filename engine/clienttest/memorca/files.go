@@ -316,8 +316,3 @@ func (o *Orca) Conf(context.Context, *metapb.ConfRequest) (*metapb.ConfReply, er
 	defer leave()
 	return &metapb.ConfReply{Values: []*metapb.ConfReply_Value{{Key: "block.whole_max", Value: "8388608", Source: "default"}}}, nil
 }
-
-// Hosted implements metaplane.Admin: no machine is hosted.
-func (o *Orca) Hosted(_ context.Context, r *metapb.HostedRequest) (*metapb.HostedReply, error) {
-	return nil, orca.PathE("memorca.Hosted", r.Machine, orca.Unsupported, nil)
-}

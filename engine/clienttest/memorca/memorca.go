@@ -9,8 +9,8 @@
 // (dataplane.Blocks). There are no goroutines; Orca.mu guards the namespace
 // and Worker.mu its blocks, the former taken first.
 //
-// It refuses to be used outside tests: nothing in it is durable, jobs and
-// access checks are missing.
+// It refuses to be used outside tests: nothing in it is durable, a job is done
+// when it is submitted, and nobody's rights are checked.
 package memorca
 
 import (
@@ -26,6 +26,7 @@ import (
 	"orca"
 	"orca/dataplane"
 	"orca/dataplane/blockclient"
+	"orca/jobs/jobpb"
 	"orca/metaplane"
 	"orca/metaplane/metapb"
 )
@@ -41,6 +42,7 @@ type Orca struct {
 	workers  []*Worker
 	events   []*metapb.Event
 	changed  chan struct{} // closed and replaced at each event
+	jobs     []*jobpb.Job
 	next     uint64
 	fail     func(op string) error
 	grantTTL time.Duration

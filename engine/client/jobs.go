@@ -1,0 +1,165 @@
+// Copyright The Orca Authors. SPDX-License-Identifier: Apache-2.0
+
+package client
+
+import (
+	"context"
+	"time"
+
+	"orca"
+	"orca/jobs"
+	"orca/jobs/jobpb"
+	"orca/metaplane/metapb"
+)
+
+// Job is work in the background: a load, a persist, or what the store below
+// has still to be brought in line with (UFS_*, which are shown, not
+// submitted).
+type Job = jobpb.Job
+
+// JobKind is the kind of a job.
+type JobKind = jobpb.Kind
+
+// The kinds of jobs that can be submitted.
+const (
+	JobLoad    = jobpb.Kind_LOAD
+	JobPersist = jobpb.Kind_PERSIST
+)
+
+// JobSpec is what a job shall do.
+type JobSpec struct {
+	Kind JobKind
+	Path string
+	// Recursive takes a directory with all below it; else only a file is
+	// accepted.
+	Recursive bool
+	// Bandwidth bounds each worker, in bytes per second; 0: no bound.
+	Bandwidth int64
+	// Replicas is on how many workers each block of a load shall be; 0: 1.
+	Replicas uint32
+}
+
+// Submit starts a job and returns its id at once. NotFound, IsDir (without
+// Recursive), Permission, Busy (too many jobs).
+func (fs *FS) Submit(ctx context.Context, s JobSpec) (uint64, error) {
+	p, err := orca.CleanPath(s.Path)
+	if err != nil {
+		return 0, err
+	}
+	q := &jobpb.SubmitRequest{Spec: &jobpb.Spec{
+		Kind: s.Kind, Path: p, Recursive: s.Recursive, Bandwidth: s.Bandwidth, Replicas: s.Replicas,
+		Uid: fs.caller.Uid, Gid: fs.caller.Gid, Groups: fs.caller.Groups,
+	}}
+	var r jobpb.SubmitReply
+	err = fs.askJobs(ctx, jobs.MethodSubmit, q, &r)
+	return r.Job, err
+}
+
+// message is what vtprotobuf generates.
+type message interface {
+	MarshalVT() ([]byte, error)
+	UnmarshalVT([]byte) error
+}
+
+// askJobs calls the job master, which the metaplane hosts.
+func (fs *FS) askJobs(ctx context.Context, method string, q, r message) error {
+	b, err := q.MarshalVT()
+	if err != nil {
+		return orca.PathE("client.jobs", method, orca.Internal, err)
+	}
+	rep, err := fs.meta.Hosted(ctx, &metapb.HostedRequest{H: fs.header(), Machine: jobs.Machine, Method: method, Body: b})
+	if err != nil {
+		return err
+	}
+	if err := r.UnmarshalVT(rep.Body); err != nil {
+		return orca.PathE("client.jobs", method, orca.Corrupt, err)
+	}
+	return nil
+}
+
+// Load brings files into the workers' cache: it submits a job and returns its
+// id. A directory is taken with all below it.
+func (fs *FS) Load(ctx context.Context, path string) (uint64, error) {
+	return fs.Submit(ctx, JobSpec{Kind: JobLoad, Path: path, Recursive: true})
+}
+
+// Persist brings unpersisted files into their store, as Load does.
+func (fs *FS) Persist(ctx context.Context, path string) (uint64, error) {
+	return fs.Submit(ctx, JobSpec{Kind: JobPersist, Path: path, Recursive: true})
+}
+
+// Job returns the state of a job; with a wait, when it ends or after that
+// time. NotFound when it is unknown, or was finished too long ago.
+func (fs *FS) Job(ctx context.Context, id uint64, wait time.Duration) (*Job, error) {
+	j := new(Job)
+	if err := fs.askJobs(ctx, jobs.MethodStat, &jobpb.StatRequest{Job: id, WaitMs: wait.Milliseconds()}, j); err != nil {
+		return nil, err
+	}
+	return j, nil
+}
+
+// JobFilter narrows Jobs.
+type JobFilter struct {
+	Kind   JobKind // zero: all
+	Active bool    // leave finished ones out
+}
+
+// Jobs returns jobs in the order of their ids.
+func (fs *FS) Jobs(ctx context.Context, f JobFilter) ([]*Job, error) {
+	var out []*Job
+	after := uint64(0)
+	for {
+		var r jobpb.ListReply
+		if err := fs.askJobs(ctx, jobs.MethodList, &jobpb.ListRequest{Kind: f.Kind, Active: f.Active, After: after}, &r); err != nil {
+			return nil, err
+		}
+		out = append(out, r.Jobs...)
+		if !r.More || len(r.Jobs) == 0 {
+			return out, nil
+		}
+		after = r.Jobs[len(r.Jobs)-1].Id
+	}
+}
+
+// CancelJob stops a job; what it has done stays.
+func (fs *FS) CancelJob(ctx context.Context, id uint64) error {
+	return fs.askJobs(ctx, jobs.MethodCancel, &jobpb.CancelRequest{Job: id}, new(jobpb.Empty))
+}
+
+// jobPoll is how often WaitJob reports progress.
+const jobPoll = 300 * time.Millisecond
+
+// WaitJob waits for the end of a job and returns its last state; progress, if
+// not nil, is called on the way. Ending ctx leaves the job running.
+func (fs *FS) WaitJob(ctx context.Context, id uint64, progress func(*Job)) (*Job, error) {
+	for {
+		j, err := fs.Job(ctx, id, jobPoll)
+		if err != nil {
+			return nil, err
+		}
+		if progress != nil {
+			progress(j)
+		}
+		if JobEnded(j) {
+			return j, nil
+		}
+	}
+}
+
+// JobEnded reports whether a job will change no more.
+func JobEnded(j *Job) bool { return jobs.Finished(j.State) }
+
+// JobError returns why a job did not complete; nil if it did or still may.
+func JobError(j *Job) error {
+	switch j.State {
+	case jobpb.State_FAILED:
+		msg := j.Error
+		if msg == "" {
+			msg = "some files failed"
+		}
+		return &orca.Error{Op: "client.Job", Path: j.Spec.GetPath(), Kind: orca.UFSFailure, Msg: msg}
+	case jobpb.State_CANCELED:
+		return &orca.Error{Op: "client.Job", Path: j.Spec.GetPath(), Kind: orca.Canceled, Msg: "the job was canceled"}
+	}
+	return nil
+}
