@@ -1,0 +1,38 @@
+// Copyright The Orca Authors. SPDX-License-Identifier: Apache-2.0
+
+// Package jobs is the contract of work that outlives its request: persist and
+// load, and the view of what the metaplane still owes to a store. Its rooms,
+// in reading order: jobpb (messages), machine (the pure state machine, hosted
+// by the metaplane in its own journal and batch), plan (a listing cut into
+// bounded tasks; pure), task (what a worker does for one of them), jobmaster
+// (beside the leader: plans, leases, retries), jobworker (polls and runs) and
+// jobclient (submit, list, stat, cancel, wait).
+//
+// The truth is the machine's: jobs, tasks that are open, and promises to
+// persist. Leases, progress and backoff are soft state of the job master;
+// when it is lost, open work is simply handed out again, because every task
+// may be done twice without harm, and is counted once.
+package jobs
+
+import "orca/jobs/jobpb"
+
+// Machine is the name that the metaplane hosts the state machine under.
+const Machine = "jobs"
+
+// The methods of the job master, in HostedRequest.method.
+const (
+	MethodSubmit = "submit" // SubmitRequest → SubmitReply
+	MethodStat   = "stat"   // StatRequest → Job
+	MethodList   = "list"   // ListRequest → ListReply
+	MethodCancel = "cancel" // CancelRequest → Empty
+	MethodPoll   = "poll"   // PollRequest → PollReply, of workers
+	MethodReport = "report" // ReportRequest → Empty, of workers
+)
+
+// IntentBit marks the ids of jobs that are intents of the metaplane.
+const IntentBit = 1 << 62
+
+// Finished reports whether a job has come to its end.
+func Finished(s jobpb.State) bool {
+	return s == jobpb.State_COMPLETED || s == jobpb.State_FAILED || s == jobpb.State_CANCELED
+}
