@@ -93,10 +93,14 @@ func (h *Header) Put(b []byte) {
 
 // AppendTo appends the encoded header to dst.
 func (h *Header) AppendTo(dst []byte) []byte {
-	var b [Size]byte
-	h.Put(b[:])
-	return append(dst, b[:]...)
+	n := len(dst)
+	dst = append(dst, room...)
+	h.Put(dst[n:]) // in place: an array on the stack would escape to the checksum
+	return dst
 }
+
+const room = "\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00" +
+	"\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00"
 
 // Check reports whether the lengths of h are within the limits: TooLarge if
 // not. A sender calls it before it writes.
