@@ -50,6 +50,8 @@ type Config struct {
 	// OnFatal is called once when the disk has failed. Default: nothing but
 	// the error log line.
 	OnFatal func(reason string)
+	// die ends the process when pebble cannot go on; it does not return.
+	die func(reason string)
 }
 
 func (c Config) withDefaults() Config {
@@ -61,6 +63,9 @@ func (c Config) withDefaults() Config {
 	}
 	if c.CacheBytes <= 0 {
 		c.CacheBytes = 64 << 20
+	}
+	if c.die == nil {
+		c.die = func(reason string) { panic("FATAL: metadata store: " + reason) }
 	}
 	return c
 }
@@ -79,6 +84,7 @@ type DB struct {
 	applied atomic.Uint64
 	ops     atomic.Int64 // commands since the last flush started
 	fatal   sync.Once
+	dead    chan struct{} // closed by fail
 	kick    chan struct{}
 	quit    chan struct{}
 	done    chan struct{}
@@ -98,7 +104,7 @@ func open(cfg Config, fs vfs.FS, log *slog.Logger) (*DB, error) {
 	cfg = cfg.withDefaults()
 	d := &DB{
 		cfg: cfg, log: log,
-		kick: make(chan struct{}, 1), quit: make(chan struct{}), done: make(chan struct{}),
+		dead: make(chan struct{}), kick: make(chan struct{}, 1), quit: make(chan struct{}), done: make(chan struct{}),
 	}
 	if err := fs.MkdirAll(cfg.Dir, 0o700); err != nil {
 		return nil, orca.PathE(op, cfg.Dir, orca.Unavailable, err)
@@ -145,6 +151,7 @@ func (d *DB) options(fs vfs.FS) *pebble.Options {
 // fail reports the end of the store once.
 func (d *DB) fail(reason string) {
 	d.fatal.Do(func() {
+		close(d.dead)
 		d.log.Error("metadata store failed", "dir", d.cfg.Dir, "error", reason)
 		if d.cfg.OnFatal != nil {
 			d.cfg.OnFatal(reason)
@@ -166,7 +173,7 @@ func (l pebbleLog) Errorf(format string, args ...any) {
 func (l pebbleLog) Fatalf(format string, args ...any) {
 	reason := fmt.Sprintf(format, args...)
 	l.d.fail(reason)
-	panic("FATAL: metadata store: " + reason)
+	l.d.cfg.die(reason)
 }
 
 // Applied returns the index of the last commit.
@@ -211,11 +218,17 @@ func (d *DB) Scan(lower, upper []byte, fn func(key, value []byte) bool) error {
 func (d *DB) Flush() error {
 	d.ops.Store(0)
 	d.Stats.Flushes.Add(1)
-	if err := d.db.Flush(); err != nil {
+	done, err := d.db.AsyncFlush()
+	if err != nil {
 		d.fail(err.Error())
 		return orca.PathE("inodekv.Flush", d.cfg.Dir, orca.Unavailable, err)
 	}
-	return nil
+	select {
+	case <-done:
+		return nil
+	case <-d.dead: // pebble tries again for ever
+		return orca.E("inodekv.Flush", orca.Unavailable, "the store has failed")
+	}
 }
 
 func (d *DB) flushLoop() {
@@ -248,10 +261,16 @@ func (d *DB) Checkpoint(dir string) error {
 }
 
 // Close stops the flusher, flushes if flush is set, and closes. Without flush
-// it leaves what a crash at this point would.
+// it leaves what a crash at this point would. A store that has failed is left
+// open, for pebble would wait for its disk.
 func (d *DB) Close(flush bool) error {
 	close(d.quit)
 	<-d.done
+	select {
+	case <-d.dead:
+		return orca.E("inodekv.Close", orca.Unavailable, "the store has failed")
+	default:
+	}
 	var ferr error
 	if flush {
 		ferr = d.Flush()
