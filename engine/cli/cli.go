@@ -31,6 +31,7 @@ import (
 	"os/signal"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
@@ -68,6 +69,10 @@ type Hooks struct {
 	// Open opens the client. Default: client.Open.
 	Open func(ctx context.Context, cfg client.Config) (*client.FS, error)
 }
+
+// firstAnswer is how long a command waits for an Orca to answer at all: long
+// enough for one that is just being restarted.
+const firstAnswer = 3 * time.Second
 
 // env is what the commands share during one Main.
 type env struct {
@@ -242,7 +247,7 @@ func (e *env) open(ctx context.Context) (*client.FS, error) {
 	if e.fs != nil {
 		return e.fs, nil
 	}
-	fs, err := e.hooks.Open(ctx, client.Config{Addresses: strings.Split(e.address, ","), Node: e.node})
+	fs, err := e.hooks.Open(ctx, client.Config{Addresses: strings.Split(e.address, ","), Node: e.node, FirstAnswer: firstAnswer})
 	if err != nil {
 		return nil, err
 	}

@@ -100,6 +100,9 @@ type Config struct {
 	Prefetch int64
 	// Descriptors bounds the cache of local block descriptors. Default 4096.
 	Descriptors int
+	// FirstAnswer is how long Open waits for the namespace, when its context
+	// has no earlier deadline. Default 5 s.
+	FirstAnswer time.Duration
 	// WorkersTTL is how long the list of live workers is believed. Default 2 s.
 	WorkersTTL time.Duration
 	// Logger gets degraded service only (failovers, lost watches). Default:
@@ -127,6 +130,9 @@ func (c *Config) setDefaults() error {
 	}
 	if c.Descriptors <= 0 {
 		c.Descriptors = 4096
+	}
+	if c.FirstAnswer <= 0 {
+		c.FirstAnswer = 5 * time.Second
 	}
 	if c.WorkersTTL <= 0 {
 		c.WorkersTTL = 2 * time.Second

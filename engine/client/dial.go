@@ -4,9 +4,9 @@ package client
 
 import (
 	"context"
+	"log/slog"
 	"os"
 	"strings"
-	"time"
 
 	"orca"
 	"orca/dataplane"
@@ -15,10 +15,6 @@ import (
 	"orca/metaplane/metaclient"
 	"orca/metaplane/metapb"
 )
-
-// firstAnswer is how long Open waits for the namespace when its context has no
-// earlier deadline.
-const firstAnswer = 5 * time.Second
 
 // dialMeta connects to the metaplane and waits for a first answer, so that a
 // wrong address fails in Open and not in the first call.
@@ -40,7 +36,7 @@ func dialMeta(ctx context.Context, cfg *Config) (*metaclient.Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	wait, stop := context.WithTimeout(ctx, firstAnswer)
+	wait, stop := context.WithTimeout(ctx, cfg.FirstAnswer)
 	defer stop()
 	_, err = m.ListMounts(wait, &metapb.ListMountsRequest{H: &metapb.Header{Caller: me}})
 	if err == nil {
@@ -61,12 +57,18 @@ func dialMeta(ctx context.Context, cfg *Config) (*metaclient.Client, error) {
 // share it).
 func defaultDialer(cfg *Config) Dialer {
 	return func(_ context.Context, w *Worker) (dataplane.Access, error) {
-		c := blockclient.Config{Transport: transport.ClientConfig{Addr: w.Addr}}
-		if w.Node == cfg.Node && w.Socket != "" {
-			if _, err := os.Stat(w.Socket); err == nil {
-				c.Descriptors = w.Socket
-			}
-		}
-		return blockclient.New(c, cfg.Logger)
+		return DialWorker(w, cfg.Node, cfg.Logger)
 	}
+}
+
+// DialWorker is the default Dialer's way to one worker, for a client on node.
+// It connects when first used.
+func DialWorker(w *Worker, node string, log *slog.Logger) (dataplane.Access, error) {
+	c := blockclient.Config{Transport: transport.ClientConfig{Addr: w.Addr}}
+	if w.Node == node && w.Socket != "" {
+		if _, err := os.Stat(w.Socket); err == nil {
+			c.Descriptors = w.Socket
+		}
+	}
+	return blockclient.New(c, log)
 }

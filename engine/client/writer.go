@@ -467,16 +467,8 @@ func (w *Writer) commitLocked(ctx context.Context, keep bool) error {
 		}
 		w.sess = r.Session
 		w.fs.sessions.add(w, r.Session)
-		if b, ok := w.peer.blocks.(regranter); ok {
-			b.Renew(w.handle, grantOf(r.Session.Grant))
-		}
 	}
 	return nil
-}
-
-// regranter is an Access that sends a grant with every call about a handle.
-type regranter interface {
-	Renew(id uint64, g dataplane.Grant)
 }
 
 // dirtyLocked reports whether anything was written since the last publication,

@@ -28,6 +28,16 @@ import (
 // blocks stay those of memorca, so files are written MUST_CACHE.
 func newMetaplane(t *testing.T) (*metaclient.Session, *memorca.Orca) {
 	t.Helper()
+	svc, o := newService(t)
+	s := metaclient.NewSession(svc, metaclient.SessionConfig{})
+	register(t, s, o)
+	return s, o
+}
+
+// newService is the service with its root mounted, and workers yet to be
+// registered.
+func newService(t *testing.T) (*metaserver.Service, *memorca.Orca) {
+	t.Helper()
 	log := slog.New(slog.DiscardHandler)
 	dir := t.TempDir()
 	o, err := memorca.New(filepath.Join(dir, "blocks"), "here")
@@ -43,18 +53,21 @@ func newMetaplane(t *testing.T) (*metaclient.Session, *memorca.Orca) {
 	svc, err := metaserver.New(t.Context(), metaserver.Config{WriteType: orca.MustCache, WholeMax: memorca.WholeMax, BlockSize: memorca.BlockSize}, host.Group(), open, log)
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, svc.Close()) })
-	s := metaclient.NewSession(svc, metaclient.SessionConfig{})
 	root := filepath.Join(dir, "root")
 	require.NoError(t, os.Mkdir(root, 0o755))
-	_, err = s.Mount(t.Context(), &metapb.MountRequest{H: &metapb.Header{}, Mount: &metapb.Mount{Path: "/", Uri: root, SyncIntervalMs: -1}})
+	_, err = metaclient.NewSession(svc, metaclient.SessionConfig{}).Mount(t.Context(), &metapb.MountRequest{H: &metapb.Header{}, Mount: &metapb.Mount{Path: "/", Uri: root, SyncIntervalMs: -1}})
 	require.NoError(t, err)
+	return svc, o
+}
+
+func register(t *testing.T, s *metaclient.Session, o *memorca.Orca) {
+	t.Helper()
 	ws, err := o.ListWorkers(t.Context(), nil)
 	require.NoError(t, err)
 	for _, w := range ws.Workers {
 		_, err := s.Register(t.Context(), &metapb.RegisterRequest{H: &metapb.Header{}, Worker: w})
 		require.NoError(t, err)
 	}
-	return s, o
 }
 
 func TestRealMetaplane(t *testing.T) {

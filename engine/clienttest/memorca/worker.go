@@ -158,8 +158,9 @@ func (w *Worker) Open(_ context.Context, r dataplane.ReadRequest) (dataplane.Ext
 	if err != nil {
 		return dataplane.Extent{}, orca.PathE("memorca.Open", r.ID.String(), orca.Internal, err)
 	}
-	// Never more than 192 KiB at a time, so that short extents are the rule.
-	return dataplane.Extent{File: f, Off: r.Off, N: min(r.N, st.Size()-r.Off, 192<<10), Release: func() { _ = f.Close() }}, nil
+	// Never more than three grains at a time, so that short extents are the rule.
+	end := min(r.Off+r.N, st.Size(), r.Off/orca.GrainSize*orca.GrainSize+3*orca.GrainSize)
+	return dataplane.Extent{File: f, Off: r.Off, N: max(0, end-r.Off), Release: func() { _ = f.Close() }}, nil
 }
 
 func (w *Worker) fill(id orca.BlockID) error {
