@@ -59,6 +59,16 @@ func newWorker(tb testing.TB) *worker {
 	return w
 }
 
+// newWorkerAt serves a store again on an address of the past.
+func newWorkerAt(tb testing.TB, store *datatest.Store, addr string) (stop func()) {
+	tb.Helper()
+	s, err := blockserver.New(blockserver.Config{}, store, grant.NewChecker(func() []byte { return datatest.Key }, 0), nil)
+	require.NoError(tb, err)
+	_, err = s.Listen("tcp", addr)
+	require.NoError(tb, err)
+	return func() { _ = s.Shutdown(context.Background()) }
+}
+
 func (w *worker) client(tb testing.TB, cfg blockclient.Config) *blockclient.Client {
 	tb.Helper()
 	if cfg.Transport.Addr == "" {
