@@ -4,6 +4,7 @@ package fusegw
 
 import (
 	"context"
+	"strings"
 	"syscall"
 	"time"
 
@@ -28,14 +29,23 @@ func (g *gateway) GetAttr(_ <-chan struct{}, in *fuse.GetAttrIn, out *fuse.AttrO
 	defer cancel()
 	since := g.stale.now()
 	e, err := g.fs.Stat(ctx, g.caller(&in.InHeader), ino)
-	if orca.KindOf(err) == orca.NotFound && g.openAttr(in.NodeId, &e.Attr) {
+	if orca.KindOf(err) == orca.NotFound && (g.openAttr(in.NodeId, &e.Attr) || g.graves.attr(ino, &e.Attr)) {
 		err, e.Nlink, e.TTL = nil, 0, 0 // unlinked while open
 	}
 	if err != nil {
-		return g.fail(err)
+		return g.failInode(err)
 	}
 	g.attr(&e, since, out)
 	return fuse.OK
+}
+
+// failInode is fail for calls by inode: one that is gone is ESTALE, so that the
+// kernel looks the name up again.
+func (g *gateway) failInode(err error) fuse.Status {
+	if orca.KindOf(err) == orca.NotFound {
+		return fuse.Status(syscall.ESTALE)
+	}
+	return g.fail(err)
 }
 
 // openAttr returns the attributes that an open node had at its last open.
@@ -75,7 +85,7 @@ func (g *gateway) SetAttr(_ <-chan struct{}, in *fuse.SetAttrIn, out *fuse.AttrO
 	c := g.caller(&in.InHeader)
 	if in.Valid&fuse.FATTR_SIZE != 0 {
 		if err := g.truncate(ctx, c, in.NodeId, ino, int64(in.Size)); err != nil {
-			return g.fail(err)
+			return g.failInode(err)
 		}
 	}
 	ch, any := changeOf(in)
@@ -98,7 +108,7 @@ func (g *gateway) SetAttr(_ <-chan struct{}, in *fuse.SetAttrIn, out *fuse.AttrO
 		e, err = g.fs.Stat(ctx, c, ino)
 	}
 	if err != nil {
-		return g.fail(err)
+		return g.failInode(err)
 	}
 	g.attr(&e, since, out)
 	return fuse.OK
@@ -270,6 +280,11 @@ func copyOut(dest, v []byte) (uint32, fuse.Status) {
 
 // SetXAttr writes an extended attribute.
 func (g *gateway) SetXAttr(_ <-chan struct{}, in *fuse.SetXAttrIn, name string, data []byte) fuse.Status {
+	if strings.HasPrefix(name, "system.") {
+		// ACLs: kept as they come they would hold nobody back. Programs set
+		// the mode instead.
+		return fuse.Status(syscall.EOPNOTSUPP)
+	}
 	ctx, cancel := g.call()
 	defer cancel()
 	ino, st := g.xattrTarget(ctx, &in.InHeader)

@@ -27,10 +27,11 @@ type gateway struct {
 	fs   FS
 	m    Metrics
 	srv  *fuse.Server
-	dev  atomic.Int32 // our reference to /dev/fuse, -1 without
+	dev  atomic.Int32 // number of go-fuse's /dev/fuse, -1 when there are no epochs
 	conn uint32       // number of the connection below /sys/fs/fuse
 
 	backings backings
+	graves   graves
 	dirs     dirCache
 	own      ownOps
 	stale    staleness
@@ -49,6 +50,7 @@ type gateway struct {
 	dirFhs  map[uint64]*dirHandle
 	writes  map[orca.Ino]*writing
 	pending map[entryKey]*writing // new files not published yet
+	bounces map[uint32]time.Time  // threads sent back by ESTALE
 }
 
 type entryKey struct {

@@ -47,7 +47,7 @@ type memInode struct {
 }
 
 func newMemFS(t testing.TB) *memFS {
-	m := &memFS{dir: t.TempDir(), ttl: time.Hour, next: 2, calls: map[string]int{}}
+	m := &memFS{dir: fastDir(t), ttl: time.Hour, next: 2, calls: map[string]int{}}
 	m.changed = sync.NewCond(&m.mu)
 	now := time.Now()
 	m.inodes = map[orca.Ino]*memInode{orca.RootIno: {

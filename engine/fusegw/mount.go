@@ -187,15 +187,11 @@ func (g *gateway) attach(dir string) (*fuse.Server, bool, error) {
 	}
 	fd, err := mountDirect(dir, g.cfg.AllowOther, g.cfg.ReadOnly)
 	if err == nil {
-		// Our own reference, for notifications that go-fuse does not know.
-		if dup, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0); err == nil {
-			g.dev.Store(int32(dup))
-		}
+		g.dev.Store(int32(fd)) // for notifications that go-fuse does not know
 		srv, err := fuse.NewServer(g, fmt.Sprintf("/dev/fd/%d", fd), opts)
 		if err != nil {
 			_ = unix.Unmount(dir, unix.MNT_DETACH)
 			_ = unix.Close(fd)
-			g.closeDev()
 			return nil, false, orca.PathE("fusegw.Mount", dir, orca.Unavailable, err)
 		}
 		return srv, true, nil

@@ -28,7 +28,7 @@ func needFUSE(t testing.TB) {
 func mounted(t testing.TB, fs FS, change func(*Config)) (*Mounted, string) {
 	t.Helper()
 	needFUSE(t)
-	cfg := Config{Dir: t.TempDir(), FS: fs, AllowOther: true, BusyRetry: 200 * time.Millisecond}
+	cfg := Config{Dir: fastDir(t), FS: fs, AllowOther: true, BusyRetry: 200 * time.Millisecond}
 	if testing.Verbose() {
 		cfg.Logger = slog.New(slog.NewTextHandler(os.Stderr, nil))
 	}
@@ -99,4 +99,18 @@ func TestMountServesAndUnmounts(t *testing.T) {
 	if _, err := os.Stat(filepath.Join(dir, "a")); !os.IsNotExist(err) {
 		t.Errorf("stat below the unmounted point: %v", err)
 	}
+}
+
+// fastDir is a folder in memory where there is one: the tests make many files.
+func fastDir(t testing.TB) string {
+	t.Helper()
+	d, err := os.MkdirTemp("/dev/shm", "fusegw-test-")
+	if err != nil {
+		return t.TempDir()
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(d) })
+	if err := os.Chmod(d, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	return d
 }

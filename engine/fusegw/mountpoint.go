@@ -89,8 +89,8 @@ func detachStale(dir string, log *slog.Logger) error {
 func dead(dir string) bool {
 	res := make(chan error, 1)
 	go func() {
-		var st unix.Stat_t
-		res <- unix.Stat(dir, &st)
+		var st unix.Statfs_t
+		res <- unix.Statfs(dir, &st) // never from a cache
 	}()
 	select {
 	case err := <-res:
@@ -205,20 +205,27 @@ func (g *gateway) setReadAhead(dir string, kb int) error {
 	return os.WriteFile(p, []byte(fmt.Sprint(kb)), 0)
 }
 
-func (g *gateway) closeDev() {
-	if fd := g.dev.Swap(-1); fd >= 0 {
-		_ = unix.Close(int(fd))
-	}
-}
-
 // notifyEpoch makes the kernel look every name up again (Linux 6.16).
+//
+// The device is go-fuse's, which closes it when the mount ends: it is
+// duplicated and checked each time. A duplicate kept open would be worse. It
+// would hold the connection while a dying process closes its other files, and
+// closing one on its own mount then waits for ever.
 func (g *gateway) notifyEpoch() error {
-	const notifyIncEpoch = -8
-	var b [16]byte // fuse_out_header: length, error, unique
+	fd, err := unix.FcntlInt(uintptr(g.dev.Load()), unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil || st.Rdev != unix.Mkdev(10, 229) {
+		return unix.EBADF
+	}
+	const notifyIncEpoch = 8
+	var b [16]byte // fuse_out_header: length, code, unique
 	binary.NativeEndian.PutUint32(b[:], uint32(len(b)))
-	code := int32(notifyIncEpoch)
-	binary.NativeEndian.PutUint32(b[4:], uint32(code))
-	_, err := unix.Write(int(g.dev.Load()), b[:])
+	binary.NativeEndian.PutUint32(b[4:], notifyIncEpoch)
+	_, err = unix.Write(fd, b[:])
 	return err
 }
 

@@ -212,7 +212,9 @@ func (g *gateway) Rmdir(_ <-chan struct{}, h *fuse.InHeader, name string) fuse.S
 	}
 	ctx, cancel := g.call()
 	defer cancel()
-	c, done := g.caller(h), g.own.begin(dir, name)
+	c := g.caller(h)
+	g.settleDir(ctx, c, dir, name)
+	done := g.own.begin(dir, name)
 	err := g.whileQuiet(ctx, func() error { return g.fs.Rmdir(ctx, c, dir, name) })
 	done(0, err)
 	return g.fail(err)
@@ -259,6 +261,10 @@ func (g *gateway) Rename(_ <-chan struct{}, in *fuse.RenameIn, name, newName str
 	}
 	undo := func() {}
 	if !noReplace {
+		g.settleDir(ctx, c, newDir, newName)
+		if e, err := g.fs.Lookup(ctx, c, newDir, newName); err == nil && e.Type == orca.TypeFile {
+			g.bury(ctx, e.Ino)
+		}
 		undo = g.abandonContent(ctx, c, newDir, newName)
 	}
 	done1, done2 := g.own.begin(dir, name), g.own.begin(newDir, newName)
@@ -299,6 +305,34 @@ func (g *gateway) settleName(ctx context.Context, c orca.Caller, dir orca.Ino, n
 	return w.settle(ctx)
 }
 
+// settleDir publishes the new files below dir/name, so that it does not pass
+// for an empty directory.
+func (g *gateway) settleDir(ctx context.Context, c orca.Caller, dir orca.Ino, name string) {
+	g.mu.Lock()
+	none := len(g.pending) == 0
+	g.mu.Unlock()
+	if none {
+		return
+	}
+	e, err := g.fs.Lookup(ctx, c, dir, name)
+	if err != nil || e.Type != orca.TypeDir {
+		return // the call itself says so
+	}
+	g.mu.Lock()
+	var in []*writing
+	for k, w := range g.pending {
+		if k.dir == e.Ino {
+			in = append(in, w)
+		}
+	}
+	g.mu.Unlock()
+	for _, w := range in {
+		if err := w.settle(ctx); err != nil {
+			g.cfg.Logger.Error("a file being written was not published", "ino", w.ino, "err", err)
+		}
+	}
+}
+
 // Link is refused: an inode has one name.
 func (g *gateway) Link(<-chan struct{}, *fuse.LinkIn, string, *fuse.EntryOut) fuse.Status {
 	return fuse.EPERM
@@ -315,7 +349,7 @@ func (g *gateway) Readlink(_ <-chan struct{}, h *fuse.InHeader) ([]byte, fuse.St
 	defer cancel()
 	e, err := g.fs.Stat(ctx, g.caller(h), ino)
 	if err != nil {
-		return nil, g.fail(err)
+		return nil, g.failInode(err)
 	}
 	if e.Type != orca.TypeSymlink {
 		return nil, fuse.EINVAL

@@ -6,6 +6,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"syscall"
+	"time"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
 
@@ -19,6 +20,8 @@ const aliasGroup = 0xffff
 type node struct {
 	id  uint64
 	ino orca.Ino
+	// fresh is until when an alias is new; it does not change.
+	fresh time.Time
 
 	// Guarded by gateway.mu.
 	lookups uint64 // references the kernel holds
@@ -134,9 +137,23 @@ func (g *gateway) reapLocked(n *node) {
 	if n.lookups > 0 || n.users > 0 || n.opens.Load() > 0 {
 		return
 	}
+	if time.Now().Before(n.fresh) {
+		return // forgotten between two lookups of one open(2); see sweepNodes
+	}
 	delete(g.nodes, n.id)
 	if g.aliases[n.ino] == n.id {
 		delete(g.aliases, n.ino)
+	}
+}
+
+// sweepNodes drops the aliases that were kept for being fresh.
+func (g *gateway) sweepNodes() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for _, id := range g.aliases {
+		if n := g.nodes[id]; n != nil {
+			g.reapLocked(n)
+		}
 	}
 }
 
@@ -148,6 +165,10 @@ func (g *gateway) current(n *node) bool {
 	return id == n.id || !ok && n.id == uint64(n.ino)
 }
 
+// freshFor is how long a new incarnation is kept from passthrough, so that the
+// writer it was made for finds no reader in its way.
+const freshFor = time.Second
+
 // reincarnate makes the next lookup answer a fresh node id, and returns the
 // status that makes the kernel look up again.
 func (g *gateway) reincarnate(n *node) fuse.Status {
@@ -157,7 +178,8 @@ func (g *gateway) reincarnate(n *node) fuse.Status {
 	id, ok := g.aliases[n.ino]
 	if id == n.id || !ok && n.id == uint64(n.ino) {
 		g.nextID++
-		g.aliases[n.ino] = aliasGroup<<48 | g.nextID
+		a := &node{id: aliasGroup<<48 | g.nextID, ino: n.ino, fresh: time.Now().Add(freshFor)}
+		g.aliases[n.ino], g.nodes[a.id] = a.id, a
 	}
 	return fuse.Status(syscall.ESTALE)
 }

@@ -5,6 +5,7 @@ package fusegw
 import (
 	"context"
 	"syscall"
+	"time"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
 
@@ -50,12 +51,60 @@ func (g *gateway) Open(_ <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut) fu
 	n.mu.Lock()
 	st = g.openLocked(ctx, h, g.caller(&in.InHeader), in.Flags, out)
 	n.mu.Unlock()
+	switch {
+	case st == fuse.ENOENT && !g.bounced(in.Pid):
+		st = fuse.Status(syscall.ESTALE) // replaced by now: look again
+	case st == fuse.Status(syscall.ESTALE) && g.bounced(in.Pid):
+		st = g.openIdle(ctx, h, &in.InHeader, in.Flags, out)
+	}
 	if !st.Ok() {
 		g.drop(n)
 		return st
 	}
 	g.addHandle(h, out)
 	return fuse.OK
+}
+
+// bounceFor is how soon another ESTALE for the same thread is taken for the
+// same open(2): the kernel looks up only once more.
+const bounceFor = 100 * time.Millisecond
+
+// bounced notes that a thread is being sent back, and reports whether it was
+// just before.
+func (g *gateway) bounced(tid uint32) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	now := time.Now()
+	last, ok := g.bounces[tid]
+	if g.bounces == nil || len(g.bounces) > groupCacheMax {
+		g.bounces = map[uint32]time.Time{}
+	}
+	if ok && now.Sub(last) < bounceFor {
+		delete(g.bounces, tid)
+		return true
+	}
+	g.bounces[tid] = now
+	return false
+}
+
+// openIdle serves an open that lost a race against others twice: it waits for
+// their handles to close. An idle incarnation fits anything.
+func (g *gateway) openIdle(ctx context.Context, h *handle, in *fuse.InHeader, flags uint32, out *fuse.OpenOut) fuse.Status {
+	st := fuse.Status(syscall.ESTALE)
+	c, n := g.caller(in), h.n
+	for end := time.Now().Add(g.cfg.BusyRetry); time.Now().Before(end); time.Sleep(time.Millisecond) {
+		n.mu.Lock()
+		if n.open == nil {
+			n.nudged = n.told.Load()
+			n.told.Store(0) // not to be sent back once more
+			st = g.openCurrent(ctx, h, c, flags, out)
+		}
+		n.mu.Unlock()
+		if st != fuse.Status(syscall.ESTALE) {
+			return st
+		}
+	}
+	return st
 }
 
 func (g *gateway) addHandle(h *handle, out *fuse.OpenOut) {
@@ -75,6 +124,10 @@ func (g *gateway) openLocked(ctx context.Context, h *handle, c orca.Caller, flag
 	if !g.current(h.n) {
 		return fuse.Status(syscall.ESTALE)
 	}
+	return g.openCurrent(ctx, h, c, flags, out)
+}
+
+func (g *gateway) openCurrent(ctx context.Context, h *handle, c orca.Caller, flags uint32, out *fuse.OpenOut) fuse.Status {
 	var st fuse.Status
 	write := flags&syscall.O_ACCMODE != syscall.O_RDONLY
 	if write {
@@ -128,24 +181,32 @@ func (g *gateway) openRead(ctx context.Context, h *handle, c orca.Caller) fuse.S
 		return fuse.OK
 	}
 	f, err := g.fs.Open(ctx, c, n.ino)
+	if orca.KindOf(err) == orca.NotFound {
+		if f = g.graves.exhume(n.ino, c); f != nil {
+			err = nil
+		}
+	}
 	if err != nil {
 		return g.fail(err)
 	}
 	a := f.Attr()
 	switch {
+	case o != nil && o.current() != a.Version:
+		_ = f.Close()
+		return g.reincarnate(n)
 	case g.outdated(n, a.Version):
 		_ = f.Close()
 		return fuse.Status(syscall.ESTALE)
 	case o == nil:
 		o = &openState{version: a.Version, attr: a}
-		var why Fallback
-		if o.b, why = g.backingFor(ctx, f); o.b == nil {
+		why := FallbackShared
+		if n.fresh.IsZero() || time.Now().After(n.fresh) {
+			o.b, why = g.backingFor(ctx, f)
+		}
+		if o.b == nil {
 			g.m.Fallbacks[why].Add(1)
 		}
 		n.open = o
-	case o.current() != a.Version:
-		_ = f.Close()
-		return g.reincarnate(n)
 	case o.b == nil:
 		g.m.Fallbacks[FallbackShared].Add(1)
 	}
@@ -179,10 +240,10 @@ func (g *gateway) openWrite(ctx context.Context, h *handle, c orca.Caller, flags
 		return fuse.Status(syscall.EISDIR)
 	case !allowed(&e.Attr, c, fuse.W_OK):
 		return fuse.EACCES
-	case g.outdated(n, e.Version):
-		return fuse.Status(syscall.ESTALE)
 	case o != nil && o.version != e.Version:
 		return g.reincarnate(n)
+	case g.outdated(n, e.Version):
+		return fuse.Status(syscall.ESTALE)
 	}
 	w := g.newWriting(c, &e.Attr)
 	readWrite := flags&syscall.O_ACCMODE == syscall.O_RDWR
@@ -270,7 +331,7 @@ func (g *gateway) joinWrite(ctx context.Context, h *handle, c orca.Caller, trunc
 // sees the size of what it opens.
 func (g *gateway) outdated(n *node, version uint32) bool {
 	told := n.told.Load()
-	if told == 0 || told == version || n.nudged == version {
+	if told == 0 || told == version || n.nudged == version || time.Now().Before(n.fresh) {
 		return false
 	}
 	n.nudged = version

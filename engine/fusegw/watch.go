@@ -102,7 +102,7 @@ func (g *gateway) event(e *Event) {
 
 // notifyLoop is the only place that notifies the kernel, and holds no lock.
 func (g *gateway) notifyLoop(ctx context.Context) {
-	sweep := time.NewTicker(15 * time.Second)
+	sweep := time.NewTicker(graveFor)
 	defer sweep.Stop()
 	retry := time.NewTicker(retryNote)
 	defer retry.Stop()
@@ -110,9 +110,12 @@ func (g *gateway) notifyLoop(ctx context.Context) {
 	for {
 		select {
 		case <-ctx.Done():
+			g.graves.sweep(time.Time{})
 			g.backings.sweep(time.Time{})
 			return
 		case <-sweep.C:
+			g.graves.sweep(time.Now())
+			g.sweepNodes()
 			g.backings.sweep(time.Now().Add(-g.cfg.BackingIdle))
 		case n := <-g.notes:
 			if g.refill.Swap(false) {
@@ -205,7 +208,7 @@ func (g *gateway) notifyAll() {
 	g.m.FullInvalidates.Add(1)
 	if g.dev.Load() >= 0 {
 		if err := g.notifyEpoch(); err != nil {
-			g.closeDev() // an older kernel: short times for names from now on
+			g.dev.Store(-1) // an older kernel: short times for names from now on
 		}
 	}
 	g.mu.Lock()

@@ -582,7 +582,6 @@ func (g *gateway) shutdown(ctx context.Context) {
 	for _, h := range handles {
 		g.releaseHandle(h)
 	}
-	g.closeDev()
 }
 
 // spoolOpen moves handles that read through the daemon to a private copy of
