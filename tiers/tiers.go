@@ -71,8 +71,8 @@ type Store interface {
 	Pin(file orca.Ino, pinned bool)
 	// Remove unlinks a block as soon as no pin holds it. NotFound.
 	Remove(id orca.BlockID) error
-	// RemoveFile removes all blocks of a file but those of version keep
-	// (0: all).
+	// RemoveFile removes the blocks of a file that are older than version keep
+	// (0: all). A newer version may be sealed and not yet published: it stays.
 	RemoveFile(file orca.Ino, keep uint32)
 	// Recheck makes the next Get or Descriptor of a block verify its grains
 	// again, as if it had been recovered from disk. NotFound.

@@ -162,7 +162,7 @@ func (s *Store) RemoveFile(file orca.Ino, keep uint32) {
 	defer s.mu.Unlock()
 	for b := s.files[file]; b != nil; {
 		next := b.fnext
-		if keep == 0 || b.ID.Version != keep {
+		if keep == 0 || b.ID.Version < keep {
 			s.leaveLocked(b, true)
 			s.Metrics.Removed.Add(1)
 		}
@@ -170,5 +170,20 @@ func (s *Store) RemoveFile(file orca.Ino, keep uint32) {
 	}
 	if keep == 0 {
 		delete(s.pinned, file)
+	}
+}
+
+// CleanFile marks the blocks of one version of a file as persisted.
+func (s *Store) CleanFile(file orca.Ino, version uint32) {
+	s.mu.Lock()
+	var ids []orca.BlockID
+	for b := s.files[file]; b != nil; b = b.fnext {
+		if b.dirty && b.ID.Version == version {
+			ids = append(ids, b.ID)
+		}
+	}
+	s.mu.Unlock()
+	for _, id := range ids {
+		_ = s.Clean(id) // gone meanwhile is as good
 	}
 }

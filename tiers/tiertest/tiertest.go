@@ -125,6 +125,9 @@ func ReadAll(s tiers.Store, id orca.BlockID, length int64) ([]byte, error) {
 // releases it.
 func ReadExtent(e dataplane.Extent) ([]byte, error) {
 	defer e.Release()
+	if e.N == 0 {
+		return nil, nil
+	}
 	p := make([]byte, e.N)
 	if _, err := e.File.ReadAt(p, e.Off); err != nil && err != io.EOF {
 		return nil, err
@@ -376,6 +379,9 @@ func testRemoveFile(t *testing.T, open OpenFunc) {
 		}
 	}
 	Fill(t, s, ID(8), Bytes(8, 100))
+	s.RemoveFile(7, 1)
+	_, err := s.Stat(orca.BlockID{File: 7, Version: 3})
+	require.NoError(t, err, "newer than what is kept")
 	s.RemoveFile(7, 3)
 	n := 0
 	s.Each(func(m tiers.Meta) bool {
@@ -385,7 +391,7 @@ func testRemoveFile(t *testing.T, open OpenFunc) {
 	})
 	require.Equal(t, 4, n)
 	s.RemoveFile(7, 0)
-	_, err := s.Stat(orca.BlockID{File: 7, Version: 3})
+	_, err = s.Stat(orca.BlockID{File: 7, Version: 3})
 	require.ErrorIs(t, err, orca.NotFound)
 	require.ErrorIs(t, s.Remove(orca.BlockID{File: 7, Version: 3}), orca.NotFound)
 }
