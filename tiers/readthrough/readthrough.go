@@ -245,12 +245,18 @@ func (s *Service) Open(ctx context.Context, req dataplane.ReadRequest) (dataplan
 		}
 		return e, nil
 	}
+	if m, serr := s.store.Stat(req.ID); serr == nil && req.Off >= m.Length {
+		return nothing(), nil
+	}
 	if orca.KindOf(err) != orca.NotFound || req.OnlyCached {
 		return e, err
 	}
 	s.Metrics.Misses.Add(1)
 	return s.miss(ctx, req)
 }
+
+// nothing is the extent at and after the end of a block.
+func nothing() dataplane.Extent { return dataplane.Extent{Release: func() {}} }
 
 // maxRestarts bounds how often one request starts over because its block was
 // removed or quarantined under it.

@@ -339,8 +339,12 @@ func TestSourceFailures(t *testing.T) {
 	require.ErrorIs(t, err, orca.Unavailable)
 	_, err = r.read(tiertest.ID(4), 0, 10, 10, false)
 	require.ErrorIs(t, err, orca.LostData)
-	_, err = r.open(tiertest.ID(1), 1<<20, 10, false)
-	require.ErrorIs(t, err, orca.Invalid)
+	for _, i := range []uint64{1, 6} {
+		r.file(6, 1, tiertest.Bytes(1, 1<<20), 8<<20)
+		got, err := r.open(tiertest.ID(i), 1<<20, 10, false)
+		require.NoError(t, err)
+		require.Empty(t, got, "there is nothing behind the end")
+	}
 	_, err = r.rt.Open(context.Background(), dataplane.ReadRequest{ID: tiertest.ID(5), N: 1, OnlyCached: true})
 	require.ErrorIs(t, err, orca.NotFound)
 }

@@ -15,17 +15,12 @@ import (
 // knownCap bounds the sources that are remembered.
 const knownCap = 8192
 
-// sources remembers where files are, by file and version.
+// sources remembers where files are.
 type sources struct {
 	ttl time.Duration
 
 	mu sync.Mutex
-	m  map[fileVersion]knownSource // GUARDED_BY(mu)
-}
-
-type fileVersion struct {
-	file    orca.Ino
-	version uint32
+	m  map[orca.Ino]knownSource // GUARDED_BY(mu)
 }
 
 type knownSource struct {
@@ -33,18 +28,18 @@ type knownSource struct {
 	at  time.Time
 }
 
-func (c *sources) get(k fileVersion) (Source, bool) {
+func (c *sources) get(k orca.Ino) (Source, bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	e, ok := c.m[k]
 	return e.src, ok && time.Since(e.at) < c.ttl
 }
 
-func (c *sources) put(k fileVersion, src Source) {
+func (c *sources) put(k orca.Ino, src Source) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.m == nil {
-		c.m = map[fileVersion]knownSource{}
+		c.m = map[orca.Ino]knownSource{}
 	}
 	if len(c.m) >= knownCap {
 		for old := range c.m { // any: it is only asked again
@@ -60,10 +55,9 @@ func (c *sources) put(k fileVersion, src Source) {
 // LostData when it is known to be lost.
 func (s *Service) source(ctx context.Context, id orca.BlockID, fresh bool) (Source, error) {
 	const op = "readthrough.Open"
-	k := fileVersion{id.File, id.Version}
 	if !fresh {
-		if src, ok := s.known.get(k); ok {
-			return src, check(&src, id)
+		if src, ok := s.known.get(id.File); ok && check(&src, id) == nil {
+			return src, nil
 		}
 	}
 	s.Metrics.Resolves.Add(1)
@@ -74,7 +68,7 @@ func (s *Service) source(ctx context.Context, id orca.BlockID, fresh bool) (Sour
 	if err != nil {
 		return Source{}, err
 	}
-	s.known.put(k, src)
+	s.known.put(id.File, src)
 	return src, nil
 }
 
@@ -166,4 +160,11 @@ func (s *Service) stale(id orca.BlockID, cause error) error {
 		s.onStale(id.File, id.Version)
 	}
 	return &orca.Error{Op: "readthrough.Open", Path: id.String(), Kind: orca.Stale, Msg: "the UFS object was changed or removed under this version", Err: cause}
+}
+
+// Forget drops what is remembered of where a file is.
+func (s *Service) Forget(file orca.Ino) {
+	s.known.mu.Lock()
+	defer s.known.mu.Unlock()
+	delete(s.known.m, file)
 }
