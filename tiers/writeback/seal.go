@@ -1,0 +1,305 @@
+// Copyright The Orca Authors. SPDX-License-Identifier: Apache-2.0
+
+package writeback
+
+import (
+	"context"
+	"errors"
+	"io"
+	"os"
+
+	"golang.org/x/sys/unix"
+
+	"orca"
+	"orca/dataplane"
+	"orca/tiers"
+	"orca/tiers/blockfile"
+)
+
+// frozen is content that nobody can change any more, in a private file.
+type frozen struct {
+	file   *os.File // read only, or a copy of our own
+	path   string
+	room   tiers.Room
+	copied bool // file and room are ours to discard
+	live   bool // no room for a copy: the writer's file, good for one pass only
+	length int64
+}
+
+// Seal implements dataplane.Writes. Repeated for the same session, fence and
+// version it returns what it returned before.
+func (s *Service) Seal(ctx context.Context, id uint64, t dataplane.WriteTarget, keep bool) (dataplane.SealResult, error) {
+	const op = "writeback.Seal"
+	var none dataplane.SealResult
+	h, err := s.find(op, id)
+	if err != nil {
+		return none, err
+	}
+	if err := checkTarget(op, &t); err != nil {
+		return none, err
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if p := h.sealed; p != nil && p.session == t.Session && p.fence == t.Fence && p.version == t.Version {
+		if p.keep && !keep {
+			s.discardLocked(h)
+			p.keep = false
+		}
+		return p.res, nil
+	}
+	if err := s.openLocked(op, h); err != nil {
+		return none, err
+	}
+	res, err := s.seal(ctx, h, &t, keep)
+	h.touch()
+	if err != nil {
+		s.Metrics.SealFailures.Add(1)
+		return none, err
+	}
+	s.Metrics.Sealed.Add(1)
+	s.Metrics.BytesSealed.Add(res.Length)
+	h.sealed = &sealed{t.Session, t.Fence, t.Version, keep, res}
+	if !keep {
+		s.discardLocked(h) // the handle stays for a repeated request until it is idle
+	}
+	return res, nil
+}
+
+// seal does the work; h.mu is held.
+func (s *Service) seal(ctx context.Context, h *handle, t *dataplane.WriteTarget, keep bool) (dataplane.SealResult, error) {
+	var res dataplane.SealResult
+	fz, err := s.freeze(ctx, h, t, keep)
+	if err != nil {
+		return res, err
+	}
+	defer s.thaw(fz)
+	res.Length = fz.length
+	res.BlockSize = t.WholeMax
+	if fz.length > t.WholeMax {
+		res.BlockSize = t.BlockSize
+	}
+	through := t.Type == orca.Through || t.Type == orca.CacheThrough
+	if t.Type == orca.AsyncThrough && fz.room.Tier() == orca.MEM {
+		s.Metrics.AsyncAsSync.Add(1)
+		through = true
+	}
+	var sums []uint32
+	if through {
+		up := Upload{Key: t.UFSKey, Session: t.Session, Length: fz.length, Mode: t.Mode, UID: t.UID, GID: t.GID, Expect: t.Expect}
+		fs, err := s.mounts.FS(ctx, t.MountID)
+		if err != nil {
+			return res, err
+		}
+		done, err := up.Run(ctx, fs, io.NewSectionReader(fz.file, 0, fz.length))
+		if err != nil {
+			return res, err
+		}
+		s.Metrics.BytesUploaded.Add(fz.length)
+		sums, res.CRC32C = done.Sums, done.CRC32C
+		res.Fingerprint, res.UFSMtime = done.Info.Fingerprint, done.Info.Mtime
+	} else if sums, res.CRC32C, err = blockfile.SumFile(s.cfg.Ops, fz.file, fz.length); err != nil {
+		return res, err
+	}
+	if t.Type == orca.Through || fz.live || fz.length == 0 {
+		return res, nil
+	}
+	tier, err := s.adopt(ctx, fz, t, res.BlockSize, sums, !through)
+	switch {
+	case err == nil:
+		res.Copies = 1
+		res.Durable = !through && tier != orca.MEM
+	case through:
+		// It is in the UFS: not being cached is no failure.
+		s.Metrics.Uncached.Add(1)
+		s.log.Warn("sealed file not cached", "ino", t.File.String(), "bytes", fz.length, "err", err)
+	default:
+		return res, err
+	}
+	return res, nil
+}
+
+// freeze makes sure that what is sealed cannot change: the private file itself
+// when no writer can exist any more, else a copy of it.
+func (s *Service) freeze(ctx context.Context, h *handle, t *dataplane.WriteTarget, keep bool) (*frozen, error) {
+	const op = "writeback.Seal"
+	if !keep {
+		h.file.Close()
+		h.file = nil
+		if noWriter(h.path) {
+			f, err := s.cfg.Ops.OpenFile(h.path, os.O_RDONLY, 0)
+			if err != nil {
+				return nil, blockfile.Fail(op, h.path, err)
+			}
+			_, n := stored(f)
+			return &frozen{file: f, path: h.path, room: h.room, length: n}, nil
+		}
+		if err := s.openLocked(op, h); err != nil {
+			return nil, err
+		}
+	}
+	_, n := stored(h.file)
+	through := t.Type == orca.Through || t.Type == orca.CacheThrough
+	live := &frozen{file: h.file, path: h.path, room: h.room, live: true, length: n}
+	if t.Type == orca.Through || n == 0 {
+		return live, nil
+	}
+	room, err := s.store.Reserve(ctx, n, t.Type == orca.AsyncThrough && h.room.Tier() != orca.MEM)
+	if err == nil {
+		var fz *frozen
+		if fz, err = s.copyOut(h, room, n); err == nil {
+			return fz, nil
+		}
+	}
+	if through && orca.KindOf(err) == orca.NoSpace {
+		s.Metrics.Uncached.Add(1)
+		return live, nil
+	}
+	return nil, err
+}
+
+// copyOut copies the private file into a room.
+func (s *Service) copyOut(h *handle, room tiers.Room, n int64) (*frozen, error) {
+	f, path, err := s.private(room)
+	if err != nil {
+		room.Release()
+		return nil, err
+	}
+	fz := &frozen{file: f, path: path, room: room, copied: true}
+	if fz.length, err = copyRange(f, h.file, 0, n); err != nil {
+		s.thaw(fz)
+		return nil, err
+	}
+	return fz, nil
+}
+
+// thaw discards what a Seal made.
+func (s *Service) thaw(fz *frozen) {
+	if fz.live {
+		return
+	}
+	fz.file.Close()
+	if fz.copied {
+		_ = s.cfg.Ops.Remove(fz.path)
+		fz.room.Release()
+	}
+}
+
+// adopt hands frozen content to the store as one block or several, and says
+// in which tier it is. Of dirty content either all blocks are adopted or none.
+func (s *Service) adopt(ctx context.Context, fz *frozen, t *dataplane.WriteTarget, blockSize int64, sums []uint32, dirty bool) (orca.Tier, error) {
+	id := orca.BlockID{File: t.File, Version: t.Version}
+	if fz.length <= blockSize {
+		a := tiers.Adoption{ID: id, Path: fz.path, Length: fz.length, Sums: sums, Dirty: dirty}
+		err := s.adoptOne(ctx, fz.room, a)
+		if err == nil {
+			if fz.copied {
+				s.Metrics.Copied.Add(1)
+			} else {
+				s.Metrics.Renamed.Add(1)
+			}
+			return fz.room.Tier(), nil
+		}
+		if orca.KindOf(err) != orca.NoSpace {
+			return 0, err
+		}
+		// Too long for the directory that it was written in.
+	}
+	tier := orca.MEM
+	for i := uint32(0); int64(i)*blockSize < fz.length; i++ {
+		id.Index = i
+		off := int64(i) * blockSize
+		n := min(blockSize, fz.length-off)
+		g := int(off / orca.GrainSize)
+		at, err := s.adoptCopy(ctx, fz, id, off, n, append([]uint32(nil), sums[g:g+blockfile.Grains(n)]...), dirty, t.Type)
+		if err != nil {
+			for j := range i {
+				id.Index = j
+				_ = s.store.Remove(id)
+			}
+			return 0, err
+		}
+		if i == 0 || at == orca.MEM {
+			tier = at
+		}
+	}
+	return tier, nil
+}
+
+// adoptCopy adopts a copy of [off, off+n).
+func (s *Service) adoptCopy(ctx context.Context, fz *frozen, id orca.BlockID, off, n int64, sums []uint32, dirty bool, w orca.WriteType) (orca.Tier, error) {
+	room, err := s.store.Reserve(ctx, n, dirty && w == orca.AsyncThrough)
+	if err != nil {
+		return 0, err
+	}
+	defer room.Release()
+	f, path, err := s.private(room)
+	if err != nil {
+		return 0, err
+	}
+	got, err := copyRange(f, fz.file, off, n)
+	f.Close()
+	if err == nil && got != n {
+		err = &orca.Error{Op: "writeback.Seal", Path: fz.path, Kind: orca.Corrupt, Msg: "frozen file became shorter"}
+	}
+	if err == nil {
+		err = s.adoptOne(ctx, room, tiers.Adoption{ID: id, Path: path, Length: n, Sums: sums, Dirty: dirty})
+	}
+	if err != nil {
+		_ = s.cfg.Ops.Remove(path)
+		return 0, err
+	}
+	s.Metrics.Copied.Add(1)
+	return room.Tier(), nil
+}
+
+// adoptOne replaces what an earlier attempt to seal the same version left: it
+// was never published.
+func (s *Service) adoptOne(ctx context.Context, room tiers.Room, a tiers.Adoption) error {
+	err := s.store.Adopt(ctx, room, a)
+	if orca.KindOf(err) == orca.Exists {
+		if err := s.store.Remove(a.ID); err != nil && orca.KindOf(err) != orca.NotFound {
+			return err
+		}
+		err = s.store.Adopt(ctx, room, a)
+	}
+	return err
+}
+
+// noWriter reports whether nobody has the file open or mapped for writing: the
+// kernel grants a read lease only then.
+func noWriter(path string) bool {
+	f, err := os.Open(path)
+	if err != nil {
+		return false
+	}
+	defer f.Close()
+	if _, err := unix.FcntlInt(f.Fd(), unix.F_SETLEASE, unix.F_RDLCK); err != nil {
+		return false
+	}
+	_, _ = unix.FcntlInt(f.Fd(), unix.F_SETLEASE, unix.F_UNLCK)
+	return true
+}
+
+// copyRange copies [off, off+n) of src (n < 0: all) to the start of dst,
+// inside the kernel where it can. It returns how many bytes there were.
+func copyRange(dst, src *os.File, off, n int64) (int64, error) {
+	const op = "writeback.copy"
+	_, length := stored(src)
+	if n < 0 || n > length-off {
+		n = max(0, length-off)
+	}
+	// A descriptor of its own: src may be in use at another offset.
+	r, err := os.Open("/proc/self/fd/" + itoa(src.Fd()))
+	if err != nil {
+		return 0, blockfile.Fail(op, src.Name(), err)
+	}
+	defer r.Close()
+	if _, err := r.Seek(off, io.SeekStart); err != nil {
+		return 0, blockfile.Fail(op, src.Name(), err)
+	}
+	got, err := dst.ReadFrom(&io.LimitedReader{R: r, N: n})
+	if err != nil && !errors.Is(err, io.EOF) {
+		return got, blockfile.Fail(op, dst.Name(), err)
+	}
+	return got, nil
+}
