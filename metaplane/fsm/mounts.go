@@ -19,7 +19,21 @@ import (
 // so a row is changed in a copy.
 func (m *Machine) putMount(mt *command.Mount) {
 	m.mounts[mt.Mount.Id] = mt
-	m.putRecord(inode.AppendMount(nil, mt.Mount.Id), mt)
+	// The options are a map: their order must be the same in every replica.
+	b, err := proto.MarshalOptions{Deterministic: true}.Marshal(mt)
+	if err != nil {
+		m.fail(orca.PathE("fsm.putMount", "", orca.Internal, err))
+		return
+	}
+	m.tx.Set(inode.AppendMount(nil, mt.Mount.Id), append([]byte{recordFormat}, b...))
+}
+
+// bare is a row without its options, for results: those are remembered, and
+// options hold secrets.
+func bare(mt *command.Mount) *command.Mount {
+	c := proto.Clone(mt).(*command.Mount)
+	c.Mount.Options = nil
+	return c
 }
 
 // mount adds a row to the mount table, or updates one.
@@ -63,7 +77,7 @@ func (m *Machine) mount(c *call, o *metapb.MountOp) *refusal {
 	m.touch(d)
 	m.putMount(row)
 	m.mountChanged(d)
-	c.res.Mount = row
+	c.res.Mount = bare(row)
 	return nil
 }
 
@@ -88,7 +102,7 @@ func (m *Machine) remount(c *call, o *metapb.MountOp, row *command.Mount, s *spo
 	next.AtomicRename, next.Directories, next.Owners = o.AtomicRename, o.Directories, o.Owners
 	m.putMount(next)
 	m.mountChanged(s.dentry.dir)
-	c.res.Mount = next
+	c.res.Mount = bare(next)
 	return nil
 }
 
@@ -167,6 +181,6 @@ func (m *Machine) unmount(c *call, o *metapb.UnmountOp) *refusal {
 	m.detach(d, 0)
 	m.event(metapb.EventKind_EVENT_ENTRY, d.rec.Ino, s.dir.rec.Ino, s.name)
 	m.mountChanged(d)
-	c.res.Mount = row
+	c.res.Mount = bare(row)
 	return nil
 }

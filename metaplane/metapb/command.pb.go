@@ -2989,7 +2989,7 @@ type Result struct {
 	// and the executor will drain it.
 	Intent     *UFSIntent   `protobuf:"bytes,6,opt,name=intent,proto3" json:"intent,omitempty"`
 	BusyIntent uint64       `protobuf:"varint,7,opt,name=busy_intent,json=busyIntent,proto3" json:"busy_intent,omitempty"` // with kind Busy: what is in the way
-	Mount      *MountRecord `protobuf:"bytes,8,opt,name=mount,proto3" json:"mount,omitempty"`
+	Mount      *MountRecord `protobuf:"bytes,8,opt,name=mount,proto3" json:"mount,omitempty"`                              // without its options
 	Sync       *SyncResult  `protobuf:"bytes,9,opt,name=sync,proto3" json:"sync,omitempty"`
 	Ids        []uint64     `protobuf:"varint,10,rep,packed,name=ids,proto3" json:"ids,omitempty"`
 	Id         uint64       `protobuf:"varint,11,opt,name=id,proto3" json:"id,omitempty"` // of a worker
