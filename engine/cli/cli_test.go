@@ -237,17 +237,18 @@ func TestServerFlags(t *testing.T) {
 	code, msg := run("up --data /d --root s3://b/p --root-option s3.region=r --root-option k=a=b --mem 1GiB --ssd 0 --mount /m --node n --allow-other=false --write-type through")
 	require.Zero(t, code, msg)
 	require.Equal(t, UpOptions{
-		NodeOptions: NodeOptions{Data: "/d", Node: "n", Log: LogOptions{Level: "info"}, MetaAddr: "127.0.0.1:18998", HTTPAddr: "127.0.0.1:18999",
-			WorkerAddr: "127.0.0.1:28999", Mem: 1 << 30, SSD: 0, WriteType: orca.Through, Root: "s3://b/p",
+		NodeOptions: NodeOptions{Data: "/d", Node: "n", Log: LogOptions{Level: "info"}, MetaAddr: "127.0.0.1:18998", WebAddr: "127.0.0.1:18999",
+			WorkerAddr: "127.0.0.1:28999", WorkerWebAddr: "127.0.0.1:28998", MemBytes: 1 << 30, SSDBytes: -1, SyncInterval: -1, WriteType: orca.Through, Root: "s3://b/p",
 			RootOptions: map[string]string{"s3.region": "r", "k": "a=b"}},
 		Mount: "/m",
 	}, up)
-	code, msg = run("start --role worker --meta a:1,b:2 --data /d")
+	code, msg = run("start --role worker --meta a:1,b:2 --data /d --tier SSD:/x=10GB")
 	require.Zero(t, code, msg)
 	require.Equal(t, []string{"worker"}, start.Roles)
-	require.EqualValues(t, -1, start.Mem)
+	require.Zero(t, start.MemBytes)
+	require.Equal(t, []string{"SSD:/x=10GB"}, start.Dirs)
 	require.Equal(t, []string{"a:1", "b:2"}, start.Meta)
-	for _, bad := range []string{"start", "start --role cook", "up x", "up --mem lots", "up --whole-max x", "up --root-option k", "up --log-level loud", "mount /x"} {
+	for _, bad := range []string{"start", "start --role cook", "up x", "up --mem lots", "up --whole-max x", "up --tier RAM:/x=1", "up --root-option k", "up --log-level loud", "mount /x"} {
 		code, msg = run(bad)
 		require.Equal(t, 2, code, "%s: %s", bad, msg)
 	}

@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/dustin/go-humanize"
 	"github.com/spf13/cobra"
@@ -27,11 +28,15 @@ type NodeOptions struct {
 	// Node is the name of this node, "" for the host name.
 	Node string
 	Log  LogOptions
-	// Listen addresses; port 0 picks a free one.
-	MetaAddr, HTTPAddr, WorkerAddr string
-	// Mem and SSD are the quotas of the tiers in bytes; -1: the default (MEM a
-	// quarter of the memory, SSD a tenth of the free disk); 0: no such tier.
-	Mem, SSD int64
+	// Listen addresses; port 0 picks a free one. WebAddr is the HTTP door of a
+	// process with the meta role, WorkerWebAddr of one without; "" opens none.
+	MetaAddr, WebAddr, WorkerAddr, WorkerWebAddr string
+	// MemBytes and SSDBytes are the quotas of the tiers; 0: the default (MEM a
+	// quarter of the memory, SSD a tenth of the free disk); negative: no such
+	// tier.
+	MemBytes, SSDBytes int64
+	// Dirs are further tier directories, spelled SSD:PATH=SIZE or HDD:PATH=SIZE.
+	Dirs []string
 	// MemDir and SSDDir are the folders of the tiers, "" for those below Data.
 	MemDir, SSDDir string
 	// WholeMax is the longest file kept as one block, in bytes; 0: the
@@ -44,6 +49,8 @@ type NodeOptions struct {
 	Root         string
 	RootOptions  map[string]string
 	RootReadOnly bool
+	// SyncInterval of the root; negative: load once.
+	SyncInterval time.Duration
 }
 
 // UpOptions are the flags of `orca up`.
@@ -101,7 +108,11 @@ func (f *serverFlags) register(c *cobra.Command) {
 	fl.StringVar(&f.wholeMax, "whole-max", "", "longest file kept as one block, of the whole cluster (default: 4GiB, or half of the largest tier)")
 	fl.StringVar(&f.WorkerAddr, "worker-addr", "127.0.0.1:28999", "address of the worker's data server")
 	fl.StringVar(&f.MetaAddr, "meta-addr", "127.0.0.1:18998", "address of the metaplane")
-	fl.StringVar(&f.HTTPAddr, "http-addr", "127.0.0.1:18999", "address of /metrics, /livez and /readyz")
+	fl.StringVar(&f.WebAddr, "web-addr", "127.0.0.1:18999", "address of /metrics, /livez and /readyz; empty: none")
+	fl.StringVar(&f.WorkerWebAddr, "worker-web-addr", "127.0.0.1:28998", "the same of a process that is only a worker")
+	fl.StringArrayVar(&f.Dirs, "tier", nil, "another tier directory, SSD:/path=100GB or HDD:/path=1TB; may be repeated")
+	fl.DurationVar(&f.SyncInterval, "sync-interval", -1, "how old what is known of the root store may be: 0 looks on every access, negative loads once")
+	fl.Lookup("sync-interval").DefValue = "load once"
 	fl.StringVar(&f.Root, "root", "", "URI of the store behind / of a new namespace (default: a folder below --data)")
 	fl.StringArrayVar(&f.rootOptions, "root-option", nil, "an option of the root store, key=value; may be repeated")
 	fl.BoolVar(&f.RootReadOnly, "root-readonly", false, "refuse writes to the root store")
@@ -119,14 +130,21 @@ func (f *serverFlags) finish(e *env) (NodeOptions, error) {
 	if o.Data, err = filepath.Abs(o.Data); err != nil {
 		return o, usagef("--data: %v", err)
 	}
-	if o.Mem, err = quota("--mem", f.mem, -1); err != nil {
+	if o.MemBytes, err = quota("--mem", f.mem, -1); err != nil {
 		return o, err
 	}
-	if o.SSD, err = quota("--ssd", f.ssd, -1); err != nil {
+	if o.SSDBytes, err = quota("--ssd", f.ssd, -1); err != nil {
 		return o, err
 	}
 	if o.WholeMax, err = quota("--whole-max", f.wholeMax, 0); err != nil {
 		return o, err
+	}
+	for _, d := range o.Dirs {
+		kind, rest, _ := strings.Cut(d, ":")
+		path, n, ok := strings.Cut(rest, "=")
+		if _, err := humanize.ParseBytes(n); !ok || err != nil || path == "" || kind != "SSD" && kind != "HDD" {
+			return o, usagef("--tier %q: want SSD:/path=100GB or HDD:/path=1TB", d)
+		}
 	}
 	if o.WriteType, err = parseWriteType(*f.write); err != nil {
 		return o, err
@@ -135,14 +153,17 @@ func (f *serverFlags) finish(e *env) (NodeOptions, error) {
 	return o, err
 }
 
-// quota parses a size; "" is def.
-func quota(flag, s string, def int64) (int64, error) {
+// quota parses a size: "" is 0 (the default), and 0 is none.
+func quota(flag, s string, none int64) (int64, error) {
 	if s == "" {
-		return def, nil
+		return 0, nil
 	}
 	n, err := humanize.ParseBytes(s)
 	if err != nil || n > 1<<62 {
 		return 0, usagef("%s %q: not a size", flag, s)
+	}
+	if n == 0 {
+		return none, nil
 	}
 	return int64(n), nil
 }

@@ -1,0 +1,85 @@
+// Copyright The Orca Authors. SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"log/slog"
+	"slices"
+	"strings"
+
+	"github.com/dustin/go-humanize"
+
+	"orca"
+
+	"orca/engine/cli"
+	"orca/engine/client"
+	"orca/engine/daemon"
+	"orca/engine/telemetry"
+	"orca/tiers/dir"
+)
+
+func logger(o cli.LogOptions, s cli.Streams) *slog.Logger {
+	levels := map[string]slog.Level{"debug": slog.LevelDebug, "info": slog.LevelInfo, "warn": slog.LevelWarn, "error": slog.LevelError}
+	return telemetry.NewLogger(s.Err, levels[o.Level], s.ErrTTY && !o.JSON)
+}
+
+func nodeConfig(o cli.NodeOptions) (daemon.Config, error) {
+	cfg := daemon.Config{
+		Data: o.Data, Node: o.Node,
+		Root: o.Root, RootOptions: o.RootOptions, RootReadOnly: o.RootReadOnly, SyncInterval: o.SyncInterval,
+		MetaAddr: o.MetaAddr, WebAddr: o.WebAddr, WorkerAddr: o.WorkerAddr, WorkerWebAddr: o.WorkerWebAddr,
+		Mem: o.MemBytes, SSD: o.SSDBytes, MemDir: o.MemDir, SSDDir: o.SSDDir,
+		WholeMax: o.WholeMax, WriteType: o.WriteType,
+	}
+	for _, d := range o.Dirs { // the command line has checked the spelling
+		kind, rest, _ := strings.Cut(d, ":")
+		path, size, _ := strings.Cut(rest, "=")
+		n, err := humanize.ParseBytes(size)
+		if err != nil {
+			return cfg, orca.PathE("orca.tier", d, orca.Invalid, err)
+		}
+		t := orca.SSD
+		if kind == "HDD" {
+			t = orca.HDD
+		}
+		cfg.Dirs = append(cfg.Dirs, dir.Config{Path: path, Tier: t, Capacity: int64(n)})
+	}
+	return cfg, nil
+}
+
+func up(ctx context.Context, o cli.UpOptions, s cli.Streams) error {
+	cfg, err := nodeConfig(o.NodeOptions)
+	if err != nil {
+		return err
+	}
+	cfg.MountDir, cfg.AllowOther = o.Mount, o.AllowOther
+	return daemon.Up(ctx, cfg, s.Out, logger(o.Log, s))
+}
+
+func start(ctx context.Context, o cli.StartOptions, s cli.Streams) error {
+	cfg, err := nodeConfig(o.NodeOptions)
+	if err != nil {
+		return err
+	}
+	cfg.Meta = o.Meta
+	log := logger(o.Log, s)
+	switch meta, worker := slices.Contains(o.Roles, "meta"), slices.Contains(o.Roles, "worker"); {
+	case meta && worker:
+		return daemon.Up(ctx, cfg, s.Out, log)
+	case meta:
+		return daemon.StartMeta(ctx, cfg, s.Out, log)
+	default:
+		return daemon.StartWorker(ctx, cfg, s.Out, log)
+	}
+}
+
+func mount(ctx context.Context, o cli.MountOptions, s cli.Streams) error {
+	log := logger(o.Log, s)
+	fs, err := client.Open(ctx, client.Config{Addresses: o.Addresses, Node: o.Node, Logger: log})
+	if err != nil {
+		return err
+	}
+	defer fs.Close()
+	return daemon.Mount(ctx, daemon.MountConfig{Dir: o.Dir, ReadOnly: o.ReadOnly, AllowOther: o.AllowOther}, fs, s.Out, log)
+}

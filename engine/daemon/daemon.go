@@ -1,0 +1,146 @@
+// Copyright The Orca Authors. SPDX-License-Identifier: Apache-2.0
+
+// Package daemon turns a configuration into running roles: it is the one place
+// that knows how the rooms fit together.
+//
+//	meta     raftgroup ─► metaserver.Service ─► metaserver.Server   (18998, meta.sock)
+//	worker   tiered ─► blockservice ─► blockserver, shortcircuit    (28999, worker.sock)
+//	         agent: registers, reports, obeys orders; jobworker
+//	mount    client ─► fusegw
+//	http     telemetry: metrics, health, profiles                   (18999)
+//
+// Up runs all roles in one process, wired by calls instead of connections;
+// Start runs the roles that it is told to. Both return when their context
+// ends, after a clean stop in the reverse order of the start: mount first (it
+// publishes what is open), then doors, then workers, then the journal.
+//
+// Goroutines: one per role's loop; errors of a role end the process through
+// the run's context. It refuses a data folder that another process holds, and
+// ports that are taken, naming the holder.
+package daemon
+
+import (
+	"cmp"
+	"os"
+	"path/filepath"
+	"strconv"
+	"time"
+
+	"orca"
+	"orca/metaplane/metapb"
+	"orca/tiers/dir"
+)
+
+// Ports that Orca listens on when nothing else is said: Alluxio's less 1000,
+// so that both can run on one host.
+const (
+	DefaultMetaPort   = 18998
+	DefaultWorkerPort = 28999
+)
+
+// Config of one process. Zero fields have the stated defaults.
+type Config struct {
+	// Data is the folder of all state; it is created.
+	Data string
+	// Node is what counts as local. Default: the host name.
+	Node string
+	// Root is the UFS mounted at "/": a folder or a URI. Default on the first
+	// start: DATA/files; afterwards what the namespace has.
+	Root        string
+	RootOptions map[string]string
+	// RootReadOnly makes every write under the root mount fail.
+	RootReadOnly bool
+	// MountDir gets a FUSE mount; "": none.
+	MountDir   string
+	AllowOther bool
+	// SyncInterval of the root mount; negative: load once.
+	SyncInterval time.Duration
+	// MetaAddr and WorkerAddr are host:port; port 0 chooses one. Defaults:
+	// loopback, 18998 and 28999.
+	MetaAddr, WorkerAddr string
+	// WebAddr and WorkerWebAddr are the HTTP doors of a process with and
+	// without the meta role; "" opens none.
+	WebAddr, WorkerWebAddr string
+	// Meta are the metaplane members that a process without that role asks.
+	Meta []string
+	// Mem and SSD are the quotas of the tiers in bytes; 0 means the default: a
+	// quarter of the memory, at most 4 GiB; a tenth of the free disk, at most
+	// 64 GiB. Negative leaves the tier out.
+	Mem, SSD int64
+	// Dirs are further tier directories.
+	Dirs []dir.Config
+	// MemDir and SSDDir override the folders. Default below Data.
+	MemDir, SSDDir string
+	// WholeMax is the cluster fact block.whole_max in bytes. Default: the
+	// smaller of 4 GiB and half of the largest tier.
+	WholeMax int64
+	// WriteType of a create that names none. Default CACHE_THROUGH.
+	WriteType orca.WriteType
+	// SessionTTL is the term of a write session. Default 15 s.
+	SessionTTL time.Duration
+}
+
+// resolve fills in what depends on the host.
+func (c *Config) resolve() error {
+	const op = "daemon.Config"
+	if c.Data == "" {
+		return orca.E(op, orca.Invalid, "no data folder: give --data DIR")
+	}
+	abs, err := filepath.Abs(c.Data)
+	if err != nil {
+		return orca.PathE(op, c.Data, orca.Invalid, err)
+	}
+	c.Data = abs
+	if c.Node == "" {
+		if c.Node, err = os.Hostname(); err != nil {
+			return orca.PathE(op, "", orca.Internal, err)
+		}
+	}
+	c.MetaAddr = cmp.Or(c.MetaAddr, loopbackPort(DefaultMetaPort))
+	c.WorkerAddr = cmp.Or(c.WorkerAddr, loopbackPort(DefaultWorkerPort))
+	c.MemDir = cmp.Or(c.MemDir, filepath.Join(c.Data, "run", "mem"))
+	c.SSDDir = cmp.Or(c.SSDDir, filepath.Join(c.Data, "worker", "ssd"))
+	if c.Mem == 0 {
+		c.Mem = min(memoryLimit()/4, 4<<30)
+	}
+	if c.SSD == 0 {
+		if err := os.MkdirAll(c.Data, 0o755); err != nil {
+			return orca.PathE(op, c.Data, orca.Permission, err)
+		}
+		free, err := diskFree(c.Data)
+		if err != nil {
+			return err
+		}
+		c.SSD = min(free/10, 64<<30)
+	}
+	if c.WholeMax == 0 {
+		largest := max(c.Mem, c.SSD)
+		for _, d := range c.Dirs {
+			largest = max(largest, d.Capacity)
+		}
+		c.WholeMax = max(orca.DefaultBlockSize, min(orca.MaxWholeBlock, largest/2))
+	}
+	return nil
+}
+
+func loopbackPort(p int) string { return "127.0.0.1:" + strconv.Itoa(p) }
+
+// values is the effective configuration for `orca admin getConf`.
+func (c *Config) values() []*metapb.ConfReply_Value {
+	v := func(key, value, source string) *metapb.ConfReply_Value {
+		return &metapb.ConfReply_Value{Key: key, Value: value, Source: source}
+	}
+	return []*metapb.ConfReply_Value{
+		v("data", c.Data, "flag"),
+		v("node", c.Node, "node"),
+		v("meta.addr", c.MetaAddr, "node"),
+		v("web.addr", c.WebAddr, "node"),
+		v("worker.addr", c.WorkerAddr, "node"),
+		v("worker.tiers.mem.capacity", strconv.FormatInt(c.Mem, 10), "node"),
+		v("worker.tiers.ssd.capacity", strconv.FormatInt(c.SSD, 10), "node"),
+		v("block.whole_max", strconv.FormatInt(c.WholeMax, 10), "cluster"),
+		v("block.size", strconv.FormatInt(orca.DefaultBlockSize, 10), "cluster"),
+		v("write.type", cmp.Or(c.WriteType, orca.CacheThrough).String(), "cluster"),
+		v("session.ttl", cmp.Or(c.SessionTTL, 15*time.Second).String(), "cluster"),
+	}
+}

@@ -1,0 +1,65 @@
+// Copyright The Orca Authors. SPDX-License-Identifier: Apache-2.0
+
+package daemon
+
+import (
+	"orca"
+	"orca/engine/telemetry"
+)
+
+// sources returns what the metrics page of this process shows.
+func (r *running) sources() []telemetry.Source {
+	var out []telemetry.Source
+	if m := r.meta; m != nil {
+		g := m.host.Group()
+		out = append(out,
+			telemetry.Counters("orca_meta", "Requests to the namespace service.", &m.service.Stats),
+			telemetry.Counters("orca_raft", "Journal entries and the commands in them.", &g.Stats),
+			telemetry.Counters("orca_intents", "Intents that bring the stores in line.", &m.service.Exec.Stats),
+			telemetry.Counters("orca_sync", "Looks at the stores below.", &m.service.Syncer.Stats),
+			m.gauges)
+		if m.server != nil {
+			out = append(out, telemetry.Counters("orca_meta_transport", "Connections of the metadata RPC.", m.server.Metrics(), "Conns", "InFlight", "Handlers"))
+		}
+	}
+	if r.worker != nil {
+		out = append(out, r.worker.sources()...)
+	}
+	if r.mount != nil {
+		out = append(out, telemetry.Counters("orca_fuse", "Requests of the kernel to the mount.", r.mount.m.Metrics()))
+	}
+	return out
+}
+
+// gauges are the sizes of the namespace.
+func (m *metaRole) gauges(emit func(telemetry.Sample)) {
+	c := m.host.Group().Machine().Counts()
+	for name, v := range map[string]int64{
+		"files": c.Files, "directories": c.Dirs, "sessions": c.Sessions, "intents": c.Intents,
+		"clients": c.Clients, "mounts": c.Mounts, "trash": c.Trash,
+	} {
+		emit(telemetry.Sample{Name: "orca_meta_" + name, Help: "Records of the namespace.", Value: float64(v)})
+	}
+}
+
+// tierGauges are capacity and use of each tier.
+func (w *workerRole) tierGauges(emit func(telemetry.Sample)) {
+	var capacity, used, blocks [3]int64
+	for _, u := range w.store.Usage() {
+		capacity[u.Tier] += u.Capacity
+		used[u.Tier] += u.Used
+		blocks[u.Tier] += u.Blocks
+	}
+	m := &w.store.Metrics
+	for t := orca.MEM; t <= orca.HDD; t++ {
+		if capacity[t] == 0 {
+			continue
+		}
+		l := map[string]string{"tier": t.String()}
+		emit(telemetry.Sample{Name: "orca_tier_capacity_bytes", Help: "Quota of the tier.", Labels: l, Value: float64(capacity[t])})
+		emit(telemetry.Sample{Name: "orca_tier_used_bytes", Help: "Bytes of blocks and private files.", Labels: l, Value: float64(used[t])})
+		emit(telemetry.Sample{Name: "orca_tier_blocks", Help: "Blocks held.", Labels: l, Value: float64(blocks[t])})
+		emit(telemetry.Sample{Name: "orca_worker_tier_hits_total", Help: "Ranges served from the tier.", Counter: true, Labels: l, Value: float64(m.Hits[t].Load())})
+		emit(telemetry.Sample{Name: "orca_worker_tier_hit_bytes_total", Help: "Bytes served from the tier.", Counter: true, Labels: l, Value: float64(m.HitBytes[t].Load())})
+	}
+}

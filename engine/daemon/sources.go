@@ -1,0 +1,155 @@
+// Copyright The Orca Authors. SPDX-License-Identifier: Apache-2.0
+
+package daemon
+
+import (
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+
+	"orca"
+	"orca/dataplane"
+	"orca/dataplane/blockclient"
+	"orca/dataplane/grant"
+	"orca/dataplane/transport"
+	"orca/metaplane"
+	"orca/metaplane/metapb"
+	"orca/metaplane/mount"
+	"orca/tiers/readthrough"
+	"orca/ufs"
+)
+
+// resolver asks the metaplane where the content of a file is.
+type resolver struct {
+	ns   metaplane.Workers
+	self func() uint64 // this worker's id: it is no peer of itself
+}
+
+// Resolve implements readthrough.Resolver.
+func (r resolver) Resolve(ctx context.Context, file orca.Ino) (readthrough.Source, error) {
+	rep, err := r.ns.Resolve(ctx, &metapb.ResolveRequest{H: &metapb.Header{}, File: uint64(file)})
+	if err != nil {
+		return readthrough.Source{}, err
+	}
+	src := readthrough.Source{Attr: rep.Attr.Orca(), Key: rep.UfsKey}
+	src.Attr.MountID = rep.MountId
+	addrs := make(map[uint64]string, len(rep.Workers))
+	for _, w := range rep.Workers {
+		addrs[w.Id] = w.Addr
+	}
+	for _, l := range rep.Locations {
+		if a := addrs[l.Worker]; a != "" && l.Worker != r.self() {
+			src.Peers = append(src.Peers, readthrough.Peer{Worker: l.Worker, Addr: a})
+		}
+	}
+	return src, nil
+}
+
+// peers reads from other workers. Connections are kept per address.
+type peers struct {
+	key func() []byte // of grants: a worker may read what it is asked for
+	log *slog.Logger
+
+	mu      sync.Mutex
+	clients map[string]*blockclient.Client // GUARDED_BY(mu)
+	closed  bool                           // GUARDED_BY(mu)
+}
+
+func newPeers(key func() []byte, log *slog.Logger) *peers {
+	return &peers{key: key, log: log, clients: map[string]*blockclient.Client{}}
+}
+
+// Open implements readthrough.Peers.
+func (p *peers) Open(ctx context.Context, peer readthrough.Peer, req dataplane.ReadRequest) (io.ReadCloser, error) {
+	c, err := p.client(peer.Addr)
+	if err != nil {
+		return nil, err
+	}
+	req.Grant = grant.Make(p.key(), dataplane.Grant{File: req.ID.File, Version: req.ID.Version, Expiry: time.Now().Add(time.Hour)})
+	return blockclient.NewSequential(ctx, c, req, blockclient.SequentialConfig{})
+}
+
+func (p *peers) client(addr string) (*blockclient.Client, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.closed {
+		return nil, orca.E("daemon.peers", orca.Unavailable, "the worker stops")
+	}
+	if c := p.clients[addr]; c != nil {
+		return c, nil
+	}
+	c, err := blockclient.New(blockclient.Config{Transport: transport.ClientConfig{Addr: addr}}, p.log)
+	if err != nil {
+		return nil, err
+	}
+	p.clients[addr] = c
+	return c, nil
+}
+
+func (p *peers) close() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.closed = true
+	var errs []error
+	for _, c := range p.clients {
+		errs = append(errs, c.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// mountsOf gives readthrough and writeback the stores of the mount table.
+type mountsOf func(ctx context.Context, id uint32) (ufs.FS, error)
+
+// FS implements readthrough.Mounts and writeback's.
+func (f mountsOf) FS(ctx context.Context, id uint32) (ufs.FS, error) { return f(ctx, id) }
+
+// tableClient is the mount table of a worker in a process of its own: it is
+// read from the metaplane when the heartbeat says that it has changed, and
+// when a mount is asked for that is not in it.
+type tableClient struct {
+	ns     metaplane.Mounts
+	stores *mount.Stores
+	table  atomic.Pointer[mount.Table]
+	mu     sync.Mutex // serialises refresh
+}
+
+func newTableClient(ns metaplane.Mounts, open mount.Opener) *tableClient {
+	t := &tableClient{ns: ns}
+	t.table.Store(mount.NewTable(nil, 0))
+	t.stores = mount.NewStores(open, t.table.Load)
+	return t
+}
+
+// FS returns the store of a mount.
+func (t *tableClient) FS(ctx context.Context, id uint32) (ufs.FS, error) {
+	if t.table.Load().ByID(id) == nil {
+		if err := t.refresh(ctx); err != nil {
+			return nil, err
+		}
+	}
+	return t.stores.FS(ctx, id)
+}
+
+// refresh reads the table; stores of mounts that are gone or have other
+// options are closed.
+func (t *tableClient) refresh(ctx context.Context) error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	r, err := t.ns.ListMounts(ctx, &metapb.ListMountsRequest{H: &metapb.Header{}, Secrets: true})
+	if err != nil {
+		return err
+	}
+	old := t.table.Swap(mount.NewTable(r.Mounts, r.Epoch))
+	for _, m := range old.All() {
+		if now := t.table.Load().ByID(m.Id); now == nil || !proto.Equal(now, m) {
+			t.stores.Drop(m.Id)
+		}
+	}
+	return nil
+}

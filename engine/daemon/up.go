@@ -1,0 +1,229 @@
+// Copyright The Orca Authors. SPDX-License-Identifier: Apache-2.0
+
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"time"
+
+	"orca"
+	"orca/engine/telemetry"
+	"orca/metaplane/metaclient"
+)
+
+// stopTimeout bounds a clean stop.
+const stopTimeout = 20 * time.Second
+
+// running is what one process has started, in order.
+type running struct {
+	cfg    Config
+	out    io.Writer
+	log    *slog.Logger
+	fail   context.CancelCauseFunc
+	data   *dataDir
+	meta   *metaRole
+	worker *workerRole
+	mount  *mountRole
+	http   *telemetry.Server
+	ep     Endpoints
+}
+
+// Up runs all roles in this process until ctx ends, and then stops cleanly.
+// Endpoints and the line "orca is ready" go to out.
+func Up(ctx context.Context, cfg Config, out io.Writer, log *slog.Logger) error {
+	return serve(ctx, cfg, out, log, (*running).startAll)
+}
+
+// StartWorker runs a worker of the metaplane at cfg.Meta until ctx ends.
+func StartWorker(ctx context.Context, cfg Config, out io.Writer, log *slog.Logger) error {
+	return serve(ctx, cfg, out, log, (*running).startWorkerOnly)
+}
+
+// StartMeta runs a metaplane member without a worker until ctx ends.
+func StartMeta(ctx context.Context, cfg Config, out io.Writer, log *slog.Logger) error {
+	return serve(ctx, cfg, out, log, (*running).startMetaOnly)
+}
+
+func serve(ctx context.Context, cfg Config, out io.Writer, log *slog.Logger, start func(*running, context.Context) error) (err error) {
+	if err := cfg.resolve(); err != nil {
+		return err
+	}
+	ctx, fail := context.WithCancelCause(ctx)
+	defer fail(nil)
+	r := &running{cfg: cfg, out: out, log: log, fail: fail}
+	r.ep = Endpoints{PID: os.Getpid(), Node: cfg.Node}
+	if r.data, err = openDataDir(cfg.Data); err != nil {
+		return err
+	}
+	defer r.data.close()
+	defer func() {
+		stop, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopTimeout)
+		defer cancel()
+		r.stop(stop)
+	}()
+	if err := start(r, ctx); err != nil {
+		return err
+	}
+	if err := r.data.publish(r.ep); err != nil {
+		return err
+	}
+	r.announce()
+	<-ctx.Done()
+	if cause := context.Cause(ctx); !errors.Is(cause, context.Canceled) {
+		return cause
+	}
+	log.Info("stopping")
+	return nil
+}
+
+func (r *running) startAll(ctx context.Context) error {
+	if err := r.startMetaOnlyQuiet(ctx); err != nil {
+		return err
+	}
+	var err error
+	if r.worker, err = startWorker(ctx, &r.cfg, r.data, r.meta.session, r.meta.service.Stores.FS, r.log); err != nil {
+		return err
+	}
+	if err := r.worker.listen(&r.cfg, r.data, &r.ep); err != nil {
+		return err
+	}
+	if err := r.worker.join(ctx); err != nil {
+		return err
+	}
+	if r.ep.Root, err = r.meta.ensureRoot(ctx, &r.cfg, r.data); err != nil {
+		return err
+	}
+	if err := r.openMeta(); err != nil {
+		return err
+	}
+	if r.cfg.MountDir != "" {
+		if r.mount, err = startMount(ctx, r); err != nil {
+			return err
+		}
+		r.ep.Mount = r.cfg.MountDir
+	}
+	return r.openHTTP(r.cfg.WebAddr)
+}
+
+func (r *running) startMetaOnly(ctx context.Context) error {
+	if err := r.startMetaOnlyQuiet(ctx); err != nil {
+		return err
+	}
+	var err error
+	if r.ep.Root, err = r.meta.ensureRoot(ctx, &r.cfg, r.data); err != nil {
+		return err
+	}
+	if err := r.openMeta(); err != nil {
+		return err
+	}
+	return r.openHTTP(r.cfg.WebAddr)
+}
+
+// startMetaOnlyQuiet starts the namespace without opening its doors, so that
+// nobody sees it before it has its root.
+func (r *running) startMetaOnlyQuiet(ctx context.Context) (err error) {
+	r.meta, err = startMeta(ctx, &r.cfg, r.data, func(err error) { r.fail(err) }, r.log)
+	return err
+}
+
+func (r *running) openMeta() error {
+	if err := r.meta.listen(&r.cfg, r.data); err != nil {
+		return err
+	}
+	r.ep.Meta, r.ep.MetaSocket = r.meta.addr, r.meta.socket
+	return nil
+}
+
+func (r *running) startWorkerOnly(ctx context.Context) error {
+	ns, err := metaclient.New(metaclient.Config{Addrs: r.cfg.Meta}, r.log)
+	if err != nil {
+		return err
+	}
+	if r.worker, err = startWorker(ctx, &r.cfg, r.data, ns, nil, r.log); err != nil {
+		return errors.Join(err, ns.Close())
+	}
+	r.worker.ns = ns
+	if err := r.worker.listen(&r.cfg, r.data, &r.ep); err != nil {
+		return err
+	}
+	if err := r.worker.join(ctx); err != nil {
+		return err
+	}
+	return r.openHTTP(r.cfg.WorkerWebAddr)
+}
+
+func (r *running) openHTTP(addr string) error {
+	if addr == "" {
+		return nil
+	}
+	var err error
+	r.http, err = telemetry.NewServer(telemetry.Config{Addr: addr, Ready: r.ready, Sources: r.sources()}, r.log)
+	if err != nil {
+		return err
+	}
+	r.ep.HTTP = r.http.Addr()
+	return nil
+}
+
+// ready answers /readyz.
+func (r *running) ready(ctx context.Context) error {
+	if r.meta != nil {
+		if err := r.meta.service.Ready(ctx); err != nil {
+			return err
+		}
+	}
+	if r.worker != nil && !r.worker.agent.first.Load() {
+		return orca.E("daemon.ready", orca.Unavailable, "the worker has not registered yet")
+	}
+	return nil
+}
+
+// announce prints where everything is, for a person; programs read
+// endpoints.json.
+func (r *running) announce() {
+	line := func(what, where string) {
+		if where != "" {
+			fmt.Fprintf(r.out, "  %-9s %s\n", what, where)
+		}
+	}
+	line("root", r.ep.Root)
+	line("mount", r.ep.Mount)
+	line("meta", r.ep.Meta)
+	line("socket", r.ep.MetaSocket)
+	line("worker", r.ep.Worker)
+	line("metrics", withScheme(r.ep.HTTP))
+	line("data", r.cfg.Data)
+	fmt.Fprintln(r.out, "orca is ready")
+}
+
+func withScheme(addr string) string {
+	if addr == "" {
+		return ""
+	}
+	return "http://" + addr + "/metrics"
+}
+
+// stop ends what was started, in the reverse order.
+func (r *running) stop(ctx context.Context) {
+	if r.mount != nil {
+		if err := r.mount.close(ctx); err != nil {
+			r.log.Warn("unmounting", "err", err)
+		}
+	}
+	if r.http != nil {
+		if err := r.http.Close(); err != nil {
+			r.log.Warn("stopping http", "err", err)
+		}
+	}
+	if r.worker != nil {
+		r.worker.close(ctx)
+	}
+	if r.meta != nil {
+		r.meta.close(ctx)
+	}
+}

@@ -1,0 +1,267 @@
+// Copyright The Orca Authors. SPDX-License-Identifier: Apache-2.0
+
+package daemon
+
+import (
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"orca"
+	"orca/dataplane"
+	"orca/dataplane/blockclient"
+	"orca/dataplane/blockserver"
+	"orca/dataplane/grant"
+	"orca/dataplane/shortcircuit"
+	"orca/engine/client"
+	"orca/engine/telemetry"
+	"orca/metaplane"
+	"orca/metaplane/metapb"
+	"orca/tiers/blockservice"
+	"orca/tiers/dir"
+	"orca/tiers/tiered"
+)
+
+// workerRole is a block worker: tiers, the block service with its doors, the
+// agent that speaks with the metaplane, and the job worker.
+type workerRole struct {
+	mem    *memTier
+	store  *tiered.Store
+	blocks *blockservice.Service
+	peers  *peers
+	agent  *agent
+	grants *grant.Checker
+	server *blockserver.Server
+	fds    *shortcircuit.Server
+	table  *tableClient // nil when the metaplane is in this process
+	jobs   *jobWorkerRole
+	ns     io.Closer // the connection to the metaplane, when it is ours
+	spool  string
+	log    *slog.Logger
+
+	cancel context.CancelFunc
+	wg     sync.WaitGroup
+}
+
+// namespaceOfWorker is what a worker asks of the metaplane.
+type namespaceOfWorker interface {
+	metaplane.Namespace
+}
+
+// startWorker opens the tiers and the block service; stores finds the store of
+// a mount when the metaplane is in this process, else nil.
+func startWorker(ctx context.Context, cfg *Config, d *dataDir, ns namespaceOfWorker, stores mountsOf, log *slog.Logger) (*workerRole, error) {
+	w := &workerRole{log: log, spool: d.join("worker", "spool")}
+	for _, p := range []string{w.spool} {
+		if err := os.MkdirAll(p, 0o700); err != nil {
+			return nil, orca.PathE("daemon.worker", p, orca.Permission, err)
+		}
+	}
+	if err := w.openTiers(cfg); err != nil {
+		w.close(ctx)
+		return nil, err
+	}
+	if stores == nil {
+		w.table = newTableClient(ns, opener(log))
+		stores = w.table.FS
+	}
+	self := &metapb.Worker{Node: cfg.Node}
+	var err error
+	w.agent, err = newAgent(ns, nil, self, d.join("worker"), w.mountsChanged, log)
+	if err != nil {
+		w.close(ctx)
+		return nil, err
+	}
+	w.peers = newPeers(w.agent.grantKey, log)
+	w.blocks = blockservice.New(blockservice.Config{}, blockservice.Deps{
+		Store: w.store, Resolver: resolver{ns, w.agent.id}, Mounts: stores, Peers: w.peers,
+		OnStale: w.staleReporter(ns),
+	}, log)
+	w.agent.cache = w.blocks
+	w.grants = grant.NewChecker(w.agent.grantKey, uint32(os.Geteuid()))
+	w.jobs = newJobWorker(ns, w, stores, log)
+	return w, nil
+}
+
+// openTiers opens the store over MEM, SSD and further directories.
+func (w *workerRole) openTiers(cfg *Config) error {
+	var dirs []dir.Config
+	if cfg.Mem > 0 {
+		var err error
+		if w.mem, err = openMemTier(cfg.MemDir, cfg.Mem, w.log); err != nil {
+			return err
+		}
+		dirs = append(dirs, dir.Config{Path: w.mem.Dir, Tier: orca.MEM, Capacity: cfg.Mem})
+	}
+	if cfg.SSD > 0 {
+		dirs = append(dirs, dir.Config{Path: cfg.SSDDir, Tier: orca.SSD, Capacity: cfg.SSD})
+	}
+	for _, c := range cfg.Dirs {
+		p, err := filepath.Abs(c.Path)
+		if err != nil {
+			return orca.PathE("daemon.tiers", c.Path, orca.Invalid, err)
+		}
+		c.Path = p
+		dirs = append(dirs, c)
+	}
+	if len(dirs) == 0 {
+		return orca.E("daemon.tiers", orca.Invalid, "a worker needs a tier: --mem, --ssd or --tier")
+	}
+	var err error
+	w.store, err = tiered.Open(tiered.Config{Dirs: dirs}, w.log)
+	return err
+}
+
+// staleReporter tells the metaplane of content that changed behind a version.
+// Reports queue up to a cap; what does not fit is reported by the next reader.
+func (w *workerRole) staleReporter(ns metaplane.Workers) func(orca.Ino, uint32) {
+	queue := make(chan *metapb.StaleUFSRequest, 256)
+	ctx, cancel := context.WithCancel(context.Background())
+	w.cancel = cancel
+	w.wg.Go(func() {
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case q := <-queue:
+				c, done := context.WithTimeout(ctx, 30*time.Second)
+				if _, err := ns.StaleUFS(c, q); err != nil && ctx.Err() == nil {
+					w.log.Warn("reporting a changed object", "ino", q.File, "err", err)
+				}
+				done()
+			}
+		}
+	})
+	return func(file orca.Ino, version uint32) {
+		select {
+		case queue <- &metapb.StaleUFSRequest{H: &metapb.Header{}, File: uint64(file), Version: version}:
+		default:
+		}
+	}
+}
+
+func (w *workerRole) mountsChanged() {
+	if w.table == nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	if err := w.table.refresh(ctx); err != nil {
+		w.log.Warn("reading the mount table", "err", err)
+	}
+}
+
+// listen opens the doors of the worker and says where they are.
+func (w *workerRole) listen(cfg *Config, d *dataDir, ep *Endpoints) error {
+	var err error
+	if w.server, err = blockserver.New(blockserver.Config{}, w.blocks, w.grants, w.log); err != nil {
+		return err
+	}
+	a, err := w.server.Listen("tcp", cfg.WorkerAddr)
+	if err != nil {
+		return err
+	}
+	if w.fds, err = shortcircuit.NewServer(shortcircuit.ServerConfig{}, w.blocks, w.grants, w.log); err != nil {
+		return err
+	}
+	sock := d.join("run", "worker.sock")
+	if err := w.fds.Listen(sock); err != nil {
+		return err
+	}
+	if err := os.Chmod(sock, 0o666); err != nil { // grants and SO_PEERCRED decide who gets what
+		return orca.PathE("daemon.worker", sock, orca.Permission, err)
+	}
+	w.agent.self.Addr, w.agent.self.Socket = a.String(), sock
+	ep.Worker, ep.Socket = a.String(), sock
+	return nil
+}
+
+// join starts the agent and waits for the first registration.
+func (w *workerRole) join(ctx context.Context) error {
+	run, cancel := context.WithCancel(context.Background())
+	stopStale := w.cancel
+	w.cancel = func() { cancel(); stopStale() }
+	w.wg.Go(func() { w.agent.run(run) })
+	select {
+	case <-w.agent.registered:
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+	w.jobs.start(w.agent.id())
+	return nil
+}
+
+// access is the worker for clients in this process.
+func (w *workerRole) access() dataplane.Access { return blockclient.Local{Blocks: w.blocks} }
+
+func (w *workerRole) close(ctx context.Context) {
+	var errs []error
+	if w.jobs != nil {
+		w.jobs.close()
+	}
+	if w.fds != nil {
+		errs = append(errs, w.fds.Close())
+	}
+	if w.server != nil {
+		sctx, cancel := context.WithTimeout(ctx, 3*time.Second)
+		errs = append(errs, w.server.Shutdown(sctx))
+		cancel()
+	}
+	if w.cancel != nil {
+		w.cancel()
+	}
+	w.wg.Wait()
+	switch {
+	case w.blocks != nil: // closes the store
+		errs = append(errs, w.blocks.Close())
+	case w.store != nil:
+		errs = append(errs, w.store.Close())
+	}
+	if w.peers != nil {
+		errs = append(errs, w.peers.close())
+	}
+	if w.mem != nil {
+		errs = append(errs, w.mem.Close())
+	}
+	if w.table != nil {
+		errs = append(errs, w.table.stores.Close())
+	}
+	if w.ns != nil {
+		errs = append(errs, w.ns.Close())
+	}
+	if err := errors.Join(errs...); err != nil {
+		w.log.Warn("stopping the worker", "err", err)
+	}
+}
+
+// sources are the worker's metrics.
+func (w *workerRole) sources() []telemetry.Source {
+	return []telemetry.Source{
+		telemetry.Counters("orca_worker", "Blocks in the tiers.", &w.store.Metrics, "DescriptorsOpen"),
+		telemetry.Counters("orca_worker_read", "Reads and fills.", &w.blocks.Read.Metrics, "Streams", "Active"),
+		telemetry.Counters("orca_worker_write", "Writers' files.", &w.blocks.Write.Metrics, "Open"),
+		telemetry.Counters("orca_worker_server", "Block operations over the wire.", w.server.Metrics()),
+		telemetry.Counters("orca_worker_transport", "Connections of the block server.", w.server.Transport(), "Conns", "InFlight", "Handlers"),
+		telemetry.Counters("orca_worker_descriptors", "Descriptors passed to readers on this host.", w.fds.Metrics(), "Conns"),
+		w.tierGauges,
+	}
+}
+
+// localClient returns a client wired to the roles of this process.
+func (r *running) localClient(ctx context.Context) (*client.FS, error) {
+	me := client.Self()
+	return client.Open(ctx, client.Config{
+		Meta: r.meta.session, Node: r.cfg.Node, Caller: &me, Logger: r.log,
+		Dial: func(ctx context.Context, w *client.Worker) (dataplane.Access, error) {
+			if w.Id == r.worker.agent.id() {
+				return r.worker.access(), nil
+			}
+			return client.DialWorker(w, r.cfg.Node, r.log)
+		},
+	})
+}
