@@ -102,5 +102,5 @@ func TestCheckAllocations(t *testing.T) {
 	g, id := sample(), orca.BlockID{File: 42, Version: 3}
 	require.NoError(t, c.Read(&g, id, Peer{}))
 	n := testing.AllocsPerRun(1000, func() { _ = c.Read(&g, id, Peer{}) })
-	require.LessOrEqual(t, n, 3.0)
+	require.LessOrEqual(t, n, 5.0) // 3, and what the race detector makes of a pool
 }

@@ -96,8 +96,8 @@ func (c *serverConn) close(err error) {
 	if !c.closed.CompareAndSwap(false, true) {
 		return
 	}
+	c.out.close(err) // first: a request that is cut off has no answer
 	c.cancel()
-	c.out.close(err)
 	c.srv.mu.Lock()
 	delete(c.srv.conns, c)
 	c.srv.mu.Unlock()
