@@ -101,10 +101,10 @@ func TestConformance(t *testing.T) {
 		"remote":   remote(func(*worker, *blockclient.Config) {}),
 		"noverify": remote(func(_ *worker, c *blockclient.Config) { c.NoVerify = true }),
 		"pieces": remote(func(w *worker, c *blockclient.Config) {
-			w.MaxExtent = 2 * orca.GrainSize
+			w.Configure(func() { w.MaxExtent = 2 * orca.GrainSize })
 			c.Range, c.Depth = 3*orca.GrainSize, 4
 		}),
-		"nosums": remote(func(w *worker, _ *blockclient.Config) { w.NoSums = true }),
+		"nosums": remote(func(w *worker, _ *blockclient.Config) { w.Configure(func() { w.NoSums = true }) }),
 		"unix":   remote(func(w *worker, c *blockclient.Config) { c.Transport.Network, c.Transport.Addr = "unix", w.unix }),
 	}
 	fds := remote(func(w *worker, c *blockclient.Config) { c.Descriptors = w.fds })

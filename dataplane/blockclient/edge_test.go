@@ -148,7 +148,7 @@ func TestKilledServerMidRead(t *testing.T) {
 	w.Put(t, blockOne, datatest.Data(5, 8<<20))
 	var opens atomic.Int64
 	entered := make(chan struct{}, 64)
-	w.BeforeOpen = func(ctx context.Context, _ dataplane.ReadRequest) error {
+	before := func(ctx context.Context, _ dataplane.ReadRequest) error {
 		if opens.Add(1) < 3 {
 			return nil
 		}
@@ -156,6 +156,7 @@ func TestKilledServerMidRead(t *testing.T) {
 		<-ctx.Done()
 		return ctx.Err()
 	}
+	w.Configure(func() { w.BeforeOpen = before })
 	c := w.client(t, blockclient.Config{})
 	res := make(chan error, 1)
 	go func() {
@@ -193,7 +194,7 @@ func TestCancelMidRead(t *testing.T) {
 	w := newWorker(t)
 	w.Put(t, blockOne, datatest.Data(7, 8<<20))
 	entered, left := make(chan struct{}, 64), make(chan struct{}, 64)
-	w.BeforeOpen = func(ctx context.Context, r dataplane.ReadRequest) error {
+	before := func(ctx context.Context, r dataplane.ReadRequest) error {
 		if r.Off == 0 {
 			return nil
 		}
@@ -202,6 +203,7 @@ func TestCancelMidRead(t *testing.T) {
 		left <- struct{}{}
 		return ctx.Err()
 	}
+	w.Configure(func() { w.BeforeOpen = before })
 	c := w.client(t, blockclient.Config{})
 	for name, make1 := range map[string]func() (context.Context, context.CancelFunc, error){
 		"cancel": func() (context.Context, context.CancelFunc, error) {

@@ -30,6 +30,8 @@ type Store struct {
 	Pins atomic.Int64
 	// Opens counts the calls of Open.
 	Opens atomic.Int64
+	// The knobs below are turned inside Configure.
+
 	// MaxExtent, when not 0, is the longest extent (a multiple of the grain).
 	MaxExtent int64
 	// NoSums leaves the checksums out of extents.
@@ -62,6 +64,15 @@ func NewStore(tb testing.TB) *Store {
 	s := &Store{dir: tb.TempDir(), blocks: make(map[orca.BlockID]*block), writes: make(map[uint64]*private), nextID: 1 << 40}
 	tb.Cleanup(s.close)
 	return s
+}
+
+// Configure runs f, which changes the knobs of the store. (That a request of a
+// client comes after what its test did before is not known to the race
+// detector: the order passes through a socket.)
+func (s *Store) Configure(f func()) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	f()
 }
 
 func (s *Store) close() {
@@ -142,6 +153,7 @@ func (s *Store) Remove(id orca.BlockID) {
 	}
 }
 
+// block returns a copy of a block's record.
 func (s *Store) block(op string, id orca.BlockID) (*block, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -149,14 +161,18 @@ func (s *Store) block(op string, id orca.BlockID) (*block, error) {
 	if b == nil {
 		return nil, orca.PathE(op, id.String(), orca.NotFound, nil)
 	}
-	return b, nil
+	c := *b
+	return &c, nil
 }
 
 // Open implements dataplane.Blocks.
 func (s *Store) Open(ctx context.Context, req dataplane.ReadRequest) (dataplane.Extent, error) {
 	s.Opens.Add(1)
-	if s.BeforeOpen != nil {
-		if err := s.BeforeOpen(ctx, req); err != nil {
+	s.mu.Lock()
+	before, maxExtent, noSums := s.BeforeOpen, s.MaxExtent, s.NoSums
+	s.mu.Unlock()
+	if before != nil {
+		if err := before(ctx, req); err != nil {
 			return dataplane.Extent{}, err
 		}
 	}
@@ -165,11 +181,11 @@ func (s *Store) Open(ctx context.Context, req dataplane.ReadRequest) (dataplane.
 		return dataplane.Extent{}, err
 	}
 	n := min(req.N, b.length-req.Off)
-	if s.MaxExtent > 0 {
-		n = min(n, s.MaxExtent-req.Off%s.MaxExtent)
+	if maxExtent > 0 {
+		n = min(n, maxExtent-req.Off%maxExtent)
 	}
 	e := dataplane.Extent{File: b.file, Off: req.Off, N: n}
-	if !s.NoSums {
+	if !noSums {
 		first := req.Off / orca.GrainSize
 		e.SumOff = first * orca.GrainSize
 		e.Sums = b.sums[first : (req.Off+n+orca.GrainSize-1)/orca.GrainSize]

@@ -51,11 +51,11 @@ func Data(seed int64, n int) []byte {
 // grain and compares with the block.
 func testRanges(t *testing.T, f Fixture) {
 	const g = orca.GrainSize
-	for i, length := range []int{1, 100, g - 1, g, g + 1, 5*g + 77, 40 * g, 50*g + 1} {
+	for i, length := range []int{1, 100, g - 1, g, g + 1, 5*g + 77, 50*g + 1} {
 		id := orca.BlockID{File: orca.Ino(100 + i), Version: 1, Index: uint32(i)}
 		data := Data(int64(i), length)
 		f.Put(id, data)
-		for _, off := range []int{0, 1, 4096, g - 1, g, g + 1, 3*g + 5, 17 * g, length - 1, length, length + 1, length + 2*g} {
+		for _, off := range []int{0, 1, 4096, g - 1, g, g + 1, 3*g + 5, length - 1, length, length + 1, length + 2*g} {
 			for _, n := range []int{1, 4096, g, g + 1, 3 * g, 16 * g, 33*g + 9, length} {
 				if off < 0 || n == 0 {
 					continue

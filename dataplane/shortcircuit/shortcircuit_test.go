@@ -131,7 +131,8 @@ func TestBatch(t *testing.T) {
 		require.Equal(t, byte(i), b[0], "descriptors are in the order of the wants")
 		require.NoError(t, g.File.Close())
 	}
-	require.LessOrEqual(t, openFDs(t), before+2, "client and server end of one connection")
+	require.Eventually(t, func() bool { return openFDs(t) <= before+2 }, patience, time.Millisecond,
+		"only client and server end of one connection are left")
 	_, err = c.FetchMany(t.Context(), append(wants, wants[0]))
 	require.ErrorIs(t, err, orca.Invalid)
 	require.EqualValues(t, 1, f.server.Metrics().Denied.Load())
