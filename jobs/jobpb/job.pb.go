@@ -1860,6 +1860,7 @@ type Running struct {
 	Task          uint32                 `protobuf:"varint,2,opt,name=task,proto3" json:"task,omitempty"`
 	File          uint64                 `protobuf:"varint,3,opt,name=file,proto3" json:"file,omitempty"`
 	Bytes         int64                  `protobuf:"varint,4,opt,name=bytes,proto3" json:"bytes,omitempty"` // done so far
+	Version       uint32                 `protobuf:"varint,5,opt,name=version,proto3" json:"version,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1918,6 +1919,13 @@ func (x *Running) GetFile() uint64 {
 func (x *Running) GetBytes() int64 {
 	if x != nil {
 		return x.Bytes
+	}
+	return 0
+}
+
+func (x *Running) GetVersion() uint32 {
+	if x != nil {
+		return x.Version
 	}
 	return 0
 }
@@ -2379,12 +2387,13 @@ const file_job_proto_rawDesc = "" +
 	"\x04more\x18\x02 \x01(\bR\x04more\"!\n" +
 	"\rCancelRequest\x12\x10\n" +
 	"\x03job\x18\x01 \x01(\x04R\x03job\"\a\n" +
-	"\x05Empty\"Y\n" +
+	"\x05Empty\"s\n" +
 	"\aRunning\x12\x10\n" +
 	"\x03job\x18\x01 \x01(\x04R\x03job\x12\x12\n" +
 	"\x04task\x18\x02 \x01(\rR\x04task\x12\x12\n" +
 	"\x04file\x18\x03 \x01(\x04R\x04file\x12\x14\n" +
-	"\x05bytes\x18\x04 \x01(\x03R\x05bytes\"\x82\x01\n" +
+	"\x05bytes\x18\x04 \x01(\x03R\x05bytes\x12\x18\n" +
+	"\aversion\x18\x05 \x01(\rR\aversion\"\x82\x01\n" +
 	"\vPollRequest\x12\x16\n" +
 	"\x06worker\x18\x01 \x01(\x04R\x06worker\x12\x14\n" +
 	"\x05slots\x18\x02 \x01(\rR\x05slots\x12\x17\n" +

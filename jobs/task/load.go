@@ -1,0 +1,142 @@
+// Copyright The Orca Authors. SPDX-License-Identifier: Apache-2.0
+
+package task
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"time"
+
+	"orca"
+	"orca/dataplane"
+	"orca/jobs/jobpb"
+	"orca/metaplane/metapb"
+)
+
+const (
+	// loadPiece is how much is asked for at a time.
+	loadPiece = 4 << 20
+	// loadTries is how often a file is tried.
+	loadTries = 3
+	loadPause = 200 * time.Millisecond
+)
+
+// Load brings the items of a task into the cache of this worker, unless each
+// block is on as many workers as asked for. Failures of single files are in
+// Done; an error means that the context ended.
+func Load(ctx context.Context, e *Env, t *jobpb.Task, replicas uint32) (*jobpb.Done, error) {
+	d := &jobpb.Done{Job: t.Job, Task: t.Id}
+	for _, i := range t.Items {
+		skipped, err := e.loadItem(ctx, i, max(int(replicas), 1))
+		if ctx.Err() != nil {
+			return nil, orca.PathE("task.Load", i.Path, orca.Canceled, ctx.Err())
+		}
+		if err != nil {
+			d.Failures = append(d.Failures, &jobpb.Failure{Path: i.Path, Error: err.Error()})
+			continue
+		}
+		d.Bytes += i.Bytes
+		if i.FirstBlock == 0 { // a large file counts once
+			d.Files++
+			if skipped {
+				d.Skipped++
+			}
+		}
+	}
+	return d, nil
+}
+
+// loadItem tries an item a few times; skipped says that nothing was to do.
+func (e *Env) loadItem(ctx context.Context, i *jobpb.Item, replicas int) (skipped bool, err error) {
+	for try := 1; ; try++ {
+		skipped, err = e.loadOnce(ctx, i, replicas)
+		// Stale: the metaplane hears of the change from the read path, and the
+		// next Open has the new version.
+		if err == nil || try == loadTries || !orca.KindOf(err).Retryable() && !errors.Is(err, orca.Stale) {
+			return skipped, err
+		}
+		select {
+		case <-ctx.Done():
+			return false, ctx.Err()
+		case <-time.After(loadPause << try):
+		}
+	}
+}
+
+func (e *Env) loadOnce(ctx context.Context, i *jobpb.Item, replicas int) (skipped bool, err error) {
+	rep, a, g, err := e.open(ctx, i.File)
+	switch {
+	case errors.Is(err, orca.NotFound):
+		return true, nil // deleted since it was listed
+	case err != nil:
+		return false, err
+	case a.Persist != orca.Persisted:
+		return true, nil // only in the cache anyway
+	}
+	from, to := i.FirstBlock, blocks(a)
+	if i.Blocks != 0 {
+		to = min(to, from+i.Blocks)
+	}
+	skipped = true
+	for b := from; b < to; b++ {
+		if e.held(rep.Locations, b) >= replicas || e.here(ctx, a, b) {
+			continue
+		}
+		skipped = false
+		if err := e.loadBlock(ctx, a, b, g); err != nil {
+			return false, err
+		}
+	}
+	return skipped, nil
+}
+
+// held returns how many other workers have the block.
+func (e *Env) held(locations []*metapb.Location, block uint32) int {
+	n := 0
+	for _, l := range locations {
+		if l.Worker != e.Self && slices.Contains(l.Complete, block) {
+			n++
+		}
+	}
+	return n
+}
+
+// here reports whether this worker has the whole block.
+func (e *Env) here(ctx context.Context, a *orca.Attr, block uint32) bool {
+	inf, ok := e.Blocks.(dataplane.Informer)
+	if !ok {
+		return false
+	}
+	bi, err := inf.BlockInfo(ctx, blockID(a, block))
+	return err == nil && bi.Complete
+}
+
+func blockID(a *orca.Attr, block uint32) orca.BlockID {
+	return orca.BlockID{File: a.Ino, Version: a.BlockVersion(block), Index: block}
+}
+
+// loadBlock reads a block from end to end and drops what it reads.
+func (e *Env) loadBlock(ctx context.Context, a *orca.Attr, block uint32, g dataplane.Grant) error {
+	n := a.BlockLength(block)
+	for off := int64(0); off < n; {
+		ext, err := e.Blocks.Open(ctx, dataplane.ReadRequest{
+			ID: blockID(a, block), Off: off, N: min(loadPiece, n-off), Grant: g, Sequential: true,
+		})
+		if err != nil {
+			return err
+		}
+		got := ext.N
+		if ext.Release != nil {
+			ext.Release()
+		}
+		if got <= 0 {
+			return &orca.Error{Op: "task.Load", Path: blockID(a, block).String(), Kind: orca.Corrupt, Msg: "the block ends early"}
+		}
+		off += got
+		if err := e.moved(ctx, got); err != nil {
+			return err
+		}
+	}
+	return nil
+}
