@@ -4,6 +4,7 @@ package tiered
 
 import (
 	"cmp"
+	"math/rand/v2"
 	"slices"
 
 	"orca"
@@ -27,7 +28,10 @@ type feed struct {
 }
 
 // reset forgets everything: any cursor of before is too old.
-func (f *feed) reset() { f.next++; f.low = f.next }
+func (f *feed) reset() {
+	f.next = rand.Uint64() >> 2 // never a number that an earlier process gave out
+	f.low, f.read = f.next, f.next
+}
 
 func (f *feed) add(id orca.BlockID) {
 	fv := fileVersion{id.File, id.Version}

@@ -36,9 +36,11 @@ func open(t testing.TB, o tiertest.Options) tiers.Store { return openWith(t, o, 
 
 func openWith(t testing.TB, o tiertest.Options, ops blockfile.Ops) *tiered.Store {
 	t.Helper()
-	s, err := tiered.Open(config(o, ops), slog.New(slog.DiscardHandler))
+	s, err := tiered.Open(config(o, ops), discard())
 	require.NoError(t, err)
 	return s
 }
+
+func discard() *slog.Logger { return slog.New(slog.DiscardHandler) }
 
 func TestStore(t *testing.T) { tiertest.Run(t, open) }
