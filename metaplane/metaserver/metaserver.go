@@ -180,6 +180,9 @@ func (s *Service) Close() error {
 // Ready reports whether the service can answer: nil, or why not.
 func (s *Service) Ready(ctx context.Context) error { return s.group.ReadReady(ctx) }
 
+// Idle reports whether no intent is undecided or undrained.
+func (s *Service) Idle() bool { return s.group.Machine().Counts().Intents == 0 }
+
 const grantFact = "grant.key"
 
 // grantKey reads the cluster's key, making it on first use.

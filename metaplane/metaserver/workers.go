@@ -4,6 +4,7 @@ package metaserver
 
 import (
 	"context"
+	"time"
 
 	"orca"
 	"orca/metaplane/command"
@@ -82,7 +83,7 @@ func (s *Service) Resolve(ctx context.Context, r *metapb.ResolveRequest) (*metap
 	if err := s.ready(ctx); err != nil {
 		return nil, err
 	}
-	v, err := s.group.Machine().Lookup(orca.Ino(r.File))
+	v, err := s.settled(ctx, orca.Ino(r.File))
 	if err != nil {
 		return nil, err
 	}
@@ -92,6 +93,31 @@ func (s *Service) Resolve(ctx context.Context, r *metapb.ResolveRequest) (*metap
 		rep.MountId, rep.UfsKey = a.MountId, v.Key
 	}
 	return rep, nil
+}
+
+// settleWait is how long a worker waits for a rename or delete that is just
+// being made in the store.
+const settleWait = 2 * time.Second
+
+// settled looks a file up when no undecided intent is at its key: while one
+// is, the store may have the content at the old key or at the new one.
+func (s *Service) settled(ctx context.Context, ino orca.Ino) (*fsm.View, error) {
+	ctx, cancel := context.WithTimeout(ctx, settleWait)
+	defer cancel()
+	m := s.group.Machine()
+	for {
+		v, err := m.Lookup(ino)
+		if err != nil || v.Pending == 0 || ctx.Err() != nil {
+			return v, err
+		}
+		in, err := m.Intent(v.Pending)
+		if err == nil && (in.Deferred || in.Op == metapb.IntentOp_INTENT_PERSIST) {
+			return v, nil
+		}
+		if err == nil {
+			s.Exec.Settle(ctx, in)
+		}
+	}
 }
 
 // StaleUFS implements metaplane.Workers: a worker met other content than the

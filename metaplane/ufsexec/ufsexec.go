@@ -231,6 +231,19 @@ func (e *Executor) Run(ctx context.Context, in *command.Intent) (*command.Result
 	return nil, &orca.Error{Op: "ufsexec.Run", Path: cmp.Or(in.Target, in.Source), Kind: orca.Timeout, Err: ctx.Err()}
 }
 
+// Settle waits until an undecided intent is decided, or ctx ends: a reader
+// needs to know which key the content is at.
+func (e *Executor) Settle(ctx context.Context, in *command.Intent) {
+	r, err := e.start(in)
+	if err != nil {
+		return
+	}
+	select {
+	case <-r.done:
+	case <-ctx.Done():
+	}
+}
+
 // start begins the work on an intent, or joins it.
 func (e *Executor) start(in *command.Intent) (*run, error) {
 	e.mu.Lock()
