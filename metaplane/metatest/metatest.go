@@ -62,10 +62,21 @@ const (
 // NewHarness makes the stores; Start opens the metaplane.
 func NewHarness(t testing.TB) *Harness {
 	return &Harness{
-		Dir: t.TempDir(), Folder: t.TempDir(),
+		Dir: memDir(t), Folder: t.TempDir(),
 		Posix: memufs.New(memufs.Config{}), Objects: memufs.New(memufs.Config{Objects: true}),
 		faults: map[string]*wrap.Faults{},
 	}
+}
+
+// memDir is a folder in shared memory if there is any: the journal's fsync is
+// not what is tested here.
+func memDir(t testing.TB) string {
+	dir, err := os.MkdirTemp("/dev/shm", "orca-metatest")
+	if err != nil {
+		return t.TempDir()
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	return dir
 }
 
 // Start opens the metaplane and mounts the stores if they are not.
@@ -111,9 +122,12 @@ func (h *Harness) Stop() {
 		_ = h.host.Close()
 		h.Service, h.host = nil, nil
 	}
+	h.mu.Lock()
+	clear(h.faults) // the service has closed their handles
+	h.mu.Unlock()
 }
 
-// Faults returns the scripted faults of a store.
+// Faults returns the scripted faults of a store, until Stop.
 func (h *Harness) Faults(uri string) *wrap.Faults {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -132,11 +146,6 @@ func (h *Harness) faultsLocked(uri string) *wrap.Faults {
 	}
 	return f
 }
-
-// keepOpen hides Close, because the faults outlive the service's handle.
-type keepOpen struct{ ufs.FS }
-
-func (keepOpen) Close() error { return nil }
 
 func (h *Harness) open(ctx context.Context, m *metapb.Mount) (ufs.FS, error) {
 	if m.Scheme == "file" {
@@ -341,12 +350,25 @@ func (e *Env) read(p string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	r, err := e.NS.Resolve(e.ctx(), &metapb.ResolveRequest{H: e.h(), File: a.Ino})
+	for try := 0; ; try++ {
+		data, err := e.fetch(a.Ino)
+		// A move may have cut over between the question and the answer: a
+		// worker asks again, too.
+		if k := orca.KindOf(err); try < 8 && (k == orca.NotFound || k == orca.Stale) {
+			continue
+		}
+		return data, err
+	}
+}
+
+// fetch is one attempt of a worker to get a file's content from its store.
+func (e *Env) fetch(ino uint64) (string, error) {
+	r, err := e.NS.Resolve(e.ctx(), &metapb.ResolveRequest{H: e.h(), File: ino})
 	if err != nil {
 		return "", err
 	}
 	if r.MountId == 0 {
-		return "", orca.E("metatest.read", orca.NotFound, "not in the store")
+		return "", orca.E("metatest.fetch", orca.NotFound, "not in the store")
 	}
 	rd, err := e.fs(r.MountId).Open(e.ctx(), r.UfsKey, 0, -1, r.Attr.Fingerprint)
 	if err != nil {
