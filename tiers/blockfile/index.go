@@ -89,7 +89,7 @@ func (x *Index) load(fn func(*Record), l *Loaded) error {
 		return err
 	}
 	s := scanner{fn: fn, l: l, good: headerLen, at: headerLen}
-	buf := make([]byte, loadChunk+recordLen+4*maxCount)
+	buf := make([]byte, min(loadChunk, st.Size())+recordLen+4*maxCount)
 	keep := 0
 	for off := int64(headerLen); ; {
 		n, err := x.ops.ReadAt(x.f, buf[keep:], off)

@@ -101,6 +101,9 @@ func (r *Record) Decode(b []byte) int {
 	if k := Kind(b[8]); k != KindState && k != KindRemove {
 		return 0
 	}
+	if b[10]|b[11]|b[44]|b[45]|b[46]|b[47] != 0 {
+		return 0
+	}
 	if crc32.Checksum(b[4:n], Castagnoli) != binary.BigEndian.Uint32(b) {
 		return 0
 	}
