@@ -195,11 +195,11 @@ func (s *Service) Pin(file orca.Ino, pinned bool) { s.Store.Pin(file, pinned) }
 // Load fetches what is absent of [off, off+n) of a block into the store, for
 // load jobs. It returns how many bytes it passed over, cached or not. NoSpace
 // when the tiers cannot keep it.
-func (s *Service) Load(ctx context.Context, id orca.BlockID, off, n int64) (int64, error) {
+func (s *Service) Load(ctx context.Context, id orca.BlockID, off, n int64, g dataplane.Grant) (int64, error) {
 	total := int64(0)
 	for total < n {
 		passed := s.Read.Metrics.Passed.Load()
-		e, err := s.Read.Open(ctx, dataplane.ReadRequest{ID: id, Off: off + total, N: n - total, Sequential: true})
+		e, err := s.Open(ctx, dataplane.ReadRequest{ID: id, Off: off + total, N: n - total, Sequential: true, Grant: g})
 		if err != nil {
 			return total, err
 		}
