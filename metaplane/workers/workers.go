@@ -174,8 +174,12 @@ func (r *Registry) touchLocked(w *worker, pb *metapb.Worker, now time.Time) {
 	c := cloneWorker(pb)
 	c.Id = w.id
 	c.LastSeen = now.UnixNano()
-	if len(c.Tiers) == 0 && w.pb != nil && w.pb.Boot == c.Boot {
-		c.Tiers = w.pb.Tiers
+	if old := w.pb; old != nil && old.Boot == c.Boot { // a heartbeat may be short
+		c.Node, c.Addr, c.Socket = cmp.Or(c.Node, old.Node), cmp.Or(c.Addr, old.Addr), cmp.Or(c.Socket, old.Socket)
+		c.Http, c.Version = cmp.Or(c.Http, old.Http), cmp.Or(c.Version, old.Version)
+		if len(c.Tiers) == 0 {
+			c.Tiers = old.Tiers
+		}
 	}
 	w.pb, w.seen = c, now
 }
