@@ -61,7 +61,7 @@ func (s *Service) Mount(ctx context.Context, r *metapb.MountRequest) (*metapb.Mo
 		return nil, err
 	}
 	s.refreshMounts()
-	rec := res.Mount.GetMount()
+	rec := s.mounts.Load().ByID(res.Mount.GetMount().GetId()) // the result has no options
 	if rec == nil {
 		_ = fs.Close()
 		return nil, orca.E(op, orca.Internal, "no mount in the result")
