@@ -258,11 +258,13 @@ func (e *env) open(ctx context.Context) (*client.FS, error) {
 // report prints one failure: verb: 'path': what a shell user expects to read,
 // and the details where that alone would not help.
 func (e *env) report(verb, path string, err error) {
-	where := verb
+	where, text := verb, message(err)
 	if path != "" {
 		where += ": '" + path + "'"
+	} else if plain := errmap.Text(err); text == plain {
+		text += " (" + err.Error() + ")" // which path, only the error knows
 	}
-	fmt.Fprintf(e.Err, "%s: %s\n", where, message(err))
+	fmt.Fprintf(e.Err, "%s: %s\n", where, text)
 }
 
 func message(err error) string {

@@ -27,69 +27,87 @@ type memTier struct {
 	owned bool // a tmpfs that we mounted: unmount it at the end
 }
 
-// openMemTier prepares the MEM folder at dir with room for size bytes. A
-// tmpfs that a killed process left there is unmounted first: its index is
-// gone with the process that knew which of it was sound.
+// openMemTier prepares the MEM folder at dir with room for size bytes. A tmpfs
+// that an earlier process left there is adopted with its content: the store
+// verifies every block of it before its first use.
 func openMemTier(dir string, size int64, log *slog.Logger) (*memTier, error) {
 	const op = "daemon.openMemTier"
-	if err := detachLeftover(dir); err != nil {
-		return nil, orca.PathE(op, dir, orca.Internal, err)
-	}
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, orca.PathE(op, dir, orca.Permission, err)
 	}
+	left, err := leftover(dir)
+	if err != nil {
+		return nil, orca.PathE(op, dir, orca.Internal, err)
+	}
 	// One extra sixteenth for metadata and private files in flight: the
 	// quota, not the mount, is what the store obeys.
-	opts := fmt.Sprintf("size=%d,mode=0700,huge=advise", size+size/16)
-	err := unix.Mount("orca-mem", dir, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, opts)
+	room := fmt.Sprintf("size=%d", size+size/16)
+	if left {
+		if err := unix.Mount("orca-mem", dir, "tmpfs", unix.MS_REMOUNT|memFlags, room); err != nil {
+			return nil, orca.PathE(op, dir, orca.NoSpace, err)
+		}
+		log.Info("adopted the memory tier of an earlier process", "dir", dir)
+		return &memTier{Dir: dir, owned: true}, nil
+	}
+	opts := room + ",mode=0700"
+	err = unix.Mount("orca-mem", dir, "tmpfs", memFlags, opts+",huge=advise")
 	if errors.Is(err, unix.EINVAL) { // a kernel without huge pages in tmpfs
-		err = unix.Mount("orca-mem", dir, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC,
-			strings.TrimSuffix(opts, ",huge=advise"))
+		err = unix.Mount("orca-mem", dir, "tmpfs", memFlags, opts)
 	}
 	if err == nil {
 		return &memTier{Dir: dir, owned: true}, nil
 	}
 	private := filepath.Join(shmRoot, "orca-"+strconv.Itoa(os.Getuid())+"-"+pathKey(dir))
-	if rmErr := os.RemoveAll(private); rmErr != nil {
-		return nil, orca.PathE(op, private, orca.Permission, rmErr)
-	}
-	if mkErr := os.Mkdir(private, 0o700); mkErr != nil {
+	if mkErr := os.Mkdir(private, 0o700); mkErr != nil && !errors.Is(mkErr, os.ErrExist) {
 		return nil, orca.PathE(op, private, orca.Permission, mkErr)
+	}
+	if ownErr := ownFolder(private); ownErr != nil {
+		return nil, ownErr
 	}
 	log.Warn("cannot mount a tmpfs for the MEM tier; using a private folder in shared memory",
 		"dir", private, "err", err)
 	return &memTier{Dir: private}, nil
 }
 
-// Close gives the memory back.
-func (m *memTier) Close() error {
-	if m.owned {
+// memFlags are how our tmpfs is mounted.
+const memFlags = unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC
+
+// Close gives the memory back, unless keep says that something is in it that
+// is nowhere else: then the next start finds it.
+func (m *memTier) Close(keep bool) error {
+	switch {
+	case keep:
+		return nil
+	case m.owned:
 		return unix.Unmount(m.Dir, unix.MNT_DETACH)
 	}
 	return os.RemoveAll(m.Dir)
 }
 
-// detachLeftover unmounts every tmpfs of ours stacked on dir.
-func detachLeftover(dir string) error {
+// leftover reports whether a tmpfs of ours is mounted on dir.
+func leftover(dir string) (bool, error) {
 	abs, err := filepath.Abs(dir)
 	if err != nil {
-		return err
+		return false, err
 	}
-	for range 16 {
-		infos, err := mountinfo.GetMounts(func(i *mountinfo.Info) (skip, stop bool) {
-			return i.Mountpoint != abs || i.Source != "orca-mem", false
-		})
-		if err != nil {
-			return err
-		}
-		if len(infos) == 0 {
-			return nil
-		}
-		if err := unix.Unmount(abs, unix.MNT_DETACH); err != nil {
-			return err
-		}
+	infos, err := mountinfo.GetMounts(func(i *mountinfo.Info) (skip, stop bool) {
+		return i.Mountpoint != abs || i.Source != "orca-mem", false
+	})
+	return len(infos) > 0, err
+}
+
+// ownFolder refuses a folder in shared memory that others could have made or
+// can write: blocks in it would be theirs.
+func ownFolder(p string) error {
+	const op = "daemon.openMemTier"
+	var st unix.Stat_t
+	if err := unix.Lstat(p, &st); err != nil {
+		return orca.PathE(op, p, orca.Permission, err)
 	}
-	return errors.New("leftover mounts do not end")
+	if st.Mode&unix.S_IFMT != unix.S_IFDIR || int(st.Uid) != os.Geteuid() || st.Mode&0o077 != 0 {
+		return &orca.Error{Op: op, Path: p, Kind: orca.Permission, Msg: "is not a private folder of this user"}
+	}
+	return nil
 }
 
 // pathKey is a short, stable name for a path.

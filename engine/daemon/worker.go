@@ -22,6 +22,7 @@ import (
 	"orca/engine/telemetry"
 	"orca/metaplane"
 	"orca/metaplane/metapb"
+	"orca/tiers"
 	"orca/tiers/blockservice"
 	"orca/tiers/dir"
 	"orca/tiers/tiered"
@@ -216,6 +217,7 @@ func (w *workerRole) close(ctx context.Context) {
 		w.cancel()
 	}
 	w.wg.Wait()
+	keep := w.store != nil && w.dirty() > 0
 	switch {
 	case w.blocks != nil: // closes the store
 		errs = append(errs, w.blocks.Close())
@@ -226,7 +228,10 @@ func (w *workerRole) close(ctx context.Context) {
 		errs = append(errs, w.peers.close())
 	}
 	if w.mem != nil {
-		errs = append(errs, w.mem.Close())
+		if keep {
+			w.log.Warn("data that is nowhere else stays in the memory tier; the next start on this data folder finds it, a reboot does not", "dir", w.mem.Dir)
+		}
+		errs = append(errs, w.mem.Close(keep))
 	}
 	if w.table != nil {
 		errs = append(errs, w.table.stores.Close())
@@ -237,6 +242,17 @@ func (w *workerRole) close(ctx context.Context) {
 	if err := errors.Join(errs...); err != nil {
 		w.log.Warn("stopping the worker", "err", err)
 	}
+}
+
+// dirty counts the blocks in memory that are the only copy.
+func (w *workerRole) dirty() (n int) {
+	w.store.Each(func(m tiers.Meta) bool {
+		if m.Dirty && m.Tier == orca.MEM {
+			n++
+		}
+		return true
+	})
+	return n
 }
 
 // sources are the worker's metrics.

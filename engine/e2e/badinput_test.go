@@ -26,7 +26,7 @@ func TestGarbageOnEveryPort(t *testing.T) {
 		t.Fatal(err)
 	}
 	doors := []struct{ network, addr string }{
-		{"tcp", p.ep.Meta}, {"unix", p.ep.MetaSocket}, {"tcp", p.ep.Worker}, {"unix", p.ep.WorkerSocket}, {"tcp", p.ep.HTTP},
+		{"tcp", p.ep.Meta}, {"unix", p.ep.MetaSocket}, {"tcp", p.ep.Worker}, {"unixpacket", p.ep.WorkerSocket}, {"tcp", p.ep.HTTP},
 	}
 	for _, d := range doors {
 		if d.addr == "" {
@@ -197,7 +197,7 @@ func TestFullDisk(t *testing.T) {
 	p := upEnv(t, t.TempDir(), s.env, append([]string{"--mem", "0", "--ssd", "1GB", "--ssd-dir", small}, s.upArgs...)...)
 	fs := p.fs()
 	ctx := ctxFor(t, 2*time.Minute)
-	big := content(12 << 20)
+	big := strings.Repeat("0123456789abcdef", 12<<16)
 	err := write(ctx, fs, "/cached-only", big, client.CreateOptions{WriteType: orca.MustCache})
 	if orca.KindOf(err) != orca.NoSpace {
 		t.Errorf("a write over the disk: %v, want no space", err)

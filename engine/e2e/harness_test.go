@@ -120,6 +120,9 @@ func launch(t *testing.T, data string, env []string, args ...string) (*proc, <-c
 	}()
 	t.Cleanup(func() {
 		p.kill()
+		// What a killed process leaves for its next start to adopt has no next
+		// start here.
+		syscall.Unmount(filepath.Join(data, "run", "mem"), syscall.MNT_DETACH)
 		if t.Failed() {
 			t.Logf("log of orca %s:\n%s", strings.Join(args, " "), tail(p.output(), 6000))
 		}

@@ -173,7 +173,7 @@ func TestRemoteWorker(t *testing.T) {
 	s := minioStore(t)
 	p := upEnv(t, t.TempDir(), s.env, append([]string{"--node", "first"}, s.upArgs...)...)
 	ctx := ctxFor(t, time.Minute)
-	want := content(3_000_000)
+	want := strings.Repeat("0123456789abcdef", 200_000)
 	if err := put(ctx, p.fs(), "/f", want); err != nil {
 		t.Fatal(err)
 	}
