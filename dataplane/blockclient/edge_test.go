@@ -8,6 +8,7 @@ import (
 	"io"
 	"math/rand"
 	"net"
+	"reflect"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -48,10 +49,52 @@ func TestCorruptGrainIsDetected(t *testing.T) {
 	n, err = c.ReadAt(t.Context(), request(3<<20), p[:1<<20])
 	require.NoError(t, err, "other grains are fine")
 	require.Equal(t, 1<<20, n)
-	require.EqualValues(t, 2, c.Metrics().Corrupt.Load())
+	require.EqualValues(t, 4, c.Metrics().Corrupt.Load(), "each was asked for twice")
 	loose := w.client(t, blockclient.Config{NoVerify: true})
 	_, err = loose.ReadAt(t.Context(), request(2<<20), p[:1<<20])
 	require.NoError(t, err)
+}
+
+// After a bad grain the worker is asked to verify, and what it then serves
+// counts.
+func TestCorruptGrainIsAskedForAgain(t *testing.T) {
+	w := newWorker(t)
+	data := datatest.Data(3, 2<<20)
+	w.Put(t, blockOne, data)
+	w.Flip(t, blockOne, 5)
+	heal := func(_ context.Context, r dataplane.ReadRequest) error {
+		if r.Verify {
+			w.Flip(t, blockOne, 5)
+		}
+		return nil
+	}
+	w.Configure(func() { w.BeforeOpen = heal })
+	c := w.client(t, blockclient.Config{})
+	p := make([]byte, 1<<20)
+	_, err := c.ReadAt(t.Context(), request(0), p)
+	require.NoError(t, err)
+	require.True(t, bytes.Equal(p, data[:len(p)]))
+}
+
+// Every field of a request reaches the worker's Blocks.
+func TestRequestTravelsWhole(t *testing.T) {
+	w := newWorker(t)
+	w.Put(t, blockOne, datatest.Data(3, 1<<20))
+	requests := make(chan dataplane.ReadRequest, 1)
+	seen := func(_ context.Context, r dataplane.ReadRequest) error { requests <- r; return orca.NotFound }
+	w.Configure(func() { w.BeforeOpen = seen })
+	want := request(65536)
+	want.N, want.Type, want.Sequential, want.OnlyCached, want.Verify = 1<<20, orca.ReadNoCache, true, true, true
+	v := reflect.ValueOf(want)
+	for i := range v.NumField() {
+		require.False(t, v.Field(i).IsZero(), "this test does not set %s", v.Type().Field(i).Name)
+	}
+	_, err := w.client(t, blockclient.Config{}).ReadAt(t.Context(), want, make([]byte, 1<<20))
+	require.ErrorIs(t, err, orca.NotFound)
+	got := <-requests
+	require.True(t, want.Grant.Expiry.Equal(got.Grant.Expiry))
+	got.Grant.Expiry = want.Grant.Expiry
+	require.Equal(t, want, got)
 }
 
 // wire forwards to a worker and damages what comes back.

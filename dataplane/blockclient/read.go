@@ -22,8 +22,9 @@ import (
 const step = 256 << 10
 
 // ReadAt implements dataplane.Reader. With verification the range is widened
-// to whole grains on the wire; what was not asked for is thrown away. p holds
-// n bytes that passed; what follows in p is undefined.
+// to whole grains on the wire; what was not asked for is thrown away. After a
+// bad grain it asks once more, with ReadRequest.Verify set. p holds n bytes
+// that passed; what follows in p is undefined.
 func (c *Client) ReadAt(ctx context.Context, req dataplane.ReadRequest, p []byte) (int, error) {
 	if len(p) == 0 {
 		return 0, nil
@@ -32,9 +33,20 @@ func (c *Client) ReadAt(ctx context.Context, req dataplane.ReadRequest, p []byte
 		return 0, orca.PathE("blockclient.ReadAt", req.ID.String(), orca.Invalid, nil)
 	}
 	c.metrics.Reads.Add(1)
+	n, err := c.readOnce(ctx, &req, p)
+	if errors.Is(err, orca.Corrupt) && !req.Verify && !c.cfg.NoVerify {
+		// The wire, or the worker's disk: it finds out, and has other sources.
+		req.Verify = true
+		n, err = c.readOnce(ctx, &req, p)
+	}
+	c.metrics.ReadBytes.Add(int64(n))
+	return n, err
+}
+
+func (c *Client) readOnce(ctx context.Context, req *dataplane.ReadRequest, p []byte) (int, error) {
 	r := pullPool.Get().(*pull)
 	defer r.recycle()
-	r.begin(c, &req, p)
+	r.begin(c, req, p)
 	var n int
 	var err error
 	if r.end-r.start <= int64(c.cfg.SmallRead) {
@@ -42,7 +54,6 @@ func (c *Client) ReadAt(ctx context.Context, req dataplane.ReadRequest, p []byte
 	} else {
 		n, err = r.bulk(ctx)
 	}
-	c.metrics.ReadBytes.Add(int64(n))
 	c.metrics.Verified.Add(int64(r.ver.ok))
 	if err != nil && err != io.EOF {
 		if errors.Is(err, orca.Corrupt) {
@@ -97,6 +108,7 @@ func (r *pull) begin(c *Client, req *dataplane.ReadRequest, p []byte) {
 	}
 	r.msg.Block, r.msg.Grant = &r.block, &r.grant
 	r.msg.Type, r.msg.Sequential = uint32(req.Type), req.Sequential
+	r.msg.OnlyCached, r.msg.Verify = req.OnlyCached, req.Verify
 	r.ver.ok = 0
 }
 

@@ -46,6 +46,7 @@ func (s *Server) read(ctx context.Context, r *transport.Request) transport.Reply
 	req := dataplane.ReadRequest{
 		ID: q.Block.ToBlock(), Off: q.Off, N: q.N,
 		Type: orca.ReadType(q.Type), Sequential: q.Sequential, Grant: q.Grant.ToGrant(),
+		OnlyCached: q.OnlyCached, Verify: q.Verify,
 	}
 	requestPool.Put(q)
 	if err != nil {

@@ -182,6 +182,8 @@ type ReadRequest struct {
 	Type          uint32                 `protobuf:"varint,4,opt,name=type,proto3" json:"type,omitempty"`
 	Sequential    bool                   `protobuf:"varint,5,opt,name=sequential,proto3" json:"sequential,omitempty"`
 	Grant         *Grant                 `protobuf:"bytes,6,opt,name=grant,proto3" json:"grant,omitempty"`
+	OnlyCached    bool                   `protobuf:"varint,7,opt,name=only_cached,json=onlyCached,proto3" json:"only_cached,omitempty"`
+	Verify        bool                   `protobuf:"varint,8,opt,name=verify,proto3" json:"verify,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -256,6 +258,20 @@ func (x *ReadRequest) GetGrant() *Grant {
 		return x.Grant
 	}
 	return nil
+}
+
+func (x *ReadRequest) GetOnlyCached() bool {
+	if x != nil {
+		return x.OnlyCached
+	}
+	return false
+}
+
+func (x *ReadRequest) GetVerify() bool {
+	if x != nil {
+		return x.Verify
+	}
+	return false
 }
 
 type StatBlockRequest struct {
@@ -1012,7 +1028,7 @@ const file_data_proto_rawDesc = "" +
 	"\x05Block\x12\x12\n" +
 	"\x04file\x18\x01 \x01(\x04R\x04file\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\rR\aversion\x12\x14\n" +
-	"\x05index\x18\x03 \x01(\rR\x05index\"\xb1\x01\n" +
+	"\x05index\x18\x03 \x01(\rR\x05index\"\xea\x01\n" +
 	"\vReadRequest\x12&\n" +
 	"\x05block\x18\x01 \x01(\v2\x10.orca.data.BlockR\x05block\x12\x10\n" +
 	"\x03off\x18\x02 \x01(\x03R\x03off\x12\f\n" +
@@ -1021,7 +1037,10 @@ const file_data_proto_rawDesc = "" +
 	"\n" +
 	"sequential\x18\x05 \x01(\bR\n" +
 	"sequential\x12&\n" +
-	"\x05grant\x18\x06 \x01(\v2\x10.orca.data.GrantR\x05grant\"b\n" +
+	"\x05grant\x18\x06 \x01(\v2\x10.orca.data.GrantR\x05grant\x12\x1f\n" +
+	"\vonly_cached\x18\a \x01(\bR\n" +
+	"onlyCached\x12\x16\n" +
+	"\x06verify\x18\b \x01(\bR\x06verify\"b\n" +
 	"\x10StatBlockRequest\x12&\n" +
 	"\x05block\x18\x01 \x01(\v2\x10.orca.data.BlockR\x05block\x12&\n" +
 	"\x05grant\x18\x02 \x01(\v2\x10.orca.data.GrantR\x05grant\"p\n" +
