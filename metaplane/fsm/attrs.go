@@ -274,11 +274,9 @@ func (m *Machine) dropXattrs(ino orca.Ino, flags inode.Flags) {
 func (m *Machine) xattrNames(ino orca.Ino) []string {
 	lower := inode.AppendXattr(nil, ino, "")
 	var names []string
-	if err := m.db.Scan(lower, inode.PrefixEnd(lower), func(k, _ []byte) bool {
+	m.eachKey(lower, inode.PrefixEnd(lower), func(k, _ []byte) bool {
 		names = append(names, inode.NameOf(k))
 		return true
-	}); err != nil {
-		m.fail(err)
-	}
+	})
 	return slices.Clip(names)
 }

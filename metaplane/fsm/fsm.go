@@ -32,6 +32,6 @@
 // for the length of one batch, readers for one call. No callback is made under
 // it but Hosted's.
 //
-// It refuses commands without exactly one operation, and everything over a cap
+// It refuses commands without an operation, and everything over a cap
 // of Config with Busy.
 package fsm

@@ -34,15 +34,8 @@ func (t *hostedTx) Scan(prefix, after []byte, fn func(k, v []byte) bool) {
 		}
 	}
 	skip := len(t.name) + 2
-	scan := t.m.db.Scan
-	if t.m.applying {
-		scan = t.m.tx.Scan
-	}
-	if string(lower) >= string(upper) {
-		return
-	}
-	if err := scan(lower, upper, func(k, v []byte) bool { return fn(k[skip:], v) }); err != nil {
-		t.m.fail(err)
+	if string(lower) < string(upper) {
+		t.m.eachKey(lower, upper, func(k, v []byte) bool { return fn(k[skip:], v) })
 	}
 }
 

@@ -192,8 +192,8 @@ func (m *Machine) Path(ino orca.Ino) (string, error) {
 }
 
 // Children returns up to limit entries of a directory whose names sort after
-// after, and whether there are more. It checks read and search permission on
-// the directory. NotFound, NotDir, Permission.
+// after, and whether there are more. It checks read permission on the
+// directory. NotFound, NotDir, Permission.
 func (m *Machine) Children(c orca.Caller, dir orca.Ino, after string, limit int) (children []Child, more bool, err error) {
 	const op = "fsm.Children"
 	m.mu.RLock()

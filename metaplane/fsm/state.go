@@ -265,6 +265,15 @@ func (m *Machine) newIno() orca.Ino {
 	return orca.NewIno(m.cfg.Group, m.count.ino)
 }
 
+// Close ends the machine: from now on reads fail with Unavailable instead of
+// touching the store, which its owner may then close.
+func (m *Machine) Close() error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.fail(orca.E("fsm", orca.Unavailable, "the namespace is closed"))
+	return m.tx.Close()
+}
+
 // fail notes that the store has failed; Apply and readers report it.
 func (m *Machine) fail(err error) {
 	m.broken.CompareAndSwap(nil, &err)

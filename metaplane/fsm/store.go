@@ -27,6 +27,9 @@ func (d dentry) ino() orca.Ino {
 
 // get reads a key: through the overlay in Apply, from the store for readers.
 func (m *Machine) get(key []byte) []byte {
+	if m.failed() != nil {
+		return nil
+	}
 	m.stats.gets.Add(1)
 	var v []byte
 	var err error
@@ -121,11 +124,19 @@ func (m *Machine) eachDirent(n *node, after, upto string, fn func(name string, v
 	if upto != "" {
 		upper = append(inode.AppendDirent(nil, n.rec.Ino, upto), 0)
 	}
+	m.eachKey(lower, upper, func(k, v []byte) bool { return fn(inode.NameOf(k), v) })
+}
+
+// eachKey scans the store, in Apply through the overlay.
+func (m *Machine) eachKey(lower, upper []byte, fn func(k, v []byte) bool) {
+	if m.failed() != nil {
+		return
+	}
 	scan := m.db.Scan
 	if m.applying {
 		scan = m.tx.Scan
 	}
-	if err := scan(lower, upper, func(k, v []byte) bool { return fn(inode.NameOf(k), v) }); err != nil {
+	if err := scan(lower, upper, fn); err != nil {
 		m.fail(err)
 	}
 }

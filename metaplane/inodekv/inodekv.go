@@ -151,7 +151,7 @@ func (d *DB) options(fs vfs.FS) *pebble.Options {
 // fail reports the end of the store once.
 func (d *DB) fail(reason string) {
 	d.fatal.Do(func() {
-		close(d.dead)
+		defer close(d.dead)
 		d.log.Error("metadata store failed", "dir", d.cfg.Dir, "error", reason)
 		if d.cfg.OnFatal != nil {
 			d.cfg.OnFatal(reason)

@@ -40,7 +40,7 @@ func scanAll(t *testing.T, scan func(lower, upper []byte, fn func(k, v []byte) b
 }
 
 func TestTxSeesItsOwnWrites(t *testing.T) {
-	defer goleak.VerifyNone(t)
+	defer goleak.VerifyNone(t, goleak.IgnoreCurrent()) // TestDiskErrorIsFatalOnce leaves stores behind
 	d, err := Open(Config{Memory: true}, quiet())
 	require.NoError(t, err)
 	tx := d.NewTx()

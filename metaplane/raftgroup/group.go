@@ -4,6 +4,7 @@ package raftgroup
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"sync"
 	"sync/atomic"
@@ -95,7 +96,7 @@ func (g *Group) closeStore(flush bool) error {
 	if g.db == nil {
 		return nil
 	}
-	return g.db.Close(flush)
+	return errors.Join(g.machine.Close(), g.db.Close(flush))
 }
 
 // Machine returns the machine to read from.

@@ -95,6 +95,10 @@ func TestFirstProposalAndCleanRestart(t *testing.T) {
 	require.NotZero(t, term)
 	cluster := h.Cluster()
 	require.NoError(t, h.Close())
+	_, err := h.Group().Machine().Walk(orca.Caller{}, 0, "/a")
+	require.ErrorIs(t, err, orca.Unavailable, "a reader that comes late is told so")
+	_, err = h.Group().Propose(t.Context(), mkdir("/late"))
+	require.Error(t, err)
 
 	h = open(t, Config{Dir: dir})
 	require.NoError(t, h.Group().ReadReady(t.Context()))
@@ -120,17 +124,17 @@ func TestCrashReplays(t *testing.T) {
 	for _, journal := range []string{journalTan, journalPebble} {
 		t.Run(journal, func(t *testing.T) {
 			dir := t.TempDir()
-			cfg := Config{Dir: dir, Journal: journal, FlushEvery: time.Hour, SnapshotEntries: 64}
+			cfg := Config{Dir: dir, Journal: journal, FlushEvery: time.Hour, SnapshotEntries: 16}
 			for life := range 4 {
 				h := open(t, cfg)
 				require.NoError(t, h.Group().ReadReady(t.Context()))
-				for old := range life * 50 {
+				for old := range life * 20 {
 					require.True(t, exists(t, h.Group(), fmt.Sprintf("/f%d", old)), "file %d in life %d", old, life)
 				}
-				for i := range 50 {
-					propose(t, h.Group(), create(fmt.Sprintf("/f%d", life*50+i)))
+				for i := range 20 {
+					propose(t, h.Group(), create(fmt.Sprintf("/f%d", life*20+i)))
 				}
-				require.Equal(t, int64(life*50+50), h.Group().Machine().Counts().Files)
+				require.Equal(t, int64(life*20+20), h.Group().Machine().Counts().Files)
 				require.NoError(t, h.crash())
 			}
 		})
