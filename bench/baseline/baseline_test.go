@@ -6,6 +6,7 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -18,6 +19,7 @@ import (
 	"unsafe"
 
 	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
 
 	"orca/bench/hist"
 	"orca/bench/workload"
@@ -141,6 +143,24 @@ func TestFiles(t *testing.T) {
 	require.True(t, bytes.Equal(want, buf))
 	_, err = ReadOffsets(fd, []int64{size}, buf, h)
 	require.Error(t, err, "a read past the end is no result")
+}
+
+func TestCachedPages(t *testing.T) {
+	p := filepath.Join(t.TempDir(), "f")
+	require.NoError(t, WriteFile(p, 1, 1<<20))
+	fd, err := OpenRead(p)
+	require.NoError(t, err)
+	_, err = ReadAll(fd, 1<<20, Buffer(Chunk))
+	require.NoError(t, err)
+	n, err := CachedPages(fd)
+	if errors.Is(err, errors.ErrUnsupported) {
+		t.Skip("this kernel has no cachestat")
+	}
+	require.NoError(t, err)
+	require.EqualValues(t, (1<<20)/os.Getpagesize(), n)
+	require.NoError(t, unix.Close(fd))
+	_, err = CachedPages(fd)
+	require.Error(t, err)
 }
 
 // TestListLongMany has more entries than one getdents buffer holds.

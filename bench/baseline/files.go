@@ -87,6 +87,18 @@ func OpenRead(path string) (int, error) {
 	return fd, nil
 }
 
+// CachedPages returns how many pages of an open file the kernel caches for the
+// file itself (of a FUSE file in passthrough: not those of its backing file).
+// Kernels before 6.5 answer errors.ErrUnsupported.
+func CachedPages(fd int) (int64, error) {
+	var st unix.Cachestat_t
+	err := unix.Cachestat(uint(fd), &unix.CachestatRange{}, &st, 0) // length 0: to the end
+	if errors.Is(err, unix.ENOSYS) || errors.Is(err, unix.EOPNOTSUPP) {
+		return 0, errors.ErrUnsupported
+	}
+	return int64(st.Cache), os.NewSyscallError("cachestat", err)
+}
+
 // ReadAll reads size bytes of an open file in order into buf, again and again.
 func ReadAll(fd int, size int64, buf []byte) (time.Duration, error) {
 	start := time.Now()

@@ -158,8 +158,8 @@ func writeHeader(w io.Writer, m machine.Facts) {
 	fmt.Fprintln(w)
 }
 
-// writeDetails prints what does not fit the table: cost, latencies, rivals and
-// errors, each of the pair whose ratio is nearest the median.
+// writeDetails prints what does not fit the table: medians of the cost and of
+// the rivals, and the latencies of the pair whose ratio is nearest the median.
 func writeDetails(w io.Writer, rows []Row) {
 	fmt.Fprintln(w)
 	for _, row := range rows {
@@ -177,7 +177,11 @@ func writeDetails(w io.Writer, rows []Row) {
 			fmt.Fprintf(w, "%s: latency %s; baseline %s\n", name, s.Latency, s.BaselineLatency)
 		}
 		for _, k := range keys(s.Rivals) {
-			fmt.Fprintf(w, "%s: also measured: %s %s\n", name, k, quantity(s.Rivals[k], row.Unit))
+			var v []float64
+			for _, s := range row.Samples {
+				v = append(v, s.Rivals[k])
+			}
+			fmt.Fprintf(w, "%s: also measured: %s %s\n", name, k, quantity(ratio.Median(v), row.Unit))
 		}
 	}
 }

@@ -177,25 +177,57 @@ func (f *fuseStage) served(ctx context.Context, path string, size int64) error {
 const dropCaches = "/proc/sys/vm/drop_caches"
 
 // drop makes the kernel forget all it caches for the mount: the pages of the
-// files, then names, attributes and (where the tier is in memory, so that the
-// native side does not suffer) every other clean page of the machine.
+// files, then names and attributes. Where the tier is in memory all clean
+// pages of the machine can go, for the native side does not suffer; else the
+// pages of the mount's files go one by one.
 func (f *fuseStage) drop(files []string) error {
-	for _, p := range files {
-		fd, err := baseline.OpenRead(p)
-		if err != nil {
+	pages := files
+	if f.tier == "tmpfs" {
+		if err := dropAll("3"); err != nil { // pages, names and inodes
 			return err
 		}
-		err = unix.Fadvise(fd, 0, 0, unix.FADV_DONTNEED)
-		if err = errors.Join(err, unix.Close(fd)); err != nil {
-			return fmt.Errorf("drop the pages of %s: %w", p, err)
+		pages = files[:min(1, len(files))] // one, as the proof
+	}
+	for _, p := range pages {
+		if err := dropPages(p); err != nil {
+			return err
 		}
 	}
-	what := "2" // names and inodes
-	if f.tier == "tmpfs" {
-		what = "3" // and pages
-	}
+	return dropAll("2") // names and inodes
+}
+
+func dropAll(what string) error {
 	if err := os.WriteFile(dropCaches, []byte(what), 0); err != nil {
 		return fmt.Errorf("the mount's kernel cache cannot be dropped (needs root): %w", err)
+	}
+	return nil
+}
+
+// dropPages makes the kernel forget the pages of one file of the mount, and
+// proves that it has.
+func dropPages(path string) error {
+	fd, err := baseline.OpenRead(path)
+	if err != nil {
+		return err
+	}
+	const tries = 10
+	pages := int64(0)
+	for i := 0; i < tries && err == nil && (i == 0 || pages > 0); i++ {
+		if i > 0 {
+			time.Sleep(time.Millisecond) // a page may be on its way to a list
+		}
+		if err = unix.Fadvise(fd, 0, 0, unix.FADV_DONTNEED); err == nil {
+			pages, err = baseline.CachedPages(fd)
+		}
+	}
+	switch {
+	case errors.Is(err, errors.ErrUnsupported):
+		err = nil // an old kernel cannot tell
+	case err == nil && pages > 0:
+		err = fmt.Errorf("the kernel still caches %d pages after they were dropped", pages)
+	}
+	if err = errors.Join(err, unix.Close(fd)); err != nil {
+		return fmt.Errorf("drop the pages of %s: %w", path, err)
 	}
 	return nil
 }

@@ -102,7 +102,7 @@ func TestSides(t *testing.T) {
 	s := testStage(t)
 	a, b := filepath.Join(s.temp, "a"), filepath.Join(s.temp, "b")
 	for _, p := range []string{a, b} {
-		require.NoError(t, os.WriteFile(p, []byte("x"), 0o600))
+		require.NoError(t, baseline.WriteFile(p, 1, 4096))
 	}
 	f := &fuseStage{s: s, tier: "ext4"}
 	var log []string

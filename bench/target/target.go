@@ -85,7 +85,6 @@ type Orca struct {
 
 	cmd  *exec.Cmd
 	exit chan struct{} // closed when the process is gone
-	err  error         // of Wait; read after exit
 	log  *tail
 	// grace is how long Stop waits before it kills.
 	grace time.Duration
@@ -94,7 +93,8 @@ type Orca struct {
 // Up runs "orca up" with all ports free and waits until it is ready. ctx bounds
 // the start alone: a running process ends by Stop, or with this process.
 func Up(ctx context.Context, bin, data string, args ...string) (*Orca, error) {
-	return start(ctx, bin, data, append([]string{"up", "--data", data, "--ports", "0"}, args...))
+	const free = "127.0.0.1:0"
+	return start(ctx, bin, data, append([]string{"up", "--data", data, "--meta-addr", free, "--worker-addr", free, "--web-addr", free}, args...))
 }
 
 func start(ctx context.Context, bin, data string, args []string) (*Orca, error) {
@@ -117,7 +117,7 @@ func start(ctx context.Context, bin, data string, args []string) (*Orca, error) 
 	select {
 	case <-ready:
 	case <-o.exit:
-		return nil, fmt.Errorf("orca ended before it was ready: %w\n%s", errors.Join(errors.New("exit"), o.err), o.log)
+		return nil, fmt.Errorf("orca ended before it was ready: %s\n%s", o.cmd.ProcessState, o.log)
 	case <-timer.C:
 		err = fmt.Errorf("orca was not ready within %s", startTimeout)
 	case <-ctx.Done():
@@ -150,7 +150,7 @@ func (o *Orca) watch(stdout io.Reader, started chan<- error, ready chan<- struct
 		}
 	}
 	_, _ = io.Copy(io.Discard, stdout) // a line too long for the scanner
-	o.err = o.cmd.Wait()
+	_ = o.cmd.Wait()                   // how it ended is in ProcessState
 	close(o.exit)
 }
 
@@ -161,7 +161,7 @@ func (o *Orca) PID() int { return o.cmd.Process.Pid }
 func (o *Orca) Alive() error {
 	select {
 	case <-o.exit:
-		return fmt.Errorf("orca is gone: %w\n%s", errors.Join(errors.New("exit"), o.err), o.log)
+		return fmt.Errorf("orca is gone: %s\n%s", o.cmd.ProcessState, o.log)
 	default:
 		return nil
 	}

@@ -44,7 +44,7 @@ func TestUp(t *testing.T) {
 	require.NoError(t, o.Alive())
 	args, err := os.ReadFile(filepath.Join(data, "args"))
 	require.NoError(t, err)
-	require.Equal(t, "up --data "+data+" --ports 0 --mem 1\n", string(args))
+	require.Equal(t, "up --data "+data+" --meta-addr 127.0.0.1:0 --worker-addr 127.0.0.1:0 --web-addr 127.0.0.1:0 --mem 1\n", string(args))
 	require.NoError(t, o.Stop())
 	require.False(t, alive(o.PID()))
 	require.NoError(t, o.Stop(), "a second stop is nothing")
