@@ -5,35 +5,64 @@ package daemon
 import (
 	"log/slog"
 
+	"orca/engine/telemetry"
 	"orca/jobs"
+	"orca/jobs/jobmaster"
+	"orca/jobs/jobworker"
 	"orca/jobs/machine"
 	"orca/metaplane/fsm"
 	"orca/metaplane/metaserver"
 	"orca/metaplane/raftgroup"
 )
 
-// jobsRole is the job machine in the namespace's group.
+// jobsRole is the job machine in the namespace's group, and the master beside
+// it that schedules.
 type jobsRole struct {
 	machine *machine.Machine
+	master  *jobmaster.Master
+	started bool
 }
 
-func newJobsRole() *jobsRole { return &jobsRole{machine: machine.New()} }
+func newJobsRole(log *slog.Logger) (*jobsRole, error) {
+	j := &jobsRole{machine: machine.New()}
+	var err error
+	j.master, err = jobmaster.New(jobmaster.Config{}, j.machine, log)
+	return j, err
+}
 
+// hosted is what shares the group's journal.
 func (j *jobsRole) hosted() map[string]fsm.Hosted {
 	return map[string]fsm.Hosted{jobs.Machine: j.machine}
 }
 
-func (j *jobsRole) serve(*metaserver.Config) {}
-
-func (j *jobsRole) start(*raftgroup.Group, *slog.Logger) {}
-
-func (j *jobsRole) close() {}
-
-type jobWorkerRole struct{}
-
-func newJobWorker(ns namespaceOfWorker, w *workerRole, stores mountsOf, log *slog.Logger) *jobWorkerRole {
-	return &jobWorkerRole{}
+// attach lets the namespace service pass requests for jobs on.
+func (j *jobsRole) attach(cfg *metaserver.Config) {
+	cfg.Hosted = map[string]metaserver.HostedHandler{jobs.Machine: j.master}
+	cfg.OnHosted = j.master.OnHosted
 }
 
-func (j *jobWorkerRole) start(uint64) {}
-func (j *jobWorkerRole) close()       {}
+func (j *jobsRole) start(g *raftgroup.Group, s *metaserver.Service) {
+	j.master.Start(g, s)
+	j.started = true
+}
+
+func (j *jobsRole) close() {
+	if j.started {
+		j.master.Close()
+	}
+}
+
+func (j *jobsRole) sources() telemetry.Source {
+	return telemetry.Counters("orca_jobs", "Jobs and their tasks.", &j.master.Stats, "Open", "Running")
+}
+
+// startJobs begins to poll for work.
+func (w *workerRole) startJobs(ns jobworker.Namespace, stores mountsOf) error {
+	var err error
+	w.jobs, err = jobworker.New(jobworker.Config{ID: w.agent.id}, ns, w.blocks, stores, w.log)
+	if err != nil {
+		return err
+	}
+	w.jobs.Start()
+	return nil
+}

@@ -43,8 +43,11 @@ func opener(log *slog.Logger) func(context.Context, *metapb.Mount) (ufs.FS, erro
 
 // startMeta opens the journal and the namespace. Nothing listens yet.
 func startMeta(ctx context.Context, cfg *Config, d *dataDir, fatal func(error), log *slog.Logger) (*metaRole, error) {
-	m := &metaRole{log: log, jobs: newJobsRole()}
+	m := &metaRole{log: log}
 	var err error
+	if m.jobs, err = newJobsRole(log); err != nil {
+		return nil, err
+	}
 	m.host, err = raftgroup.Open(raftgroup.Config{
 		Dir:     d.join("meta"),
 		Machine: fsm.Config{Group: 1},
@@ -62,14 +65,14 @@ func startMeta(ctx context.Context, cfg *Config, d *dataDir, fatal func(error), 
 		SessionTTL: cfg.SessionTTL,
 		Conf:       cfg.values,
 	}
-	m.jobs.serve(&sc)
+	m.jobs.attach(&sc)
 	m.service, err = metaserver.New(ctx, sc, m.host.Group(), opener(log), log)
 	if err != nil {
 		m.close(ctx)
 		return nil, err
 	}
 	m.session = metaclient.NewSession(m.service, metaclient.SessionConfig{})
-	m.jobs.start(m.host.Group(), log)
+	m.jobs.start(m.host.Group(), m.service)
 	return m, nil
 }
 

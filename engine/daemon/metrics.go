@@ -17,7 +17,7 @@ func (r *running) sources() []telemetry.Source {
 			telemetry.Counters("orca_raft", "Journal entries and the commands in them.", &g.Stats),
 			telemetry.Counters("orca_intents", "Intents that bring the stores in line.", &m.service.Exec.Stats),
 			telemetry.Counters("orca_sync", "Looks at the stores below.", &m.service.Syncer.Stats),
-			m.gauges)
+			m.jobs.sources(), m.gauges)
 		if m.server != nil {
 			out = append(out, telemetry.Counters("orca_meta_transport", "Connections of the metadata RPC.", m.server.Metrics(), "Conns", "InFlight", "Handlers"))
 		}

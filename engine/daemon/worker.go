@@ -20,6 +20,7 @@ import (
 	"orca/dataplane/shortcircuit"
 	"orca/engine/client"
 	"orca/engine/telemetry"
+	"orca/jobs/jobworker"
 	"orca/metaplane"
 	"orca/metaplane/metapb"
 	"orca/tiers"
@@ -40,8 +41,9 @@ type workerRole struct {
 	server *blockserver.Server
 	fds    *shortcircuit.Server
 	table  *tableClient // nil when the metaplane is in this process
-	jobs   *jobWorkerRole
-	ns     io.Closer // the connection to the metaplane, when it is ours
+	jobs   *jobworker.Worker
+	ns     io.Closer    // the connection to the metaplane, when it is ours
+	begin  func() error // polls for jobs, once registered
 	spool  string
 	log    *slog.Logger
 
@@ -85,7 +87,7 @@ func startWorker(ctx context.Context, cfg *Config, d *dataDir, ns namespaceOfWor
 	}, log)
 	w.agent.cache = w.blocks
 	w.grants = grant.NewChecker(w.agent.grantKey, uint32(os.Geteuid()))
-	w.jobs = newJobWorker(ns, w, stores, log)
+	w.begin = func() error { return w.startJobs(ns, stores) }
 	return w, nil
 }
 
@@ -193,8 +195,7 @@ func (w *workerRole) join(ctx context.Context) error {
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}
-	w.jobs.start(w.agent.id())
-	return nil
+	return w.begin()
 }
 
 // access is the worker for clients in this process.
@@ -203,7 +204,7 @@ func (w *workerRole) access() dataplane.Access { return blockclient.Local{Blocks
 func (w *workerRole) close(ctx context.Context) {
 	var errs []error
 	if w.jobs != nil {
-		w.jobs.close()
+		w.jobs.Close()
 	}
 	if w.fds != nil {
 		errs = append(errs, w.fds.Close())
@@ -264,6 +265,7 @@ func (w *workerRole) sources() []telemetry.Source {
 		telemetry.Counters("orca_worker_server", "Block operations over the wire.", w.server.Metrics()),
 		telemetry.Counters("orca_worker_transport", "Connections of the block server.", w.server.Transport(), "Conns", "InFlight", "Handlers"),
 		telemetry.Counters("orca_worker_descriptors", "Descriptors passed to readers on this host.", w.fds.Metrics(), "Conns"),
+		telemetry.Counters("orca_job_worker", "Tasks run by this worker.", &w.jobs.Stats, "Running"),
 		w.tierGauges,
 	}
 }
