@@ -80,7 +80,7 @@ func (g *gateway) SetAttr(_ <-chan struct{}, in *fuse.SetAttrIn, out *fuse.AttrO
 	if !st.Ok() {
 		return st
 	}
-	ctx, cancel := g.call()
+	ctx, cancel := g.longCall()
 	defer cancel()
 	c := g.caller(&in.InHeader)
 	if in.Valid&fuse.FATTR_SIZE != 0 {

@@ -90,6 +90,11 @@ func (g *gateway) call() (context.Context, context.CancelFunc) {
 	return context.WithTimeout(context.Background(), g.cfg.Timeout)
 }
 
+// longCall is call for what may copy or upload a whole file.
+func (g *gateway) longCall() (context.Context, context.CancelFunc) {
+	return context.WithTimeout(context.Background(), g.cfg.PublishTimeout)
+}
+
 func (g *gateway) count(op Op) { g.m.Ops[op].Add(1) }
 
 // fail translates an error and counts what is no everyday answer.

@@ -123,7 +123,7 @@ func (g *gateway) writable(ctx context.Context, fh uint64) (*os.File, fuse.Statu
 // Write serves what passthrough does not.
 func (g *gateway) Write(_ <-chan struct{}, in *fuse.WriteIn, data []byte) (uint32, fuse.Status) {
 	g.count(OpWrite)
-	ctx, cancel := g.call()
+	ctx, cancel := g.longCall()
 	defer cancel()
 	f, st := g.writable(ctx, in.Fh)
 	if !st.Ok() {
@@ -139,7 +139,7 @@ func (g *gateway) Write(_ <-chan struct{}, in *fuse.WriteIn, data []byte) (uint3
 
 // Fallocate reserves or punches in the private file.
 func (g *gateway) Fallocate(_ <-chan struct{}, in *fuse.FallocateIn) fuse.Status {
-	ctx, cancel := g.call()
+	ctx, cancel := g.longCall()
 	defer cancel()
 	f, st := g.writable(ctx, in.Fh)
 	if !st.Ok() {
@@ -164,7 +164,7 @@ func (g *gateway) Flush(_ <-chan struct{}, in *fuse.FlushIn) fuse.Status {
 	if h == nil || h.w == nil {
 		return fuse.OK
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), g.cfg.PublishTimeout)
+	ctx, cancel := g.longCall()
 	defer cancel()
 	return g.fail(h.w.publish(ctx, false))
 }

@@ -45,11 +45,18 @@ func (g *gateway) Open(_ <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut) fu
 	if !st.Ok() {
 		return st
 	}
-	ctx, cancel := g.call()
+	ctx, cancel := g.longCall()
 	defer cancel()
-	h := &handle{n: n}
+	h, c := &handle{n: n}, g.caller(&in.InHeader)
+	if in.Flags&(syscall.O_ACCMODE|syscall.O_TRUNC) == syscall.O_TRUNC {
+		// Not portable, but Linux truncates.
+		if err := g.truncate(ctx, c, in.NodeId, n.ino, 0); err != nil {
+			g.drop(n)
+			return g.failInode(err)
+		}
+	}
 	n.mu.Lock()
-	st = g.openLocked(ctx, h, g.caller(&in.InHeader), in.Flags, out)
+	st = g.openLocked(ctx, h, c, in.Flags, out)
 	n.mu.Unlock()
 	switch {
 	case st == fuse.ENOENT && !g.bounced(in.Pid):
@@ -370,7 +377,7 @@ func (g *gateway) Create(_ <-chan struct{}, in *fuse.CreateIn, name string, out 
 	if err != nil {
 		return g.fail(err)
 	}
-	w, err := g.newFile(ctx, c, sess, entryKey{dir, name})
+	w, err := g.newFile(ctx, c, sess, entryKey{dir, name}, in.Mode&0o7777)
 	if err != nil {
 		return g.fail(err)
 	}
@@ -446,7 +453,7 @@ func (g *gateway) releaseHandle(h *handle) {
 
 // lastWriter publishes what remains and ends the write session.
 func (g *gateway) lastWriter(w *writing) {
-	ctx, cancel := context.WithTimeout(context.Background(), g.cfg.PublishTimeout)
+	ctx, cancel := g.longCall()
 	defer cancel()
 	if err := w.settle(ctx); err != nil {
 		g.cfg.Logger.Error("a file was not published after its last close", "ino", w.ino, "err", err)

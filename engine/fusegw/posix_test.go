@@ -159,6 +159,27 @@ func behaviours(names int) []behaviour {
 			s.err("missing", os.Truncate(d+"/none", 0))
 			return s.String()
 		}},
+		{"odd opens", func(d string) string {
+			var s say
+			p := d + "/f"
+			s.err("w", os.WriteFile(p, []byte("0123456789"), 0o644))
+			f, err := os.OpenFile(p, os.O_RDONLY|os.O_TRUNC, 0)
+			s.err("read-only truncate", err)
+			f.Close()
+			s.content(p)
+			f, err = os.OpenFile(d+"/none", os.O_CREATE|os.O_WRONLY, 0)
+			s.err("mode 0", err)
+			_, _ = f.WriteString("x")
+			s.err("close", f.Close())
+			s.stat(d + "/none")
+			f, err = os.OpenFile(d+"/ro", os.O_CREATE|os.O_RDONLY, 0o600)
+			s.err("create read-only", err)
+			_, err = f.Read(make([]byte, 1))
+			s.f("%v", err)
+			f.Close()
+			s.stat(d + "/ro")
+			return s.String()
+		}},
 		{"rename", func(d string) string {
 			var s say
 			s.err("w", os.WriteFile(d+"/a", []byte("A"), 0o644))

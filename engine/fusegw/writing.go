@@ -50,9 +50,10 @@ func (g *gateway) newWriting(c orca.Caller, a *orca.Attr) *writing {
 }
 
 // newFile starts the write of a file that sess has just created.
-func (g *gateway) newFile(ctx context.Context, c orca.Caller, sess Writer, k entryKey) (*writing, error) {
+func (g *gateway) newFile(ctx context.Context, c orca.Caller, sess Writer, k entryKey, mode uint32) (*writing, error) {
 	a := sess.Attr()
-	a.Length = 0
+	made := a.Mode
+	a.Length, a.Mode = 0, mode
 	a.Type = orca.TypeFile
 	if now := time.Now(); a.Mtime.IsZero() {
 		a.Mtime, a.Ctime, a.Atime = now, now, now
@@ -63,6 +64,9 @@ func (g *gateway) newFile(ctx context.Context, c orca.Caller, sess Writer, k ent
 	w := g.newWriting(c, &a)
 	w.attr.Version = 0
 	w.pending = &k
+	if made != mode { // a client takes no mode for the default one
+		w.later.Mode, w.laterBy = &mode, c
+	}
 	if err := w.adoptSession(sess); err != nil {
 		_ = sess.Abort(ctx)
 		return nil, err
