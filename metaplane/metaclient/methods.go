@@ -81,8 +81,11 @@ func (s *Session) PersistCommit(ctx context.Context, r *metapb.PersistCommitRequ
 	return mutate(ctx, s, &r.H, func(ctx context.Context) (*metapb.Empty, error) { return s.ns.PersistCommit(ctx, r) })
 }
 
-// Hosted is metaplane.Namespace's, exactly once.
+// Hosted is metaplane.Namespace's, exactly once unless it only reads.
 func (s *Session) Hosted(ctx context.Context, r *metapb.HostedRequest) (*metapb.HostedReply, error) {
+	if r.Read {
+		return read(ctx, s, &r.H, func(ctx context.Context) (*metapb.HostedReply, error) { return s.ns.Hosted(ctx, r) })
+	}
 	return mutate(ctx, s, &r.H, func(ctx context.Context) (*metapb.HostedReply, error) { return s.ns.Hosted(ctx, r) })
 }
 

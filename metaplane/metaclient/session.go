@@ -64,6 +64,7 @@ type Session struct {
 	next   uint64
 	flying map[uint64]struct{}
 	low    uint64 // every seq below is answered
+	known  bool   // a mutation of this client has been applied
 }
 
 var _ metaplane.Namespace = (*Session)(nil)
@@ -78,7 +79,7 @@ func NewSession(ns metaplane.Namespace, cfg SessionConfig) *Session {
 
 func (s *Session) renewLocked() {
 	s.client, s.next, s.low = rand.Uint64()|1, 1, 1
-	s.flying = map[uint64]struct{}{}
+	s.flying, s.known = map[uint64]struct{}{}, false
 }
 
 // ticket is one numbered mutation.
@@ -93,13 +94,17 @@ func (s *Session) begin() ticket {
 	return t
 }
 
-func (s *Session) end(t ticket, expired bool) {
+// end takes note of an answer. What a server refuses by itself never reaches
+// the state machine, which forgets nobody that it has not met: until a success
+// proves that it knows this client, nothing is acknowledged.
+func (s *Session) end(t ticket, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if t.client != s.client {
 		return
 	}
-	if expired {
+	s.known = s.known || err == nil
+	if orca.KindOf(err) == orca.SessionExpired {
 		s.renewLocked() // later mutations get a new identity; this one is never repeated
 		return
 	}
@@ -119,7 +124,7 @@ func (s *Session) header(old *metapb.Header, t ticket) *metapb.Header {
 	}
 	if t.client != 0 {
 		s.mu.Lock()
-		if t.client == s.client {
+		if t.client == s.client && s.known {
 			h.AckedBelow = s.low
 		}
 		s.mu.Unlock()
@@ -146,7 +151,7 @@ func numbered[R any](ctx context.Context, s *Session, patience time.Duration, h 
 		*h = s.header(caller, t)
 		return call(ctx)
 	})
-	s.end(t, orca.KindOf(err) == orca.SessionExpired)
+	s.end(t, err)
 	return r, err
 }
 

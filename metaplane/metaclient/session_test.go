@@ -93,11 +93,11 @@ func TestRetryEndsWithItsContextOrPatience(t *testing.T) {
 func TestAckedBelowFollowsTheOldestInFlight(t *testing.T) {
 	s := NewSession(&flaky{}, SessionConfig{})
 	a, b, c := s.begin(), s.begin(), s.begin()
-	s.end(b, false)
+	s.end(b, nil)
 	require.EqualValues(t, 1, s.header(nil, c).AckedBelow, "a is in flight")
-	s.end(a, false)
+	s.end(a, nil)
 	require.EqualValues(t, 3, s.header(nil, c).AckedBelow)
-	s.end(c, false)
+	s.end(c, nil)
 	require.EqualValues(t, 4, s.header(nil, s.begin()).AckedBelow)
 }
 
@@ -120,4 +120,19 @@ func TestReadsCarryNoNumberAndARepeatedWhileAway(t *testing.T) {
 	require.Len(t, ns.seen, 3)
 	require.Zero(t, ns.seen[0].Client)
 	require.EqualValues(t, 5, ns.seen[0].Caller.Uid)
+}
+
+// TestRefusedByServerFirst: what the server refuses by itself does not make the
+// client known to the state machine, so nothing may count as acknowledged.
+func TestRefusedByServerFirst(t *testing.T) {
+	s := NewSession(&flaky{fails: 1, kind: orca.Invalid}, SessionConfig{})
+	_, err := s.Mkdir(t.Context(), &metapb.MkdirRequest{})
+	require.ErrorIs(t, err, orca.Invalid)
+	ns := &flaky{}
+	s.ns = ns
+	for _, acked := range []uint64{0, 3} {
+		_, err := s.Mkdir(t.Context(), &metapb.MkdirRequest{})
+		require.NoError(t, err)
+		require.Equal(t, acked, ns.seen[len(ns.seen)-1].AckedBelow)
+	}
 }

@@ -4890,11 +4890,13 @@ func (x *ConfReply) GetValues() []*ConfReply_Value {
 
 // HostedRequest goes to a state machine that the metaplane hosts (jobs).
 type HostedRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	H             *Header                `protobuf:"bytes,1,opt,name=h,proto3" json:"h,omitempty"`
-	Machine       string                 `protobuf:"bytes,2,opt,name=machine,proto3" json:"machine,omitempty"`
-	Method        string                 `protobuf:"bytes,3,opt,name=method,proto3" json:"method,omitempty"`
-	Body          []byte                 `protobuf:"bytes,4,opt,name=body,proto3" json:"body,omitempty"`
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	H       *Header                `protobuf:"bytes,1,opt,name=h,proto3" json:"h,omitempty"`
+	Machine string                 `protobuf:"bytes,2,opt,name=machine,proto3" json:"machine,omitempty"`
+	Method  string                 `protobuf:"bytes,3,opt,name=method,proto3" json:"method,omitempty"`
+	Body    []byte                 `protobuf:"bytes,4,opt,name=body,proto3" json:"body,omitempty"`
+	// It changes nothing, or may be done twice: it carries no number.
+	Read          bool `protobuf:"varint,5,opt,name=read,proto3" json:"read,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -4955,6 +4957,13 @@ func (x *HostedRequest) GetBody() []byte {
 		return x.Body
 	}
 	return nil
+}
+
+func (x *HostedRequest) GetRead() bool {
+	if x != nil {
+		return x.Read
+	}
+	return false
 }
 
 type HostedReply struct {
@@ -5520,12 +5529,13 @@ const file_meta_proto_rawDesc = "" +
 	"\x05Value\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value\x12\x16\n" +
-	"\x06source\x18\x03 \x01(\tR\x06source\"v\n" +
+	"\x06source\x18\x03 \x01(\tR\x06source\"\x8a\x01\n" +
 	"\rHostedRequest\x12\x1f\n" +
 	"\x01h\x18\x01 \x01(\v2\x11.orca.meta.HeaderR\x01h\x12\x18\n" +
 	"\amachine\x18\x02 \x01(\tR\amachine\x12\x16\n" +
 	"\x06method\x18\x03 \x01(\tR\x06method\x12\x12\n" +
-	"\x04body\x18\x04 \x01(\fR\x04body\"!\n" +
+	"\x04body\x18\x04 \x01(\fR\x04body\x12\x12\n" +
+	"\x04read\x18\x05 \x01(\bR\x04read\"!\n" +
 	"\vHostedReply\x12\x12\n" +
 	"\x04body\x18\x01 \x01(\fR\x04body\"B\n" +
 	"\n" +
