@@ -87,6 +87,11 @@ func (s *Service) Complete(ctx context.Context, r *metapb.CompleteRequest) (*met
 	if r.Length < 0 || r.BlockSize < 0 {
 		return nil, orca.E(op, orca.Invalid, "negative length")
 	}
+	// Announced before it is visible: who opens the file at once, as the job
+	// that persists it does, must not find that nobody holds it.
+	if ws, err := s.group.Machine().Session(r.Session); err == nil {
+		s.Workers.Announce(orca.Ino(ws.File), ws.Version, r.Length, r.Workers, r.Fingerprint == "")
+	}
 	res, err := s.mutate(ctx, r.H, &command.Command{Complete: &metapb.CompleteOp{
 		Session: r.Session, Fence: r.Fence, Length: r.Length, BlockSize: r.BlockSize, Fingerprint: r.Fingerprint,
 		Mtime: r.Mtime, Durable: r.Durable, Crc32C: r.Crc32C, Keep: r.Keep, Workers: r.Workers, Ttl: int64(s.cfg.SessionTTL),
