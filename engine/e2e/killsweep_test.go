@@ -121,6 +121,13 @@ func orcaTree(t *testing.T, fs *client.FS, sync client.Sync) map[string]string {
 				continue
 			}
 			content, err := get(ctx, fs, p, sync)
+			if orca.KindOf(err) == orca.NotFound {
+				// An undecided mutation may take effect between the listing
+				// and the read: then the name itself is gone.
+				if _, serr := fs.Stat(ctx, client.Path(p), sync); orca.KindOf(serr) == orca.NotFound {
+					continue
+				}
+			}
 			if err != nil {
 				t.Errorf("%s is listed but cannot be read: %v", p, err)
 			}

@@ -12,7 +12,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -31,7 +30,7 @@ var full = flag.Bool("full", false, "real sizes: the whole tree, a file of 1 GiB
 // goSource returns the root of the real input.
 func goSource(t *testing.T) string {
 	t.Helper()
-	root := filepath.Join(runtime.GOROOT(), "src")
+	root := filepath.Join(strings.TrimSpace(command(t, "go", "env", "GOROOT")), "src")
 	if !*full {
 		root = filepath.Join(root, "net")
 	}

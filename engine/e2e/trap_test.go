@@ -126,16 +126,12 @@ func newTrapFS(t *testing.T) *trapFS {
 			t.Fatal(err)
 		}
 	}
-	var st syscall.Stat_t
-	if err := syscall.Stat(tf.Raw, &st); err != nil {
+	loop, err := fs.NewLoopbackRoot(tf.Raw)
+	if err != nil {
 		t.Fatal(err)
 	}
-	root := &fs.LoopbackRoot{Path: tf.Raw, Dev: uint64(st.Dev)}
-	root.NewNode = func(r *fs.LoopbackRoot, _ *fs.Inode, _ string, _ *syscall.Stat_t) fs.InodeEmbedder {
-		return &trapNode{LoopbackNode: fs.LoopbackNode{RootData: r}, tf: tf}
-	}
-	root.RootNode = root.NewNode(root, nil, "", &st)
-	srv, err := fs.Mount(tf.Dir, root.RootNode, &fs.Options{
+	root := &trapNode{LoopbackNode: loop.(*fs.LoopbackNode), tf: tf}
+	srv, err := fs.Mount(tf.Dir, root, &fs.Options{
 		MountOptions: fuse.MountOptions{DirectMount: true, Name: "trap", FsName: "trap", AllowOther: true},
 	})
 	if err != nil {
@@ -151,11 +147,17 @@ func newTrapFS(t *testing.T) *trapFS {
 
 // trapNode steps the trap around each call that changes names.
 type trapNode struct {
-	fs.LoopbackNode
+	*fs.LoopbackNode
 	tf *trapFS
 }
 
+// WrapChild makes the children trapNodes too.
+func (n *trapNode) WrapChild(_ context.Context, ops fs.InodeEmbedder) fs.InodeEmbedder {
+	return &trapNode{LoopbackNode: ops.(*fs.LoopbackNode), tf: n.tf}
+}
+
 var (
+	_ = (fs.NodeWrapChilder)((*trapNode)(nil))
 	_ = (fs.NodeMkdirer)((*trapNode)(nil))
 	_ = (fs.NodeRmdirer)((*trapNode)(nil))
 	_ = (fs.NodeUnlinker)((*trapNode)(nil))

@@ -32,7 +32,7 @@ import (
 // NewLogger returns a logger: coloured text when tty, else JSON.
 func NewLogger(w io.Writer, level slog.Level, tty bool) *slog.Logger {
 	if tty {
-		return slog.New(tint.NewHandler(w, &tint.Options{Level: level, TimeFormat: time.TimeOnly}))
+		return slog.New(tint.NewTextHandler(w, &tint.Options{Level: level, TimeFormat: time.TimeOnly}))
 	}
 	return slog.New(slog.NewJSONHandler(w, &slog.HandlerOptions{Level: level}))
 }
