@@ -61,6 +61,7 @@ type Dir struct {
 	ops  blockfile.Ops
 	log  *slog.Logger
 	lock *os.File
+	huge bool
 	used atomic.Int64
 	bad  atomic.Bool
 
@@ -85,7 +86,7 @@ func Open(c Config, ops blockfile.Ops, log *slog.Logger, fn func(*blockfile.Reco
 	if err != nil {
 		return nil, blockfile.Fail(op, c.Path, err)
 	}
-	d.lock = l
+	d.lock, d.huge = l, onHugeTmpfs(d.blocks())
 	if err := unix.Flock(int(l.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
 		l.Close()
 		return nil, &orca.Error{Op: op, Path: c.Path, Kind: orca.Busy, Msg: "tier directory is in use by another worker", Err: err}

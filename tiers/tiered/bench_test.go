@@ -4,7 +4,6 @@ package tiered_test
 
 import (
 	"context"
-	"os"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -13,18 +12,9 @@ import (
 	"orca/tiers/tiertest"
 )
 
-// memRoot returns a folder in memory, as a MEM tier has it.
-func memRoot(b *testing.B) string {
-	b.Helper()
-	root, err := os.MkdirTemp("/dev/shm", "orca-bench-")
-	require.NoError(b, err)
-	b.Cleanup(func() { os.RemoveAll(root) })
-	return root
-}
-
 // BenchmarkGet is a hit: pin, extent, release; no system call, no allocation.
 func BenchmarkGet(b *testing.B) {
-	s := openWith(b, tiertest.Options{MEM: 64 << 20, Root: memRoot(b)}, nil)
+	s := openWith(b, tiertest.Options{MEM: 64 << 20, Root: tiertest.MemDir(b)}, nil)
 	defer s.Close()
 	tiertest.Fill(b, s, tiertest.ID(1), tiertest.Bytes(1, 1<<20))
 	b.ReportAllocs()
@@ -40,7 +30,7 @@ func BenchmarkGet(b *testing.B) {
 // BenchmarkWarmRead is a hit and one pread of 1 MiB from a block larger than
 // the processor's caches; BenchmarkMemcpy is the bound.
 func BenchmarkWarmRead(b *testing.B) {
-	s := openWith(b, tiertest.Options{MEM: 512 << 20, Root: memRoot(b)}, nil)
+	s := openWith(b, tiertest.Options{MEM: 512 << 20, Root: tiertest.MemDir(b)}, nil)
 	defer s.Close()
 	tiertest.Fill(b, s, tiertest.ID(1), tiertest.Bytes(1, 128<<20))
 	buf := make([]byte, 1<<20)
@@ -70,7 +60,7 @@ func BenchmarkMemcpy(b *testing.B) {
 
 // BenchmarkFill writes grains as a filler gets them.
 func BenchmarkFill(b *testing.B) {
-	s := openWith(b, tiertest.Options{MEM: 4 << 30, Root: memRoot(b)}, nil)
+	s := openWith(b, tiertest.Options{MEM: 4 << 30, Root: tiertest.MemDir(b)}, nil)
 	defer s.Close()
 	p := tiertest.Bytes(1, 256<<10)
 	b.SetBytes(int64(len(p)))
@@ -98,7 +88,7 @@ func BenchmarkFill(b *testing.B) {
 
 // BenchmarkSmallFiles makes blocks of one grain.
 func BenchmarkSmallFiles(b *testing.B) {
-	s := openWith(b, tiertest.Options{MEM: 4 << 30, Root: memRoot(b)}, nil)
+	s := openWith(b, tiertest.Options{MEM: 4 << 30, Root: tiertest.MemDir(b)}, nil)
 	defer s.Close()
 	p := tiertest.Bytes(1, 4096)
 	b.ReportAllocs()

@@ -11,6 +11,7 @@ import (
 	"orca/tiers"
 	"orca/tiers/alloc"
 	"orca/tiers/blockfile"
+	"orca/tiers/dir"
 )
 
 const (
@@ -32,6 +33,7 @@ type filler struct {
 	first  int   // run of grains not yet in the index: [first, end)
 	end    int
 	closed bool
+	huge   int64 // prepared with huge pages up to here
 }
 
 // Begin implements tiers.Store.
@@ -197,6 +199,9 @@ func (w *filler) writeRun(ctx context.Context, p []byte, off int64) error {
 	}
 	first := int(off / orca.GrainSize)
 	end := first + blockfile.Grains(int64(len(p)))
+	if b.at.Huge() && (w.end == first || len(p) >= 4*orca.GrainSize) {
+		w.prepare(off, off+int64(len(p)))
+	}
 	sums := blockfile.AppendSums(b.sums[first:first], p)
 	if err := b.at.Write(w.f, p, off); err != nil {
 		s.fault(b.at, err)
@@ -233,6 +238,28 @@ func (w *filler) writeRun(ctx context.Context, p []byte, off int64) error {
 		w.recordLocked()
 	}
 	return nil
+}
+
+// prepare gives a filler that writes in order huge pages for what it comes to,
+// as far as the quota has them and nothing of the block is there yet.
+func (w *filler) prepare(off, end int64) {
+	const page = dir.HugeStep / 2
+	at := max(w.huge, (off+page-1)/page*page)
+	for at < end {
+		n := min(dir.HugeStep, (w.b.length-at)/page*page)
+		if moff, mn := w.Missing(at, n); n == 0 || moff != at || mn < n {
+			return
+		}
+		if need := at + n - off - w.credit; need > 0 {
+			if !w.b.at.Take(need) {
+				return
+			}
+			w.credit += need
+		}
+		w.b.at.Prepare(w.f, at, n)
+		at += n
+		w.huge = at
+	}
 }
 
 // record appends the pending run to the index.
