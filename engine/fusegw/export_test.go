@@ -8,7 +8,7 @@ import "testing"
 
 // BehaviourNames returns the names of the POSIX behaviours.
 func BehaviourNames() (names []string) {
-	for _, b := range behaviours(1) {
+	for _, b := range behaviours() {
 		names = append(names, b.name)
 	}
 	return names
