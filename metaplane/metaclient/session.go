@@ -63,9 +63,14 @@ type Session struct {
 	client uint64
 	next   uint64
 	flying map[uint64]struct{}
-	low    uint64 // every seq below is answered
-	known  bool   // a mutation of this client has been applied
+	low    uint64        // every seq below is answered
+	moved  chan struct{} // closed when low rises
+	known  bool          // a mutation of this client has been applied
 }
+
+// maxAhead is how far the newest number may be ahead of the oldest that has no
+// answer: less than the results that the metaplane remembers of a client.
+const maxAhead = 1000
 
 var _ metaplane.Namespace = (*Session)(nil)
 
@@ -80,18 +85,35 @@ func NewSession(ns metaplane.Namespace, cfg SessionConfig) *Session {
 func (s *Session) renewLocked() {
 	s.client, s.next, s.low = rand.Uint64()|1, 1, 1
 	s.flying, s.known = map[uint64]struct{}{}, false
+	if s.moved != nil {
+		close(s.moved)
+	}
+	s.moved = make(chan struct{})
 }
 
 // ticket is one numbered mutation.
 type ticket struct{ client, seq uint64 }
 
-func (s *Session) begin() ticket {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	t := ticket{s.client, s.next}
-	s.next++
-	s.flying[t.seq] = struct{}{}
-	return t
+// begin takes the next number, waiting while the oldest one in flight is too
+// far behind.
+func (s *Session) begin(ctx context.Context) (ticket, error) {
+	for {
+		s.mu.Lock()
+		if s.next-s.low < maxAhead {
+			t := ticket{s.client, s.next}
+			s.next++
+			s.flying[t.seq] = struct{}{}
+			s.mu.Unlock()
+			return t, nil
+		}
+		moved := s.moved
+		s.mu.Unlock()
+		select {
+		case <-moved:
+		case <-ctx.Done():
+			return ticket{}, ended("metaclient.begin", ctx)
+		}
+	}
 }
 
 // end takes note of an answer. What a server refuses by itself never reaches
@@ -105,15 +127,20 @@ func (s *Session) end(t ticket, err error) {
 	}
 	s.known = s.known || err == nil
 	if orca.KindOf(err) == orca.SessionExpired {
-		s.renewLocked() // later mutations get a new identity; this one is never repeated
+		s.renewLocked() // later mutations get a new identity
 		return
 	}
 	delete(s.flying, t.seq)
+	before := s.low
 	for s.low < s.next {
 		if _, ok := s.flying[s.low]; ok {
 			break
 		}
 		s.low++
+	}
+	if s.low != before {
+		close(s.moved)
+		s.moved = make(chan struct{})
 	}
 }
 
@@ -145,14 +172,25 @@ func numbered[R any](ctx context.Context, s *Session, patience time.Duration, h 
 		return zero, ended("metaclient.mutate", ctx)
 	}
 	defer func() { <-s.slots }()
-	t := s.begin()
 	caller := *h
-	r, err := repeat(ctx, s, patience, func(ctx context.Context) (R, error) {
-		*h = s.header(caller, t)
-		return call(ctx)
-	})
-	s.end(t, err)
-	return r, err
+	for renewed := false; ; renewed = true {
+		t, err := s.begin(ctx)
+		if err != nil {
+			return zero, err
+		}
+		attempts := 0
+		r, err := repeat(ctx, s, patience, func(ctx context.Context) (R, error) {
+			attempts++
+			*h = s.header(caller, t)
+			return call(ctx)
+		})
+		s.end(t, err)
+		// Refused at its first attempt it was never executed: the metaplane has
+		// forgotten this client, and it may come as another one.
+		if orca.KindOf(err) != orca.SessionExpired || attempts > 1 || renewed {
+			return r, err
+		}
+	}
 }
 
 // read runs one read, repeated while the server cannot be reached.

@@ -18,17 +18,21 @@ import (
 // flaky answers the first attempts of each mutation with an error.
 type flaky struct {
 	metaplane.Namespace
-	mu    sync.Mutex
-	fails int
-	kind  orca.Kind
-	seen  []*metapb.Header
-	tries map[uint64]int
+	mu     sync.Mutex
+	fails  int
+	expire int // which call is told that the session has expired
+	kind   orca.Kind
+	seen   []*metapb.Header
+	tries  map[uint64]int
 }
 
 func (f *flaky) Mkdir(_ context.Context, r *metapb.MkdirRequest) (*metapb.MkdirReply, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.seen = append(f.seen, r.H)
+	if len(f.seen) == f.expire {
+		return nil, orca.E("flaky", orca.SessionExpired, "")
+	}
 	if f.tries == nil {
 		f.tries = map[uint64]int{}
 	}
@@ -92,24 +96,52 @@ func TestRetryEndsWithItsContextOrPatience(t *testing.T) {
 
 func TestAckedBelowFollowsTheOldestInFlight(t *testing.T) {
 	s := NewSession(&flaky{}, SessionConfig{})
-	a, b, c := s.begin(), s.begin(), s.begin()
+	begin := func() ticket {
+		k, err := s.begin(t.Context())
+		require.NoError(t, err)
+		return k
+	}
+	a, b, c := begin(), begin(), begin()
 	s.end(b, nil)
 	require.EqualValues(t, 1, s.header(nil, c).AckedBelow, "a is in flight")
 	s.end(a, nil)
 	require.EqualValues(t, 3, s.header(nil, c).AckedBelow)
 	s.end(c, nil)
-	require.EqualValues(t, 4, s.header(nil, s.begin()).AckedBelow)
+	require.EqualValues(t, 4, s.header(nil, begin()).AckedBelow)
 }
 
 func TestExpiredSessionGetsANewIdentity(t *testing.T) {
-	ns := &flaky{fails: 1, kind: orca.SessionExpired}
+	ns := &flaky{expire: 1}
 	s := NewSession(ns, SessionConfig{})
 	_, err := s.Mkdir(t.Context(), &metapb.MkdirRequest{})
-	require.ErrorIs(t, err, orca.SessionExpired)
-	ns.fails = 0
-	_, err = s.Mkdir(t.Context(), &metapb.MkdirRequest{})
-	require.NoError(t, err)
+	require.NoError(t, err, "refused at its first attempt, it was never executed")
+	require.Len(t, ns.seen, 2)
 	require.NotEqual(t, ns.seen[0].Client, ns.seen[1].Client)
+
+	ns = &flaky{fails: 1, kind: orca.Timeout, expire: 2}
+	s = NewSession(ns, SessionConfig{})
+	_, err = s.Mkdir(t.Context(), &metapb.MkdirRequest{})
+	require.ErrorIs(t, err, orca.SessionExpired, "its first attempt may have been executed")
+	require.Len(t, ns.seen, 2)
+}
+
+func TestNumbersDoNotRunAheadOfTheOldestInFlight(t *testing.T) {
+	s := NewSession(&flaky{}, SessionConfig{})
+	slow, err := s.begin(t.Context())
+	require.NoError(t, err)
+	for range maxAhead - 1 {
+		k, err := s.begin(t.Context())
+		require.NoError(t, err)
+		s.end(k, nil)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+	defer cancel()
+	_, err = s.begin(ctx)
+	require.ErrorIs(t, err, orca.Timeout)
+	got := make(chan error)
+	go func() { _, err := s.begin(t.Context()); got <- err }()
+	s.end(slow, nil)
+	require.NoError(t, <-got)
 }
 
 func TestReadsCarryNoNumberAndARepeatedWhileAway(t *testing.T) {
