@@ -305,3 +305,14 @@ func TestCloseLeavesNothingBehind(t *testing.T) {
 	h.Stop()
 	goleak.VerifyNone(t, opt)
 }
+
+// TestFirstRequestMayBeRefusedBeforeTheJournal: a client whose first numbers
+// never reached the state machine is not taken for a forgotten one.
+func TestFirstRequestMayBeRefusedBeforeTheJournal(t *testing.T) {
+	h := quick(t)
+	s := metaclient.NewSession(h.Service, metaclient.SessionConfig{})
+	_, err := s.Mkdir(t.Context(), &metapb.MkdirRequest{Target: at("relative")})
+	require.ErrorIs(t, err, orca.Invalid)
+	_, err = s.Mkdir(t.Context(), &metapb.MkdirRequest{Target: at("/p/good"), Mode: 0o755})
+	require.NoError(t, err)
+}
