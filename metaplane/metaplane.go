@@ -4,8 +4,9 @@
 // order: metapb (messages), inode (records and keys), command (Raft entries),
 // inodekv (the store; owner of pebble), fsm (pure apply), raftgroup (groups on
 // a host; owner of dragonboat), mount, workers (soft state), ufssync (UFS →
-// namespace), ufsexec (namespace → UFS: intents), metaserver (the service)
-// and metaclient (its stub).
+// namespace), ufsexec (namespace → UFS: intents), metawire (the table of
+// RPCs), metaserver (the service), metaclient (its stub, and the session that
+// makes mutations exactly once) and metatest (the suite of both).
 //
 // Service and stub satisfy the same interfaces, so that a gateway in the same
 // process calls the service directly.
