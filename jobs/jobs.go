@@ -29,6 +29,10 @@ const (
 	MethodReport = "report" // ReportRequest → Empty, of workers
 )
 
+// Reads reports whether a method changes nothing, or may be done twice, so that
+// it needs no number (HostedRequest.read).
+func Reads(method string) bool { return method != MethodSubmit && method != MethodCancel }
+
 // IntentBit marks the ids of jobs that are intents of the metaplane.
 const IntentBit = 1 << 62
 

@@ -40,7 +40,7 @@ func (c *Client) call(ctx context.Context, method string, q, rep message) error 
 	if err != nil {
 		return orca.PathE("jobclient."+method, "", orca.Invalid, err)
 	}
-	out, err := c.ns.Hosted(ctx, &metapb.HostedRequest{H: &metapb.Header{Caller: c.caller}, Machine: jobs.Machine, Method: method, Body: b})
+	out, err := c.ns.Hosted(ctx, &metapb.HostedRequest{H: &metapb.Header{Caller: c.caller}, Machine: jobs.Machine, Method: method, Body: b, Read: jobs.Reads(method)})
 	if err != nil {
 		return err
 	}

@@ -9,9 +9,6 @@
 // all; what was canceled is reported as such, if the master can be reached,
 // so that another worker begins at once. Locks: Worker.mu guards the running
 // work and is a leaf.
-//
-// The namespace that it is given should be a session of its own: a poll is a
-// long call.
 package jobworker
 
 import (
@@ -145,7 +142,7 @@ func (w *Worker) call(ctx context.Context, method string, q, rep interface {
 	if err != nil {
 		return orca.PathE("jobworker."+method, "", orca.Internal, err)
 	}
-	out, err := w.ns.Hosted(ctx, &metapb.HostedRequest{H: &metapb.Header{}, Machine: jobs.Machine, Method: method, Body: b})
+	out, err := w.ns.Hosted(ctx, &metapb.HostedRequest{H: &metapb.Header{}, Machine: jobs.Machine, Method: method, Body: b, Read: jobs.Reads(method)})
 	if err != nil {
 		return err
 	}
