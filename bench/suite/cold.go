@@ -28,6 +28,10 @@ const (
 	coldSeed   = 3
 )
 
+// telling is the CPU time from which on it says whether MinIO sent a file;
+// below, with the tiny files of tests, it is noise.
+const telling = 50 * time.Millisecond
+
 // coldStage is MinIO with one object, mounted in Orca.
 type coldStage struct {
 	s     *stage
@@ -182,7 +186,7 @@ func (c *coldStage) read(ctx context.Context) (measure, error) {
 	if err != nil {
 		return measure{}, err
 	}
-	if used < c.direct/4 {
+	if c.direct > telling && used < c.direct/4 {
 		return measure{}, fmt.Errorf("MinIO worked for %s only, %s for a direct GET: the read was not cold", used, c.direct)
 	}
 	return measure{work: float64(c.size) / 1e6, took: took}, c.s.inMemory(ctx, c.admin, coldPath, c.size)

@@ -184,6 +184,9 @@ func (s *stage) inMemory(ctx context.Context, fs *client.FS, path string, size i
 				if l.Worker != nil {
 					for _, t := range l.Worker.Tiers {
 						s.note("tier "+orca.Tier(t.Tier).String(), t.Dir)
+						if orca.Tier(t.Tier) == orca.MEM {
+							s.memDirs[t.Dir] = struct{}{}
+						}
 					}
 				}
 				return nil

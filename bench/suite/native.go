@@ -31,7 +31,7 @@ func (s *stage) native() (string, error) {
 	if err == nil {
 		s.last = append(s.last, func() error { return unix.Unmount(dir, unix.MNT_DETACH) })
 	} else {
-		if dir, err = os.MkdirTemp("/dev/shm", "orcabench-"); err != nil {
+		if dir, err = os.MkdirTemp(sharedMemory, "orcabench-"); err != nil {
 			return "", fmt.Errorf("no tmpfs for the native side: %w", err)
 		}
 		s.last = append(s.last, func() error { return os.RemoveAll(dir) })

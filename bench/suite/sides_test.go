@@ -42,7 +42,7 @@ func TestEchoSide(t *testing.T) {
 			require.NoError(t, err)
 			m, err := sample(t.Context(), sd, true)
 			require.NoError(t, err)
-			require.Greater(t, m.work, 6.0)
+			require.GreaterOrEqual(t, m.work, 6.0, "each lane had an answer")
 			require.Positive(t, m.cpu)
 			require.NoError(t, done())
 		})

@@ -8,8 +8,12 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"time"
+
+	"github.com/moby/sys/mountinfo"
+	"golang.org/x/sys/unix"
 
 	"orca/bench/machine"
 	"orca/bench/target"
@@ -29,16 +33,17 @@ type stage struct {
 	closers []func() error          // run in reverse at the end, before the servers stop
 	last    []func() error          // run after the servers have stopped
 
-	crowd     *crowd     // clients of the meta suite, nil before the first use
-	mounted   *fuseStage // the mounted Orca, nil before the first use
-	nativeDir string     // folder like the MEM tier's, "" before the first use
+	crowd     *crowd              // clients of the meta suite, nil before the first use
+	mounted   *fuseStage          // the mounted Orca, nil before the first use
+	memDirs   map[string]struct{} // folders of MEM tiers that were used
+	nativeDir string              // folder like the MEM tier's, "" before the first use
 }
 
 // profileWindow is how long one case runs under the profiler.
 const profileWindow = 5 * time.Second
 
 func newStage(ctx context.Context, o Options) (*stage, error) {
-	s := &stage{opt: o, ctx: ctx, temp: o.Temp, orca: map[string]*target.Orca{}}
+	s := &stage{opt: o, ctx: ctx, temp: o.Temp, orca: map[string]*target.Orca{}, memDirs: map[string]struct{}{}}
 	if s.temp == "" {
 		dir, err := os.MkdirTemp("", "orcabench-")
 		if err != nil {
@@ -145,6 +150,26 @@ func (s *stage) profile(ctx context.Context, c Case, sys side) ([]capture.Taken,
 	return taken, err
 }
 
+// leftovers gives back the memory of tiers that Orca keeps for its next start,
+// because our MUST_CACHE files are in it: there is no next start here.
+func (s *stage) leftovers() error {
+	var errs []error
+	below, err := mountinfo.GetMounts(mountinfo.PrefixFilter(s.temp))
+	for _, m := range slices.Backward(below) {
+		errs = append(errs, unix.Unmount(m.Mountpoint, unix.MNT_DETACH))
+	}
+	for dir := range s.memDirs {
+		if filepath.Dir(dir) == sharedMemory { // without the right to mount
+			errs = append(errs, os.RemoveAll(dir))
+		}
+	}
+	return errors.Join(append(errs, err)...)
+}
+
+// sharedMemory is where tiers and native folders are without the right to
+// mount a tmpfs.
+const sharedMemory = "/dev/shm"
+
 // close ends everything in reverse order and removes the folder.
 func (s *stage) close() error {
 	var errs []error
@@ -157,6 +182,7 @@ func (s *stage) close() error {
 	for i := len(s.last) - 1; i >= 0; i-- {
 		errs = append(errs, s.last[i]())
 	}
+	errs = append(errs, s.leftovers())
 	if s.own {
 		errs = append(errs, os.RemoveAll(s.temp))
 	}

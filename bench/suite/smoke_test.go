@@ -1,0 +1,54 @@
+// Copyright The Orca Authors. SPDX-License-Identifier: Apache-2.0
+
+package suite
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+// TestSmoke runs every suite that needs a server end to end, with sizes that
+// mean nothing: it proves that each case starts what it needs, gets a figure,
+// and leaves nothing behind.
+func TestSmoke(t *testing.T) {
+	if testing.Short() {
+		t.Skip("builds orca and starts servers")
+	}
+	bin := filepath.Join(t.TempDir(), "orca")
+	out, err := exec.Command("go", "build", "-o", bin, "orca/engine/cmd/orca").CombinedOutput()
+	require.NoError(t, err, "%s", out)
+	self, err := os.Executable()
+	require.NoError(t, err)
+	for _, name := range []string{"io", "meta", "fuse"} {
+		t.Run(name, func(t *testing.T) {
+			if name == "fuse" && os.Geteuid() != 0 {
+				t.Skip("the mount's kernel cache can only be dropped by root")
+			}
+			cases, err := Select(name, nil)
+			require.NoError(t, err)
+			var progress strings.Builder
+			temp := t.TempDir()
+			rep, _, err := Run(t.Context(), cases, Options{
+				Pairs: 1, Size: 2 << 20, Files: 20, Clients: 4, Sample: 50 * time.Millisecond,
+				Self: self, Orca: bin, Temp: temp, Progress: &progress, Tiny: true,
+			}, "test")
+			require.NoError(t, err, progress.String())
+			for _, row := range rep.Results {
+				require.Empty(t, row.Error, "%s/%s", row.Suite, row.Case)
+				require.Positive(t, *row.Ratio)
+			}
+			require.Len(t, rep.Results, len(cases))
+			require.NoError(t, rep.WriteTable(&progress))
+			t.Log(progress.String())
+			mounts, err := os.ReadFile("/proc/self/mounts")
+			require.NoError(t, err)
+			require.NotContains(t, string(mounts), temp, "a mount was left behind")
+		})
+	}
+}
