@@ -121,7 +121,7 @@ func orcaTree(t *testing.T, fs *client.FS, sync client.Sync) map[string]string {
 				continue
 			}
 			content, err := get(ctx, fs, p, sync)
-			if orca.KindOf(err) == orca.NotFound {
+			if err != nil {
 				// An undecided mutation may take effect between the listing
 				// and the read: then the name itself is gone.
 				if _, serr := fs.Stat(ctx, client.Path(p), sync); orca.KindOf(serr) == orca.NotFound {
