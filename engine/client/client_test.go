@@ -166,31 +166,33 @@ func TestRangesTurnIntoDescriptors(t *testing.T) {
 }
 
 func TestSequentialRemoteReaderPrefetches(t *testing.T) {
-	fs, _ := open(t, "far", "a")
-	want := noise(4, memorca.WholeMax+3<<20)
-	put(t, fs, "/f", want, client.CreateOptions{})
-	f, err := fs.Open(t.Context(), client.Path("/f"), client.ReadOptions{})
-	require.NoError(t, err)
-	var got []byte
-	p := make([]byte, 100_000)
-	for {
-		n, err := f.Read(p)
-		got = append(got, p[:n]...)
-		if err == io.EOF {
-			break
+	for _, size := range []int{memorca.WholeMax + 3<<20, memorca.WholeMax - 5} { // several blocks; one that is no whole number of chunks
+		fs, _ := open(t, "far", "a")
+		want := noise(4, size)
+		put(t, fs, "/f", want, client.CreateOptions{})
+		f, err := fs.Open(t.Context(), client.Path("/f"), client.ReadOptions{})
+		require.NoError(t, err)
+		var got []byte
+		p := make([]byte, 100_000)
+		for {
+			n, err := f.Read(p)
+			got = append(got, p[:n]...)
+			if err == io.EOF {
+				break
+			}
+			require.NoError(t, err)
 		}
-		require.NoError(t, err)
+		require.True(t, bytes.Equal(want, got))
+		ahead := fs.Stats().PrefetchedBytes.Load()
+		require.Greater(t, ahead, int64(len(want)*3/4))
+		// A reader that jumps about gets nothing ahead.
+		for i := range 20 {
+			_, err := f.ReadAt(p, int64(i*7919*97)%int64(len(want)-len(p)))
+			require.NoError(t, err)
+		}
+		require.NoError(t, f.Close())
+		require.LessOrEqual(t, fs.Stats().PrefetchedBytes.Load(), ahead+5<<20)
 	}
-	require.True(t, bytes.Equal(want, got))
-	ahead := fs.Stats().PrefetchedBytes.Load()
-	require.Greater(t, ahead, int64(len(want)*3/4))
-	// A reader that jumps about gets nothing ahead.
-	for i := range 20 {
-		_, err := f.ReadAt(p, int64(i*7919*97)%int64(len(want)-len(p)))
-		require.NoError(t, err)
-	}
-	require.NoError(t, f.Close())
-	require.LessOrEqual(t, fs.Stats().PrefetchedBytes.Load(), ahead+5<<20)
 }
 
 func TestFailover(t *testing.T) {

@@ -29,7 +29,8 @@ type readAhead struct {
 	mu     sync.Mutex
 	next   int64 // file offset where a sequential reader goes on
 	run    int   // sequential reads so far
-	chunks map[int64]*chunk
+	chunks map[chunkID]*chunk
+	at     chunkID // where the window starts
 	closed bool
 }
 
@@ -92,13 +93,27 @@ func (r *readAhead) wide(ctx context.Context, f *File, idx uint32, boff int64, p
 	return len(p), nil
 }
 
+// chunkID orders the chunks of a file: block index and chunk within the block.
+// Blocks need not be whole numbers of chunks.
+type chunkID int64
+
+func chunkAt(idx uint32, boff int64) chunkID { return chunkID(int64(idx)<<32 | boff/chunkSize) }
+
+func (k chunkID) block() uint32 { return uint32(k >> 32) }
+func (k chunkID) off() int64    { return int64(k&(1<<32-1)) * chunkSize }
+
+// after returns the chunk that follows k, false at the end of the file.
+func (k chunkID) after(f *File) (chunkID, bool) {
+	if k.off()+chunkSize < f.info.BlockLength(k.block()) {
+		return k + 1, true
+	}
+	next := k.block() + 1
+	return chunkAt(next, 0), int(next) < len(f.blocks)
+}
+
 // fromChunks copies out of fetched chunks and keeps the window under way.
 func (r *readAhead) fromChunks(ctx context.Context, f *File, idx uint32, boff int64, p []byte) (int, error) {
-	k := (int64(idx)*f.info.BlockSize + boff) / chunkSize
-	within := int((int64(idx)*f.info.BlockSize + boff) % chunkSize)
-	if f.info.BlockSize%chunkSize != 0 {
-		return f.fetch(ctx, idx, boff, p, true) // chunks would straddle blocks
-	}
+	k := chunkAt(idx, boff)
 	c := r.want(f, k)
 	if c == nil {
 		return f.fetch(ctx, idx, boff, p, true)
@@ -113,26 +128,30 @@ func (r *readAhead) fromChunks(ctx context.Context, f *File, idx uint32, boff in
 		r.forget(k, c)
 		return f.fetch(ctx, idx, boff, p, true) // its own error, with its own context
 	}
-	return copy(p, c.buf[within:c.n]), nil
+	return copy(p, c.buf[boff-k.off():c.n]), nil
 }
 
 // want returns chunk k referenced, starts what is missing up to the end of the
 // window, and lets go of what is behind. nil when f is closed.
-func (r *readAhead) want(f *File, k int64) *chunk {
+func (r *readAhead) want(f *File, k chunkID) *chunk {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.closed {
 		return nil
 	}
-	r.dropLocked(k)
-	if r.chunks == nil {
-		r.chunks = map[int64]*chunk{}
+	if r.at != k { // the window moves a chunk at a time, not with every read
+		r.dropLocked(k)
+		r.at = k
 	}
-	last := (f.info.Length - 1) / chunkSize
-	for i := k; i <= min(k+f.fs.cfg.Prefetch/chunkSize, last); i++ {
-		if r.chunks[i] == nil {
-			r.chunks[i] = r.start(f, i)
+	if r.chunks == nil {
+		r.chunks = map[chunkID]*chunk{}
+	}
+	next, more := k, true
+	for n := f.fs.cfg.Prefetch / chunkSize; more && n >= 0; n-- {
+		if r.chunks[next] == nil {
+			r.chunks[next] = r.start(f, next)
 		}
+		next, more = next.after(f)
 	}
 	c := r.chunks[k]
 	c.refs++
@@ -141,15 +160,13 @@ func (r *readAhead) want(f *File, k int64) *chunk {
 
 // start fetches chunk k in the background. It holds two references: the map's
 // and the fetcher's.
-func (r *readAhead) start(f *File, k int64) *chunk {
+func (r *readAhead) start(f *File, k chunkID) *chunk {
 	ctx, stop := context.WithCancel(context.Background())
 	c := &chunk{ready: make(chan struct{}), buf: buffers.Get().(*[chunkSize]byte), refs: 2, stop: stop}
-	off := k * chunkSize
-	n := int(min(chunkSize, f.info.Length-off))
-	idx := uint32(off / f.info.BlockSize)
+	n := int(min(chunkSize, f.info.BlockLength(k.block())-k.off()))
 	go func() {
 		defer r.unref(c)
-		c.n, c.err = f.fetch(ctx, idx, off%f.info.BlockSize, c.buf[:n], true)
+		c.n, c.err = f.fetch(ctx, k.block(), k.off(), c.buf[:n], true)
 		close(c.ready)
 		f.fs.stats.PrefetchedBytes.Add(int64(c.n))
 	}()
@@ -171,7 +188,7 @@ func (r *readAhead) unrefLocked(c *chunk) {
 }
 
 // forget drops chunk k after it failed.
-func (r *readAhead) forget(k int64, c *chunk) {
+func (r *readAhead) forget(k chunkID, c *chunk) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.chunks[k] == c {
@@ -181,7 +198,7 @@ func (r *readAhead) forget(k int64, c *chunk) {
 }
 
 // dropLocked lets go of the chunks before k; all of them when k is negative.
-func (r *readAhead) dropLocked(k int64) {
+func (r *readAhead) dropLocked(k chunkID) {
 	for i, c := range r.chunks {
 		if k < 0 || i < k {
 			delete(r.chunks, i)

@@ -74,7 +74,7 @@ type stored struct {
 
 // WholeMax is the longest file kept as one block here, in bytes: small, so that
 // tests get files of several blocks.
-const WholeMax = 8 << 20
+const WholeMax = 8_000_000
 
 // BlockSize is the size of the blocks of longer files.
 const BlockSize = 4 << 20
