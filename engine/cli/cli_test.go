@@ -84,9 +84,12 @@ func TestScripts(t *testing.T) {
 			env.Setenv("TZ", "UTC")
 			return nil
 		},
+		Condition: func(cond string) (bool, error) { return cond == "mem", nil },
 		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
-			"orca":  orcaCmd,
-			"input": func(ts *testscript.TestScript, _ bool, args []string) { sh(ts).stdin = ts.ReadFile(args[0]) },
+			"orca":     orcaCmd,
+			"input":    func(ts *testscript.TestScript, _ bool, args []string) { sh(ts).stdin = ts.ReadFile(args[0]) },
+			"cached":   func(ts *testscript.TestScript, _ bool, args []string) { locations(ts, args[0], true) },
+			"uncached": func(ts *testscript.TestScript, _ bool, args []string) { locations(ts, args[0], false) },
 		},
 	})
 }
@@ -113,6 +116,15 @@ func orcaCmd(ts *testscript.TestScript, neg bool, args []string) {
 	_, _ = ts.Stderr().Write([]byte(err))
 	if code != want {
 		ts.Fatalf("exit code %d, want %d\n%s%s", code, want, out, err)
+	}
+}
+
+// locations checks whether any worker holds a file; real workers report a
+// little later, and the scripts are theirs, too.
+func locations(ts *testscript.TestScript, path string, want bool) {
+	_, out, _ := sh(ts).run(context.Background(), "fs", "location", path)
+	if (out != "") != want {
+		ts.Fatalf("locations of %s: %q", path, out)
 	}
 }
 
