@@ -19,8 +19,8 @@ import (
 
 	"github.com/dustin/go-humanize"
 
+	"orca/bench/facts"
 	"orca/bench/hist"
-	"orca/bench/machine"
 	"orca/bench/ratio"
 )
 
@@ -30,7 +30,7 @@ const Schema = 1
 // Report is one run.
 type Report struct {
 	Schema  int           `json:"schema"`
-	Machine machine.Facts `json:"machine"`
+	Machine facts.Machine `json:"machine"`
 	Results []Row         `json:"results"`
 }
 
@@ -144,7 +144,7 @@ func (r *Report) WriteTable(w io.Writer) error {
 	return nil
 }
 
-func writeHeader(w io.Writer, m machine.Facts) {
+func writeHeader(w io.Writer, m facts.Machine) {
 	fmt.Fprintf(w, "machine   %s, %d cores, %s memory, kernel %s\n", orDash(m.CPU), m.Cores, humanize.IBytes(uint64(m.MemoryBytes)), m.Kernel)
 	for _, k := range keys(m.Filesystems) {
 		fmt.Fprintf(w, "files     %s: %s\n", k, m.Filesystems[k])

@@ -13,8 +13,8 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"orca/bench/facts"
 	"orca/bench/hist"
-	"orca/bench/machine"
 )
 
 var rewrite = flag.Bool("rewrite", false, "rewrite the golden files")
@@ -33,7 +33,7 @@ func example() *Report {
 	cold.Fail(errors.New("minio did not start"))
 	return &Report{
 		Schema: Schema,
-		Machine: machine.Facts{
+		Machine: facts.Machine{
 			Started: "2026-01-02T03:04:05Z", CPU: "Fast 9000", Cores: 2, MemoryBytes: 24 << 30, Kernel: "6.18", OS: "linux", Arch: "amd64",
 			Filesystems: map[string]string{"temp": "ext4 rw", "mem tier": "tmpfs rw,huge=advise"},
 			LoadAverage: [3]float64{0.5, 0.25, 0.125}, LoadEnd: [3]float64{2, 1, 0.5},

@@ -12,7 +12,7 @@ import (
 
 	"orca"
 	"orca/bench/baseline"
-	"orca/bench/machine"
+	"orca/bench/facts"
 	"orca/bench/target"
 	"orca/bench/workload"
 	"orca/engine/client"
@@ -194,14 +194,14 @@ func (c *coldStage) read(ctx context.Context) (measure, error) {
 
 // minioCPU returns the CPU time that MinIO used during fn.
 func (c *coldStage) minioCPU(fn func() error) (time.Duration, error) {
-	before, err := machine.CPUTime(c.minio.Pid())
+	before, err := facts.CPUTime(c.minio.Pid())
 	if err != nil {
 		return 0, err
 	}
 	if err := fn(); err != nil {
 		return 0, err
 	}
-	after, err := machine.CPUTime(c.minio.Pid())
+	after, err := facts.CPUTime(c.minio.Pid())
 	return after - before, err
 }
 

@@ -14,8 +14,8 @@ import (
 
 	"orca"
 	"orca/bench/baseline"
+	"orca/bench/facts"
 	"orca/bench/hist"
-	"orca/bench/machine"
 	"orca/bench/target"
 	"orca/bench/workload"
 	"orca/engine/client"
@@ -164,7 +164,7 @@ func (f *fuseStage) served(ctx context.Context, path string, size int64) error {
 		}
 		for _, t := range l.Worker.Tiers {
 			if orca.Tier(t.Tier) == orca.MEM {
-				if f.tier, _, err = machine.Mount(t.Dir); err != nil {
+				if f.tier, _, err = facts.Mount(t.Dir); err != nil {
 					return err
 				}
 				return f.s.sameTier(t.Dir)

@@ -10,7 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"orca/bench/machine"
+	"orca/bench/facts"
 )
 
 // native returns a folder on a file system of the same type and options as the
@@ -48,11 +48,11 @@ func (s *stage) sameTier(tierDir string) error {
 	if err != nil {
 		return err
 	}
-	want, opts, err := machine.Mount(tierDir)
+	want, opts, err := facts.Mount(tierDir)
 	if err != nil {
 		return err
 	}
-	got, nativeOpts, err := machine.Mount(dir)
+	got, nativeOpts, err := facts.Mount(dir)
 	if err != nil {
 		return err
 	}

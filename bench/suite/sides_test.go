@@ -12,7 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"orca/bench/baseline"
-	"orca/bench/machine"
+	"orca/bench/facts"
 	"orca/bench/workload"
 	"orca/metaplane/command"
 )
@@ -26,8 +26,8 @@ func testStage(t *testing.T) *stage {
 	require.NoError(t, o.setDefaults())
 	s, err := newStage(t.Context(), o)
 	require.NoError(t, err)
-	facts := machine.Read(time.Now(), "test")
-	s.facts = &facts
+	m := facts.Read(time.Now(), "test")
+	s.facts = &m
 	t.Cleanup(func() { require.NoError(t, s.close()) })
 	return s
 }
@@ -79,7 +79,7 @@ func TestNative(t *testing.T) {
 	again, err := s.native()
 	require.NoError(t, err)
 	require.Equal(t, dir, again)
-	fsType, _, err := machine.Mount(dir)
+	fsType, _, err := facts.Mount(dir)
 	require.NoError(t, err)
 	require.Equal(t, "tmpfs", fsType)
 	require.NoError(t, s.sameTier(dir))
@@ -87,7 +87,7 @@ func TestNative(t *testing.T) {
 	require.NoError(t, baseline.WriteFile(filepath.Join(dir, "f"), 1, 3<<20))
 	require.NoError(t, baseline.Verify(filepath.Join(dir, "f"), 1, 3<<20))
 	require.NoError(t, s.close())
-	if fsType, _, err := machine.Mount(dir); err == nil {
+	if fsType, _, err := facts.Mount(dir); err == nil {
 		require.NotEqual(t, "tmpfs", fsType, "the mount is gone")
 	}
 	s.last, s.nativeDir = nil, ""

@@ -15,7 +15,7 @@ import (
 	"github.com/moby/sys/mountinfo"
 	"golang.org/x/sys/unix"
 
-	"orca/bench/machine"
+	"orca/bench/facts"
 	"orca/bench/target"
 	"orca/perf/capture"
 )
@@ -27,7 +27,7 @@ type stage struct {
 	ctx   context.Context
 	temp  string
 	own   bool // temp is ours to remove
-	facts *machine.Facts
+	facts *facts.Machine
 
 	orca    map[string]*target.Orca // by configuration
 	closers []func() error          // run in reverse at the end, before the servers stop
@@ -71,7 +71,7 @@ func (s *stage) describe() {
 
 // note records the file system of a folder under a role.
 func (s *stage) note(role, dir string) {
-	if fs, err := machine.Filesystem(dir); err == nil {
+	if fs, err := facts.Filesystem(dir); err == nil {
 		s.facts.Filesystems[role] = fs
 	}
 }

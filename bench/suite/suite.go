@@ -26,8 +26,8 @@ import (
 	"strings"
 	"time"
 
+	"orca/bench/facts"
 	"orca/bench/hist"
-	"orca/bench/machine"
 	"orca/bench/ratio"
 	"orca/bench/report"
 	"orca/perf/capture"
@@ -217,12 +217,12 @@ func Run(ctx context.Context, cases []Case, o Options, command string) (rep *rep
 	if err != nil {
 		return nil, nil, err
 	}
-	rep = &report.Report{Schema: report.Schema, Machine: machine.Read(time.Now(), command), Results: []report.Row{}}
+	rep = &report.Report{Schema: report.Schema, Machine: facts.Read(time.Now(), command), Results: []report.Row{}}
 	s.facts = &rep.Machine
 	s.describe()
 	defer func() {
 		err = errors.Join(err, s.close())
-		rep.Machine.LoadEnd = machine.Load()
+		rep.Machine.LoadEnd = facts.Load()
 	}()
 	for _, c := range cases {
 		if ctx.Err() != nil {
@@ -392,12 +392,12 @@ func pass(ctx context.Context, s side) (measure, error) {
 }
 
 func cpuOf(pids []int) (time.Duration, error) {
-	total, err := machine.CPUTime(os.Getpid())
+	total, err := facts.CPUTime(os.Getpid())
 	if err != nil {
 		return 0, err
 	}
 	for _, pid := range pids {
-		t, err := machine.CPUTime(pid)
+		t, err := facts.CPUTime(pid)
 		if err != nil {
 			return 0, err
 		}

@@ -1,10 +1,10 @@
 // Copyright The Orca Authors. SPDX-License-Identifier: Apache-2.0
 
-// Package machine reads the facts that a benchmark figure means nothing
+// Package facts reads the facts that a benchmark figure means nothing
 // without: processor, memory, kernel, file systems, load and build. It only
 // reads /proc and the build record; what cannot be read is left empty, never
 // guessed.
-package machine
+package facts
 
 import (
 	"bufio"
@@ -22,8 +22,8 @@ import (
 	"orca/engine/buildinfo"
 )
 
-// Facts describe the machine and the build of one run.
-type Facts struct {
+// Machine describes the machine and the build of one run.
+type Machine struct {
 	Started     string            `json:"started"` // RFC 3339
 	CPU         string            `json:"cpu"`
 	Cores       int               `json:"cores"`
@@ -42,9 +42,9 @@ type Facts struct {
 }
 
 // Read returns the facts at now. Filesystems and Config are empty, not nil.
-func Read(now time.Time, command string) Facts {
+func Read(now time.Time, command string) Machine {
 	b := buildinfo.Read()
-	return Facts{
+	return Machine{
 		Started: now.UTC().Format(time.RFC3339),
 		CPU:     cpuModel("/proc/cpuinfo"), Cores: runtime.NumCPU(), MemoryBytes: memTotal("/proc/meminfo"),
 		Kernel: kernel(), OS: runtime.GOOS, Arch: runtime.GOARCH,
