@@ -31,38 +31,59 @@ type frozen struct {
 func (s *Service) Seal(ctx context.Context, id uint64, t dataplane.WriteTarget, keep bool) (dataplane.SealResult, error) {
 	const op = "writeback.Seal"
 	var none dataplane.SealResult
+	if err := checkTarget(op, &t); err != nil {
+		return none, err
+	}
+	if p := s.recall(id); p.is(&t) {
+		return p.res, nil
+	}
 	h, err := s.find(op, id)
 	if err != nil {
 		return none, err
 	}
-	if err := checkTarget(op, &t); err != nil {
-		return none, err
-	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if p := h.sealed; p != nil && p.session == t.Session && p.fence == t.Fence && p.version == t.Version {
-		if p.keep && !keep {
-			s.discardLocked(h)
-			p.keep = false
+	p := h.sealed
+	if !p.is(&t) {
+		if err := s.openLocked(op, h); err != nil {
+			return none, err
 		}
+		res, err := s.seal(ctx, h, &t, keep)
+		h.touch()
+		if err != nil {
+			s.Metrics.SealFailures.Add(1)
+			return none, err
+		}
+		s.Metrics.Sealed.Add(1)
+		s.Metrics.BytesSealed.Add(res.Length)
+		p = &sealed{t.Session, t.Fence, t.Version, res}
+	}
+	if keep {
+		h.sealed = p
 		return p.res, nil
 	}
-	if err := s.openLocked(op, h); err != nil {
-		return none, err
-	}
-	res, err := s.seal(ctx, h, &t, keep)
-	h.touch()
-	if err != nil {
-		s.Metrics.SealFailures.Add(1)
-		return none, err
-	}
-	s.Metrics.Sealed.Add(1)
-	s.Metrics.BytesSealed.Add(res.Length)
-	h.sealed = &sealed{t.Session, t.Fence, t.Version, keep, res}
-	if !keep {
-		s.discardLocked(h) // the handle stays for a repeated request until it is idle
-	}
-	return res, nil
+	s.remember(id, p)
+	s.dropLocked(h)
+	return p.res, nil
+}
+
+// is reports whether this is the answer to a request.
+func (p *sealed) is(t *dataplane.WriteTarget) bool {
+	return p != nil && p.session == t.Session && p.fence == t.Fence && p.version == t.Version
+}
+
+func (s *Service) recall(id uint64) *sealed {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.past[id]
+}
+
+func (s *Service) remember(id uint64, p *sealed) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.past, s.ring[s.at])
+	s.past[id], s.ring[s.at] = p, id
+	s.at = (s.at + 1) % pastCap
 }
 
 // seal does the work; h.mu is held.

@@ -123,10 +123,16 @@ type Service struct {
 
 	mu      sync.Mutex
 	handles map[uint64]*handle // GUARDED_BY(mu)
+	past    map[uint64]*sealed // the last handles that were sealed for good; GUARDED_BY(mu)
+	ring    [pastCap]uint64    // their ids, in order; GUARDED_BY(mu)
+	at      int                // in ring; GUARDED_BY(mu)
 	closed  bool               // GUARDED_BY(mu)
 }
 
 var _ dataplane.Writes = (*Service)(nil)
+
+// pastCap is how many finished Seals are remembered for a repeated request.
+const pastCap = 1024
 
 // handle is one private file. Writes share mu, everything else holds it.
 type handle struct {
@@ -137,9 +143,9 @@ type handle struct {
 	file     *os.File // open for writing; nil once adopted; GUARDED_BY(mu)
 	path     string   // GUARDED_BY(mu)
 	room     tiers.Room
-	exported bool // a descriptor was handed out; GUARDED_BY(mu)
-	closed   bool // GUARDED_BY(mu)
-	sealed   *sealed
+	exported bool    // a descriptor was handed out; GUARDED_BY(mu)
+	closed   bool    // GUARDED_BY(mu)
+	sealed   *sealed // the last Seal that kept the handle; GUARDED_BY(mu)
 
 	grow     sync.Mutex
 	reserved int64        // of room; GUARDED_BY(grow)
@@ -150,14 +156,13 @@ type handle struct {
 type sealed struct {
 	session, fence uint64
 	version        uint32
-	keep           bool
 	res            dataplane.SealResult
 }
 
 // New makes a service; Close ends it.
 func New(cfg Config, store tiers.Store, mounts Mounts, log *slog.Logger) *Service {
 	s := &Service{cfg: cfg.withDefaults(), store: store, mounts: mounts, log: log,
-		done: make(chan struct{}), handles: map[uint64]*handle{}}
+		done: make(chan struct{}), handles: map[uint64]*handle{}, past: map[uint64]*sealed{}}
 	s.wg.Go(s.janitor)
 	return s
 }

@@ -351,6 +351,23 @@ func TestAbandonedHandles(t *testing.T) {
 	require.Zero(t, r.store.Usage()[0].Used)
 }
 
+// TestManyWrites goes over every cap of what is remembered.
+func TestManyWrites(t *testing.T) {
+	r := newRig(t, rigOptions{mem: 64 << 20, cfg: writeback.Config{MaxHandles: 4}})
+	for i := range uint64(1500) {
+		tg := target(orca.MustCache)
+		tg.File, tg.Session = orca.Ino(1000+i), i
+		h := r.write(tg, []byte("small"))
+		res, err := r.wb.Seal(t.Context(), h, tg, false)
+		require.NoError(t, err)
+		again, err := r.wb.Seal(t.Context(), h, tg, false)
+		require.NoError(t, err)
+		require.Equal(t, res, again)
+		require.ErrorIs(t, r.wb.Sync(t.Context(), h), orca.NotFound)
+	}
+	require.Zero(t, r.wb.Metrics.Open.Load())
+}
+
 func TestRefusals(t *testing.T) {
 	r := newRig(t, rigOptions{mem: 16 << 20})
 	ctx := t.Context()
