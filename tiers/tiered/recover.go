@@ -3,6 +3,8 @@
 package tiered
 
 import (
+	"os"
+	"path/filepath"
 	"time"
 
 	"orca"
@@ -14,7 +16,7 @@ import (
 // runs before anything is concurrent.
 func (s *Store) openPlace(c dir.Config) error {
 	p := &place{n: len(s.places), policy: s.cfg.Policy()}
-	found := map[orca.BlockID]*block{}
+	found := make(map[orca.BlockID]*block, expected(c.Path))
 	d, err := dir.Open(c, s.cfg.Ops, s.log, func(r *blockfile.Record) { replay(found, r) })
 	if err != nil {
 		return err
@@ -27,10 +29,43 @@ func (s *Store) openPlace(c dir.Config) error {
 	s.places = append(s.places, p)
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if len(s.blocks) == 0 {
+		// The usual case: one large directory. Its map becomes the store's.
+		s.blocks = found
+		s.files = make(map[orca.Ino]*block, len(found))
+		for id, b := range found {
+			if !s.recoverable(p, b) {
+				delete(found, id)
+				continue
+			}
+			s.recoverLocked(p, b)
+		}
+		return nil
+	}
 	for id, b := range found {
-		s.recoverLocked(p, id, b)
+		twin := s.blocks[id]
+		if !s.recoverable(p, b) {
+			continue
+		}
+		if twin != nil && (twin.dirty || twin.cached >= b.cached && !b.dirty) {
+			s.forget(p, b)
+			continue
+		}
+		if twin != nil {
+			s.leaveLocked(twin, false)
+		}
+		s.recoverLocked(p, b)
 	}
 	return nil
+}
+
+// expected estimates the number of blocks in an index from its length.
+func expected(path string) int64 {
+	st, err := os.Stat(filepath.Join(path, blockfile.IndexName))
+	if err != nil {
+		return 0
+	}
+	return min(st.Size()/blockfile.StateLen(2), 1<<25)
 }
 
 // replay applies one record to the blocks of one directory.
@@ -63,8 +98,9 @@ func replay(found map[orca.BlockID]*block, r *blockfile.Record) {
 	}
 }
 
-// recoverLocked takes over one block; nothing in it is trusted yet.
-func (s *Store) recoverLocked(p *place, id orca.BlockID, b *block) {
+// recoverable completes what replay left open, and refuses a block that is
+// gone: its file is removed by the sweep.
+func (s *Store) recoverable(p *place, b *block) bool {
 	b.at, b.made = p, true
 	grains := len(b.sums)
 	b.n, b.cached = grains, b.length
@@ -78,23 +114,25 @@ func (s *Store) recoverLocked(p *place, id orca.BlockID, b *block) {
 			b.have = nil
 		}
 	}
-	twin := s.blocks[id]
-	drop := twin != nil && (twin.dirty || twin.cached >= b.cached && !b.dirty)
-	if b.dirty && !p.Has(id, b.length) {
-		s.log.Error("dirty block is missing", "block", id.String(), "dir", p.Path)
-		drop = true
+	if b.dirty && !p.Has(b.ID, b.length) {
+		s.log.Error("dirty block is missing", "block", b.ID.String(), "dir", p.Path)
+		s.forget(p, b)
+		return false
 	}
-	if drop {
-		p.Index.Append(blockfile.Record{Kind: blockfile.KindRemove, ID: id, Length: b.length})
-		return // the sweep removes the file
-	}
-	if twin != nil {
-		s.leaveLocked(twin, false)
-	}
+	return true
+}
+
+// forget ends a block in its index alone.
+func (s *Store) forget(p *place, b *block) {
+	p.Index.Append(blockfile.Record{Kind: blockfile.KindRemove, ID: b.ID, Length: b.length})
+}
+
+// recoverLocked takes over one block; nothing in it is trusted yet.
+func (s *Store) recoverLocked(p *place, b *block) {
 	b.charged = b.cached
 	p.Recovered(b.charged)
 	if b.pinned {
-		s.pinned[id.File] = true
+		s.pinned[b.ID.File] = true
 	}
 	s.insertLocked(b)
 }
