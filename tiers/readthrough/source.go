@@ -54,7 +54,6 @@ func (c *sources) put(k orca.Ino, src Source) {
 // now, Unavailable when no worker that is known has it and no UFS does, and
 // LostData when it is known to be lost.
 func (s *Service) source(ctx context.Context, id orca.BlockID, fresh bool) (Source, error) {
-	const op = "readthrough.Open"
 	if !fresh {
 		if src, ok := s.known.get(id.File); ok && check(&src, id) == nil {
 			return src, nil
