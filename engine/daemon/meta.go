@@ -102,7 +102,7 @@ func (m *metaRole) ensureRoot(ctx context.Context, cfg *Config, d *dataDir) (uri
 		}
 	}
 	r, err := m.session.Mount(ctx, &metapb.MountRequest{Mount: &metapb.Mount{
-		Path: "/", Uri: root, Options: cfg.RootOptions, ReadOnly: cfg.RootReadOnly, SyncIntervalMs: max(-1, cfg.SyncInterval.Milliseconds()),
+		Path: "/", Uri: root, Options: cfg.RootOptions, ReadOnly: cfg.RootReadOnly, SyncIntervalMs: intervalMS(cfg.SyncInterval),
 	}})
 	if err != nil {
 		return "", err
@@ -149,4 +149,13 @@ func (m *metaRole) close(ctx context.Context) {
 	if m.host != nil {
 		step("journal", m.host.Close())
 	}
+}
+
+// intervalMS is a sync interval in the table's unit: any negative one means
+// load once.
+func intervalMS(d time.Duration) int64 {
+	if d < 0 {
+		return -1
+	}
+	return d.Milliseconds()
 }

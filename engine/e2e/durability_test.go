@@ -34,6 +34,7 @@ func TestKillDuringWrites(t *testing.T) {
 	types := []orca.WriteType{orca.CacheThrough, orca.MustCache, orca.Through, orca.AsyncThrough}
 
 	var next, done atomic.Int64
+	started := time.Now()
 	acked := make([]atomic.Bool, total)
 	tried := make([]atomic.Bool, total)
 	killAt := int64(total * 4 / 10)
@@ -72,6 +73,7 @@ func TestKillDuringWrites(t *testing.T) {
 		t.Fatalf("only %d of %d files were acknowledged before the kill", done.Load(), killAt)
 	}
 
+	t.Logf("%d acknowledged in %v", done.Load(), time.Since(started).Round(time.Millisecond))
 	begin := time.Now()
 	p = upEnv(t, data, s.env, s.upArgs...)
 	fs = p.fs()
@@ -80,6 +82,7 @@ func TestKillDuringWrites(t *testing.T) {
 	}
 	t.Logf("restart to the first operation: %v (%d files acknowledged)", time.Since(begin), done.Load())
 	eventually(t, 2*time.Minute, "sessions of the dead and persists drained", func() bool { return drained(ctx, fs) && persisted(ctx, fs) })
+	t.Logf("drained after %v", time.Since(begin).Round(time.Millisecond))
 	inStore := s.tree(t)
 	for i := range total {
 		if !tried[i].Load() {
