@@ -181,6 +181,7 @@ func (w *Writer) target() dataplane.WriteTarget {
 		Type: orca.WriteType(s.WriteType), MountID: s.MountId, UFSKey: s.UfsKey,
 		Mode: w.attr.Mode, UID: w.attr.UID, GID: w.attr.GID,
 		BlockSize: s.BlockSize, WholeMax: s.WholeMax, Replicas: s.Replicas, Grant: grantOf(s.Grant),
+		Expect: s.Expect,
 	}
 }
 
