@@ -285,6 +285,7 @@ func byInode(e *Env, dir string) {
 	e.ok(e.rename(dir+"/a", dir+"/b"))
 	r, err = e.NS.Stat(e.ctx(), &metapb.StatRequest{H: e.h(), Target: &metapb.Target{Ino: f.Ino}})
 	e.ok(err)
+	e.equal(f.Ino, r.Attr.Ino)
 	_, err = e.NS.Mkdir(e.ctx(), &metapb.MkdirRequest{H: e.h(), Target: &metapb.Target{Ino: d.Ino, Path: "sub"}, Mode: 0o755})
 	e.ok(err)
 	e.equal("[f sub]", e.names(dir+"/b", nil))
