@@ -15,6 +15,7 @@ package orca
 import (
 	"encoding/binary"
 	"fmt"
+	"strconv"
 	"time"
 )
 
@@ -89,15 +90,18 @@ func (b BlockID) String() string {
 	return fmt.Sprintf("%016x-%08x-%08x", uint64(b.File), b.Version, b.Index)
 }
 
-// ParseBlockID parses what String formats.
+// ParseBlockID parses what String formats, and nothing else.
 func ParseBlockID(s string) (BlockID, error) {
-	var f uint64
-	var b BlockID
-	if n, err := fmt.Sscanf(s, "%16x-%8x-%8x", &f, &b.Version, &b.Index); n != 3 || err != nil || len(s) != 34 {
-		return BlockID{}, E("orca.ParseBlockID", Invalid, "not a block name: "+s)
+	if len(s) == 34 && s[16] == '-' && s[25] == '-' {
+		f, err1 := strconv.ParseUint(s[:16], 16, 64)
+		v, err2 := strconv.ParseUint(s[17:25], 16, 32)
+		i, err3 := strconv.ParseUint(s[26:], 16, 32)
+		b := BlockID{File: Ino(f), Version: uint32(v), Index: uint32(i)}
+		if err1 == nil && err2 == nil && err3 == nil && b.String() == s {
+			return b, nil
+		}
 	}
-	b.File = Ino(f)
-	return b, nil
+	return BlockID{}, E("orca.ParseBlockID", Invalid, "not a block name: "+clip(s))
 }
 
 // Tier is a class of storage on a worker; smaller is faster.
