@@ -102,33 +102,8 @@ func timeOf(ns int64) time.Time {
 	return time.Unix(0, ns)
 }
 
-// attrOf decodes an attribute; nil gives the zero Attr.
-func attrOf(a *metapb.Attr) orca.Attr {
-	if a == nil {
-		return orca.Attr{}
-	}
-	r := orca.Attr{
-		Ino: orca.Ino(a.Ino), Type: orca.FileType(a.Type), Mode: a.Mode, UID: a.Uid, GID: a.Gid,
-		Nlink: a.Nlink, Length: a.Length, BlockSize: a.BlockSize, Version: a.Version,
-		Mtime: timeOf(a.Mtime), Ctime: timeOf(a.Ctime), Atime: timeOf(a.Atime),
-		Persist: orca.PersistState(a.Persist), Pinned: a.Pinned, MountID: a.MountId,
-		UFSPath: a.UfsPath, UFSPending: a.UfsPending, Fingerprint: a.Fingerprint,
-		CachedBytes: a.CachedBytes, Target: a.Target,
-	}
-	if len(a.Runs) > 0 {
-		r.Runs = make([]orca.Run, len(a.Runs))
-		for i, x := range a.Runs {
-			r.Runs[i] = orca.Run{First: x.First, Version: x.Version}
-		}
-	}
-	if r.BlockSize <= 0 {
-		r.BlockSize = orca.DefaultBlockSize
-	}
-	return r
-}
-
 func infoOf(name string, a *metapb.Attr, parent uint64, ttlMS int64) Info {
-	i := Info{Attr: attrOf(a), Name: name, Parent: orca.Ino(parent), TTL: time.Duration(ttlMS) * time.Millisecond}
+	i := Info{Attr: a.Orca(), Name: name, Parent: orca.Ino(parent), TTL: time.Duration(ttlMS) * time.Millisecond}
 	if a != nil {
 		i.MountPoint = a.MountPoint
 	}

@@ -73,7 +73,7 @@ func (fs *FS) Create(ctx context.Context, t Target, o CreateOptions) (*Writer, e
 	if r.Session == nil {
 		return nil, &orca.Error{Op: "client.Create", Path: t.String(), Kind: orca.Internal, Msg: "no session in the reply"}
 	}
-	w := &Writer{fs: fs, name: t.String(), sess: r.Session, attr: attrOf(r.Attr), changed: true}
+	w := &Writer{fs: fs, name: t.String(), sess: r.Session, attr: r.Attr.Orca(), changed: true}
 	if err := w.place(ctx, r.Workers); err != nil {
 		w.abandon()
 		return nil, err
@@ -460,7 +460,7 @@ func (w *Writer) commitLocked(ctx context.Context, keep bool) error {
 		return err
 	}
 	w.fs.stats.Published.Add(1)
-	w.attr, w.published, w.changed, w.mark = attrOf(r.Attr), true, false, mark
+	w.attr, w.published, w.changed, w.mark = r.Attr.Orca(), true, false, mark
 	w.fs.sessions.remove(w.sess.Id)
 	if keep {
 		if r.Session == nil {
