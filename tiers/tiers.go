@@ -110,6 +110,10 @@ type Room interface {
 	// Resize sets the bytes reserved; growing waits briefly for eviction.
 	// NoSpace leaves the reservation as it was.
 	Resize(ctx context.Context, bytes int64) error
+	// WithSpace calls do, which needs up to n of the bytes reserved, and again
+	// while it fails with NoSpace (the file system is smaller than the quota)
+	// and evicting clean blocks may help, briefly.
+	WithSpace(ctx context.Context, n int64, do func() error) error
 	// Release returns what was not adopted. It may be called more than once.
 	Release()
 }

@@ -242,11 +242,25 @@ func (w *Writer) ReadFrom(r io.Reader) (int64, error) {
 	if src, ok := r.(*os.File); ok {
 		w.mu.Lock()
 		if w.local != nil && w.usableLocked() == nil {
-			defer w.mu.Unlock()
-			return w.copyLocked(src)
+			start, serr := src.Seek(0, io.SeekCurrent)
+			n, err := w.copyLocked(src)
+			w.mu.Unlock()
+			if !errors.Is(err, orca.NoSpace) || serr != nil {
+				return n, err
+			}
+			// The worker can make room: go on through Write.
+			if _, serr := src.Seek(start+n, io.SeekStart); serr != nil {
+				return n, err
+			}
+			m, err := w.readFrom(r)
+			return n + m, err
 		}
 		w.mu.Unlock()
 	}
+	return w.readFrom(r)
+}
+
+func (w *Writer) readFrom(r io.Reader) (int64, error) {
 	buf := buffers.Get().(*[chunkSize]byte)
 	defer buffers.Put(buf)
 	var sum int64
@@ -301,7 +315,13 @@ func (w *Writer) writeLocked(p []byte, off int64) (int, error) {
 	var n int
 	var err error
 	if w.local != nil {
-		if n, err = w.local.WriteAt(p, off); err != nil {
+		n, err = w.local.WriteAt(p, off)
+		if err != nil && isNoSpace(err) {
+			// The worker can make room, which a writer of its file cannot.
+			var m int
+			m, err = w.askRoomLocked(p[n:], off+int64(n))
+			n += m
+		} else if err != nil {
 			err = fileError("client.Write", w.name, err)
 		}
 	} else {
@@ -309,6 +329,18 @@ func (w *Writer) writeLocked(p []byte, off int64) (int, error) {
 	}
 	w.length = max(w.length, off+int64(n))
 	w.fs.stats.WrittenBytes.Add(int64(n))
+	return n, err
+}
+
+// askRoomLocked writes p through the worker, which lets clean blocks leave a
+// directory whose disk is full.
+func (w *Writer) askRoomLocked(p []byte, off int64) (n int, err error) {
+	for n < len(p) && err == nil {
+		k := min(len(p)-n, chunkSize)
+		if err = w.peer.blocks.WriteAt(context.Background(), w.handle, p[n:n+k], off+int64(n)); err == nil {
+			n += k
+		}
+	}
 	return n, err
 }
 

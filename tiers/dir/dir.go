@@ -63,6 +63,7 @@ type Dir struct {
 	lock *os.File
 	huge bool
 	used atomic.Int64
+	full atomic.Int64 // what fits, once the file system has refused bytes; 0: Capacity
 	bad  atomic.Bool
 
 	mu     sync.Mutex
@@ -124,14 +125,45 @@ func (d *Dir) emptyScratch() error {
 // Used returns the bytes reserved or stored.
 func (d *Dir) Used() int64 { return d.used.Load() }
 
+// Usable returns how many bytes fit: Capacity, or less while the file system
+// below is full.
+func (d *Dir) Usable() int64 {
+	if n := d.full.Load(); n > 0 {
+		return min(n, d.Capacity)
+	}
+	return d.Capacity
+}
+
+// Refused notes that the file system had no space although the quota had: what
+// is used now is all that fits, until Regain finds more.
+func (d *Dir) Refused() {
+	if n := max(1, d.used.Load()); n < d.Usable() {
+		d.full.Store(n)
+	}
+}
+
+// Regain looks, after Refused, whether the file system has space again.
+func (d *Dir) Regain() {
+	n := d.full.Load()
+	var st unix.Statfs_t
+	if n == 0 || unix.Statfs(d.Path, &st) != nil {
+		return
+	}
+	if fits := d.used.Load() + int64(st.Bavail)*st.Bsize; fits >= d.Capacity {
+		d.full.CompareAndSwap(n, 0)
+	} else if fits > n {
+		d.full.CompareAndSwap(n, fits)
+	}
+}
+
 // Free returns what is left of the quota.
-func (d *Dir) Free() int64 { return max(0, d.Capacity-d.used.Load()) }
+func (d *Dir) Free() int64 { return max(0, d.Usable()-d.used.Load()) }
 
 // Take reserves n bytes of quota if they are free.
 func (d *Dir) Take(n int64) bool {
 	for {
 		u := d.used.Load()
-		if u+n > d.Capacity {
+		if u+n > d.Usable() {
 			return false
 		}
 		if d.used.CompareAndSwap(u, u+n) {

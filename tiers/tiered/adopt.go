@@ -36,7 +36,7 @@ func (s *Store) Adopt(ctx context.Context, r tiers.Room, a tiers.Adoption) error
 	b := &block{length: a.Length, at: p, sums: a.Sums, n: len(a.Sums), cached: a.Length, charged: a.Length,
 		trusted: true, made: true, dirty: a.Dirty}
 	b.ID = a.ID
-	err := p.Adopt(a.ID, a.Path, a.Dirty)
+	err := s.withSpace(ctx, op, p, orca.GrainSize, func() error { return p.Adopt(a.ID, a.Path, a.Dirty) })
 	if err == nil {
 		flags := blockfile.FlagComplete
 		if a.Dirty {

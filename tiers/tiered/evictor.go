@@ -27,6 +27,9 @@ func (s *Store) run() {
 		case <-s.kick:
 		case <-tick.C:
 			s.compact()
+			for _, p := range s.places {
+				p.Regain()
+			}
 		}
 		for again := true; again; {
 			s.reapAll()
@@ -48,10 +51,11 @@ func (s *Store) run() {
 func (s *Store) excessLocked(p *place) int64 {
 	used := p.Used() - p.leaving
 	n := int64(0)
-	if float64(used) > s.cfg.High*float64(p.Capacity) {
-		n = used - int64(s.cfg.Low*float64(p.Capacity))
+	fits := p.Usable()
+	if float64(used) > s.cfg.High*float64(fits) {
+		n = used - int64(s.cfg.Low*float64(fits))
 	}
-	return max(n, p.want-(p.Capacity-used))
+	return max(n, p.want-(fits-used))
 }
 
 // relieve lets blocks leave one directory; it reports whether any did.

@@ -70,7 +70,11 @@ func (s *Store) Begin(ctx context.Context, id orca.BlockID, length int64) (tiers
 	fresh.fill.Lock()
 	s.insertLocked(fresh)
 	s.mu.Unlock()
-	f, err := p.Create(id, length)
+	var f *os.File
+	err = s.withSpace(ctx, op, p, orca.GrainSize, func() (err error) {
+		f, err = p.Create(id, length)
+		return err
+	})
 	fresh.fill.Unlock()
 	if err != nil {
 		p.Return(first)
@@ -203,7 +207,7 @@ func (w *filler) writeRun(ctx context.Context, p []byte, off int64) error {
 		w.prepare(off, off+int64(len(p)))
 	}
 	sums := blockfile.AppendSums(b.sums[first:first], p)
-	if err := b.at.Write(w.f, p, off); err != nil {
+	if err := s.withSpace(ctx, op, b.at, int64(len(p)), func() error { return b.at.Write(w.f, p, off) }); err != nil {
 		s.fault(b.at, err)
 		return err
 	}

@@ -108,7 +108,7 @@ func (s *Store) prepare(b *block, first, end int) (*os.File, func(), error) {
 	s.Metrics.VerifiedGrains.Add(int64(len(todo)))
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if !b.trusted {
+	if !b.trusted && b.checked != nil { // nil: to be rechecked since
 		for _, g := range todo {
 			b.checked.Add(g)
 		}

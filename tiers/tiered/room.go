@@ -18,7 +18,7 @@ func (s *Store) candidatesLocked(n alloc.Need) (order []alloc.Place, now int) {
 	ps := make([]alloc.Place, 0, len(s.places))
 	for _, p := range s.places {
 		if p.Healthy() {
-			ps = append(ps, alloc.Place{Index: p.n, Tier: p.Tier, Capacity: p.Capacity, Free: p.Free(),
+			ps = append(ps, alloc.Place{Index: p.n, Tier: p.Tier, Capacity: p.Usable(), Free: p.Free(),
 				Evictable: p.listed + p.leaving, Durable: p.Tier != orca.MEM})
 		}
 	}
@@ -96,6 +96,38 @@ func (s *Store) takeMore(ctx context.Context, op string, p *place, n int64) erro
 	}
 }
 
+// withSpace does what needs up to n bytes of the file system below a directory,
+// n reserved already. When there is no space although the quota had some, the
+// directory is taken to be as large as what it holds now, clean blocks leave,
+// and it is done again, for as long as RoomWait.
+func (s *Store) withSpace(ctx context.Context, op string, p *place, n int64, do func() error) error {
+	var timer *time.Timer
+	for {
+		err := do()
+		if orca.KindOf(err) != orca.NoSpace {
+			return err
+		}
+		p.Refused()
+		s.mu.Lock()
+		if s.closed || !p.Healthy() || p.listed+p.leaving == 0 {
+			s.mu.Unlock()
+			s.Metrics.NoSpace.Add(1)
+			return err
+		}
+		p.want = max(p.want, n)
+		freed := s.freed
+		s.mu.Unlock()
+		if timer == nil {
+			timer = time.NewTimer(s.cfg.RoomWait)
+			defer timer.Stop()
+			s.Metrics.RoomWaits.Add(1)
+		}
+		if werr := s.awaitRoom(ctx, op, freed, timer); werr != nil {
+			return err
+		}
+	}
+}
+
 func (s *Store) awaitRoom(ctx context.Context, op string, freed <-chan struct{}, timer *time.Timer) error {
 	s.wake()
 	select {
@@ -150,6 +182,11 @@ func (r *room) Resize(ctx context.Context, bytes int64) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.resizeLocked(ctx, bytes)
+}
+
+// WithSpace implements tiers.Room.
+func (r *room) WithSpace(ctx context.Context, n int64, do func() error) error {
+	return r.s.withSpace(ctx, "tiered.WithSpace", r.p, n, do)
 }
 
 func (r *room) resizeLocked(ctx context.Context, bytes int64) error {

@@ -167,7 +167,7 @@ func (s *Service) freeze(ctx context.Context, h *handle, t *dataplane.WriteTarge
 	room, err := s.store.Reserve(ctx, n, t.Type == orca.AsyncThrough && h.room.Tier() != orca.MEM)
 	if err == nil {
 		var fz *frozen
-		if fz, err = s.copyOut(h, room, n); err == nil {
+		if fz, err = s.copyOut(ctx, h, room, n); err == nil {
 			return fz, nil
 		}
 	}
@@ -179,14 +179,21 @@ func (s *Service) freeze(ctx context.Context, h *handle, t *dataplane.WriteTarge
 }
 
 // copyOut copies the private file into a room.
-func (s *Service) copyOut(h *handle, room tiers.Room, n int64) (*frozen, error) {
-	f, path, err := s.private(room)
+func (s *Service) copyOut(ctx context.Context, h *handle, room tiers.Room, n int64) (*frozen, error) {
+	f, path, err := s.private(ctx, room)
 	if err != nil {
 		room.Release()
 		return nil, err
 	}
 	fz := &frozen{file: f, path: path, room: room, copied: true}
-	if fz.length, err = copyRange(f, h.file, 0, n); err != nil {
+	err = room.WithSpace(ctx, n, func() error {
+		_, err := f.Seek(0, io.SeekStart)
+		if err == nil {
+			fz.length, err = copyRange(f, h.file, 0, n)
+		}
+		return err
+	})
+	if err != nil {
 		s.thaw(fz)
 		return nil, err
 	}
@@ -253,11 +260,18 @@ func (s *Service) adoptCopy(ctx context.Context, fz *frozen, id orca.BlockID, of
 		return 0, err
 	}
 	defer room.Release()
-	f, path, err := s.private(room)
+	f, path, err := s.private(ctx, room)
 	if err != nil {
 		return 0, err
 	}
-	got, err := copyRange(f, fz.file, off, n)
+	var got int64
+	err = room.WithSpace(ctx, n, func() error {
+		_, err := f.Seek(0, io.SeekStart)
+		if err == nil {
+			got, err = copyRange(f, fz.file, off, n)
+		}
+		return err
+	})
 	f.Close()
 	if err == nil && got != n {
 		err = &orca.Error{Op: "writeback.Seal", Path: fz.path, Kind: orca.Corrupt, Msg: "frozen file became shorter"}

@@ -211,7 +211,7 @@ func (s *Service) CreateWrite(ctx context.Context, t dataplane.WriteTarget) (uin
 		return 0, err
 	}
 	h := &handle{target: t, room: room, reserved: s.cfg.Step}
-	if h.file, h.path, err = s.private(room); err != nil {
+	if h.file, h.path, err = s.private(ctx, room); err != nil {
 		room.Release()
 		return 0, err
 	}
@@ -259,11 +259,14 @@ func newID() uint64 {
 }
 
 // private makes a private file in a room.
-func (s *Service) private(r tiers.Room) (*os.File, string, error) {
-	path := filepath.Join(r.Dir(), fmt.Sprintf("w-%016x", newID()))
-	f, err := s.cfg.Ops.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
+func (s *Service) private(ctx context.Context, r tiers.Room) (f *os.File, path string, err error) {
+	path = filepath.Join(r.Dir(), fmt.Sprintf("w-%016x", newID()))
+	err = r.WithSpace(ctx, orca.GrainSize, func() (err error) {
+		f, err = s.cfg.Ops.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
+		return blockfile.Fail("writeback.create", path, err)
+	})
 	if err != nil {
-		return nil, "", blockfile.Fail("writeback.create", path, err)
+		return nil, "", err
 	}
 	return f, path, nil
 }
@@ -339,8 +342,12 @@ func (s *Service) WriteAt(ctx context.Context, id uint64, p []byte, off int64) e
 		h.mu.RLock()
 	}
 	defer h.mu.RUnlock()
-	if _, err := s.cfg.Ops.WriteAt(h.file, p, off); err != nil {
+	err = h.room.WithSpace(ctx, int64(len(p)), func() error {
+		_, err := s.cfg.Ops.WriteAt(h.file, p, off)
 		return blockfile.Fail(op, h.path, err)
+	})
+	if err != nil {
+		return err
 	}
 	s.Metrics.BytesWritten.Add(int64(len(p)))
 	return nil
@@ -396,7 +403,7 @@ func (s *Service) spill(ctx context.Context, h *handle, need int64) error {
 	if err != nil {
 		return err
 	}
-	f, path, err := s.private(room)
+	f, path, err := s.private(ctx, room)
 	if err == nil {
 		if _, err = copyRange(f, h.file, 0, -1); err != nil {
 			f.Close()
