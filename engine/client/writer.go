@@ -476,7 +476,7 @@ func (w *Writer) commitLocked(ctx context.Context, keep bool) error {
 			w.local = nil
 		}
 	}
-	s, err := w.peer.blocks.Seal(ctx, w.handle, w.target(), keep)
+	s, err := w.sealLocked(ctx, keep)
 	if err != nil {
 		return err
 	}
@@ -502,6 +502,34 @@ func (w *Writer) commitLocked(ctx context.Context, keep bool) error {
 		w.fs.sessions.add(w, r.Session)
 	}
 	return nil
+}
+
+// sealLocked has the worker seal and upload. The store refuses an upload that
+// would replace something other than what the session was opened over; where
+// that is our own doing (a chmod or utimens through Orca changes the
+// fingerprint of a local file) the namespace knows the present fingerprint,
+// and the upload is tried again over it.
+func (w *Writer) sealLocked(ctx context.Context, keep bool) (dataplane.SealResult, error) {
+	s, err := w.peer.blocks.Seal(ctx, w.handle, w.target(), keep)
+	if orca.KindOf(err) != orca.Conflict || w.sess.Expect == "" {
+		return s, err
+	}
+	r, serr := w.fs.meta.Stat(ctx, &metapb.StatRequest{H: w.fs.header(), Target: &metapb.Target{Ino: w.sess.File}, Sync: SyncNever().pb()})
+	if serr != nil || r.Attr.Fingerprint == "" || r.Attr.Fingerprint == w.sess.Expect {
+		return s, err
+	}
+	// Only while the session holds: what a writer that took it over has
+	// published must stay. A takeover after this question changes the
+	// fingerprint again, and the second attempt is refused like the first.
+	held, herr := w.fs.meta.Renew(ctx, &metapb.RenewRequest{H: w.fs.header(), Sessions: []uint64{w.sess.Id}})
+	if herr != nil {
+		return s, err
+	}
+	if len(held.Expired) > 0 {
+		return s, &orca.Error{Op: "client.Close", Path: w.name, Kind: orca.Stale, Msg: "another writer took the session over", Err: err}
+	}
+	w.sess.Expect = r.Attr.Fingerprint
+	return w.peer.blocks.Seal(ctx, w.handle, w.target(), keep)
 }
 
 // dirtyLocked reports whether anything was written since the last publication,
