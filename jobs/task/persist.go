@@ -103,7 +103,7 @@ func (e *Env) persist(ctx context.Context, p *jobpb.Persist, key string) (err er
 			return err
 		}
 	}
-	return e.publish(ctx, p, key, w)
+	return e.publish(ctx, p, key, w, a)
 }
 
 // upload copies one block into the upload, checking its grains on the way.
@@ -157,7 +157,8 @@ func read(ext dataplane.Extent, buf []byte, off int64) (int, error) {
 }
 
 // publish commits the upload while the metaplane holds the name.
-func (e *Env) publish(ctx context.Context, p *jobpb.Persist, key string, w ufs.Writer) error {
+// What the upload was given of a's attributes goes with the commit.
+func (e *Env) publish(ctx context.Context, p *jobpb.Persist, key string, w ufs.Writer, a *orca.Attr) error {
 	prep, err := e.prepare(ctx, p)
 	if err != nil {
 		return err
@@ -179,6 +180,7 @@ func (e *Env) publish(ctx context.Context, p *jobpb.Persist, key string, w ufs.W
 	}
 	_, err = e.NS.PersistCommit(end, &metapb.PersistCommitRequest{
 		H: &metapb.Header{}, Intent: prep.Intent, Fingerprint: in.Fingerprint, Mtime: in.Mtime.UnixNano(),
+		Owned: true, Mode: a.Mode, Uid: a.UID, Gid: a.GID,
 	})
 	if errors.Is(err, orca.Stale) || errors.Is(err, orca.NotFound) {
 		return errGone

@@ -148,6 +148,9 @@ func (m *Machine) setDirAttr(c *call, o *metapb.SetAttrOp, n *node) {
 		r.SyncMS = o.SyncIntervalMs
 	}
 	r.Ctime = c.now
+	if o.Mask&setBelow != 0 {
+		r.Change = m.batch.index // a listing that began before knows nothing of it
+	}
 	m.dirtied(n)
 	c.res.Attr = m.dirAttr(n, m.locate(n, ""))
 }
@@ -177,6 +180,12 @@ func (m *Machine) setFileAttr(c *call, o *metapb.SetAttrOp, s *spot) {
 	}
 	if fp := c.decide.GetFingerprint(); fp != "" && f.Fingerprint != "" {
 		f.Fingerprint = fp
+	}
+	if o.Mask&setBelow != 0 {
+		f.Change = m.batch.index // a listing that began before knows nothing of it
+	}
+	if o.Mask&setMtime != 0 && f.Persist != orca.Persisted {
+		f.Flags |= inode.OwnMtime
 	}
 	f.Ctime = c.now
 	m.putFile(s.dir, s.name, f)

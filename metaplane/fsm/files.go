@@ -87,6 +87,9 @@ func (m *Machine) checkCreate(c *call, o *metapb.CreateOp, s *spot) *refusal {
 		if len(s.rest) > 1 || !o.Steal || o.Complete {
 			return refuse(orca.Busy, s.path, "the file is open for writing")
 		}
+		if h := m.sessions[id]; h.State == stateOpen && h.Committing > c.now {
+			return refuse(orca.Busy, s.path, "the file is just being published by another writer")
+		}
 	}
 	return nil
 }

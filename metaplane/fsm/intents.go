@@ -53,18 +53,52 @@ func (m *Machine) addIntent(c *call, it *command.Intent, loc located) *refusal {
 	if len(m.intents) >= m.cfg.MaxIntents {
 		return refuse(orca.Busy, uri(loc.mount, loc.key), "too many changes are on their way to the UFS")
 	}
-	m.count.intent++
-	it.Id, it.MountId, it.Created = m.count.intent, loc.id(), c.now
 	if it.Op != metapb.IntentOp_INTENT_PERSIST {
 		it.Client, it.Seq = c.cmd.Client, c.cmd.Seq
 	}
-	m.indexIntent(it)
-	m.putRecord(inode.AppendKey8(nil, inode.SpaceIntent, it.Id), it)
+	m.enterIntent(c, it, loc)
 	c.res.Intent = it
 	if it.Deferred {
 		m.effect(Effect{Kind: EffectIntent, ID: it.Id})
 	}
 	return nil
+}
+
+func (m *Machine) enterIntent(c *call, it *command.Intent, loc located) {
+	m.count.intent++
+	it.Id, it.MountId, it.Created = m.count.intent, loc.id(), c.now
+	m.indexIntent(it)
+	m.putRecord(inode.AppendKey8(nil, inode.SpaceIntent, it.Id), it)
+}
+
+// owned is what a store was told to give an object.
+type owned struct{ mode, uid, gid uint32 }
+
+// mend makes a store with owners agree with a file that was uploaded with
+// attributes which have changed since, by an intent of nobody's: the executor
+// runs it, and no sync takes over the old ones meanwhile. It knows no cap: it
+// is one for an upload that had its own.
+func (m *Machine) mend(c *call, n *node, name string, f *inode.File, has owned, mtime bool) {
+	loc := m.locateFile(n, name, f)
+	if loc.mount == nil || !loc.mount.Owners {
+		return
+	}
+	op := &metapb.SetAttrOp{Target: &metapb.Target{Ino: uint64(f.Ino)}, Mode: f.Mode, Uid: f.UID, Gid: f.GID, Atime: f.Atime, Mtime: f.Mtime}
+	if f.UID != has.uid || f.GID != has.gid {
+		op.Mask = setUID | setGID | setMode // a change of owner clears bits of the mode
+	}
+	if f.Mode != has.mode {
+		op.Mask |= setMode
+	}
+	if mtime {
+		op.Mask |= setAtime | setMtime
+	}
+	if op.Mask == 0 {
+		return
+	}
+	it := &command.Intent{Op: metapb.IntentOp_INTENT_SETATTR, Source: loc.key, Ino: uint64(f.Ino), Command: &command.Command{Now: c.now, SetAttr: op}}
+	m.enterIntent(c, it, loc)
+	m.effect(Effect{Kind: EffectIntent, ID: it.Id})
 }
 
 // begin stores an undecided intent for an operation that a UFS call has to

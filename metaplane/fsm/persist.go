@@ -109,9 +109,13 @@ func (m *Machine) persistCommit(c *call, o *metapb.PersistCommitOp) *refusal {
 	f := clone(old)
 	f.Persist, f.Fingerprint, f.Workers = orca.Persisted, o.Fingerprint, nil
 	f.Change = m.batch.index
+	f.Flags &^= inode.OwnMtime
 	m.putFile(n, name, f)
 	m.countUnpersisted(n, old, f)
 	m.markPersisted(n)
+	if o.Owned {
+		m.mend(c, n, name, f, owned{o.Mode, o.Uid, o.Gid}, old.Flags.Has(inode.OwnMtime))
+	}
 	m.effect(Effect{Kind: EffectClean, File: f.Ino, Version: f.Version})
 	m.event(metapb.EventKind_EVENT_ATTR, f.Ino, n.rec.Ino, name)
 	c.res.Attr = m.fileAttr(f, m.locateFile(n, name, f))

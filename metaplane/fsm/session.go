@@ -146,6 +146,9 @@ func (m *Machine) complete(c *call, o *metapb.CompleteOp) *refusal {
 	}
 	m.fillVersion(c, f, s, o, n)
 	m.publish(c, n, s.Name, old.file, f)
+	if o.Fingerprint != "" {
+		m.mend(c, n, s.Name, f, owned{s.Mode, s.Uid, s.Gid}, false)
+	}
 	m.forgetSession(s)
 	if o.Keep {
 		m.reopen(c, s, f, o)
@@ -164,7 +167,7 @@ func (m *Machine) fillVersion(c *call, f *inode.File, s *command.Session, o *met
 		f.Mtime = o.Mtime
 	}
 	f.WriteType, f.Replicas = orca.WriteType(s.WriteType), s.Replicas
-	f.Flags = f.Flags.With(inode.Durable, o.Durable)
+	f.Flags = f.Flags.With(inode.Durable, o.Durable).With(inode.OwnMtime, false)
 	f.Workers = slices.Clone(o.Workers)
 	f.Persist = orca.NotPersisted
 	switch {
@@ -180,7 +183,8 @@ func (m *Machine) fillVersion(c *call, f *inode.File, s *command.Session, o *met
 func (m *Machine) reopen(c *call, s *command.Session, f *inode.File, o *metapb.CompleteOp) {
 	m.count.session++
 	next := cloneSession(s)
-	next.Id, next.Fence, next.Fresh = m.count.session, m.count.session, false
+	next.Id, next.Fence, next.Fresh, next.Committing = m.count.session, m.count.session, false, 0
+	next.Mode, next.Uid, next.Gid = f.Mode, f.UID, f.GID
 	if o.Ttl > 0 {
 		next.Ttl = o.Ttl
 	}
@@ -210,6 +214,9 @@ func (m *Machine) abandon(_ *call, o *metapb.AbandonOp) *refusal {
 
 // renew prolongs sessions.
 func (m *Machine) renew(c *call, o *metapb.RenewOp) *refusal {
+	if o.Fence != 0 {
+		return m.commitUpload(c, o)
+	}
 	for _, id := range o.Sessions {
 		s := m.sessions[id]
 		if s == nil || s.State != stateOpen {
@@ -224,6 +231,23 @@ func (m *Machine) renew(c *call, o *metapb.RenewOp) *refusal {
 		m.sessions[id] = t
 		m.putSession(t)
 	}
+	return nil
+}
+
+// commitUpload lets the worker of a session commit its upload: within the time
+// given the session is not stolen.
+func (m *Machine) commitUpload(c *call, o *metapb.RenewOp) *refusal {
+	if len(o.Sessions) != 1 {
+		return refuse(orca.Invalid, "", "one session commits at a time")
+	}
+	s, r := m.holding(o.Sessions[0], o.Fence)
+	if r != nil {
+		return r
+	}
+	t := cloneSession(s)
+	t.Expires, t.Committing = max(t.Expires, c.now+t.Ttl), max(t.Committing, c.now+o.Ttl)
+	m.sessions[t.Id] = t
+	m.putSession(t)
 	return nil
 }
 

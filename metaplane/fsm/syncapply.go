@@ -62,7 +62,7 @@ func (m *Machine) syncSelf(s *syncing, mtime int64) {
 	if e.Mtime != 0 {
 		r.Mtime = e.Mtime
 	}
-	if e.Owners && s.mt.Owners && m.overlap(m.locate(s.n, ""), false, s.Intent) == 0 {
+	if e.Owners && s.mt.Owners && r.Change <= s.Change && m.overlap(m.locate(s.n, ""), false, s.Intent) == 0 {
 		r.Mode, r.UID, r.GID = e.Mode&0o7777, e.Uid, e.Gid
 	}
 	m.dirtied(s.n)

@@ -36,6 +36,7 @@ const (
 	Loaded                      // directory: completely listed from its UFS once
 	Persisted                   // directory: exists in its UFS
 	HasSync                     // directory: SyncMS is set
+	OwnMtime                    // file: its mtime was set while it was not persisted
 )
 
 // Has reports whether all bits of g are set.
@@ -75,7 +76,7 @@ type File struct {
 	WriteType   orca.WriteType
 	Replicas    uint32
 	CRC         uint32 // CRC32C of the whole content, 0 if unknown
-	Change      uint64 // Raft index of the last change of name or content
+	Change      uint64 // Raft index of the last change of name, content or what its UFS keeps of attributes
 	Fingerprint string // of what is at its UFS key; "": nothing is
 	Target      string // of a symbolic link
 	Override    Override
@@ -92,7 +93,7 @@ type Dir struct {
 	Mtime    int64 // times are unix ns
 	Ctime    int64
 	Atime    int64
-	Change   uint64 // Raft index of the last change of its own name
+	Change   uint64 // Raft index of the last change of its own name, or what its UFS keeps of attributes
 	Entries  int64
 	Subdirs  int64
 	Flags    Flags

@@ -771,9 +771,12 @@ func (x *AbandonOp) GetSwept() bool {
 
 // RenewOp prolongs open sessions to now+ttl; Result.ids are those gone.
 type RenewOp struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Sessions      []uint64               `protobuf:"varint,1,rep,packed,name=sessions,proto3" json:"sessions,omitempty"`
-	Ttl           int64                  `protobuf:"varint,2,opt,name=ttl,proto3" json:"ttl,omitempty"`
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	Sessions []uint64               `protobuf:"varint,1,rep,packed,name=sessions,proto3" json:"sessions,omitempty"`
+	Ttl      int64                  `protobuf:"varint,2,opt,name=ttl,proto3" json:"ttl,omitempty"`
+	// With one session: its upload is about to be committed. Refused when the
+	// session is over; nobody steals it within ttl.
+	Fence         uint64 `protobuf:"varint,3,opt,name=fence,proto3" json:"fence,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -818,6 +821,13 @@ func (x *RenewOp) GetSessions() []uint64 {
 func (x *RenewOp) GetTtl() int64 {
 	if x != nil {
 		return x.Ttl
+	}
+	return 0
+}
+
+func (x *RenewOp) GetFence() uint64 {
+	if x != nil {
+		return x.Fence
 	}
 	return 0
 }
@@ -2352,10 +2362,15 @@ func (x *PersistPrepareOp) GetVersion() uint32 {
 }
 
 type PersistCommitOp struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Intent        uint64                 `protobuf:"varint,1,opt,name=intent,proto3" json:"intent,omitempty"`
-	Fingerprint   string                 `protobuf:"bytes,2,opt,name=fingerprint,proto3" json:"fingerprint,omitempty"` // "": give up
-	Mtime         int64                  `protobuf:"varint,3,opt,name=mtime,proto3" json:"mtime,omitempty"`
+	state       protoimpl.MessageState `protogen:"open.v1"`
+	Intent      uint64                 `protobuf:"varint,1,opt,name=intent,proto3" json:"intent,omitempty"`
+	Fingerprint string                 `protobuf:"bytes,2,opt,name=fingerprint,proto3" json:"fingerprint,omitempty"` // "": give up
+	Mtime       int64                  `protobuf:"varint,3,opt,name=mtime,proto3" json:"mtime,omitempty"`
+	// What the store was told to give the object.
+	Owned         bool   `protobuf:"varint,4,opt,name=owned,proto3" json:"owned,omitempty"`
+	Mode          uint32 `protobuf:"varint,5,opt,name=mode,proto3" json:"mode,omitempty"`
+	Uid           uint32 `protobuf:"varint,6,opt,name=uid,proto3" json:"uid,omitempty"`
+	Gid           uint32 `protobuf:"varint,7,opt,name=gid,proto3" json:"gid,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2407,6 +2422,34 @@ func (x *PersistCommitOp) GetFingerprint() string {
 func (x *PersistCommitOp) GetMtime() int64 {
 	if x != nil {
 		return x.Mtime
+	}
+	return 0
+}
+
+func (x *PersistCommitOp) GetOwned() bool {
+	if x != nil {
+		return x.Owned
+	}
+	return false
+}
+
+func (x *PersistCommitOp) GetMode() uint32 {
+	if x != nil {
+		return x.Mode
+	}
+	return 0
+}
+
+func (x *PersistCommitOp) GetUid() uint32 {
+	if x != nil {
+		return x.Uid
+	}
+	return 0
+}
+
+func (x *PersistCommitOp) GetGid() uint32 {
+	if x != nil {
+		return x.Gid
 	}
 	return 0
 }
@@ -2789,6 +2832,7 @@ type SessionRecord struct {
 	Ttl           int64                  `protobuf:"varint,20,opt,name=ttl,proto3" json:"ttl,omitempty"`
 	Opened        int64                  `protobuf:"varint,21,opt,name=opened,proto3" json:"opened,omitempty"`
 	Caller        *Caller                `protobuf:"bytes,22,opt,name=caller,proto3" json:"caller,omitempty"`
+	Committing    int64                  `protobuf:"varint,23,opt,name=committing,proto3" json:"committing,omitempty"` // until then its upload may be committed at any moment: not to be stolen
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2975,6 +3019,13 @@ func (x *SessionRecord) GetCaller() *Caller {
 		return x.Caller
 	}
 	return nil
+}
+
+func (x *SessionRecord) GetCommitting() int64 {
+	if x != nil {
+		return x.Committing
+	}
+	return 0
 }
 
 // Result is what one command came to.
@@ -3242,10 +3293,11 @@ const file_command_proto_rawDesc = "" +
 	"\tAbandonOp\x12\x18\n" +
 	"\asession\x18\x01 \x01(\x04R\asession\x12\x14\n" +
 	"\x05fence\x18\x02 \x01(\x04R\x05fence\x12\x14\n" +
-	"\x05swept\x18\x03 \x01(\bR\x05swept\"7\n" +
+	"\x05swept\x18\x03 \x01(\bR\x05swept\"M\n" +
 	"\aRenewOp\x12\x1a\n" +
 	"\bsessions\x18\x01 \x03(\x04R\bsessions\x12\x10\n" +
-	"\x03ttl\x18\x02 \x01(\x03R\x03ttl\"&\n" +
+	"\x03ttl\x18\x02 \x01(\x03R\x03ttl\x12\x14\n" +
+	"\x05fence\x18\x03 \x01(\x04R\x05fence\"&\n" +
 	"\bExpireOp\x12\x1a\n" +
 	"\bsessions\x18\x01 \x03(\x04R\bsessions\")\n" +
 	"\rDropSessionOp\x12\x18\n" +
@@ -3374,11 +3426,15 @@ const file_command_proto_rawDesc = "" +
 	"\x06target\x18\x01 \x01(\v2\x11.orca.meta.TargetR\x06target\"@\n" +
 	"\x10PersistPrepareOp\x12\x12\n" +
 	"\x04file\x18\x01 \x01(\x04R\x04file\x12\x18\n" +
-	"\aversion\x18\x02 \x01(\rR\aversion\"a\n" +
+	"\aversion\x18\x02 \x01(\rR\aversion\"\xaf\x01\n" +
 	"\x0fPersistCommitOp\x12\x16\n" +
 	"\x06intent\x18\x01 \x01(\x04R\x06intent\x12 \n" +
 	"\vfingerprint\x18\x02 \x01(\tR\vfingerprint\x12\x14\n" +
-	"\x05mtime\x18\x03 \x01(\x03R\x05mtime\"\"\n" +
+	"\x05mtime\x18\x03 \x01(\x03R\x05mtime\x12\x14\n" +
+	"\x05owned\x18\x04 \x01(\bR\x05owned\x12\x12\n" +
+	"\x04mode\x18\x05 \x01(\rR\x04mode\x12\x10\n" +
+	"\x03uid\x18\x06 \x01(\rR\x03uid\x12\x10\n" +
+	"\x03gid\x18\a \x01(\rR\x03gid\"\"\n" +
 	"\n" +
 	"MarkLostOp\x12\x14\n" +
 	"\x05files\x18\x01 \x03(\x04R\x05files\"$\n" +
@@ -3400,7 +3456,7 @@ const file_command_proto_rawDesc = "" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\fR\x05value\x12\x16\n" +
 	"\x06absent\x18\x03 \x01(\bR\x06absent\"\b\n" +
-	"\x06NoopOp\"\xb8\x04\n" +
+	"\x06NoopOp\"\xd8\x04\n" +
 	"\rSessionRecord\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12\x14\n" +
 	"\x05fence\x18\x02 \x01(\x04R\x05fence\x12-\n" +
@@ -3426,7 +3482,10 @@ const file_command_proto_rawDesc = "" +
 	"\aexpires\x18\x13 \x01(\x03R\aexpires\x12\x10\n" +
 	"\x03ttl\x18\x14 \x01(\x03R\x03ttl\x12\x16\n" +
 	"\x06opened\x18\x15 \x01(\x03R\x06opened\x12)\n" +
-	"\x06caller\x18\x16 \x01(\v2\x11.orca.meta.CallerR\x06caller\"\x90\x04\n" +
+	"\x06caller\x18\x16 \x01(\v2\x11.orca.meta.CallerR\x06caller\x12\x1e\n" +
+	"\n" +
+	"committing\x18\x17 \x01(\x03R\n" +
+	"committing\"\x90\x04\n" +
 	"\x06Result\x12\x12\n" +
 	"\x04kind\x18\x01 \x01(\rR\x04kind\x12\x12\n" +
 	"\x04path\x18\x02 \x01(\tR\x04path\x12\x10\n" +

@@ -1768,9 +1768,12 @@ func (*Empty) Descriptor() ([]byte, []int) {
 }
 
 type RenewRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	H             *Header                `protobuf:"bytes,1,opt,name=h,proto3" json:"h,omitempty"`
-	Sessions      []uint64               `protobuf:"varint,2,rep,packed,name=sessions,proto3" json:"sessions,omitempty"`
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	H        *Header                `protobuf:"bytes,1,opt,name=h,proto3" json:"h,omitempty"`
+	Sessions []uint64               `protobuf:"varint,2,rep,packed,name=sessions,proto3" json:"sessions,omitempty"`
+	// A worker is about to commit the upload of the one session: Stale when that
+	// is over; else nobody takes the session over within a minute.
+	Fence         uint64 `protobuf:"varint,3,opt,name=fence,proto3" json:"fence,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1817,6 +1820,13 @@ func (x *RenewRequest) GetSessions() []uint64 {
 		return x.Sessions
 	}
 	return nil
+}
+
+func (x *RenewRequest) GetFence() uint64 {
+	if x != nil {
+		return x.Fence
+	}
+	return 0
 }
 
 type RenewReply struct {
@@ -4465,11 +4475,17 @@ func (x *PersistPrepareReply) GetAttr() *Attr {
 }
 
 type PersistCommitRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	H             *Header                `protobuf:"bytes,1,opt,name=h,proto3" json:"h,omitempty"`
-	Intent        uint64                 `protobuf:"varint,2,opt,name=intent,proto3" json:"intent,omitempty"`
-	Fingerprint   string                 `protobuf:"bytes,3,opt,name=fingerprint,proto3" json:"fingerprint,omitempty"` // "" gives up: the name is released, the file stays unpersisted
-	Mtime         int64                  `protobuf:"varint,4,opt,name=mtime,proto3" json:"mtime,omitempty"`
+	state       protoimpl.MessageState `protogen:"open.v1"`
+	H           *Header                `protobuf:"bytes,1,opt,name=h,proto3" json:"h,omitempty"`
+	Intent      uint64                 `protobuf:"varint,2,opt,name=intent,proto3" json:"intent,omitempty"`
+	Fingerprint string                 `protobuf:"bytes,3,opt,name=fingerprint,proto3" json:"fingerprint,omitempty"` // "" gives up: the name is released, the file stays unpersisted
+	Mtime       int64                  `protobuf:"varint,4,opt,name=mtime,proto3" json:"mtime,omitempty"`
+	// What the store was told to give the object (ufs.WriteHint): where it has
+	// changed since, the namespace puts it right.
+	Owned         bool   `protobuf:"varint,5,opt,name=owned,proto3" json:"owned,omitempty"`
+	Mode          uint32 `protobuf:"varint,6,opt,name=mode,proto3" json:"mode,omitempty"`
+	Uid           uint32 `protobuf:"varint,7,opt,name=uid,proto3" json:"uid,omitempty"`
+	Gid           uint32 `protobuf:"varint,8,opt,name=gid,proto3" json:"gid,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -4528,6 +4544,34 @@ func (x *PersistCommitRequest) GetFingerprint() string {
 func (x *PersistCommitRequest) GetMtime() int64 {
 	if x != nil {
 		return x.Mtime
+	}
+	return 0
+}
+
+func (x *PersistCommitRequest) GetOwned() bool {
+	if x != nil {
+		return x.Owned
+	}
+	return false
+}
+
+func (x *PersistCommitRequest) GetMode() uint32 {
+	if x != nil {
+		return x.Mode
+	}
+	return 0
+}
+
+func (x *PersistCommitRequest) GetUid() uint32 {
+	if x != nil {
+		return x.Uid
+	}
+	return 0
+}
+
+func (x *PersistCommitRequest) GetGid() uint32 {
+	if x != nil {
+		return x.Gid
 	}
 	return 0
 }
@@ -5275,10 +5319,11 @@ const file_meta_proto_rawDesc = "" +
 	"\x01h\x18\x01 \x01(\v2\x11.orca.meta.HeaderR\x01h\x12\x18\n" +
 	"\asession\x18\x02 \x01(\x04R\asession\x12\x14\n" +
 	"\x05fence\x18\x03 \x01(\x04R\x05fence\"\a\n" +
-	"\x05Empty\"K\n" +
+	"\x05Empty\"a\n" +
 	"\fRenewRequest\x12\x1f\n" +
 	"\x01h\x18\x01 \x01(\v2\x11.orca.meta.HeaderR\x01h\x12\x1a\n" +
-	"\bsessions\x18\x02 \x03(\x04R\bsessions\"&\n" +
+	"\bsessions\x18\x02 \x03(\x04R\bsessions\x12\x14\n" +
+	"\x05fence\x18\x03 \x01(\x04R\x05fence\"&\n" +
 	"\n" +
 	"RenewReply\x12\x18\n" +
 	"\aexpired\x18\x01 \x03(\x04R\aexpired\"\x9a\x01\n" +
@@ -5489,12 +5534,16 @@ const file_meta_proto_rawDesc = "" +
 	"\x06intent\x18\x01 \x01(\x04R\x06intent\x12\x19\n" +
 	"\bmount_id\x18\x02 \x01(\rR\amountId\x12\x17\n" +
 	"\aufs_key\x18\x03 \x01(\tR\x06ufsKey\x12#\n" +
-	"\x04attr\x18\x04 \x01(\v2\x0f.orca.meta.AttrR\x04attr\"\x87\x01\n" +
+	"\x04attr\x18\x04 \x01(\v2\x0f.orca.meta.AttrR\x04attr\"\xd5\x01\n" +
 	"\x14PersistCommitRequest\x12\x1f\n" +
 	"\x01h\x18\x01 \x01(\v2\x11.orca.meta.HeaderR\x01h\x12\x16\n" +
 	"\x06intent\x18\x02 \x01(\x04R\x06intent\x12 \n" +
 	"\vfingerprint\x18\x03 \x01(\tR\vfingerprint\x12\x14\n" +
-	"\x05mtime\x18\x04 \x01(\x03R\x05mtime\"0\n" +
+	"\x05mtime\x18\x04 \x01(\x03R\x05mtime\x12\x14\n" +
+	"\x05owned\x18\x05 \x01(\bR\x05owned\x12\x12\n" +
+	"\x04mode\x18\x06 \x01(\rR\x04mode\x12\x10\n" +
+	"\x03uid\x18\a \x01(\rR\x03uid\x12\x10\n" +
+	"\x03gid\x18\b \x01(\rR\x03gid\"0\n" +
 	"\rReportRequest\x12\x1f\n" +
 	"\x01h\x18\x01 \x01(\v2\x11.orca.meta.HeaderR\x01h\"\xbf\x01\n" +
 	"\x06Intent\x12\x0e\n" +

@@ -86,7 +86,12 @@ const maxReported = 1000
 // Counters returns the service's counters by name, for reports and telemetry.
 func (s *Service) Counters() map[string]int64 {
 	n := s.group.Machine().Counts()
+	unpersisted := int64(0)
+	for _, mt := range s.group.Machine().Mounts() {
+		unpersisted += mt.Unpersisted
+	}
 	return map[string]int64{
+		"to_be_persisted": unpersisted,
 		"reads": s.Stats.Reads.Load(), "mutations": s.Stats.Mutations.Load(),
 		"busy_waits": s.Stats.BusyWaits.Load(), "errors": s.Stats.Errors.Load(), "files_lost": s.Stats.Lost.Load(),
 		"files": n.Files, "directories": n.Dirs, "sessions": n.Sessions, "intents": n.Intents, "clients": n.Clients,

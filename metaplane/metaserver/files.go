@@ -130,6 +130,10 @@ func (s *Service) Abandon(ctx context.Context, r *metapb.AbandonRequest) (*metap
 
 const abandonWait = 2 * time.Second
 
+// commitTerm is for how long a session that commits its upload is not stolen.
+// A commit that takes longer is still conditional (WriteSession.expect).
+const commitTerm = time.Minute
+
 // maxRenew caps the sessions of one request.
 const maxRenew = 4096
 
@@ -139,6 +143,14 @@ func (s *Service) Renew(ctx context.Context, r *metapb.RenewRequest) (*metapb.Re
 		return nil, orca.E("metaserver.Renew", orca.TooLarge, "too many sessions in one request")
 	}
 	if len(r.Sessions) == 0 {
+		return &metapb.RenewReply{}, nil
+	}
+	if r.Fence != 0 {
+		_, err := s.mutate(ctx, &metapb.Header{Caller: r.H.GetCaller()}, &command.Command{
+			Renew: &metapb.RenewOp{Sessions: r.Sessions, Fence: r.Fence, Ttl: int64(commitTerm)}})
+		if err != nil {
+			return nil, err
+		}
 		return &metapb.RenewReply{}, nil
 	}
 	res, err := s.mutate(ctx, &metapb.Header{Caller: r.H.GetCaller()}, &command.Command{

@@ -327,7 +327,8 @@ func (e *Executor) round(first bool) {
 			if now-in.Created > int64(e.cfg.PersistTimeout) {
 				e.release(in)
 			}
-		case in.Deferred || first || now-in.Created > int64(2*time.Second):
+		case in.Deferred || first || in.Client == 0 || // nobody waits for it
+			 now-in.Created > int64(2*time.Second):
 			_, _ = e.start(in)
 		}
 	}
