@@ -27,6 +27,7 @@ import (
 	"orca/tiers/blockservice"
 	"orca/tiers/dir"
 	"orca/tiers/tiered"
+	"orca/tiers/writeback"
 )
 
 // workerRole is a block worker: tiers, the block service with its doors, the
@@ -81,7 +82,11 @@ func startWorker(ctx context.Context, cfg *Config, d *dataDir, ns namespaceOfWor
 		return nil, err
 	}
 	w.peers = newPeers(w.agent.grantKey, log)
-	w.blocks = blockservice.New(blockservice.Config{}, blockservice.Deps{
+	blocks := blockservice.Config{Write: writeback.Config{Hold: func(ctx context.Context, session, fence uint64) error {
+		_, err := ns.Renew(ctx, &metapb.RenewRequest{H: &metapb.Header{}, Sessions: []uint64{session}, Fence: fence})
+		return err
+	}}}
+	w.blocks = blockservice.New(blocks, blockservice.Deps{
 		Store: w.store, Resolver: resolver{ns, w.agent.id}, Mounts: stores, Peers: w.peers,
 		OnStale: w.staleReporter(ns),
 	}, log)

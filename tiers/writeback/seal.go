@@ -111,6 +111,7 @@ func (s *Service) seal(ctx context.Context, h *handle, t *dataplane.WriteTarget,
 		if err != nil {
 			return res, err
 		}
+		up.Prepared = s.hold(ctx, t, fz.length)
 		done, err := up.Run(ctx, fs, io.NewSectionReader(fz.file, 0, fz.length))
 		if err != nil {
 			return res, err
@@ -137,6 +138,24 @@ func (s *Service) seal(ctx context.Context, h *handle, t *dataplane.WriteTarget,
 		return res, err
 	}
 	return res, nil
+}
+
+// holdAhead is up to which length the metaplane is asked while the upload goes
+// on; a longer one could outlive the answer.
+const holdAhead = 4 << 20
+
+// hold returns what stands between Prepare and Commit of an upload: the word
+// of the metaplane that the session still has its fence.
+func (s *Service) hold(ctx context.Context, t *dataplane.WriteTarget, length int64) func(context.Context) error {
+	if s.cfg.Hold == nil {
+		return nil
+	}
+	if length > holdAhead {
+		return func(ctx context.Context) error { return s.cfg.Hold(ctx, t.Session, t.Fence) }
+	}
+	answer := make(chan error, 1)
+	go func() { answer <- s.cfg.Hold(ctx, t.Session, t.Fence) }() // ends with ctx, the request's
+	return func(context.Context) error { return <-answer }
 }
 
 // freeze makes sure that what is sealed cannot change: the private file itself

@@ -62,6 +62,10 @@ type Config struct {
 	Poll time.Duration
 	// Ops are the file operations (default blockfile.OS).
 	Ops blockfile.Ops
+	// Hold asks the metaplane, before an upload is committed, whether the
+	// session still has its fence, and keeps others from taking it over
+	// meanwhile; its error (Stale) aborts the upload. nil: nobody is asked.
+	Hold func(ctx context.Context, session, fence uint64) error
 }
 
 func (c Config) withDefaults() Config {

@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -389,4 +390,35 @@ func TestRefusals(t *testing.T) {
 	require.NoError(t, r.wb.Sync(ctx, h))
 	r.wb.AbortSession(ctx, 0xabc)
 	require.ErrorIs(t, r.wb.Sync(ctx, h), orca.NotFound)
+}
+
+// The metaplane has the last word before an upload becomes visible.
+func TestHoldBeforeTheCommit(t *testing.T) {
+	for _, size := range []int{1000, 5 << 20} {
+		var asked atomic.Int64
+		var answer error
+		o := rigOptions{ssd: 64 << 20, cfg: writeback.Config{Hold: func(_ context.Context, session, fence uint64) error {
+			require.EqualValues(t, []uint64{0xabc, 1}, []uint64{session, fence})
+			asked.Add(1)
+			return answer
+		}}}
+		r := newRig(t, o)
+		p := bytes.Repeat([]byte("x"), size)
+		answer = orca.E("test", orca.Stale, "the write session is over")
+		id := r.write(target(orca.Through), p)
+		_, err := r.wb.Seal(t.Context(), id, target(orca.Through), false)
+		require.ErrorIs(t, err, orca.Stale)
+		_, err = r.fs.Stat(t.Context(), "dir/file")
+		require.ErrorIs(t, err, orca.NotFound, "nothing was committed")
+		answer = nil
+		_, err = r.wb.Seal(t.Context(), id, target(orca.Through), false)
+		require.NoError(t, err)
+		_, err = r.fs.Stat(t.Context(), "dir/file")
+		require.NoError(t, err)
+		require.EqualValues(t, 2, asked.Load())
+		id = r.write(target(orca.MustCache), p)
+		_, err = r.wb.Seal(t.Context(), id, target(orca.MustCache), false)
+		require.NoError(t, err)
+		require.EqualValues(t, 2, asked.Load(), "nobody is asked where nothing is committed")
+	}
 }
