@@ -73,12 +73,13 @@ const (
 )
 
 // present reports whether the directory may have the name; false is certain.
-// Called in Apply only: it learns the names of a directory that is created in.
+// Apply learns the names of a directory that is created in; readers use what
+// it has learned.
 func (m *Machine) present(n *node, name string) bool {
 	if n.rec.Entries == 0 {
 		return false
 	}
-	if n.names == nil && (n.rec.Entries > presenceScan || !m.learn(n)) {
+	if n.names == nil && (!m.applying || n.rec.Entries > presenceScan || !m.learn(n)) {
 		return true
 	}
 	_, ok := n.names[m.hash(name)]

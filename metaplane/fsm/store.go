@@ -57,7 +57,7 @@ func (m *Machine) lookup(n *node, name string) dentry {
 		m.stats.hits.Add(1)
 		return dentry{file: f}
 	}
-	if m.applying && !m.present(n, name) {
+	if !m.present(n, name) {
 		return dentry{}
 	}
 	m.stats.misses.Add(1)

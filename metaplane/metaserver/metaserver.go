@@ -298,7 +298,11 @@ func (s *Service) known(ctx context.Context, h *metapb.Header, t *metapb.Target)
 	if err := s.group.ReadReady(ctx); err != nil {
 		return err
 	}
-	_, err := s.Syncer.Path(ctx, callerOf(h), orca.Ino(t.Ino), t.Path, ufssync.Option{})
+	c := callerOf(h)
+	if s.group.Machine().Settled(&c, orca.Ino(t.Ino), t.Path) {
+		return nil
+	}
+	_, err := s.Syncer.Path(ctx, c, orca.Ino(t.Ino), t.Path, ufssync.Option{})
 	switch orca.KindOf(err) {
 	case orca.OK, orca.NotFound, orca.NotDir, orca.NameTooLong, orca.Invalid:
 		return nil

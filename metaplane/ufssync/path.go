@@ -38,6 +38,21 @@ func (s *Syncer) Path(ctx context.Context, c orca.Caller, from orca.Ino, path st
 	return m.Walk(c, from, path)
 }
 
+// Quick is Path for what memory alone can answer at once, without waiting and
+// without a question to the UFS; false says nothing, not even that it is not
+// there.
+func (s *Syncer) Quick(c *orca.Caller, from orca.Ino, path string, o Option) (fsm.View, bool) {
+	v, ok := s.group.Machine().Quick(c, from, path)
+	if !ok {
+		return v, false
+	}
+	interval := o.IntervalOf(&v)
+	if interval >= 0 && answerable(&v) && s.due(s.checked.get(orca.Ino(v.Attr.Ino)), interval) {
+		return v, false
+	}
+	return v, true
+}
+
 // worthAsking reports whether the first missing name of a walk may be in the
 // UFS without the namespace knowing.
 func (s *Syncer) worthAsking(w *fsm.Walked, o Option) bool {

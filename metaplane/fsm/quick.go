@@ -1,0 +1,111 @@
+// Copyright The Orca Authors. SPDX-License-Identifier: Apache-2.0
+
+package fsm
+
+import (
+	"strings"
+
+	"orca"
+	"orca/metaplane/inode"
+)
+
+// Quick returns the inode that a path leads to as Walk does, if memory alone
+// can say so at once: it waits for no apply and reads no disk. false says
+// nothing: Walk has to be asked.
+func (m *Machine) Quick(c *orca.Caller, from orca.Ino, path string) (View, bool) {
+	if !m.mu.TryRLock() {
+		return View{}, false
+	}
+	defer m.mu.RUnlock()
+	if m.failed() != nil {
+		return View{}, false
+	}
+	n, name, last, ok := m.glance(c, from, path)
+	switch {
+	case !ok && path == "":
+		return m.quickIno(from)
+	case !ok:
+		return View{}, false
+	case name == "":
+		return m.dirView(n), true
+	case !last:
+		return View{}, false
+	}
+	f, ok := m.files.get(nameKey{n.rec.Ino, name})
+	if !ok {
+		return View{}, false
+	}
+	m.stats.hits.Add(1)
+	return m.fileView(n, name, f), true
+}
+
+// quickIno is Quick for a file by its number.
+func (m *Machine) quickIno(ino orca.Ino) (View, bool) {
+	k, ok := m.places.get(ino)
+	if !ok {
+		return View{}, false
+	}
+	n := m.dirs[k.dir]
+	if n == nil || !m.attached(n) {
+		return View{}, false
+	}
+	f, ok := m.files.get(k)
+	if !ok || f.Ino != ino {
+		return View{}, false
+	}
+	return m.fileView(n, k.name, f), true
+}
+
+// Settled reports whether the UFS has nothing to say about a path before it is
+// changed, because memory shows that it is under sync interval -1 and that
+// either what it names, or all names of the directory where it ends, are
+// known. false says nothing: Walk has to be asked.
+func (m *Machine) Settled(c *orca.Caller, from orca.Ino, path string) bool {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	n, name, last, ok := m.glance(c, from, path)
+	if !ok || m.failed() != nil || m.syncInterval(n) >= 0 {
+		return false
+	}
+	if name == "" || n.rec.Flags.Has(inode.Loaded) {
+		return true
+	}
+	_, ok = m.files.get(nameKey{n.rec.Ino, name})
+	return ok && last
+}
+
+// glance walks the directories of a path, which are all in memory, with the
+// checks of resolve: n is the deepest, name the first name below it that is no
+// directory ("": the whole path is), and last says that nothing follows it.
+// Not ok: refused, or not spelled plainly.
+func (m *Machine) glance(c *orca.Caller, from orca.Ino, path string) (n *node, name string, last, ok bool) {
+	if from == 0 {
+		from = orca.RootIno
+	}
+	if n = m.dirs[from]; n == nil || !m.attached(n) {
+		return nil, "", false, false
+	}
+	if path != "" && path[0] != '/' {
+		if orca.CheckName(path) != nil {
+			return nil, "", false, false
+		}
+	} else if path != "" {
+		p, err := orca.CleanPath(path)
+		if err != nil {
+			return nil, "", false, false
+		}
+		path = p[1:]
+	}
+	for path != "" {
+		head, tail, more := strings.Cut(path, "/")
+		if !allowedDir(c, n, mayExec) {
+			return nil, "", false, false
+		}
+		sub := n.sub[head]
+		if sub == nil {
+			return n, head, !more, true
+		}
+		n, path = sub, tail
+	}
+	return n, "", true, true
+}
