@@ -6,6 +6,8 @@ import (
 	"context"
 	"time"
 
+	"google.golang.org/protobuf/proto"
+
 	"orca"
 	"orca/metaplane/command"
 	"orca/metaplane/fsm"
@@ -28,7 +30,11 @@ func (s *Service) Register(ctx context.Context, r *metapb.RegisterRequest) (*met
 		if err != nil {
 			return nil, err
 		}
-		r.Worker.Id = res.Id
+		// The request is the caller's, who is in this process perhaps and
+		// compares its own id with that of the reply.
+		w := proto.Clone(r.Worker).(*metapb.Worker)
+		w.Id = res.Id
+		r = &metapb.RegisterRequest{H: r.H, Worker: w, Files: r.Files, More: r.More}
 	}
 	id, err := s.Workers.Register(r)
 	if err != nil {

@@ -106,10 +106,14 @@ func TestWorkersGrantsAndLoss(t *testing.T) {
 	require.NotZero(t, r.Id)
 	other := reg(0, 1)
 	require.NotEqual(t, r.Id, other.Id)
+	asked := &metapb.Worker{Node: "n", Boot: 1}
+	_, err := e.NS.Register(e.ctx(), &metapb.RegisterRequest{Worker: asked, More: true})
+	require.NoError(t, err)
+	require.Zero(t, asked.Id, "the caller's request is its own")
 
 	s, err := e.create("/p/f", orca.MustCache)
 	require.NoError(t, err)
-	require.Len(t, s.Workers, 2)
+	require.Len(t, s.Workers, 3)
 	wg := grantOf(s.Session.Grant)
 	require.NoError(t, grant.Verify(r.GrantKey, &wg, time.Now()))
 	require.True(t, wg.Write)
