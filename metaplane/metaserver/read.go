@@ -43,7 +43,11 @@ func (s *Service) Stat(ctx context.Context, r *metapb.StatRequest) (*metapb.Stat
 	if err != nil {
 		return nil, err
 	}
-	return &metapb.StatReply{Attr: s.attr(&w.View), Parent: uint64(w.Parent), TtlMs: s.ttl(&w.View, o)}, nil
+	a := s.attr(&w.View)
+	if orca.KindOf(s.checkLost(ctx, "metaserver.Stat", r.Target.Path, &w.View)) == orca.LostData {
+		a.Persist = uint32(orca.Lost)
+	}
+	return &metapb.StatReply{Attr: a, Parent: uint64(w.Parent), TtlMs: s.ttl(&w.View, o)}, nil
 }
 
 // attr completes the attributes of a view with soft state.

@@ -90,6 +90,7 @@ type worker struct {
 	gen     uint64 // of the last whole full report; 0: none yet
 	filling uint64 // generation of the report being received; 0: none
 	began   time.Time
+	born    time.Time // when a life after another one was first heard of
 	lastGen uint64
 	orders  orderQueue
 }
@@ -123,7 +124,12 @@ func (r *Registry) Register(q *metapb.RegisterRequest) (uint64, error) {
 		w.filling, w.began = w.lastGen, now
 		r.Stats.Registrations.Add(1)
 	}
-	id, gen, began, last := w.id, w.filling, w.began, !q.More
+	id, gen, last := w.id, w.filling, !q.More
+	// What an earlier life of the worker was to hold, this one would know of.
+	noted := w.began.Add(-r.cfg.Grace)
+	if noted.Before(w.born) {
+		noted = w.born
+	}
 	r.mu.Unlock()
 
 	for _, f := range q.Files {
@@ -138,7 +144,7 @@ func (r *Registry) Register(q *metapb.RegisterRequest) (uint64, error) {
 	}
 	node := w.pb.Node
 	r.mu.Unlock()
-	r.prune(id, gen, began.Add(-r.cfg.Grace))
+	r.prune(id, gen, noted)
 	r.log.Info("worker registered", "worker", id, "node", node)
 	return id, nil
 }
@@ -164,7 +170,7 @@ func (r *Registry) admitLocked(pb *metapb.Worker, now time.Time) (*worker, error
 			Msg: "worker id is in use by node " + w.pb.Node + " (was its data folder copied?)"}
 	}
 	if w.pb != nil && w.pb.Boot != pb.Boot {
-		w.filling = 0 // a half report of an earlier life
+		w.filling, w.born = 0, now // not the half report of an earlier life
 	}
 	r.touchLocked(w, pb, now)
 	return w, nil

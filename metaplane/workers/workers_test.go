@@ -155,3 +155,21 @@ func TestOrdersAreCoalescedCappedAndDelivered(t *testing.T) {
 	require.EqualValues(t, 20, got[1].File)
 	require.EqualValues(t, 21, got[2].File)
 }
+
+// What was announced of an earlier life of a worker does not protect a file
+// that its next life does not have.
+func TestAnnouncedToAnEarlierLife(t *testing.T) {
+	r, c := newRegistry(t, Config{})
+	reg := func(boot uint64) {
+		c.t = c.t.Add(time.Millisecond)
+		_, err := r.Register(&metapb.RegisterRequest{Worker: pb(1, boot)})
+		require.NoError(t, err)
+		c.t = c.t.Add(time.Millisecond)
+	}
+	reg(1)
+	r.Announce(10, 1, 5, []uint64{1}, true)
+	reg(1)
+	require.Equal(t, Available, r.Availability(10, 1, []uint64{1}), "the report may have begun before")
+	reg(2)
+	require.Equal(t, Gone, r.Availability(10, 1, []uint64{1}))
+}
