@@ -91,8 +91,7 @@ func (s *Service) Counters() map[string]int64 {
 		unpersisted += mt.Unpersisted
 	}
 	return map[string]int64{
-		"to_be_persisted": unpersisted,
-		"reads": s.Stats.Reads.Load(), "mutations": s.Stats.Mutations.Load(),
+		"to_be_persisted": unpersisted, "reads": s.Stats.Reads.Load(), "mutations": s.Stats.Mutations.Load(),
 		"busy_waits": s.Stats.BusyWaits.Load(), "errors": s.Stats.Errors.Load(), "files_lost": s.Stats.Lost.Load(),
 		"files": n.Files, "directories": n.Dirs, "sessions": n.Sessions, "intents": n.Intents, "clients": n.Clients,
 		"mounts": n.Mounts, "trash": n.Trash, "commands": n.Commands, "remembered": n.Remembered,

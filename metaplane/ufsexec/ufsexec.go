@@ -328,7 +328,7 @@ func (e *Executor) round(first bool) {
 				e.release(in)
 			}
 		case in.Deferred || first || in.Client == 0 || // nobody waits for it
-			 now-in.Created > int64(2*time.Second):
+			now-in.Created > int64(2*time.Second):
 			_, _ = e.start(in)
 		}
 	}
