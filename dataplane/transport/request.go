@@ -24,6 +24,9 @@ type Request struct {
 	Meta []byte // valid until the handler returns
 	Body []byte // valid until the handler returns
 	Peer *Peer
+	// Inline says that the handler runs on the connection's parser and must
+	// not wait: it answers, or says Reply.Later.
+	Inline bool
 
 	conn    *serverConn
 	seq     uint64
@@ -50,6 +53,9 @@ type Reply struct {
 	// Release, when not nil, is called once, when the reply has left or
 	// cannot.
 	Release func()
+	// Later says, of an inline operation, that answering would have to wait:
+	// nothing is sent, and the handler is called again where it may.
+	Later bool
 }
 
 // Fail makes the reply that says err.

@@ -207,8 +207,7 @@ func (c *serverConn) dispatch(h *frame.Header, buf *bytebufferpool.ByteBuffer) b
 		bytebufferpool.Put(buf)
 		return r.send(&Reply{Err: err}, frame.FlagReply, false) == nil && c.tolerable()
 	}
-	if s.inline(h.Op) {
-		c.run(c.ctx, r, false)
+	if s.inline(h.Op) && c.quick(r) {
 		return true
 	}
 	var ctx context.Context
@@ -267,17 +266,38 @@ func (c *serverConn) leave(r *Request) {
 
 func (c *serverConn) handOff(ctx context.Context, r *Request) {
 	defer c.srv.metrics.Handlers.Add(-1)
-	c.run(ctx, r, true)
+	c.run(ctx, r)
 	c.mu.Lock()
 	delete(c.calls, r.seq)
 	c.mu.Unlock()
 	r.cancel()
 }
 
-// run calls the handler and sends what it returns.
-func (c *serverConn) run(ctx context.Context, r *Request, mayBlock bool) {
+// quick calls the handler on the parser; false when the handler would have to
+// wait, and nothing was sent.
+func (c *serverConn) quick(r *Request) bool {
+	r.Inline = true
+	reply := c.call(c.ctx, r)
+	r.Inline = false
+	if reply.Later {
+		return false
+	}
+	c.answer(r, &reply, false)
+	return true
+}
+
+// run calls the handler where it may wait, and sends what it returns.
+func (c *serverConn) run(ctx context.Context, r *Request) {
 	reply := c.call(ctx, r)
-	err := r.send(&reply, frame.FlagReply, mayBlock)
+	if reply.Later {
+		reply = Fail(orca.E("transport", orca.Internal, "a handler that may wait put its answer off"))
+	}
+	c.answer(r, &reply, true)
+}
+
+// answer sends the last frame of a reply and counts the request out.
+func (c *serverConn) answer(r *Request, reply *Reply, mayBlock bool) {
+	err := r.send(reply, frame.FlagReply, mayBlock)
 	c.leave(r)
 	if err != nil {
 		if errors.Is(err, errShortFile) {

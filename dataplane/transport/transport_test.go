@@ -34,6 +34,7 @@ const (
 	opMore
 	opPanic
 	opBig
+	opLater // says Later on the parser, and waits for a moment elsewhere
 )
 
 // testServer is a server with the operations above.
@@ -51,7 +52,7 @@ func newTestServer(t testing.TB, cfg ServerConfig) *testServer {
 	require.NoError(t, err)
 	require.NoError(t, f.Truncate(8<<20))
 	ts.file = f
-	ts.Server, err = NewServer(cfg, ts.handle, func(op frame.Op) bool { return op == opQuick }, nil)
+	ts.Server, err = NewServer(cfg, ts.handle, func(op frame.Op) bool { return op == opQuick || op == opLater }, nil)
 	require.NoError(t, err)
 	t.Cleanup(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
@@ -84,6 +85,15 @@ func (ts *testServer) handle(ctx context.Context, r *Request) Reply {
 		return Reply{Meta: []byte{3}, Body: []byte("end")}
 	case opPanic:
 		panic("on purpose")
+	case opLater:
+		if r.Inline {
+			return Reply{Later: true}
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(time.Millisecond):
+		}
+		return Reply{Meta: append(r.Scratch(len(r.Meta)), r.Meta...), Body: append([]byte(nil), r.Body...), Later: len(r.Meta) == 0}
 	case opBig:
 		return Reply{Body: make([]byte, 4<<20)}
 	}
@@ -110,7 +120,7 @@ func TestCall(t *testing.T) {
 			ts := newTestServer(t, ServerConfig{})
 			c := ts.client(t, network)
 			ctx := t.Context()
-			for _, op := range []frame.Op{opEcho, opQuick} {
+			for _, op := range []frame.Op{opEcho, opQuick, opLater} {
 				for _, n := range []int{0, 1, 100, copyBody - 1, copyBody, copyBody + 1, 3 << 20} {
 					body := bytes.Repeat([]byte{byte(n)}, n)
 					r, err := c.Call(ctx, op, []byte("meta"), body)
@@ -120,7 +130,9 @@ func TestCall(t *testing.T) {
 					r.Release()
 				}
 			}
-			_, err := c.Call(ctx, opFail, nil, nil)
+			_, err := c.Call(ctx, opLater, nil, nil)
+			require.ErrorIs(t, err, orca.Internal, "put off twice")
+			_, err = c.Call(ctx, opFail, nil, nil)
 			require.ErrorIs(t, err, orca.NotEmpty)
 			require.Equal(t, "test.Fail '/x': not empty: cause", err.Error())
 			r, err := c.Call(ctx, opFile, nil, nil)
