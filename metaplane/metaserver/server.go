@@ -22,6 +22,7 @@ import (
 // own user may speak for others.
 type Server struct {
 	ns      metaplane.Namespace
+	quick   quickReader // nil: ns has none
 	methods map[metawire.Op]*metawire.Method
 	uid     uint32
 	tr      *transport.Server
@@ -30,7 +31,8 @@ type Server struct {
 // NewServer makes a server; nothing listens yet.
 func NewServer(ns metaplane.Namespace, cfg transport.ServerConfig, log *slog.Logger) (*Server, error) {
 	s := &Server{ns: ns, methods: metawire.Methods(), uid: uint32(os.Geteuid())}
-	tr, err := transport.NewServer(cfg, s.serve, nil, log)
+	s.quick, _ = ns.(quickReader)
+	tr, err := transport.NewServer(cfg, s.serve, s.inline, log)
 	if err != nil {
 		return nil, err
 	}
@@ -65,10 +67,22 @@ func (s *Server) serve(ctx context.Context, r *transport.Request) transport.Repl
 		return transport.Fail(err)
 	}
 	s.identify(q.GetH(), r.Peer)
+	if st, ok := q.(*metapb.StatRequest); ok && r.Inline {
+		p, ok := s.quick.StatQuick(st)
+		if !ok {
+			return transport.Reply{Later: true}
+		}
+		return encode(m, r, p)
+	}
 	p, err := m.Call(ctx, s.ns, q)
 	if err != nil {
 		return transport.Fail(err)
 	}
+	return encode(m, r, p)
+}
+
+// encode makes the reply that carries a message.
+func encode(m *metawire.Method, r *transport.Request, p metawire.Message) transport.Reply {
 	n := p.SizeVT()
 	if n > frame.MaxMeta {
 		return transport.Fail(&orca.Error{Op: "metaserver." + m.Name, Kind: orca.TooLarge, Msg: "reply over the limit of a frame"})
@@ -82,6 +96,9 @@ func (s *Server) serve(ctx context.Context, r *transport.Request) transport.Repl
 
 // identify replaces a claim that the peer may not make.
 func (s *Server) identify(h *metapb.Header, p *transport.Peer) {
+	if h.Caller != nil && !p.Unix {
+		return // believed
+	}
 	claim := callerOf(h)
 	if h.Caller == nil && p.Unix {
 		claim = orca.Caller{UID: p.Cred.UID, GID: p.Cred.GID}

@@ -174,6 +174,9 @@ func (g *Group) ReadReady(ctx context.Context) error {
 	}
 }
 
+// ReadProven reports whether ReadReady would return at once.
+func (g *Group) ReadProven() bool { return g.reads.proven.Load() }
+
 // loop runs rounds as long as readers wait for one.
 func (r *reader) loop() {
 	for {
