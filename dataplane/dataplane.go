@@ -32,9 +32,12 @@ type Extent struct {
 	// touches, grain-aligned within the block; SumOff is the offset in File of
 	// the first such grain. The receiver verifies whole grains; a sender
 	// aligns ranges to grains so that this is all of them.
-	Sums    []uint32
-	SumOff  int64
-	Release func()
+	Sums   []uint32
+	SumOff int64
+	// Generation of the block that File is, equal to that of Descriptor and
+	// Share; 0 when File is of this extent alone.
+	Generation uint64
+	Release    func()
 }
 
 // ReadRequest asks for bytes [Off, Off+N) of one block.
@@ -54,6 +57,9 @@ type ReadRequest struct {
 	// Verify asks the worker to check the sums of the range before it serves
 	// it: set by a receiver that has just seen a bad grain.
 	Verify bool
+	// Whole asks Open to answer when all of the range is there, as far as one
+	// flight brings it, rather than with its first bytes.
+	Whole bool
 }
 
 // Grant is the right to read (or write) one version of one file, made by the
@@ -150,6 +156,14 @@ type BlockInfo struct {
 type Informer interface {
 	// BlockInfo returns NotFound when nothing of the block is here.
 	BlockInfo(ctx context.Context, id orca.BlockID) (BlockInfo, error)
+}
+
+// Sharer is optional for Blocks: it lets readers on the same host read a block
+// in place while it is filled.
+type Sharer interface {
+	// Share is Descriptor of a block that may be partial: of the file only what
+	// an extent of the same generation covers may be read.
+	Share(ctx context.Context, id orca.BlockID, g Grant) (f *os.File, length int64, generation uint64, err error)
 }
 
 // Writes is the write half of Blocks. A write handle is a private file on the

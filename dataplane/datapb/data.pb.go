@@ -184,6 +184,7 @@ type ReadRequest struct {
 	Grant         *Grant                 `protobuf:"bytes,6,opt,name=grant,proto3" json:"grant,omitempty"`
 	OnlyCached    bool                   `protobuf:"varint,7,opt,name=only_cached,json=onlyCached,proto3" json:"only_cached,omitempty"`
 	Verify        bool                   `protobuf:"varint,8,opt,name=verify,proto3" json:"verify,omitempty"`
+	Whole         bool                   `protobuf:"varint,9,opt,name=whole,proto3" json:"whole,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -274,17 +275,82 @@ func (x *ReadRequest) GetVerify() bool {
 	return false
 }
 
+func (x *ReadRequest) GetWhole() bool {
+	if x != nil {
+		return x.Whole
+	}
+	return false
+}
+
+// PresentReply answers PRESENT, a ReadRequest without its data: n bytes from
+// off are in the block's file of this generation, verified. n is less than
+// asked only at the end of the block or when the generation changes.
+type PresentReply struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	N             int64                  `protobuf:"varint,1,opt,name=n,proto3" json:"n,omitempty"`
+	Generation    uint64                 `protobuf:"varint,2,opt,name=generation,proto3" json:"generation,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PresentReply) Reset() {
+	*x = PresentReply{}
+	mi := &file_data_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PresentReply) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PresentReply) ProtoMessage() {}
+
+func (x *PresentReply) ProtoReflect() protoreflect.Message {
+	mi := &file_data_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PresentReply.ProtoReflect.Descriptor instead.
+func (*PresentReply) Descriptor() ([]byte, []int) {
+	return file_data_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *PresentReply) GetN() int64 {
+	if x != nil {
+		return x.N
+	}
+	return 0
+}
+
+func (x *PresentReply) GetGeneration() uint64 {
+	if x != nil {
+		return x.Generation
+	}
+	return 0
+}
+
+// StatBlockRequest asks about a block, or for its descriptor: with partial
+// also while it is not complete.
 type StatBlockRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Block         *Block                 `protobuf:"bytes,1,opt,name=block,proto3" json:"block,omitempty"`
 	Grant         *Grant                 `protobuf:"bytes,2,opt,name=grant,proto3" json:"grant,omitempty"`
+	Partial       bool                   `protobuf:"varint,3,opt,name=partial,proto3" json:"partial,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *StatBlockRequest) Reset() {
 	*x = StatBlockRequest{}
-	mi := &file_data_proto_msgTypes[3]
+	mi := &file_data_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -296,7 +362,7 @@ func (x *StatBlockRequest) String() string {
 func (*StatBlockRequest) ProtoMessage() {}
 
 func (x *StatBlockRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_data_proto_msgTypes[3]
+	mi := &file_data_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -309,7 +375,7 @@ func (x *StatBlockRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatBlockRequest.ProtoReflect.Descriptor instead.
 func (*StatBlockRequest) Descriptor() ([]byte, []int) {
-	return file_data_proto_rawDescGZIP(), []int{3}
+	return file_data_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *StatBlockRequest) GetBlock() *Block {
@@ -326,6 +392,13 @@ func (x *StatBlockRequest) GetGrant() *Grant {
 	return nil
 }
 
+func (x *StatBlockRequest) GetPartial() bool {
+	if x != nil {
+		return x.Partial
+	}
+	return false
+}
+
 type StatBlockReply struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Length        int64                  `protobuf:"varint,1,opt,name=length,proto3" json:"length,omitempty"`
@@ -338,7 +411,7 @@ type StatBlockReply struct {
 
 func (x *StatBlockReply) Reset() {
 	*x = StatBlockReply{}
-	mi := &file_data_proto_msgTypes[4]
+	mi := &file_data_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -350,7 +423,7 @@ func (x *StatBlockReply) String() string {
 func (*StatBlockReply) ProtoMessage() {}
 
 func (x *StatBlockReply) ProtoReflect() protoreflect.Message {
-	mi := &file_data_proto_msgTypes[4]
+	mi := &file_data_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -363,7 +436,7 @@ func (x *StatBlockReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatBlockReply.ProtoReflect.Descriptor instead.
 func (*StatBlockReply) Descriptor() ([]byte, []int) {
-	return file_data_proto_rawDescGZIP(), []int{4}
+	return file_data_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *StatBlockReply) GetLength() int64 {
@@ -418,7 +491,7 @@ type Target struct {
 
 func (x *Target) Reset() {
 	*x = Target{}
-	mi := &file_data_proto_msgTypes[5]
+	mi := &file_data_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -430,7 +503,7 @@ func (x *Target) String() string {
 func (*Target) ProtoMessage() {}
 
 func (x *Target) ProtoReflect() protoreflect.Message {
-	mi := &file_data_proto_msgTypes[5]
+	mi := &file_data_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -443,7 +516,7 @@ func (x *Target) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Target.ProtoReflect.Descriptor instead.
 func (*Target) Descriptor() ([]byte, []int) {
-	return file_data_proto_rawDescGZIP(), []int{5}
+	return file_data_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Target) GetSession() uint64 {
@@ -560,7 +633,7 @@ type CreateWriteRequest struct {
 
 func (x *CreateWriteRequest) Reset() {
 	*x = CreateWriteRequest{}
-	mi := &file_data_proto_msgTypes[6]
+	mi := &file_data_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -572,7 +645,7 @@ func (x *CreateWriteRequest) String() string {
 func (*CreateWriteRequest) ProtoMessage() {}
 
 func (x *CreateWriteRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_data_proto_msgTypes[6]
+	mi := &file_data_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -585,7 +658,7 @@ func (x *CreateWriteRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateWriteRequest.ProtoReflect.Descriptor instead.
 func (*CreateWriteRequest) Descriptor() ([]byte, []int) {
-	return file_data_proto_rawDescGZIP(), []int{6}
+	return file_data_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *CreateWriteRequest) GetTarget() *Target {
@@ -604,7 +677,7 @@ type CreateWriteReply struct {
 
 func (x *CreateWriteReply) Reset() {
 	*x = CreateWriteReply{}
-	mi := &file_data_proto_msgTypes[7]
+	mi := &file_data_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -616,7 +689,7 @@ func (x *CreateWriteReply) String() string {
 func (*CreateWriteReply) ProtoMessage() {}
 
 func (x *CreateWriteReply) ProtoReflect() protoreflect.Message {
-	mi := &file_data_proto_msgTypes[7]
+	mi := &file_data_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -629,7 +702,7 @@ func (x *CreateWriteReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateWriteReply.ProtoReflect.Descriptor instead.
 func (*CreateWriteReply) Descriptor() ([]byte, []int) {
-	return file_data_proto_rawDescGZIP(), []int{7}
+	return file_data_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *CreateWriteReply) GetId() uint64 {
@@ -652,7 +725,7 @@ type HandleRequest struct {
 
 func (x *HandleRequest) Reset() {
 	*x = HandleRequest{}
-	mi := &file_data_proto_msgTypes[8]
+	mi := &file_data_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -664,7 +737,7 @@ func (x *HandleRequest) String() string {
 func (*HandleRequest) ProtoMessage() {}
 
 func (x *HandleRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_data_proto_msgTypes[8]
+	mi := &file_data_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -677,7 +750,7 @@ func (x *HandleRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HandleRequest.ProtoReflect.Descriptor instead.
 func (*HandleRequest) Descriptor() ([]byte, []int) {
-	return file_data_proto_rawDescGZIP(), []int{8}
+	return file_data_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *HandleRequest) GetId() uint64 {
@@ -712,7 +785,7 @@ type SealRequest struct {
 
 func (x *SealRequest) Reset() {
 	*x = SealRequest{}
-	mi := &file_data_proto_msgTypes[9]
+	mi := &file_data_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -724,7 +797,7 @@ func (x *SealRequest) String() string {
 func (*SealRequest) ProtoMessage() {}
 
 func (x *SealRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_data_proto_msgTypes[9]
+	mi := &file_data_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -737,7 +810,7 @@ func (x *SealRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SealRequest.ProtoReflect.Descriptor instead.
 func (*SealRequest) Descriptor() ([]byte, []int) {
-	return file_data_proto_rawDescGZIP(), []int{9}
+	return file_data_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *SealRequest) GetId() uint64 {
@@ -776,7 +849,7 @@ type SealReply struct {
 
 func (x *SealReply) Reset() {
 	*x = SealReply{}
-	mi := &file_data_proto_msgTypes[10]
+	mi := &file_data_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -788,7 +861,7 @@ func (x *SealReply) String() string {
 func (*SealReply) ProtoMessage() {}
 
 func (x *SealReply) ProtoReflect() protoreflect.Message {
-	mi := &file_data_proto_msgTypes[10]
+	mi := &file_data_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -801,7 +874,7 @@ func (x *SealReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SealReply.ProtoReflect.Descriptor instead.
 func (*SealReply) Descriptor() ([]byte, []int) {
-	return file_data_proto_rawDescGZIP(), []int{10}
+	return file_data_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *SealReply) GetLength() int64 {
@@ -863,7 +936,7 @@ type DescriptorsRequest struct {
 
 func (x *DescriptorsRequest) Reset() {
 	*x = DescriptorsRequest{}
-	mi := &file_data_proto_msgTypes[11]
+	mi := &file_data_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -875,7 +948,7 @@ func (x *DescriptorsRequest) String() string {
 func (*DescriptorsRequest) ProtoMessage() {}
 
 func (x *DescriptorsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_data_proto_msgTypes[11]
+	mi := &file_data_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -888,7 +961,7 @@ func (x *DescriptorsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DescriptorsRequest.ProtoReflect.Descriptor instead.
 func (*DescriptorsRequest) Descriptor() ([]byte, []int) {
-	return file_data_proto_rawDescGZIP(), []int{11}
+	return file_data_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *DescriptorsRequest) GetBlocks() []*StatBlockRequest {
@@ -909,7 +982,7 @@ type DescriptorsReply struct {
 
 func (x *DescriptorsReply) Reset() {
 	*x = DescriptorsReply{}
-	mi := &file_data_proto_msgTypes[12]
+	mi := &file_data_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -921,7 +994,7 @@ func (x *DescriptorsReply) String() string {
 func (*DescriptorsReply) ProtoMessage() {}
 
 func (x *DescriptorsReply) ProtoReflect() protoreflect.Message {
-	mi := &file_data_proto_msgTypes[12]
+	mi := &file_data_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -934,7 +1007,7 @@ func (x *DescriptorsReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DescriptorsReply.ProtoReflect.Descriptor instead.
 func (*DescriptorsReply) Descriptor() ([]byte, []int) {
-	return file_data_proto_rawDescGZIP(), []int{12}
+	return file_data_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *DescriptorsReply) GetResults() []*DescriptorResult {
@@ -956,7 +1029,7 @@ type DescriptorResult struct {
 
 func (x *DescriptorResult) Reset() {
 	*x = DescriptorResult{}
-	mi := &file_data_proto_msgTypes[13]
+	mi := &file_data_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -968,7 +1041,7 @@ func (x *DescriptorResult) String() string {
 func (*DescriptorResult) ProtoMessage() {}
 
 func (x *DescriptorResult) ProtoReflect() protoreflect.Message {
-	mi := &file_data_proto_msgTypes[13]
+	mi := &file_data_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -981,7 +1054,7 @@ func (x *DescriptorResult) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DescriptorResult.ProtoReflect.Descriptor instead.
 func (*DescriptorResult) Descriptor() ([]byte, []int) {
-	return file_data_proto_rawDescGZIP(), []int{13}
+	return file_data_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *DescriptorResult) GetStatus() uint32 {
@@ -1028,7 +1101,7 @@ const file_data_proto_rawDesc = "" +
 	"\x05Block\x12\x12\n" +
 	"\x04file\x18\x01 \x01(\x04R\x04file\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\rR\aversion\x12\x14\n" +
-	"\x05index\x18\x03 \x01(\rR\x05index\"\xea\x01\n" +
+	"\x05index\x18\x03 \x01(\rR\x05index\"\x80\x02\n" +
 	"\vReadRequest\x12&\n" +
 	"\x05block\x18\x01 \x01(\v2\x10.orca.data.BlockR\x05block\x12\x10\n" +
 	"\x03off\x18\x02 \x01(\x03R\x03off\x12\f\n" +
@@ -1040,10 +1113,17 @@ const file_data_proto_rawDesc = "" +
 	"\x05grant\x18\x06 \x01(\v2\x10.orca.data.GrantR\x05grant\x12\x1f\n" +
 	"\vonly_cached\x18\a \x01(\bR\n" +
 	"onlyCached\x12\x16\n" +
-	"\x06verify\x18\b \x01(\bR\x06verify\"b\n" +
+	"\x06verify\x18\b \x01(\bR\x06verify\x12\x14\n" +
+	"\x05whole\x18\t \x01(\bR\x05whole\"<\n" +
+	"\fPresentReply\x12\f\n" +
+	"\x01n\x18\x01 \x01(\x03R\x01n\x12\x1e\n" +
+	"\n" +
+	"generation\x18\x02 \x01(\x04R\n" +
+	"generation\"|\n" +
 	"\x10StatBlockRequest\x12&\n" +
 	"\x05block\x18\x01 \x01(\v2\x10.orca.data.BlockR\x05block\x12&\n" +
-	"\x05grant\x18\x02 \x01(\v2\x10.orca.data.GrantR\x05grant\"p\n" +
+	"\x05grant\x18\x02 \x01(\v2\x10.orca.data.GrantR\x05grant\x12\x18\n" +
+	"\apartial\x18\x03 \x01(\bR\apartial\"p\n" +
 	"\x0eStatBlockReply\x12\x16\n" +
 	"\x06length\x18\x01 \x01(\x03R\x06length\x12\x16\n" +
 	"\x06cached\x18\x02 \x01(\x03R\x06cached\x12\x1a\n" +
@@ -1112,22 +1192,23 @@ func file_data_proto_rawDescGZIP() []byte {
 	return file_data_proto_rawDescData
 }
 
-var file_data_proto_msgTypes = make([]protoimpl.MessageInfo, 14)
+var file_data_proto_msgTypes = make([]protoimpl.MessageInfo, 15)
 var file_data_proto_goTypes = []any{
 	(*Grant)(nil),              // 0: orca.data.Grant
 	(*Block)(nil),              // 1: orca.data.Block
 	(*ReadRequest)(nil),        // 2: orca.data.ReadRequest
-	(*StatBlockRequest)(nil),   // 3: orca.data.StatBlockRequest
-	(*StatBlockReply)(nil),     // 4: orca.data.StatBlockReply
-	(*Target)(nil),             // 5: orca.data.Target
-	(*CreateWriteRequest)(nil), // 6: orca.data.CreateWriteRequest
-	(*CreateWriteReply)(nil),   // 7: orca.data.CreateWriteReply
-	(*HandleRequest)(nil),      // 8: orca.data.HandleRequest
-	(*SealRequest)(nil),        // 9: orca.data.SealRequest
-	(*SealReply)(nil),          // 10: orca.data.SealReply
-	(*DescriptorsRequest)(nil), // 11: orca.data.DescriptorsRequest
-	(*DescriptorsReply)(nil),   // 12: orca.data.DescriptorsReply
-	(*DescriptorResult)(nil),   // 13: orca.data.DescriptorResult
+	(*PresentReply)(nil),       // 3: orca.data.PresentReply
+	(*StatBlockRequest)(nil),   // 4: orca.data.StatBlockRequest
+	(*StatBlockReply)(nil),     // 5: orca.data.StatBlockReply
+	(*Target)(nil),             // 6: orca.data.Target
+	(*CreateWriteRequest)(nil), // 7: orca.data.CreateWriteRequest
+	(*CreateWriteReply)(nil),   // 8: orca.data.CreateWriteReply
+	(*HandleRequest)(nil),      // 9: orca.data.HandleRequest
+	(*SealRequest)(nil),        // 10: orca.data.SealRequest
+	(*SealReply)(nil),          // 11: orca.data.SealReply
+	(*DescriptorsRequest)(nil), // 12: orca.data.DescriptorsRequest
+	(*DescriptorsReply)(nil),   // 13: orca.data.DescriptorsReply
+	(*DescriptorResult)(nil),   // 14: orca.data.DescriptorResult
 }
 var file_data_proto_depIdxs = []int32{
 	1,  // 0: orca.data.ReadRequest.block:type_name -> orca.data.Block
@@ -1135,11 +1216,11 @@ var file_data_proto_depIdxs = []int32{
 	1,  // 2: orca.data.StatBlockRequest.block:type_name -> orca.data.Block
 	0,  // 3: orca.data.StatBlockRequest.grant:type_name -> orca.data.Grant
 	0,  // 4: orca.data.Target.grant:type_name -> orca.data.Grant
-	5,  // 5: orca.data.CreateWriteRequest.target:type_name -> orca.data.Target
+	6,  // 5: orca.data.CreateWriteRequest.target:type_name -> orca.data.Target
 	0,  // 6: orca.data.HandleRequest.grant:type_name -> orca.data.Grant
-	5,  // 7: orca.data.SealRequest.target:type_name -> orca.data.Target
-	3,  // 8: orca.data.DescriptorsRequest.blocks:type_name -> orca.data.StatBlockRequest
-	13, // 9: orca.data.DescriptorsReply.results:type_name -> orca.data.DescriptorResult
+	6,  // 7: orca.data.SealRequest.target:type_name -> orca.data.Target
+	4,  // 8: orca.data.DescriptorsRequest.blocks:type_name -> orca.data.StatBlockRequest
+	14, // 9: orca.data.DescriptorsReply.results:type_name -> orca.data.DescriptorResult
 	10, // [10:10] is the sub-list for method output_type
 	10, // [10:10] is the sub-list for method input_type
 	10, // [10:10] is the sub-list for extension type_name
@@ -1158,7 +1239,7 @@ func file_data_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_data_proto_rawDesc), len(file_data_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   14,
+			NumMessages:   15,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

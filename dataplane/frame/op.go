@@ -33,6 +33,7 @@ const (
 	OpStatBlock
 	OpDescriptors // on the descriptor socket: read-only descriptors of blocks
 	OpWriteFile   // on the descriptor socket: the descriptor of a private file
+	OpPresent     // a range of a block, to be read in place: no body
 )
 
 // OpMetaFirst is the first operation of the namespace; metaserver numbers its
@@ -58,5 +59,5 @@ func (o Op) String() string {
 
 var blockOpNames = [...]string{
 	"read", "create-write", "write-at", "truncate", "sync", "seal", "abort",
-	"stat-block", "descriptors", "write-file",
+	"stat-block", "descriptors", "write-file", "present",
 }
