@@ -128,6 +128,25 @@ type FileReport struct {
 	Dirty    bool
 }
 
+// Windower is optional for a Filler: it lends memory of the block itself, into
+// which a source is read without a copy.
+type Windower interface {
+	// Window lends at most n bytes from a grain-aligned off; nil when there is
+	// no such memory: use WriteGrains. Until it is closed nobody else writes
+	// these grains.
+	Window(ctx context.Context, off, n int64) Window
+}
+
+// Window is absent content of a block that its owner fills in order.
+type Window interface {
+	// Bytes is what is not stored yet.
+	Bytes() []byte
+	// Store makes the first n of Bytes, whole grains, part of the block.
+	Store(n int) error
+	// Close gives the memory back, once; what was not stored stays absent.
+	Close()
+}
+
 // Filler adds grains to one block. Several may exist for one block.
 type Filler interface {
 	// Missing returns the first absent range within [off, off+n), grain

@@ -64,6 +64,7 @@ type Service struct {
 var (
 	_ dataplane.Blocks   = (*Service)(nil)
 	_ dataplane.Informer = (*Service)(nil)
+	_ dataplane.Sharer   = (*Service)(nil)
 )
 
 // New composes a service.
@@ -100,6 +101,16 @@ func (s *Service) Descriptor(ctx context.Context, id orca.BlockID, g dataplane.G
 		}
 	}
 	return s.Store.Descriptor(ctx, id)
+}
+
+// Share implements dataplane.Sharer.
+func (s *Service) Share(_ context.Context, id orca.BlockID, g dataplane.Grant) (*os.File, int64, uint64, error) {
+	if s.deps.CheckRead != nil {
+		if err := s.deps.CheckRead(g, id); err != nil {
+			return nil, 0, 0, err
+		}
+	}
+	return s.Store.Share(id)
 }
 
 // BlockInfo implements dataplane.Informer.

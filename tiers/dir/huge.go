@@ -23,15 +23,28 @@ func (d *Dir) Huge() bool { return d.huge }
 // times. tmpfs gives them to mappings only, so the range is mapped, populated
 // and unmapped. It is a hint: what fails is written page by page.
 func (d *Dir) Prepare(f *os.File, off, n int64) {
+	if m := d.Map(f, off, n); m != nil {
+		d.Unmap(m)
+	}
+}
+
+// Map returns [off, off+n) of a block file as memory, backed with huge pages
+// that are there already: writing to it cannot fail for lack of space. nil
+// when that cannot be had.
+func (d *Dir) Map(f *os.File, off, n int64) []byte {
 	m, err := unix.Mmap(int(f.Fd()), off, int(n), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
 	if err != nil {
-		return
+		return nil
 	}
-	if unix.Madvise(m, unix.MADV_HUGEPAGE) == nil {
-		_ = unix.Madvise(m, unix.MADV_POPULATE_WRITE)
+	if unix.Madvise(m, unix.MADV_HUGEPAGE) != nil || unix.Madvise(m, unix.MADV_POPULATE_WRITE) != nil {
+		_ = unix.Munmap(m)
+		return nil
 	}
-	_ = unix.Munmap(m)
+	return m
 }
+
+// Unmap ends Map.
+func (d *Dir) Unmap(m []byte) { _ = unix.Munmap(m) }
 
 // onHugeTmpfs looks up the mount that holds path.
 func onHugeTmpfs(path string) bool {

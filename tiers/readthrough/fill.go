@@ -48,11 +48,16 @@ type stream struct {
 	pos   int64 // next byte to fetch
 	limit int64 // fetch up to here, then park
 	stop  int64 // bound of the claim
+	need  int64 // wake waiters when pos gets here; 0: nobody waits
+	start int64 // where it began
 	open  bool  // one GET up to stop, rather than up to limit
 	err   error
 	done  bool
 
-	watch *time.Timer // cancels when the source stalls; of run alone
+	// Of run alone:
+	watch   *time.Timer       // cancels when the source stalls
+	ahead   chan tiers.Window // gets the window at aheadAt; nil: none
+	aheadAt int64
 }
 
 // end makes the stream give up; never blocks.
@@ -100,8 +105,8 @@ func roomError(waited, ctx context.Context, err error) error {
 	return err
 }
 
-// wait returns an extent as soon as the first grain that req asks for is
-// there, and sees to it that somebody fetches it.
+// wait returns an extent as soon as the first bytes that req asks for are there
+// (all of them with Whole), and sees to it that somebody fetches them.
 func (f *fill) wait(ctx context.Context, req dataplane.ReadRequest, seq bool, window int64) (dataplane.Extent, error) {
 	const op = "readthrough.Open"
 	select {
@@ -122,13 +127,20 @@ func (f *fill) wait(ctx context.Context, req dataplane.ReadRequest, seq bool, wi
 	}
 	for absent := 0; ; {
 		e, err := f.s.store.Get(f.id, req.Off, req.N)
-		if err == nil || orca.KindOf(err) != orca.NotFound {
+		off := req.Off
+		switch {
+		case err == nil && (!req.Whole || e.N == req.N || (off+e.N)%grain != 0):
+			return e, nil
+		case err == nil:
+			off += e.N
+			e.Release()
+		case orca.KindOf(err) != orca.NotFound:
 			return e, err
 		}
-		st, tick := f.demand(req.Off, req.N, seq, window)
+		st, tick := f.demand(off, req.Off+req.N-off, seq, req.Whole, window)
 		if st == nil {
 			// Present for the fill and absent for the store: removed.
-			if absent++; absent > 1 {
+			if absent++; off == req.Off && absent > 1 {
 				f.dead.Store(true)
 				return dataplane.Extent{}, errRestart
 			}
@@ -143,9 +155,11 @@ func (f *fill) wait(ctx context.Context, req dataplane.ReadRequest, seq bool, wi
 		}
 		f.mu.Lock()
 		err = st.err
-		failed := st.done && err != nil && req.Off >= st.pos
+		failed := st.done && err != nil && off >= st.pos
 		f.mu.Unlock()
-		if failed {
+		if failed && off > req.Off {
+			req.Whole = false // the first bytes are there
+		} else if failed {
 			return dataplane.Extent{}, err
 		}
 	}
@@ -161,7 +175,7 @@ func ended(op string, id orca.BlockID, ctx context.Context) error {
 
 // demand returns the stream that fetches off, beginning one if need be, and
 // the channel that its next progress closes; nil when the grain is present.
-func (f *fill) demand(off, n int64, seq bool, window int64) (*stream, <-chan struct{}) {
+func (f *fill) demand(off, n int64, seq, whole bool, window int64) (*stream, <-chan struct{}) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	start := alignDown(off)
@@ -187,9 +201,29 @@ func (f *fill) demand(off, n int64, seq bool, window int64) (*stream, <-chan str
 		st.limit = max(st.limit, min(upTo, st.stop))
 		st.open = st.open || seq && window > f.s.cfg.Page
 		st.nudge()
+		st.awaitLocked(start, off+n, whole)
 		return st, f.tick
 	}
-	return f.launchLocked(start, upTo, seq && window > f.s.cfg.Page), f.tick
+	st := f.launchLocked(start, upTo, seq && window > f.s.cfg.Page)
+	st.awaitLocked(start, off+n, whole)
+	return st, f.tick
+}
+
+// awaitLocked asks for a wake-up when the grain at start is there; when end is,
+// for who wants the whole range. A stream that is under way gathers up to
+// bufSize in either case: waking a reader for each grain costs more than the
+// grain.
+func (st *stream) awaitLocked(start, end int64, whole bool) {
+	need := start + grain
+	if whole {
+		need = end
+	} else if st.pos-st.start >= orca.PageSize {
+		need = min(start+bufSize, end)
+	}
+	need = min(max(need, start+1), st.limit, st.stop)
+	if st.need == 0 || need < st.need {
+		st.need = need
+	}
 }
 
 // launchLocked begins a stream at an absent grain that nobody has claimed.
@@ -206,7 +240,7 @@ func (f *fill) launchLocked(start, upTo int64, open bool) *stream {
 		stop = min(stop, max(upTo, start+grain))
 	}
 	ctx, cancel := context.WithCancel(f.s.ctx)
-	st := &stream{f: f, cancel: cancel, wake: make(chan struct{}, 1), pos: start, limit: min(upTo, stop), stop: stop, open: open}
+	st := &stream{f: f, cancel: cancel, wake: make(chan struct{}, 1), start: start, pos: start, limit: min(upTo, stop), stop: stop, open: open}
 	f.s.mu.Lock()
 	defer f.s.mu.Unlock()
 	if f.s.closed {
@@ -280,19 +314,9 @@ func (f *fill) beginNext(req dataplane.ReadRequest, window int64) {
 	go func() { // ends with setUp, which Close waits for
 		defer f.s.leave(n)
 		if <-n.ready; n.err == nil {
-			n.demand(0, min(over, n.size), true, window)
+			n.demand(0, min(over, n.size), true, false, window)
 		}
 	}()
-}
-
-// pace gives the sizes of the pieces after which waiters are woken: small at
-// first, so that the first bytes leave early, then large.
-type pace int64
-
-func (p *pace) next() int64 {
-	n := max(int64(*p), grain)
-	*p = pace(min(2*n, orca.PageSize))
-	return n
 }
 
 func pause(ctx context.Context, d time.Duration) bool {

@@ -6,17 +6,21 @@ import (
 	"context"
 	"errors"
 	"io"
+	"runtime/debug"
 	"sync"
 	"time"
 
 	"orca"
 	"orca/dataplane"
+	"orca/tiers"
 )
 
 const (
 	// bufSize is the piece that is read, summed and written while it is hot
 	// in the processor's cache.
 	bufSize = 256 << 10
+	// readSize bounds one read from a source into the block.
+	readSize = 512 << 10
 	// maxFailures bounds the attempts to go on without any progress.
 	maxFailures = 3
 )
@@ -61,7 +65,6 @@ func (st *stream) fetch(ctx context.Context) error {
 			b.Close()
 		}
 	}()
-	var speed pace
 	var end int64 // of the open body
 	skip, failures := 0, 0
 	for {
@@ -103,7 +106,7 @@ func (st *stream) fetch(ctx context.Context) error {
 				f.mu.Unlock()
 			}
 		}
-		n, err := st.copy(ctx, b, *buf, min(limit, end)-pos, &speed)
+		n, err := st.copy(ctx, b, *buf, min(limit, end)-pos)
 		if n > 0 {
 			failures = 0
 		}
@@ -162,69 +165,190 @@ func (f *fill) failed(ctx context.Context, err error, writing bool) error {
 	return err
 }
 
-// copy moves up to n bytes from the body into the block, and wakes waiters at
-// a growing pace. It returns how many bytes are stored.
-func (st *stream) copy(ctx context.Context, b body, buf []byte, n int64, speed *pace) (int64, error) {
-	f := st.f
+// copy moves up to n bytes from the body into the block, and wakes those whose
+// bytes are there. It returns how many bytes are stored.
+func (st *stream) copy(ctx context.Context, b body, buf []byte, n int64) (int64, error) {
+	defer st.takeAhead(-1)
 	total := int64(0)
 	for total < n {
-		piece := min(n-total, speed.next())
-		for piece > 0 {
-			p := buf[:min(piece, int64(len(buf)))]
-			got, err := io.ReadFull(b, p)
-			st.watch.Reset(f.s.cfg.Stall)
-			if err != nil {
-				// Whole grains that did arrive are kept.
-				p = p[:alignDown(int64(got))]
-				if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
-					err = &orca.Error{Op: "readthrough.fill", Path: f.id.String(), Kind: orca.UFSFailure, Msg: "the source ended early", Err: io.ErrUnexpectedEOF}
-				}
-			}
-			if len(p) > 0 {
-				if werr := st.put(ctx, p); werr != nil {
-					return total, werr
-				}
-			}
-			total += int64(len(p))
-			piece -= int64(len(p))
-			if b.peer {
-				f.s.Metrics.PeerBytes.Add(int64(got))
-			} else {
-				f.s.Metrics.UFSBytes.Add(int64(got))
-			}
-			if err != nil {
-				st.advance(int64(len(p)))
-				return total, err
-			}
-			st.move(int64(len(p)))
+		var got int64
+		var err error
+		if v := st.window(ctx, n-total); v != nil {
+			got, err = st.into(b, v)
+			v.Close()
+		} else {
+			got, err = st.through(ctx, b, buf, n-total)
 		}
-		st.advance(0)
+		total += got
+		if err != nil {
+			st.move(0, true)
+			return total, err
+		}
 	}
 	return total, nil
 }
 
-// put stores p at the position of the stream.
-func (st *stream) put(ctx context.Context, p []byte) error {
-	st.f.mu.Lock()
-	pos := st.pos
-	st.f.mu.Unlock()
+// window lends memory of the block at the position of the stream, nil when
+// there is none. The one after it is made meanwhile: the kernel clears its
+// pages on another processor than the one that copies from the socket.
+func (st *stream) window(ctx context.Context, n int64) tiers.Window {
+	w, ok := st.f.w.(tiers.Windower)
+	if !ok {
+		return nil
+	}
+	at := st.at()
+	v := st.takeAhead(at)
+	if v == nil {
+		v = st.lend(ctx, w, at, n)
+	}
+	if v == nil {
+		return nil
+	}
+	if k := int64(len(v.Bytes())); n > k {
+		ch := make(chan tiers.Window, 1)
+		st.ahead, st.aheadAt = ch, at+k
+		go func() { ch <- st.lend(ctx, w, at+k, n-k) }() // takeAhead waits for it
+	}
+	return v
+}
+
+func (st *stream) lend(ctx context.Context, w tiers.Windower, at, n int64) tiers.Window {
 	rctx, cancel := context.WithTimeout(ctx, st.f.s.cfg.RoomWait)
 	defer cancel()
-	return roomError(rctx, ctx, st.f.w.WriteGrains(rctx, p, pos))
+	return w.Window(rctx, at, n)
 }
 
-// move notes that n bytes more are stored.
-func (st *stream) move(n int64) {
-	st.f.mu.Lock()
-	st.pos += n
-	st.f.mu.Unlock()
+// takeAhead returns the window that was made for a position, and gives up one
+// for another.
+func (st *stream) takeAhead(at int64) tiers.Window {
+	if st.ahead == nil {
+		return nil
+	}
+	v := <-st.ahead
+	st.ahead = nil
+	if v != nil && st.aheadAt != at {
+		v.Close()
+		v = nil
+	}
+	return v
 }
 
-// advance is move, and wakes the waiters.
-func (st *stream) advance(n int64) {
+// into reads the body straight into the block until the window is full. Each
+// piece is summed while it is hot in the processor's cache.
+func (st *stream) into(b body, v tiers.Window) (total int64, err error) {
+	old := debug.SetPanicOnFault(true) // a page that the medium lost is an error
+	defer func() {
+		debug.SetPanicOnFault(old)
+		if r := recover(); r != nil {
+			if _, fault := r.(interface{ Addr() uintptr }); !fault {
+				panic(r)
+			}
+			err = &orca.Error{Op: "readthrough.fill", Path: st.f.id.String(), Kind: orca.Busy, Msg: "memory of the tier was lost"}
+		}
+	}()
+	have := 0 // bytes of the window that are read and not stored
+	for p := v.Bytes(); len(p) > 0 && err == nil; p = v.Bytes() {
+		var got int
+		got, err = b.Read(p[have:min(len(p), have+readSize)])
+		st.arrived(b, got)
+		have += got
+		whole := int(alignDown(int64(have)))
+		if whole < bufSize && whole < len(p) && err == nil && !st.awaited(int64(whole)) {
+			continue
+		}
+		if whole > 0 {
+			if serr := v.Store(whole); serr != nil {
+				return total, serr
+			}
+			have -= whole
+			total += int64(whole)
+			st.move(int64(whole), false)
+		}
+	}
+	if err != nil && len(v.Bytes()) == 0 {
+		return total, nil // all there; whoever reads on sees it again
+	}
+	return total, st.ended(err)
+}
+
+// through reads a piece of the body into buf and writes it to the block.
+func (st *stream) through(ctx context.Context, b body, buf []byte, n int64) (int64, error) {
+	p := buf[:min(n, int64(len(buf)), st.piece())]
+	got, err := io.ReadFull(b, p)
+	st.arrived(b, got)
+	if err != nil {
+		// Whole grains that did arrive are kept.
+		p = p[:alignDown(int64(got))]
+		err = st.ended(err)
+	}
+	if len(p) > 0 {
+		if werr := st.put(ctx, p); werr != nil {
+			return 0, werr
+		}
+		st.move(int64(len(p)), false)
+	}
+	return int64(len(p)), err
+}
+
+// ended gives the early end of a body its kind.
+func (st *stream) ended(err error) error {
+	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+		return &orca.Error{Op: "readthrough.fill", Path: st.f.id.String(), Kind: orca.UFSFailure, Msg: "the source ended early", Err: io.ErrUnexpectedEOF}
+	}
+	return err
+}
+
+// arrived notes bytes of the source.
+func (st *stream) arrived(b body, n int) {
+	st.watch.Reset(st.f.s.cfg.Stall)
+	if b.peer {
+		st.f.s.Metrics.PeerBytes.Add(int64(n))
+	} else {
+		st.f.s.Metrics.UFSBytes.Add(int64(n))
+	}
+}
+
+// put stores p at the position of the stream.
+func (st *stream) put(ctx context.Context, p []byte) error {
+	rctx, cancel := context.WithTimeout(ctx, st.f.s.cfg.RoomWait)
+	defer cancel()
+	return roomError(rctx, ctx, st.f.w.WriteGrains(rctx, p, st.at()))
+}
+
+// at returns the position of the stream.
+func (st *stream) at() int64 {
+	st.f.mu.Lock()
+	defer st.f.mu.Unlock()
+	return st.pos
+}
+
+// awaited reports whether somebody waits for no more than the next n bytes.
+func (st *stream) awaited(n int64) bool {
+	st.f.mu.Lock()
+	defer st.f.mu.Unlock()
+	return n > 0 && st.need > 0 && st.pos+n >= st.need
+}
+
+// piece returns how many bytes to read at once: what somebody waits for, if
+// that is little.
+func (st *stream) piece() int64 {
+	st.f.mu.Lock()
+	defer st.f.mu.Unlock()
+	if st.need > st.pos {
+		return alignUp(st.need - st.pos)
+	}
+	return bufSize
+}
+
+// move notes that n bytes more are stored, and wakes the waiters when that is
+// what one of them waits for, or now.
+func (st *stream) move(n int64, now bool) {
 	st.f.mu.Lock()
 	st.pos += n
-	st.f.tickLocked()
+	if now || st.need > 0 && st.pos >= st.need {
+		st.need = 0 // those who wait for more say so again
+		st.f.tickLocked()
+	}
 	st.f.mu.Unlock()
 }
 

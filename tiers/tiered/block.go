@@ -46,6 +46,8 @@ type block struct {
 
 	open sync.Mutex // held while file is opened or grains are verified
 	fill sync.Mutex // held while grains are written
+
+	windows []*window // disjoint; GUARDED_BY(fill)
 }
 
 // fileName names one block file of this worker.

@@ -172,6 +172,18 @@ func (w *filler) WriteGrains(ctx context.Context, p []byte, off int64) error {
 		if mn == 0 {
 			return nil
 		}
+		if v := b.overlaps(moff, mn); v != nil {
+			b.fill.Unlock()
+			select {
+			case <-v.done:
+			case <-ctx.Done():
+			}
+			b.fill.Lock()
+			if ctx.Err() != nil {
+				return orca.PathE(op, b.ID.String(), orca.Canceled, ctx.Err())
+			}
+			continue
+		}
 		p = p[moff-off:]
 		if err := w.writeRun(ctx, p[:mn], moff); err != nil {
 			return err
@@ -185,33 +197,59 @@ func (w *filler) WriteGrains(ctx context.Context, p []byte, off int64) error {
 func (w *filler) writeRun(ctx context.Context, p []byte, off int64) error {
 	const op = "tiered.WriteGrains"
 	b, s := w.b, w.s
-	if need := int64(len(p)) - w.credit; need > 0 {
-		if rest := b.length - off; need < creditStep {
-			need = min(creditStep, max(need, rest-w.credit))
-		}
-		if err := s.takeMore(ctx, op, b.at, need); err != nil {
-			return err
-		}
-		w.credit += need
+	if err := w.takeCredit(ctx, off, int64(len(p))); err != nil {
+		return err
 	}
-	if w.f == nil {
-		f, err := b.at.OpenBlock(b.ID, b.length, true)
-		if err != nil {
-			return s.lost(b, err)
-		}
-		w.f = f
+	if err := w.openFile(); err != nil {
+		return err
 	}
 	first := int(off / orca.GrainSize)
 	end := first + blockfile.Grains(int64(len(p)))
 	if b.at.Huge() && (w.end == first || len(p) >= 4*orca.GrainSize) {
 		w.prepare(off, off+int64(len(p)))
 	}
-	sums := blockfile.AppendSums(b.sums[first:first], p)
+	blockfile.AppendSums(b.sums[first:first], p)
 	if err := s.withSpace(ctx, op, b.at, int64(len(p)), func() error { return b.at.Write(w.f, p, off) }); err != nil {
 		s.fault(b.at, err)
 		return err
 	}
 	w.credit -= int64(len(p))
+	return w.landed(first, end, int64(len(p)))
+}
+
+// takeCredit sees to n bytes of quota; b.fill is held.
+func (w *filler) takeCredit(ctx context.Context, off, n int64) error {
+	need := n - w.credit
+	if need <= 0 {
+		return nil
+	}
+	if rest := w.b.length - off; need < creditStep {
+		need = min(creditStep, max(need, rest-w.credit))
+	}
+	if err := w.s.takeMore(ctx, "tiered.WriteGrains", w.b.at, need); err != nil {
+		return err
+	}
+	w.credit += need
+	return nil
+}
+
+// openFile opens the block's file for writing; b.fill is held.
+func (w *filler) openFile() error {
+	if w.f != nil {
+		return nil
+	}
+	f, err := w.b.at.OpenBlock(w.b.ID, w.b.length, true)
+	if err != nil {
+		return w.s.lost(w.b, err)
+	}
+	w.f = f
+	return nil
+}
+
+// landed makes grains [first, end) of n bytes present, written and summed as
+// they are; b.fill is held.
+func (w *filler) landed(first, end int, n int64) error {
+	b, s := w.b, w.s
 	if w.end != first {
 		w.record()
 		w.first = first
@@ -220,7 +258,7 @@ func (w *filler) writeRun(ctx context.Context, p []byte, off int64) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if b.gone {
-		b.at.Return(int64(len(p))) // in an unlinked file that no one will read
+		b.at.Return(n) // in an unlinked file that no one will read
 		return errAbsent
 	}
 	b.have.AddRange(first, end)
@@ -230,10 +268,10 @@ func (w *filler) writeRun(ctx context.Context, p []byte, off int64) error {
 	if !b.trusted {
 		b.checked.AddRange(first, end)
 	}
-	b.n += len(sums)
-	b.at.grains += int64(len(sums))
-	b.cached += int64(len(p))
-	b.charged += int64(len(p))
+	b.n += end - first
+	b.at.grains += int64(end - first)
+	b.cached += n
+	b.charged += n
 	if b.n == len(b.sums) {
 		b.have = nil
 		w.recordLocked()

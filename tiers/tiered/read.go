@@ -48,7 +48,7 @@ func (s *Store) Get(id orca.BlockID, off, n int64) (dataplane.Extent, error) {
 	s.now++
 	b.at.policy.Touch(&b.Entry, s.now)
 	ready := b.trusted && b.file != nil
-	f, release := b.file, b.release
+	f, release, gen := b.file, b.release, b.gen
 	s.mu.Unlock()
 	if !ready {
 		if end > first+verifyChunk {
@@ -65,7 +65,7 @@ func (s *Store) Get(id orca.BlockID, off, n int64) (dataplane.Extent, error) {
 	s.Metrics.HitBytes[b.at.Tier].Add(got)
 	last := blockfile.Grains(off + got)
 	return dataplane.Extent{File: f, Off: off, N: got, Sums: b.sums[first:last:last],
-		SumOff: int64(first) * orca.GrainSize, Release: release}, nil
+		SumOff: int64(first) * orca.GrainSize, Generation: gen, Release: release}, nil
 }
 
 // errAbsent is made once: a miss is no exception.
@@ -206,6 +206,31 @@ func (s *Store) Recheck(id orca.BlockID) error {
 	}
 	b.trusted, b.checked = false, nil
 	return nil
+}
+
+// Share re-opens the file of a block that may be partial, read only. What may
+// be read of it is what extents of the same generation cover: a block file is
+// unlinked when its block leaves, never changed. NotFound.
+func (s *Store) Share(id orca.BlockID) (*os.File, int64, uint64, error) {
+	const op = "tiered.Share"
+	s.mu.Lock()
+	b := s.blocks[id]
+	if b == nil {
+		s.mu.Unlock()
+		return nil, 0, 0, notFound(op, id)
+	}
+	b.pins++
+	s.mu.Unlock()
+	defer s.unpin(b)
+	f, _, err := s.prepare(b, 0, 0)
+	if err != nil {
+		return nil, 0, 0, err
+	}
+	r, err := os.OpenFile("/proc/self/fd/"+strconv.Itoa(int(f.Fd())), os.O_RDONLY, 0)
+	if err != nil {
+		return nil, 0, 0, blockfile.Fail(op, f.Name(), err)
+	}
+	return r, b.length, b.gen, nil
 }
 
 // Descriptor implements tiers.Store: every grain has been verified once in

@@ -23,7 +23,11 @@ import (
 const (
 	dialTimeout  = 3 * time.Second
 	idleConns    = 256
-	socketBuffer = 256 << 10
+	writeBuffer  = 256 << 10
+	// readBuffer holds the head of an answer. Reads of a body that are longer
+	// pass it by, so it is short: the rest of a body that came with the head,
+	// and the end of a read that the socket filled in part, are copied twice.
+	readBuffer = 16 << 10
 	// tries and pause bound what the SDK does by itself.
 	tries = 2
 	pause = 200 * time.Millisecond
@@ -47,7 +51,7 @@ func tune(t *http.Transport, idle time.Duration) {
 	t.DisableCompression = true
 	t.MaxIdleConns, t.MaxIdleConnsPerHost = 2*idleConns, idleConns
 	t.IdleConnTimeout, t.ResponseHeaderTimeout = idle, idle
-	t.ReadBufferSize, t.WriteBufferSize = socketBuffer, socketBuffer
+	t.ReadBufferSize, t.WriteBufferSize = readBuffer, writeBuffer
 }
 
 // liveConn fails reads and writes that make no progress for idle.
