@@ -4,6 +4,8 @@
 // process by Client, of this one by Local; both are a dataplane.Access.
 //
 //	ReadAt ─┬─ small: transport.Client, multiplexed, one round trip
+//	        ├─ large, worker on this host: it says what is present (filling the
+//	        │  block if need be), and one pread from the block's file copies it
 //	        └─ large: a Stream of the pool; ranges of Config.Range bytes are
 //	           pulled, Config.Depth outstanding, into the caller's buffer,
 //	           each grain checked as it arrives, 256 KiB behind the socket
@@ -99,11 +101,13 @@ type Metrics struct {
 	Reads     atomic.Int64
 	Small     atomic.Int64 // of Reads, those over the shared connection
 	ReadBytes atomic.Int64 // delivered to callers
-	Verified  atomic.Int64 // grains whose checksum held
-	Corrupt   atomic.Int64 // grains whose checksum did not
-	Writes    atomic.Int64
-	Streams   atomic.Int64 // gauge: open bulk connections
-	Redials   atomic.Int64 // streams found closed in the pool
+	// InPlaceBytes were read from the file of a block on this host.
+	InPlaceBytes atomic.Int64
+	Verified     atomic.Int64 // grains whose checksum held
+	Corrupt      atomic.Int64 // grains whose checksum did not
+	Writes       atomic.Int64
+	Streams      atomic.Int64 // gauge: open bulk connections
+	Redials      atomic.Int64 // streams found closed in the pool
 }
 
 // Client is the stub of one worker. It is safe for concurrent use.
@@ -112,6 +116,7 @@ type Client struct {
 	small   *transport.Client
 	streams *pool
 	local   *shortcircuit.Client // nil without Config.Descriptors
+	shared  shared
 	metrics Metrics
 
 	mu      sync.Mutex
@@ -157,6 +162,7 @@ func (c *Client) Ping(ctx context.Context) error { return c.small.Ping(ctx) }
 // Close closes all connections. Reads under way fail with Unavailable.
 func (c *Client) Close() error {
 	c.streams.close()
+	c.shared.close()
 	err := c.small.Close()
 	if c.local != nil {
 		if e := c.local.Close(); err == nil {

@@ -84,7 +84,7 @@ func TestRequestTravelsWhole(t *testing.T) {
 	seen := func(_ context.Context, r dataplane.ReadRequest) error { requests <- r; return orca.NotFound }
 	w.Configure(func() { w.BeforeOpen = seen })
 	want := request(65536)
-	want.N, want.Type, want.Sequential, want.OnlyCached, want.Verify = 1<<20, orca.ReadNoCache, true, true, true
+	want.N, want.Type, want.Sequential, want.OnlyCached, want.Verify, want.Whole = 1<<20, orca.ReadNoCache, true, true, true, true
 	v := reflect.ValueOf(want)
 	for i := range v.NumField() {
 		require.False(t, v.Field(i).IsZero(), "this test does not set %s", v.Type().Field(i).Name)

@@ -33,6 +33,21 @@ func (c *Client) ReadAt(ctx context.Context, req dataplane.ReadRequest, p []byte
 		return 0, orca.PathE("blockclient.ReadAt", req.ID.String(), orca.Invalid, nil)
 	}
 	c.metrics.Reads.Add(1)
+	n := 0
+	if c.local != nil && len(p) > c.cfg.SmallRead && req.Type == orca.ReadCache && !c.shared.apart(req.ID) {
+		var err error
+		if n, err = c.readInPlace(ctx, &req, p); err == nil || !errors.Is(err, orca.Unsupported) && !errors.Is(err, orca.Unavailable) {
+			c.metrics.ReadBytes.Add(int64(n))
+			return n, err
+		}
+		req.Off += int64(n)
+	}
+	m, err := c.readRanges(ctx, req, p[n:])
+	return n + m, err
+}
+
+// readRanges reads over a connection.
+func (c *Client) readRanges(ctx context.Context, req dataplane.ReadRequest, p []byte) (int, error) {
 	n, err := c.readOnce(ctx, &req, p)
 	if errors.Is(err, orca.Corrupt) && !req.Verify && !c.cfg.NoVerify {
 		// The wire, or the worker's disk: it finds out, and has other sources.
@@ -108,7 +123,7 @@ func (r *pull) begin(c *Client, req *dataplane.ReadRequest, p []byte) {
 	}
 	r.msg.Block, r.msg.Grant = &r.block, &r.grant
 	r.msg.Type, r.msg.Sequential = uint32(req.Type), req.Sequential
-	r.msg.OnlyCached, r.msg.Verify = req.OnlyCached, req.Verify
+	r.msg.OnlyCached, r.msg.Verify, r.msg.Whole = req.OnlyCached, req.Verify, req.Whole
 	r.ver.ok = 0
 }
 

@@ -42,6 +42,7 @@ func (c *Config) Validate() error { return c.Transport.Validate() }
 type Metrics struct {
 	Reads      atomic.Int64
 	ReadBytes  atomic.Int64
+	Presents   atomic.Int64 // ranges made present for readers in place
 	Extents    atomic.Int64 // pieces that reads were answered in
 	Summed     atomic.Int64 // extents that came without checksums
 	Writes     atomic.Int64
@@ -90,6 +91,8 @@ func (s *Server) handle(ctx context.Context, r *transport.Request) transport.Rep
 	switch r.Op {
 	case frame.OpRead:
 		return s.read(ctx, r)
+	case frame.OpPresent:
+		return s.present(ctx, r)
 	case frame.OpWriteAt, frame.OpTruncate, frame.OpSync, frame.OpAbort:
 		return s.onHandle(ctx, r)
 	case frame.OpCreateWrite:

@@ -40,23 +40,9 @@ func (q *readRequest) reset() {
 // first bytes leave while the rest is still being fetched. A piece that does
 // not end on a grain boundary is the end of the block.
 func (s *Server) read(ctx context.Context, r *transport.Request) transport.Reply {
-	q := requestPool.Get().(*readRequest)
-	q.reset()
-	err := q.UnmarshalVT(r.Meta)
-	req := dataplane.ReadRequest{
-		ID: q.Block.ToBlock(), Off: q.Off, N: q.N,
-		Type: orca.ReadType(q.Type), Sequential: q.Sequential, Grant: q.Grant.ToGrant(),
-		OnlyCached: q.OnlyCached, Verify: q.Verify,
-	}
-	requestPool.Put(q)
-	if err != nil {
-		return malformed(r, err)
-	}
-	if req.Off < 0 || req.N <= 0 || req.N > frame.MaxBody {
-		return transport.Fail(orca.PathE("blockserver.read", req.ID.String(), orca.Invalid, nil))
-	}
-	if err := s.grants.Read(&req.Grant, req.ID, peer(r)); err != nil {
-		return s.denied(err)
+	req, reply, ok := s.request(r)
+	if !ok {
+		return reply
 	}
 	s.metrics.Reads.Add(1)
 	for {
@@ -74,6 +60,59 @@ func (s *Server) read(ctx context.Context, r *transport.Request) transport.Reply
 		req.Off += n
 		req.N -= n
 	}
+}
+
+// present makes a range present for a reader on the same host, which reads it
+// from the descriptor that Sharer gave it. Unsupported when the bytes do not
+// stay in the block's file: they have to be asked for by read.
+func (s *Server) present(ctx context.Context, r *transport.Request) transport.Reply {
+	req, reply, ok := s.request(r)
+	if !ok {
+		return reply
+	}
+	s.metrics.Presents.Add(1)
+	req.Whole = true
+	var a datapb.PresentReply
+	for want := req.N; a.N < want; {
+		ext, err := s.blocks.Open(ctx, req)
+		if err != nil {
+			return transport.Fail(err)
+		}
+		n, gen := min(ext.N, req.N), ext.Generation
+		release(&ext)
+		if n > 0 && gen == 0 {
+			return transport.Fail(orca.PathE("blockserver.present", req.ID.String(), orca.Unsupported, nil))
+		}
+		if n <= 0 || a.N > 0 && gen != a.Generation {
+			break
+		}
+		a.N, a.Generation = a.N+n, gen
+		req.Off, req.N = req.Off+n, req.N-n
+	}
+	return answer(r, &a)
+}
+
+// request decodes and checks a ReadRequest; !ok: reply says why not.
+func (s *Server) request(r *transport.Request) (dataplane.ReadRequest, transport.Reply, bool) {
+	q := requestPool.Get().(*readRequest)
+	q.reset()
+	err := q.UnmarshalVT(r.Meta)
+	req := dataplane.ReadRequest{
+		ID: q.Block.ToBlock(), Off: q.Off, N: q.N,
+		Type: orca.ReadType(q.Type), Sequential: q.Sequential, Grant: q.Grant.ToGrant(),
+		OnlyCached: q.OnlyCached, Verify: q.Verify, Whole: q.Whole,
+	}
+	requestPool.Put(q)
+	if err != nil {
+		return req, malformed(r, err), false
+	}
+	if req.Off < 0 || req.N <= 0 || req.N > frame.MaxBody {
+		return req, transport.Fail(orca.PathE("blockserver.read", req.ID.String(), orca.Invalid, nil)), false
+	}
+	if err := s.grants.Read(&req.Grant, req.ID, peer(r)); err != nil {
+		return req, s.denied(err), false
+	}
+	return req, transport.Reply{}, true
 }
 
 // extentReply makes the frame that carries ext, of which it takes care, and

@@ -82,6 +82,8 @@ func (c *Client) Close() error {
 type Want struct {
 	ID    orca.BlockID
 	Grant dataplane.Grant
+	// Partial asks for the descriptor of a block that may not be complete.
+	Partial bool
 }
 
 // Got is a descriptor, or why there is none.
@@ -96,7 +98,17 @@ type Got struct {
 // errors are Unsupported (the block is not complete: read ranges), NotFound,
 // Permission, Stale, and Unavailable.
 func (c *Client) Fetch(ctx context.Context, id orca.BlockID, g dataplane.Grant) (*os.File, int64, uint64, error) {
-	got, err := c.FetchMany(ctx, []Want{{id, g}})
+	return c.fetchOne(ctx, Want{ID: id, Grant: g})
+}
+
+// Share is Fetch of a block that may be partial: of the file only what the
+// worker says to be present in this generation may be read.
+func (c *Client) Share(ctx context.Context, id orca.BlockID, g dataplane.Grant) (*os.File, int64, uint64, error) {
+	return c.fetchOne(ctx, Want{ID: id, Grant: g, Partial: true})
+}
+
+func (c *Client) fetchOne(ctx context.Context, w Want) (*os.File, int64, uint64, error) {
+	got, err := c.FetchMany(ctx, []Want{w})
 	if err != nil {
 		return nil, 0, 0, err
 	}
@@ -111,7 +123,7 @@ func (c *Client) FetchMany(ctx context.Context, wants []Want) ([]Got, error) {
 	}
 	var q datapb.DescriptorsRequest
 	for i := range wants {
-		q.Blocks = append(q.Blocks, &datapb.StatBlockRequest{Block: datapb.FromBlock(wants[i].ID), Grant: datapb.FromGrant(&wants[i].Grant)})
+		q.Blocks = append(q.Blocks, &datapb.StatBlockRequest{Block: datapb.FromBlock(wants[i].ID), Grant: datapb.FromGrant(&wants[i].Grant), Partial: wants[i].Partial})
 	}
 	meta, err := q.MarshalVT()
 	if err != nil {

@@ -265,7 +265,15 @@ func (s *Server) descriptor(ctx context.Context, b *datapb.StatBlockRequest, who
 		s.metrics.Denied.Add(1)
 		return nil, err
 	}
-	f, length, gen, err := s.blocks.Descriptor(ctx, id, g)
+	get := s.blocks.Descriptor
+	if b.Partial {
+		sh, ok := s.blocks.(dataplane.Sharer)
+		if !ok {
+			return nil, orca.PathE("shortcircuit", id.String(), orca.Unsupported, nil)
+		}
+		get = sh.Share
+	}
+	f, length, gen, err := get(ctx, id, g)
 	if err != nil {
 		return nil, err
 	}

@@ -112,7 +112,7 @@ func TestBatch(t *testing.T) {
 		if i != 3 {
 			f.Put(t, id, []byte{byte(i)})
 		}
-		wants = append(wants, Want{id, rightTo(id)})
+		wants = append(wants, Want{ID: id, Grant: rightTo(id)})
 	}
 	f.SetPartial(blockID(5), true)
 	wants[6].Grant.Token = nil
@@ -173,7 +173,7 @@ func TestReadAtAndCache(t *testing.T) {
 	require.Equal(t, io.EOF, err)
 	require.Zero(t, n)
 	c.Forget(1)
-	require.NoError(t, c.Prefetch(t.Context(), []Want{{blockID(1), rightTo(blockID(1))}, {blockID(99), rightTo(blockID(99))}}))
+	require.NoError(t, c.Prefetch(t.Context(), []Want{{ID: blockID(1), Grant: rightTo(blockID(1))}, {ID: blockID(99), Grant: rightTo(blockID(99))}}))
 	misses := c.Metrics().Misses.Load()
 	read(1)
 	require.Equal(t, misses, c.Metrics().Misses.Load(), "prefetched")

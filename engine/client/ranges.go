@@ -108,6 +108,24 @@ func (f *File) askOne(ctx context.Context, w *Worker, req dataplane.ReadRequest,
 	return n, err
 }
 
+// inPlace reports whether long reads of f are copied from the file of a worker
+// on this host.
+func (f *File) inPlace() bool {
+	if f.typ != orca.ReadCache {
+		return false
+	}
+	w := f.localWorker()
+	if w == nil {
+		return false
+	}
+	pr, err := f.fs.peers.get(context.Background(), w)
+	if err != nil {
+		return false
+	}
+	c, ok := pr.blocks.(interface{ InPlace() bool })
+	return ok && c.InPlace()
+}
+
 // route orders the workers for block idx: the local one (it keeps what it
 // fetches), then those that hold the block, then the rest by rank; workers
 // that just failed come last.

@@ -11,6 +11,9 @@ import (
 // header vanish, small enough that several are outstanding in a window.
 const chunkSize = 1 << 20
 
+// smallRead is a read that is cheaper to be served from a chunk.
+const smallRead = 64 << 10
+
 var buffers = sync.Pool{New: func() any { return new([chunkSize]byte) }}
 
 // seqAfter is how many reads in a row must touch the end of the one before
@@ -62,6 +65,9 @@ func (r *readAhead) read(ctx context.Context, f *File, idx uint32, boff int64, p
 	}
 	r.mu.Unlock()
 	switch {
+	case len(p) > 4*smallRead && f.inPlace():
+		// The worker reads ahead, and nothing but a copy is left to be done here.
+		return f.fetch(ctx, idx, boff, p, seq)
 	case len(p) > chunkSize:
 		return r.wide(ctx, f, idx, boff, p)
 	case ahead:
