@@ -5,6 +5,7 @@ package metatest
 import (
 	"io"
 	"os"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -170,4 +171,23 @@ func TestFenceBeforeTheCommit(t *testing.T) {
 	}
 	_, err := e.NS.Renew(e.ctx(), &metapb.RenewRequest{H: e.h(), Sessions: []uint64{1, 2}, Fence: 1})
 	e.want(orca.Invalid, err)
+}
+
+// Who looks at the store sees what is there also when somebody else brings the
+// namespace in line at the same moment.
+func TestTwoSyncsOfOneFile(t *testing.T) {
+	h := quick(t)
+	e := newEnv(t, h)
+	h.Posix.Put("s/f", "")
+	a, err := e.statErr("/p/s/f", every(0))
+	require.NoError(t, err)
+	for i := range 300 {
+		h.Posix.Put("s/f", strings.Repeat("x", i+1))
+		done := make(chan error, 1)
+		go func() { done <- h.Service.Syncer.File(e.ctx(), orca.Ino(a.Ino)) }()
+		got, err := e.statErr("/p/s/f", every(0))
+		require.NoError(t, err)
+		require.EqualValues(t, i+1, got.Length)
+		require.NoError(t, <-done)
+	}
 }

@@ -32,7 +32,7 @@ func (s *Syncer) Path(ctx context.Context, c orca.Caller, from orca.Ino, path st
 	if err != nil || !w.Found {
 		return w, err
 	}
-	if changed, err := s.refresh(ctx, &w.View, o); err != nil || !changed {
+	if asked, err := s.refresh(ctx, &w.View, o); err != nil || !asked {
 		return w, err
 	}
 	return m.Walk(c, from, path)
@@ -99,14 +99,17 @@ func (s *Syncer) ask(ctx context.Context, d *fsm.View, name string) (found bool,
 	return false, nil
 }
 
-// refresh compares an existing inode with its key when that is due.
-func (s *Syncer) refresh(ctx context.Context, v *fsm.View, o Option) (changed bool, err error) {
+// refresh compares an existing inode with its key when that is due. Once the
+// UFS was asked, v is old: the answer, or somebody else's that came first, may
+// have changed it.
+func (s *Syncer) refresh(ctx context.Context, v *fsm.View, o Option) (asked bool, err error) {
 	interval := o.IntervalOf(v)
 	ino := orca.Ino(v.Attr.Ino)
 	if interval < 0 || !answerable(v) || !s.due(s.checked.get(ino), interval) {
 		return false, nil
 	}
-	return s.compare(ctx, v)
+	_, err = s.compare(ctx, v)
+	return true, err
 }
 
 // answerable reports whether the UFS has a say about an inode now.
