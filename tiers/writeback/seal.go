@@ -171,6 +171,9 @@ func (s *Service) freeze(ctx context.Context, h *handle, t *dataplane.WriteTarge
 				return nil, blockfile.Fail(op, h.path, err)
 			}
 			_, n := stored(f)
+			if t.Type != orca.Through {
+				s.Metrics.HugeBytes.Add(collapse(f, n))
+			}
 			return &frozen{file: f, path: h.path, room: h.room, length: n}, nil
 		}
 		if err := s.openLocked(op, h); err != nil {
@@ -334,13 +337,16 @@ func noWriter(path string) bool {
 	return true
 }
 
-// copyRange copies [off, off+n) of src (n < 0: all) to the start of dst,
+// copyRange copies [off, off+n) of src (n < 0: all) to dst, which is empty,
 // inside the kernel where it can. It returns how many bytes there were.
 func copyRange(dst, src *os.File, off, n int64) (int64, error) {
 	const op = "writeback.copy"
 	_, length := stored(src)
 	if n < 0 || n > length-off {
 		n = max(0, length-off)
+	}
+	if copyHuge(dst, src, off, n) {
+		return n, nil
 	}
 	// A descriptor of its own: src may be in use at another offset.
 	r, err := os.Open("/proc/self/fd/" + itoa(src.Fd()))

@@ -12,6 +12,10 @@
 //	           summed in the same pass
 //	  adopt    CACHE_THROUGH clean; MUST_CACHE and ASYNC_THROUGH dirty
 //
+// Private files in memory lie on small pages as write(2) made them; from 2 MiB
+// on they are collapsed into huge pages before they are summed and adopted,
+// and copies are made on huge pages.
+//
 // A file longer than WholeMax is adopted as blocks of BlockSize, each copied
 // in the kernel. Failing to cache never fails a write that is in its UFS.
 //
@@ -108,6 +112,7 @@ type Metrics struct {
 	BytesUploaded atomic.Int64
 	Renamed       atomic.Int64 // blocks adopted by rename
 	Copied        atomic.Int64 // blocks adopted by copy
+	HugeBytes     atomic.Int64 // moved to huge pages before their adoption
 	Uncached      atomic.Int64 // sealed files that no tier could keep
 	AsyncAsSync   atomic.Int64 // ASYNC_THROUGH without a durable tier
 	Spilled       atomic.Int64 // private files moved to another tier

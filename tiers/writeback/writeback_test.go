@@ -50,7 +50,12 @@ type rigOptions struct {
 
 func newRig(t testing.TB, o rigOptions) *rig {
 	t.Helper()
-	r := &rig{t: t, root: t.TempDir(), mem: memufs.New(memufs.Config{})}
+	return newRigAt(t, t.TempDir(), o)
+}
+
+func newRigAt(t testing.TB, root string, o rigOptions) *rig {
+	t.Helper()
+	r := &rig{t: t, root: root, mem: memufs.New(memufs.Config{})}
 	var tc tiered.Config
 	if o.mem > 0 {
 		tc.Dirs = append(tc.Dirs, dir.Config{Path: filepath.Join(r.root, "mem"), Tier: orca.MEM, Capacity: o.mem})
