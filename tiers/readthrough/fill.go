@@ -54,10 +54,7 @@ type stream struct {
 	err   error
 	done  bool
 
-	// Of run alone:
-	watch   *time.Timer       // cancels when the source stalls
-	ahead   chan tiers.Window // gets the window at aheadAt; nil: none
-	aheadAt int64
+	watch *time.Timer // cancels when the source stalls; of run alone
 }
 
 // end makes the stream give up; never blocks.

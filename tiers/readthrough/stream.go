@@ -168,7 +168,6 @@ func (f *fill) failed(ctx context.Context, err error, writing bool) error {
 // copy moves up to n bytes from the body into the block, and wakes those whose
 // bytes are there. It returns how many bytes are stored.
 func (st *stream) copy(ctx context.Context, b body, buf []byte, n int64) (int64, error) {
-	defer st.takeAhead(-1)
 	total := int64(0)
 	for total < n {
 		var got int64
@@ -189,48 +188,15 @@ func (st *stream) copy(ctx context.Context, b body, buf []byte, n int64) (int64,
 }
 
 // window lends memory of the block at the position of the stream, nil when
-// there is none. The one after it is made meanwhile: the kernel clears its
-// pages on another processor than the one that copies from the socket.
+// there is none.
 func (st *stream) window(ctx context.Context, n int64) tiers.Window {
 	w, ok := st.f.w.(tiers.Windower)
 	if !ok {
 		return nil
 	}
-	at := st.at()
-	v := st.takeAhead(at)
-	if v == nil {
-		v = st.lend(ctx, w, at, n)
-	}
-	if v == nil {
-		return nil
-	}
-	if k := int64(len(v.Bytes())); n > k {
-		ch := make(chan tiers.Window, 1)
-		st.ahead, st.aheadAt = ch, at+k
-		go func() { ch <- st.lend(ctx, w, at+k, n-k) }() // takeAhead waits for it
-	}
-	return v
-}
-
-func (st *stream) lend(ctx context.Context, w tiers.Windower, at, n int64) tiers.Window {
 	rctx, cancel := context.WithTimeout(ctx, st.f.s.cfg.RoomWait)
 	defer cancel()
-	return w.Window(rctx, at, n)
-}
-
-// takeAhead returns the window that was made for a position, and gives up one
-// for another.
-func (st *stream) takeAhead(at int64) tiers.Window {
-	if st.ahead == nil {
-		return nil
-	}
-	v := <-st.ahead
-	st.ahead = nil
-	if v != nil && st.aheadAt != at {
-		v.Close()
-		v = nil
-	}
-	return v
+	return w.Window(rctx, st.at(), n)
 }
 
 // into reads the body straight into the block until the window is full. Each
