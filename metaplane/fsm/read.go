@@ -208,6 +208,7 @@ func (m *Machine) Children(c orca.Caller, dir orca.Ino, after string, limit int)
 	if !allowedDir(&c, n, mayRead) {
 		return nil, false, orca.PathE(op, n.path(), orca.Permission, nil)
 	}
+	children = make([]Child, 0, max(0, min(int64(limit), n.rec.Entries)))
 	m.eachDirent(n, after, "", func(name string, v []byte) bool {
 		if len(children) >= limit {
 			more = true
