@@ -160,7 +160,9 @@ func TestSequentialIsSeenWithoutHint(t *testing.T) {
 	got, err := r.read(tiertest.ID(1), 0, int64(len(p)), 128<<10, false)
 	require.NoError(t, err)
 	require.True(t, bytes.Equal(p, got))
-	require.LessOrEqual(t, r.opens(), int64(5))
+	// At worst each window has arrived before the reader asks for more: two
+	// GETs until the order is seen, then windows of 1, 2, 4, 8 and 16 MiB.
+	require.LessOrEqual(t, r.opens(), int64(7))
 	require.EqualValues(t, len(p), r.mem.Counters.ReadBytes.Load(), "nothing is fetched twice")
 }
 
