@@ -10,7 +10,7 @@
 // # The flow it sits in
 //
 //	names   FS ─► metaplane.Namespace (the service in this process, or metaclient)
-//	reads   File.ReadAt ─► local descriptor: pread into the caller's buffer
+//	reads   File.ReadAt ─► local descriptor: pread into the caller's buffer (or copy from a mapping)
 //	                    └► Peer (block service of a worker): ranges, read ahead
 //	writes  Writer ─► private file on a worker (pwrite, or pipelined WriteAt)
 //	        Close  ─► worker Seal ─► metaplane Complete: only then visible

@@ -23,6 +23,10 @@ type descriptor struct {
 	file   *os.File
 	length int64
 	refs   atomic.Int64 // 0: closed, for ever
+
+	mapped      atomic.Pointer[[]byte] // see readAt; nil: not mapped
+	tried       atomic.Bool            // to map it
+	read, reads atomic.Int64           // bytes and calls until then
 }
 
 // acquire takes a reference unless the descriptor is closed.
@@ -40,6 +44,7 @@ func (d *descriptor) acquire() bool {
 
 func (d *descriptor) release() {
 	if d.refs.Add(-1) == 0 {
+		d.unmap()
 		_ = d.file.Close() // read-only: nothing can be lost
 	}
 }

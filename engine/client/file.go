@@ -120,8 +120,8 @@ func (f *File) Info() Info { return f.info }
 func (f *File) Size() int64 { return f.info.Length }
 
 // ReadAt reads len(p) bytes from off; io.EOF when the file ends before. A
-// block that is complete on a local worker is read with one pread and no
-// allocation.
+// block that is complete on a local worker is read with one pread, or from a
+// mapping, and no allocation.
 func (f *File) ReadAt(p []byte, off int64) (int, error) {
 	return f.ReadAtContext(context.Background(), p, off)
 }
@@ -170,7 +170,7 @@ func (f *File) readBlock(ctx context.Context, p []byte, off int64) (int, error) 
 	}
 	idx := uint32(i)
 	if d := f.blocks[idx].Load(); d != nil && d.acquire() {
-		n, err := d.file.ReadAt(p, boff)
+		n, err := d.readAt(p, boff)
 		d.release()
 		if err == nil {
 			f.fs.stats.LocalReads.Add(1)
@@ -181,7 +181,7 @@ func (f *File) readBlock(ctx context.Context, p []byte, off int64) (int, error) 
 	}
 	if f.typ == orca.ReadCache {
 		if d := f.descriptor(ctx, idx, false); d != nil {
-			n, err := d.file.ReadAt(p, boff)
+			n, err := d.readAt(p, boff)
 			d.release()
 			if err == nil {
 				f.fs.stats.LocalReads.Add(1)
