@@ -196,6 +196,7 @@ func (f *fill) demand(off, n int64, seq, whole bool, window int64) (*stream, <-c
 			break
 		}
 		st.limit = max(st.limit, min(upTo, st.stop))
+		f.s.track.reach(f.id, st.limit)
 		st.open = st.open || seq && window > f.s.cfg.Page
 		st.nudge()
 		st.awaitLocked(start, off+n, whole)
@@ -271,6 +272,7 @@ func (f *fill) ahead(end, window int64) {
 	for _, st := range f.streams {
 		if !st.done && st.pos >= alignDown(end) && st.pos <= upTo && st.limit < upTo && st.limit < st.stop {
 			st.limit = min(upTo, st.stop)
+			f.s.track.reach(f.id, st.limit)
 			st.nudge()
 			return
 		}
