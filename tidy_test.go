@@ -42,7 +42,7 @@ func TestTidy(t *testing.T) {
 	docs := map[string]bool{}
 	names := map[string]string{}
 	for _, f := range sources(t, parser.SkipObjectResolution) {
-		if f.gen || f.path == "deps.go" {
+		if f.gen {
 			continue
 		}
 		checkFile(t, f)
