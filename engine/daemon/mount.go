@@ -18,6 +18,7 @@ import (
 // MountConfig describes a mount served by a process of its own.
 type MountConfig struct {
 	Dir        string // mount point; created when missing
+	Path       string // directory of Orca shown there; "": all of it
 	ReadOnly   bool
 	AllowOther bool
 }
@@ -47,8 +48,19 @@ func mountAt(ctx context.Context, cfg MountConfig, fs *client.FS, spool string, 
 			return nil, orca.PathE("daemon.mount", cfg.Dir, orca.Permission, err)
 		}
 	}
+	root := orca.RootIno
+	if cfg.Path != "" && cfg.Path != "/" {
+		i, err := fs.Stat(ctx, client.Path(cfg.Path), client.Sync{})
+		if err != nil {
+			return nil, err
+		}
+		if i.Type != orca.TypeDir {
+			return nil, orca.PathE("daemon.mount", cfg.Path, orca.NotDir, nil)
+		}
+		root = i.Ino
+	}
 	return fusegw.Mount(ctx, fusegw.Config{
-		Dir: cfg.Dir, FS: fusegw.OnClient(fs), ReadOnly: cfg.ReadOnly, AllowOther: cfg.AllowOther,
+		Dir: cfg.Dir, Root: root, FS: fusegw.OnClient(fs), ReadOnly: cfg.ReadOnly, AllowOther: cfg.AllowOther,
 		SpoolDir: spool, Logger: log,
 	})
 }

@@ -123,7 +123,7 @@ func (s clientFS) Open(ctx context.Context, c orca.Caller, ino orca.Ino) (File, 
 }
 
 func (s clientFS) Create(ctx context.Context, c orca.Caller, dir orca.Ino, name string, mode uint32) (Writer, error) {
-	w, err := s.fs.As(c).Create(ctx, client.At(dir, name), client.CreateOptions{Mode: mode, Exclusive: true})
+	w, err := s.fs.As(c).Create(ctx, client.At(dir, name), client.CreateOptions{Mode: mode, ExactMode: true, Exclusive: true})
 	if err != nil {
 		return nil, err
 	}

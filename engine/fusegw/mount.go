@@ -24,6 +24,8 @@ type Config struct {
 	// Dir is the mount point, an existing directory.
 	Dir string
 	FS  FS
+	// Root is the directory of FS shown at Dir. Default orca.RootIno.
+	Root orca.Ino
 	// AllowOther lets users other than the mounting one in. Without root it
 	// needs user_allow_other in /etc/fuse.conf.
 	AllowOther bool
@@ -81,6 +83,9 @@ func (c *Config) setDefaults() {
 	def(&c.PublishTimeout, time.Hour)
 	def(&c.BusyRetry, 5*time.Second)
 	def(&c.BackingIdle, time.Minute)
+	if c.Root == 0 {
+		c.Root = orca.RootIno
+	}
 	if c.Backings <= 0 {
 		c.Backings = 4096
 	}

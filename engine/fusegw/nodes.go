@@ -44,10 +44,34 @@ type node struct {
 
 func isAlias(id uint64) bool { return id>>48 == aliasGroup }
 
+// nodeID is the node id of the first incarnation of an inode: its number, but
+// that the kernel calls the root of a mount 1. When a directory further down
+// is the root, the two change places.
+func (g *gateway) nodeID(ino orca.Ino) uint64 {
+	switch ino {
+	case g.cfg.Root:
+		return fuse.FUSE_ROOT_ID
+	case orca.RootIno:
+		return uint64(g.cfg.Root)
+	}
+	return uint64(ino)
+}
+
+// inode undoes nodeID.
+func (g *gateway) inode(id uint64) orca.Ino {
+	switch id {
+	case fuse.FUSE_ROOT_ID:
+		return g.cfg.Root
+	case uint64(g.cfg.Root):
+		return orca.RootIno
+	}
+	return orca.Ino(id)
+}
+
 // ino returns the inode of a node id.
 func (g *gateway) ino(id uint64) (orca.Ino, fuse.Status) {
 	if !isAlias(id) {
-		return orca.Ino(id), fuse.OK
+		return g.inode(id), fuse.OK
 	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -64,7 +88,7 @@ func (g *gateway) grant(ino orca.Ino, version uint32) uint64 {
 	defer g.mu.Unlock()
 	id, ok := g.aliases[ino]
 	if !ok {
-		id = uint64(ino)
+		id = g.nodeID(ino)
 	}
 	n := g.nodes[id]
 	if n == nil {
@@ -86,7 +110,7 @@ func (g *gateway) tell(ino orca.Ino, version uint32) {
 	defer g.mu.Unlock()
 	id, ok := g.aliases[ino]
 	if !ok {
-		id = uint64(ino)
+		id = g.nodeID(ino)
 	}
 	if n := g.nodes[id]; n != nil {
 		n.told.Store(version)
@@ -119,7 +143,7 @@ func (g *gateway) hold(id uint64) (*node, fuse.Status) {
 		if isAlias(id) {
 			return nil, fuse.Status(syscall.ESTALE)
 		}
-		n = &node{id: id, ino: orca.Ino(id)}
+		n = &node{id: id, ino: g.inode(id)}
 		g.nodes[id] = n
 	}
 	n.users++
@@ -162,7 +186,7 @@ func (g *gateway) current(n *node) bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	id, ok := g.aliases[n.ino]
-	return id == n.id || !ok && n.id == uint64(n.ino)
+	return id == n.id || !ok && n.id == g.nodeID(n.ino)
 }
 
 // freshFor is how long a new incarnation is kept from passthrough, so that the
@@ -176,7 +200,7 @@ func (g *gateway) reincarnate(n *node) fuse.Status {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	id, ok := g.aliases[n.ino]
-	if id == n.id || !ok && n.id == uint64(n.ino) {
+	if id == n.id || !ok && n.id == g.nodeID(n.ino) {
 		g.nextID++
 		a := &node{id: aliasGroup<<48 | g.nextID, ino: n.ino, fresh: time.Now().Add(freshFor)}
 		g.aliases[n.ino], g.nodes[a.id] = a.id, a
@@ -189,9 +213,10 @@ func (g *gateway) reincarnate(n *node) fuse.Status {
 func (g *gateway) incarnations(ino orca.Ino) (ids []uint64, open bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	n := g.nodes[uint64(ino)]
-	if n != nil || g.untrack > 0 || ino == orca.RootIno {
-		ids = append(ids, uint64(ino))
+	id := g.nodeID(ino)
+	n := g.nodes[id]
+	if n != nil || g.untrack > 0 || id == fuse.FUSE_ROOT_ID {
+		ids = append(ids, id)
 		open = n != nil && n.opens.Load() > 0
 	}
 	if id, ok := g.aliases[ino]; ok {
@@ -209,7 +234,7 @@ func (g *gateway) openNode(ino orca.Ino) *node {
 	defer g.mu.Unlock()
 	id, ok := g.aliases[ino]
 	if !ok {
-		id = uint64(ino)
+		id = g.nodeID(ino)
 	}
 	n := g.nodes[id]
 	if n == nil || n.opens.Load() == 0 {

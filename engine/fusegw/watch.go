@@ -8,6 +8,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/hanwen/go-fuse/v2/fuse"
+
 	"orca"
 )
 
@@ -213,7 +215,7 @@ func (g *gateway) notifyAll() {
 	}
 	g.mu.Lock()
 	ids := make([]uint64, 0, len(g.nodes)+1)
-	ids = append(ids, uint64(orca.RootIno))
+	ids = append(ids, fuse.FUSE_ROOT_ID)
 	for id := range g.nodes {
 		ids = append(ids, id)
 	}

@@ -64,7 +64,7 @@ func (g *gateway) newFile(ctx context.Context, c orca.Caller, sess Writer, k ent
 	w := g.newWriting(c, &a)
 	w.attr.Version = 0
 	w.pending = &k
-	if made != mode { // a client takes no mode for the default one
+	if made != mode { // the FS does not take every mode
 		w.later.Mode, w.laterBy = &mode, c
 	}
 	if err := w.adoptSession(sess); err != nil {

@@ -81,5 +81,5 @@ func mount(ctx context.Context, o cli.MountOptions, s cli.Streams) error {
 		return err
 	}
 	defer fs.Close()
-	return daemon.Mount(ctx, daemon.MountConfig{Dir: o.Dir, ReadOnly: o.ReadOnly, AllowOther: o.AllowOther}, fs, s.Out, log)
+	return daemon.Mount(ctx, daemon.MountConfig{Dir: o.Dir, Path: o.Path, ReadOnly: o.ReadOnly, AllowOther: o.AllowOther}, fs, s.Out, log)
 }
