@@ -64,6 +64,9 @@ func startMeta(ctx context.Context, cfg *Config, d *dataDir, fatal func(error), 
 		WholeMax:   cfg.WholeMax,
 		SessionTTL: cfg.SessionTTL,
 		Conf:       cfg.values,
+		// Mounts are told of changes by the watch stream. A path's sync
+		// interval still bounds what depends on its store.
+		CacheTTL: time.Hour,
 	}
 	m.jobs.attach(&sc)
 	m.service, err = metaserver.New(ctx, sc, m.host.Group(), opener(log), log)

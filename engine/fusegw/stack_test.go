@@ -191,3 +191,73 @@ func TestRealStackShowsStoreAndClient(t *testing.T) {
 		t.Errorf("after rm -r: %v", err)
 	}
 }
+
+// The kernel believes names and attributes of a path that is loaded once for
+// an hour: whatever others change must reach it by the watch stream.
+func TestRealStackIsToldOfEveryChange(t *testing.T) {
+	mnt, root, fs := stack(t)
+	ctx := context.Background()
+	must := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	must(os.MkdirAll(root+"/d/sub", 0o755))
+	must(os.WriteFile(root+"/d/f", []byte("one"), 0o644))
+	look := func() string { // and have the kernel cache all of it
+		var b bytes.Buffer
+		es, err := os.ReadDir(mnt + "/d")
+		if err != nil {
+			return err.Error()
+		}
+		for _, e := range es {
+			st, err := os.Stat(mnt + "/d/" + e.Name())
+			if err != nil {
+				fmt.Fprintf(&b, "%s:gone ", e.Name())
+				continue
+			}
+			size := st.Size()
+			if st.IsDir() {
+				size = 0
+			}
+			fmt.Fprintf(&b, "%s:%o:%d ", e.Name(), st.Mode().Perm(), size)
+		}
+		return b.String()
+	}
+	wait := func(after, want string) {
+		t.Helper()
+		got := ""
+		for end := time.Now().Add(5 * time.Second); time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
+			if got = look(); got == want {
+				return
+			}
+		}
+		t.Fatalf("5 s after %s: %q, want %q", after, got, want)
+	}
+	wait("the start", "f:644:3 sub:755:0 ")
+	must(fs.Chmod(ctx, client.Path("/d/f"), 0o600))
+	wait("chmod", "f:600:3 sub:755:0 ")
+	_, err := fs.Mkdir(ctx, client.Path("/d/new"), 0o700)
+	must(err)
+	wait("mkdir", "f:600:3 new:700:0 sub:755:0 ")
+	must(fs.Rename(ctx, client.Path("/d/new"), client.Path("/d/sub/x"), false))
+	wait("rename", "f:600:3 sub:755:0 ")
+	w, err := fs.Create(ctx, client.Path("/d/f"), client.CreateOptions{Overwrite: true})
+	must(err)
+	_, err = w.Write([]byte("longer"))
+	must(err)
+	must(w.Close())
+	wait("overwrite", "f:600:6 sub:755:0 ")
+	must(os.WriteFile(root+"/d/aside", []byte("store"), 0o640))
+	must(os.WriteFile(root+"/d/f", []byte("from the store"), 0o600))
+	_, err = fs.Sync(ctx, client.Path("/d"), true)
+	must(err)
+	wait("sync", "aside:640:5 f:600:14 sub:755:0 ")
+	must(os.Remove(root + "/d/aside"))
+	_, err = fs.Sync(ctx, client.Path("/d"), true)
+	must(err)
+	wait("sync of a removal", "f:600:14 sub:755:0 ")
+	must(fs.Unlink(ctx, client.Path("/d/f")))
+	wait("unlink", "sub:755:0 ")
+}
