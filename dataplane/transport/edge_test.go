@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -107,6 +108,87 @@ func TestLostServerIsUnavailable(t *testing.T) {
 	_, err = again.Listen("tcp", addr)
 	require.NoError(t, err)
 	eventually(t, "reconnect", func() bool { return c.Ping(t.Context()) == nil })
+}
+
+// A server that listens where another has just stopped is served: the poller's
+// removal of the old listener must not hit the new one, whose descriptor has
+// the same number.
+func TestListenWhereAnotherStopped(t *testing.T) {
+	stop := make(chan struct{})
+	var load sync.WaitGroup
+	for range 2 * runtime.GOMAXPROCS(0) {
+		load.Go(func() {
+			for {
+				select {
+				case <-stop:
+					return
+				default:
+					runtime.Gosched()
+				}
+			}
+		})
+	}
+	defer load.Wait()
+	defer close(stop)
+	dir := t.TempDir()
+	for _, network := range []string{"tcp", "unix"} {
+		addr := "127.0.0.1:0"
+		if network == "unix" {
+			addr = filepath.Join(dir, "s")
+		}
+		for i := range 100 {
+			s, err := NewServer(ServerConfig{}, func(context.Context, *Request) Reply { return Reply{} }, nil, nil)
+			require.NoError(t, err)
+			a, err := s.Listen(network, addr)
+			require.NoError(t, err)
+			addr = a.String()
+			c, err := NewClient(ClientConfig{Network: network, Addr: addr, CallTimeout: 10 * time.Second}, nil)
+			require.NoError(t, err)
+			require.NoError(t, c.Ping(t.Context()), "%s, round %d", network, i)
+			require.NoError(t, c.Close())
+			require.NoError(t, s.Shutdown(t.Context()))
+		}
+	}
+}
+
+// The second Shutdown of a server touches nothing that has come since.
+func TestShutdownTwice(t *testing.T) {
+	listen := func() (*Server, string) {
+		s, err := NewServer(ServerConfig{}, func(context.Context, *Request) Reply { return Reply{} }, nil, nil)
+		require.NoError(t, err)
+		a, err := s.Listen("tcp", "127.0.0.1:0")
+		require.NoError(t, err)
+		return s, a.String()
+	}
+	ping := func(addr string) {
+		c, err := NewClient(ClientConfig{Addr: addr}, nil)
+		require.NoError(t, err)
+		require.NoError(t, c.Ping(t.Context()))
+		require.NoError(t, c.Close())
+	}
+	for range 20 {
+		first, addr := listen()
+		ping(addr)
+		require.NoError(t, first.Shutdown(t.Context()))
+		next, addr := listen() // as a rule with the descriptor that is free again
+		require.NoError(t, first.Shutdown(t.Context()))
+		ping(addr)
+		require.NoError(t, next.Shutdown(t.Context()))
+	}
+}
+
+// A server that is shut down before it has begun to accept gives its
+// descriptor and its socket file back.
+func TestShutdownAtOnce(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "s")
+	for range 50 {
+		s, err := NewServer(ServerConfig{}, func(context.Context, *Request) Reply { return Reply{} }, nil, nil)
+		require.NoError(t, err)
+		_, err = s.Listen("unix", path)
+		require.NoError(t, err)
+		require.NoError(t, s.Shutdown(t.Context()))
+		require.NoFileExists(t, path)
+	}
 }
 
 func TestShutdownWaitsForRequests(t *testing.T) {

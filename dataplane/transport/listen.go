@@ -145,9 +145,14 @@ func (c *acceptedConn) Fd() int              { return c.fd }
 func (c *acceptedConn) LocalAddr() net.Addr  { return c.local }
 func (c *acceptedConn) RemoteAddr() net.Addr { return c.remote }
 
-// stopAccepting refuses new connections from now on; Close does the rest once
-// netpoll has let go of the descriptor.
-func (l *listener) stopAccepting() error {
-	// A listening socket that is shut down refuses connections at once.
-	return unix.Shutdown(l.fd, unix.SHUT_RD)
+// stopAccepting refuses new connections from now on and makes netpoll's poller
+// let go of the descriptor, which ends EventLoop.Serve; only then may Close be
+// called. After Close the number may be somebody else's.
+func (l *listener) stopAccepting() {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	if !l.closed {
+		// The poller sees a hang-up.
+		_ = unix.Shutdown(l.fd, unix.SHUT_RD)
+	}
 }

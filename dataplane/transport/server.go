@@ -38,6 +38,7 @@ type Server struct {
 type serving struct {
 	loop netpoll.EventLoop
 	ln   *listener
+	gone chan struct{} // closed when netpoll's poller has let go of ln
 }
 
 // pollers guards the one configuration of netpoll in this process.
@@ -127,10 +128,12 @@ func (s *Server) Serve(ln net.Listener) error {
 	if s.drain.Load() {
 		return orca.E("transport.Serve", orca.Unavailable, "server is shutting down")
 	}
-	s.loops = append(s.loops, serving{loop, l})
+	gone := make(chan struct{})
+	s.loops = append(s.loops, serving{loop, l, gone})
 	s.wg.Add(1)
 	go func() {
 		defer s.wg.Done()
+		defer close(gone)
 		if err := loop.Serve(l); err != nil && !s.drain.Load() {
 			s.log.Error("listener stopped", "addr", ln.Addr().String(), "err", err)
 		}
@@ -159,8 +162,9 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	s.mu.Unlock()
 	s.once.Do(func() { close(s.stop) })
 	for _, l := range loops {
-		_ = l.ln.stopAccepting()
+		l.ln.stopAccepting()
 	}
+	s.waitGone(loops)
 	err := s.waitIdle(ctx)
 	for _, c := range s.snapshot() {
 		c.close(errShutdown)
@@ -187,6 +191,27 @@ var (
 	errBusyConn = orca.E("transport", orca.Busy, "too many requests in flight on this connection")
 	errBusyAll  = orca.E("transport", orca.Busy, "too many requests in work")
 )
+
+// waitGone waits until netpoll's poller has let go of the listeners, which is
+// what stopAccepting makes it do. EventLoop.Shutdown closes a descriptor
+// although the poller may be about to remove that number from its epoll set
+// (of the two detachments of an operator the second does nothing, and does not
+// wait for the first). If the number is then in use again, by a listener of
+// the next Server, that one is removed: it takes connections and never serves
+// them. When the loop has ended by itself, the removal is done. This also
+// means that every connection that was accepted is among s.conns.
+func (s *Server) waitGone(loops []serving) {
+	late := time.NewTimer(5 * time.Second)
+	defer late.Stop()
+	for _, l := range loops {
+		select {
+		case <-l.gone:
+		case <-late.C:
+			s.log.Warn("the poller does not let go of a listener", "addr", l.ln.Addr().String())
+			return
+		}
+	}
+}
 
 // waitIdle polls, because requests end on the hot path.
 func (s *Server) waitIdle(ctx context.Context) error {
