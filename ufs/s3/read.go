@@ -117,7 +117,7 @@ func (f *FS) Open(ctx context.Context, key string, off, n int64, want string) (i
 		_ = out.Body.Close()
 		return nil, f.stale(op, key)
 	}
-	return &body{rc: out.Body, f: f, key: key, left: aws.ToInt64(out.ContentLength)}, nil
+	return &body{ctx: ctx, rc: out.Body, f: f, key: key, left: aws.ToInt64(out.ContentLength)}, nil
 }
 
 // nothing opens no bytes of an object that must exist.
@@ -145,6 +145,7 @@ func (f *FS) openFailed(ctx context.Context, key string, err error) error {
 
 // body translates the errors of a response body, and notices a short one.
 type body struct {
+	ctx  context.Context // of Open: what has arrived after its end is not handed out
 	rc   io.ReadCloser
 	f    *FS
 	key  string
@@ -153,6 +154,9 @@ type body struct {
 
 // Read implements io.Reader.
 func (b *body) Read(p []byte) (int, error) {
+	if err := b.ctx.Err(); err != nil {
+		return 0, b.f.fail("Read", b.key, err)
+	}
 	n, err := b.rc.Read(p)
 	b.left -= int64(n)
 	if err == nil {
