@@ -21,9 +21,9 @@ import (
 )
 
 const (
-	dialTimeout  = 3 * time.Second
-	idleConns    = 256
-	writeBuffer  = 256 << 10
+	dialTimeout = 3 * time.Second
+	idleConns   = 256
+	writeBuffer = 256 << 10
 	// readBuffer holds the head of an answer. Reads of a body that are longer
 	// pass it by, so it is short: the rest of a body that came with the head,
 	// and the end of a read that the socket filled in part, are copied twice.
