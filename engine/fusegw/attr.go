@@ -84,7 +84,7 @@ func (g *gateway) SetAttr(_ <-chan struct{}, in *fuse.SetAttrIn, out *fuse.AttrO
 	defer cancel()
 	c := g.caller(&in.InHeader)
 	if in.Valid&fuse.FATTR_SIZE != 0 {
-		if err := g.truncate(ctx, c, in.NodeId, ino, int64(in.Size)); err != nil {
+		if err := g.truncate(ctx, c, in.NodeId, ino, int64(in.Size), in.Valid&fuse.FATTR_FH != 0); err != nil {
 			return g.failInode(err)
 		}
 	}
@@ -136,17 +136,25 @@ func changeOf(in *fuse.SetAttrIn) (ch Change, any bool) {
 
 // truncate sets the length: of the private file when the inode is being
 // written, else as a version of its own.
-func (g *gateway) truncate(ctx context.Context, c orca.Caller, id uint64, ino orca.Ino, length int64) error {
+func (g *gateway) truncate(ctx context.Context, c orca.Caller, id uint64, ino orca.Ino, length int64, byHandle bool) error {
 	n, st := g.hold(id)
 	if !st.Ok() {
 		return syscall.Errno(st)
 	}
 	defer g.drop(n)
 	n.mu.Lock()
-	defer n.mu.Unlock()
 	if n.open != nil && n.open.w != nil {
-		return n.open.w.truncate(ctx, length)
+		w := n.open.w
+		err := w.truncate(ctx, length)
+		n.mu.Unlock()
+		if err != nil || byHandle {
+			return err
+		}
+		// By path, with a writer whose last close may still be on its way to
+		// us: who opens the file next is to see it truncated.
+		return w.publish(ctx, false)
 	}
+	defer n.mu.Unlock()
 	e, err := g.fs.Stat(ctx, c, ino)
 	if err != nil {
 		return err

@@ -50,7 +50,7 @@ func (g *gateway) Open(_ <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut) fu
 	h, c := &handle{n: n}, g.caller(&in.InHeader)
 	if in.Flags&(syscall.O_ACCMODE|syscall.O_TRUNC) == syscall.O_TRUNC {
 		// Not portable, but Linux truncates.
-		if err := g.truncate(ctx, c, in.NodeId, n.ino, 0); err != nil {
+		if err := g.truncate(ctx, c, in.NodeId, n.ino, 0, false); err != nil {
 			g.drop(n)
 			return g.failInode(err)
 		}
