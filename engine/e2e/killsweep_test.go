@@ -103,14 +103,36 @@ func get(ctx context.Context, fs *client.FS, p string, sync client.Sync) (string
 	return string(b), err
 }
 
-// orcaTree lists and reads everything through Orca.
+// orcaTree lists and reads everything through Orca. A walk is no snapshot: a
+// mutation that was undecided at the kill may take effect in its middle. Where
+// a listed name is gone by the time it is read, the walk begins again.
 func orcaTree(t *testing.T, fs *client.FS, sync client.Sync) map[string]string {
 	t.Helper()
+	for range 20 {
+		if out, whole := walkTree(t, fs, sync); whole {
+			return out
+		}
+	}
+	t.Fatal("names went on vanishing under 20 walks")
+	return nil
+}
+
+// walkTree is one walk; whole is false when a name vanished under it.
+func walkTree(t *testing.T, fs *client.FS, sync client.Sync) (out map[string]string, whole bool) {
+	t.Helper()
 	ctx := ctxFor(t, 2*time.Minute)
-	out := map[string]string{}
+	out, whole = map[string]string{}, true
+	gone := func(p string) bool {
+		_, err := fs.Stat(ctx, client.Path(p), sync)
+		return orca.KindOf(err) == orca.NotFound
+	}
 	var walk func(dir string)
 	walk = func(dir string) {
 		for e, err := range fs.Entries(ctx, client.Path(dir), client.ListOptions{Sync: sync}) {
+			if err != nil && gone(dir) {
+				whole = false
+				return
+			}
 			if err != nil {
 				t.Fatalf("list %s: %v", dir, err)
 			}
@@ -121,12 +143,9 @@ func orcaTree(t *testing.T, fs *client.FS, sync client.Sync) map[string]string {
 				continue
 			}
 			content, err := get(ctx, fs, p, sync)
-			if err != nil {
-				// An undecided mutation may take effect between the listing
-				// and the read: then the name itself is gone.
-				if _, serr := fs.Stat(ctx, client.Path(p), sync); orca.KindOf(serr) == orca.NotFound {
-					continue
-				}
+			if err != nil && gone(p) {
+				whole = false
+				return
 			}
 			if err != nil {
 				t.Errorf("%s is listed but cannot be read: %v", p, err)
@@ -135,7 +154,7 @@ func orcaTree(t *testing.T, fs *client.FS, sync client.Sync) map[string]string {
 		}
 	}
 	walk("/")
-	return out
+	return out, whole
 }
 
 func diffTrees(got, want map[string]string) string {
@@ -319,6 +338,10 @@ func runMutation(t *testing.T, newStore func(*testing.T) *store, m mutation, n i
 	check := func(when string, sync client.Sync) map[string]string {
 		got := orcaTree(t, fs, sync)
 		before, after := diffTrees(got, m.before), diffTrees(got, m.after)
+		if before != "" && after != "" { // it may have been decided between two reads of the walk
+			got = orcaTree(t, fs, sync)
+			before, after = diffTrees(got, m.before), diffTrees(got, m.after)
+		}
 		if after != "" && (acked || before != "") {
 			t.Errorf("%s, acknowledged=%v: neither legal tree.\nagainst before:\n%sagainst after:\n%s", when, acked, before, after)
 		}
