@@ -281,3 +281,23 @@ func TestLateListingsNeitherHideNorResurrect(t *testing.T) {
 	e.equal("[old]", e.names("/o/m", every(0)))
 	e.absent("/o/l", every(0))
 }
+
+// MinIO lists an object that is being made or removed as a directory. No
+// directory appears for it, and none takes the place of a file.
+func TestGhostDirectoriesOfAnObjectStore(t *testing.T) {
+	h := quick(t)
+	e := newEnv(t, h)
+	f := h.Faults(objectsURI)
+	e.mkdir("/o/l")
+	e.write("/o/l/old", orca.CacheThrough, "old")
+	e.equal("[old]", e.names("/o/l", every(0)))
+	f.Ghost(ufs.Info{Key: "l/half", Dir: true})
+	e.equal("[old]", e.names("/o/l", every(0)))
+	f.Hide("l/old", false)
+	f.Ghost(ufs.Info{Key: "l/old", Dir: true})
+	e.equal("[old]", e.names("/o/l", every(0)))
+	e.content("/o/l/old", "old")
+	f.Clear()
+	e.equal("[old]", e.names("/o/l", every(0)))
+	e.content("/o/l/old", "old")
+}

@@ -4,6 +4,7 @@ package ufssync
 
 import (
 	"context"
+	"slices"
 	"strings"
 
 	"orca"
@@ -185,13 +186,50 @@ func (l *lister) step(i ufs.Info) error {
 			return err
 		}
 	}
-	if l.s.removedLately(l.dir.Attr.MountId, i.Key) {
+	switch {
+	case i.Dir && !l.store.Caps().Directories && l.doubtful(name):
+		there, err := l.implied(&i)
+		if err != nil || !there {
+			return err
+		}
+	case l.s.removedLately(l.dir.Attr.MountId, i.Key):
 		if there, err := l.there(i.Key); err != nil || !there {
 			return err
 		}
 	}
 	l.op.Entries = append(l.op.Entries, entry(name, i, l.owners))
 	return l.flushIfFull()
+}
+
+// doubtful reports whether a directory that an object store only implies would
+// be new in a directory that was listed before, or take the place of a file.
+// MinIO lists an object that is being made or removed as if keys lay below it.
+// A first listing takes directories as they come: asking about each would make
+// it as slow as the store is far.
+func (l *lister) doubtful(name string) bool {
+	if l.dir.Loaded {
+		return true
+	}
+	w, err := l.s.group.Machine().Walk(orca.Caller{}, orca.Ino(l.dir.Attr.Ino), name)
+	return err == nil && w.Found && w.Attr.Type != uint32(orca.TypeDir)
+}
+
+// implied asks the store what a doubtful directory is, and corrects the
+// listing's word: there is false when it is nothing at all.
+func (l *lister) implied(i *ufs.Info) (there bool, err error) {
+	l.s.Stats.Stats.Add(1)
+	in, err := l.store.Stat(l.ctx, i.Key)
+	switch orca.KindOf(err) {
+	case orca.OK:
+		*i = in
+		name := in.Key[strings.LastIndexByte(in.Key, '/')+1:]
+		l.op.Missing = slices.DeleteFunc(l.op.Missing, func(m string) bool { return m == name })
+		return true, nil
+	case orca.NotFound, orca.NotDir:
+		return false, nil
+	}
+	l.s.Stats.Failures.Add(1)
+	return false, err
 }
 
 // vanished takes a name that the UFS did not list where it should be.
