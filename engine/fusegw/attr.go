@@ -48,7 +48,9 @@ func (g *gateway) failInode(err error) fuse.Status {
 	return g.fail(err)
 }
 
-// openAttr returns the attributes that an open node had at its last open.
+// openAttr returns the attributes that an open node had at its last open. What
+// was opened by its creator was empty then: the private file knows better, for
+// as long as there is a handle.
 func (g *gateway) openAttr(id uint64, a *orca.Attr) bool {
 	n, st := g.hold(id)
 	if !st.Ok() {
@@ -57,10 +59,14 @@ func (g *gateway) openAttr(id uint64, a *orca.Attr) bool {
 	defer g.drop(n)
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if n.open == nil {
+	switch {
+	case n.open == nil:
 		return false
+	case n.open.w != nil:
+		*a = n.open.w.show()
+	default:
+		*a = n.open.attr
 	}
-	*a = n.open.attr
 	return true
 }
 
