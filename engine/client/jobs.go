@@ -8,8 +8,8 @@ import (
 
 	"orca"
 	"orca/jobs"
+	"orca/jobs/jobclient"
 	"orca/jobs/jobpb"
-	"orca/metaplane/metapb"
 )
 
 // Job is work in the background: a load, a persist, or what the store below
@@ -46,36 +46,14 @@ func (fs *FS) Submit(ctx context.Context, s JobSpec) (uint64, error) {
 	if err != nil {
 		return 0, err
 	}
-	q := &jobpb.SubmitRequest{Spec: &jobpb.Spec{
+	return fs.jobs().Submit(ctx, &jobpb.Spec{
 		Kind: s.Kind, Path: p, Recursive: s.Recursive, Bandwidth: s.Bandwidth, Replicas: s.Replicas,
 		Uid: fs.caller.Uid, Gid: fs.caller.Gid, Groups: fs.caller.Groups,
-	}}
-	var r jobpb.SubmitReply
-	err = fs.askJobs(ctx, jobs.MethodSubmit, q, &r)
-	return r.Job, err
+	})
 }
 
-// message is what vtprotobuf generates.
-type message interface {
-	MarshalVT() ([]byte, error)
-	UnmarshalVT([]byte) error
-}
-
-// askJobs calls the job master, which the metaplane hosts.
-func (fs *FS) askJobs(ctx context.Context, method string, q, r message) error {
-	b, err := q.MarshalVT()
-	if err != nil {
-		return orca.PathE("client.jobs", method, orca.Internal, err)
-	}
-	rep, err := fs.meta.Hosted(ctx, &metapb.HostedRequest{H: fs.header(), Machine: jobs.Machine, Method: method, Body: b})
-	if err != nil {
-		return err
-	}
-	if err := r.UnmarshalVT(rep.Body); err != nil {
-		return orca.PathE("client.jobs", method, orca.Corrupt, err)
-	}
-	return nil
-}
+// jobs speaks with the job master as this view's caller.
+func (fs *FS) jobs() *jobclient.Client { return jobclient.New(fs.meta, fs.caller) }
 
 // Load brings files into the workers' cache: it submits a job and returns its
 // id. A directory is taken with all below it.
@@ -91,11 +69,7 @@ func (fs *FS) Persist(ctx context.Context, path string) (uint64, error) {
 // Job returns the state of a job; with a wait, when it ends or after that
 // time. NotFound when it is unknown, or was finished too long ago.
 func (fs *FS) Job(ctx context.Context, id uint64, wait time.Duration) (*Job, error) {
-	j := new(Job)
-	if err := fs.askJobs(ctx, jobs.MethodStat, &jobpb.StatRequest{Job: id, WaitMs: wait.Milliseconds()}, j); err != nil {
-		return nil, err
-	}
-	return j, nil
+	return fs.jobs().Stat(ctx, id, wait)
 }
 
 // JobFilter narrows Jobs.
@@ -109,21 +83,21 @@ func (fs *FS) Jobs(ctx context.Context, f JobFilter) ([]*Job, error) {
 	var out []*Job
 	after := uint64(0)
 	for {
-		var r jobpb.ListReply
-		if err := fs.askJobs(ctx, jobs.MethodList, &jobpb.ListRequest{Kind: f.Kind, Active: f.Active, After: after}, &r); err != nil {
+		js, more, err := fs.jobs().List(ctx, &jobpb.ListRequest{Kind: f.Kind, Active: f.Active, After: after})
+		if err != nil {
 			return nil, err
 		}
-		out = append(out, r.Jobs...)
-		if !r.More || len(r.Jobs) == 0 {
+		out = append(out, js...)
+		if !more || len(js) == 0 {
 			return out, nil
 		}
-		after = r.Jobs[len(r.Jobs)-1].Id
+		after = js[len(js)-1].Id
 	}
 }
 
 // CancelJob stops a job; what it has done stays.
 func (fs *FS) CancelJob(ctx context.Context, id uint64) error {
-	return fs.askJobs(ctx, jobs.MethodCancel, &jobpb.CancelRequest{Job: id}, new(jobpb.Empty))
+	return fs.jobs().Cancel(ctx, id)
 }
 
 // jobPoll is how often WaitJob reports progress.
@@ -132,18 +106,7 @@ const jobPoll = 300 * time.Millisecond
 // WaitJob waits for the end of a job and returns its last state; progress, if
 // not nil, is called on the way. Ending ctx leaves the job running.
 func (fs *FS) WaitJob(ctx context.Context, id uint64, progress func(*Job)) (*Job, error) {
-	for {
-		j, err := fs.Job(ctx, id, jobPoll)
-		if err != nil {
-			return nil, err
-		}
-		if progress != nil {
-			progress(j)
-		}
-		if JobEnded(j) {
-			return j, nil
-		}
-	}
+	return fs.jobs().Wait(ctx, id, jobPoll, progress)
 }
 
 // JobEnded reports whether a job will change no more.

@@ -58,10 +58,11 @@ func (c *Client) Submit(ctx context.Context, s *jobpb.Spec) (uint64, error) {
 	return rep.Job, err
 }
 
-// Stat returns a job. NotFound; finished jobs are forgotten after a while.
-func (c *Client) Stat(ctx context.Context, id uint64) (*jobpb.Job, error) {
+// Stat returns a job; with a wait, when it ends or after that time. NotFound;
+// finished jobs are forgotten after a while.
+func (c *Client) Stat(ctx context.Context, id uint64, wait time.Duration) (*jobpb.Job, error) {
 	j := &jobpb.Job{}
-	if err := c.call(ctx, jobs.MethodStat, &jobpb.StatRequest{Job: id}, j); err != nil {
+	if err := c.call(ctx, jobs.MethodStat, &jobpb.StatRequest{Job: id, WaitMs: wait.Milliseconds()}, j); err != nil {
 		return nil, err
 	}
 	return j, nil
@@ -89,8 +90,8 @@ func (c *Client) Wait(ctx context.Context, id uint64, interval time.Duration, pr
 		interval = 500 * time.Millisecond
 	}
 	for {
-		j := &jobpb.Job{}
-		if err := c.call(ctx, jobs.MethodStat, &jobpb.StatRequest{Job: id, WaitMs: interval.Milliseconds()}, j); err != nil {
+		j, err := c.Stat(ctx, id, interval)
+		if err != nil {
 			return nil, err
 		}
 		if progress != nil {

@@ -357,7 +357,7 @@ func TestRestart(t *testing.T) {
 	id, err := r.jobs.Submit(t.Context(), &jobpb.Spec{Kind: jobpb.Kind_LOAD, Path: "/lib", Recursive: true})
 	require.NoError(t, err)
 	r.until("the load is planned", func() bool {
-		j, err := r.jobs.Stat(t.Context(), id)
+		j, err := r.jobs.Stat(t.Context(), id, 0)
 		return err == nil && j.Files == 10
 	})
 	r.stop()
@@ -410,7 +410,7 @@ func TestLoad(t *testing.T) {
 	}
 	_, err = r.jobs.Submit(t.Context(), &jobpb.Spec{Kind: jobpb.Kind_LOAD, Path: "relative"})
 	require.ErrorIs(t, err, orca.Invalid)
-	_, err = r.jobs.Stat(t.Context(), 999)
+	_, err = r.jobs.Stat(t.Context(), 999, 0)
 	require.ErrorIs(t, err, orca.NotFound)
 }
 
@@ -449,7 +449,7 @@ func TestCancel(t *testing.T) {
 	id, err := mine.Submit(t.Context(), &jobpb.Spec{Kind: jobpb.Kind_LOAD, Path: "/slow", Recursive: true, Bandwidth: 1000})
 	require.NoError(t, err)
 	r.until("it runs", func() bool {
-		j, err := mine.Stat(t.Context(), id)
+		j, err := mine.Stat(t.Context(), id, 0)
 		return err == nil && len(j.Workers) == 1 && j.BytesDone > 0
 	})
 	require.ErrorIs(t, jobclient.New(r.ns, &metapb.Caller{Uid: 8}).Cancel(t.Context(), id), orca.Permission)
@@ -495,7 +495,7 @@ func TestOwedToStore(t *testing.T) {
 	require.Len(t, js, 1)
 	require.Equal(t, "from", js[0].Source)
 	require.Equal(t, "to", js[0].Target)
-	j, err := r.jobs.Stat(t.Context(), js[0].Id)
+	j, err := r.jobs.Stat(t.Context(), js[0].Id, 0)
 	require.NoError(t, err)
 	require.Equal(t, jobpb.State_RUNNING, j.State)
 	require.ErrorIs(t, r.jobs.Cancel(t.Context(), js[0].Id), orca.Unsupported)
