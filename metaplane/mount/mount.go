@@ -25,6 +25,7 @@ import (
 
 	"orca"
 	"orca/metaplane/metapb"
+	"orca/ufs"
 )
 
 // Table is an immutable view of the mount table. The zero value is empty.
@@ -137,34 +138,6 @@ func URI(m *metapb.Mount, key string) string {
 	return strings.TrimSuffix(m.Uri, "/") + "/" + key
 }
 
-// aliases maps Alluxio's and Hadoop's spellings to ours.
-var aliases = map[string]string{
-	"alluxio.underfs.s3.endpoint":                     "s3.endpoint",
-	"alluxio.underfs.s3.endpoint.region":              "s3.region",
-	"alluxio.underfs.s3.region":                       "s3.region",
-	"alluxio.underfs.s3.disable.dns.buckets":          "s3.path_style",
-	"aws.accesskeyid":                                 "s3.access_key",
-	"aws.secretkey":                                   "s3.secret_key",
-	"aws.secretaccesskey":                             "s3.secret_key",
-	"aws.sessiontoken":                                "s3.session_token",
-	"s3a.accesskeyid":                                 "s3.access_key",
-	"s3a.secretkey":                                   "s3.secret_key",
-	"fs.s3a.endpoint":                                 "s3.endpoint",
-	"fs.s3a.endpoint.region":                          "s3.region",
-	"fs.s3a.access.key":                               "s3.access_key",
-	"fs.s3a.secret.key":                               "s3.secret_key",
-	"fs.s3a.session.token":                            "s3.session_token",
-	"fs.s3a.path.style.access":                        "s3.path_style",
-	"alluxio.underfs.s3.access.key":                   "s3.access_key",
-	"alluxio.underfs.s3.secret.key":                   "s3.secret_key",
-	"alluxio.underfs.s3.socket.timeout":               "s3.timeout",
-	"alluxio.underfs.s3.secure.http.enabled":          "s3.tls",
-	"alluxio.underfs.s3.streaming.upload.enabled":     "",
-	"alluxio.underfs.s3.inherit.acl":                  "",
-	"alluxio.underfs.s3.default.mode":                 "mode.file",
-	"alluxio.underfs.s3.owner.id.to.username.mapping": "",
-}
-
 // CleanOptions maps aliases to our spelling. An alias that has no meaning here
 // is dropped; giving one option two values under two names is Invalid.
 func CleanOptions(in map[string]string) (map[string]string, error) {
@@ -174,7 +147,7 @@ func CleanOptions(in map[string]string) (map[string]string, error) {
 		if name == "" || len(k) > 256 || len(in[k]) > 4096 {
 			return nil, &orca.Error{Op: "mount.CleanOptions", Path: name, Kind: orca.Invalid, Msg: "empty or too long option"}
 		}
-		if a, ok := aliases[name]; ok {
+		if a, ok := ufs.Alias(name); ok {
 			if a == "" {
 				continue
 			}

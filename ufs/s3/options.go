@@ -13,6 +13,7 @@ import (
 	"github.com/dustin/go-humanize"
 
 	"orca"
+	"orca/ufs"
 )
 
 // Options are the names of the mount options that FromOptions reads.
@@ -27,25 +28,7 @@ func Options() []string {
 func Secrets() []string { return []string{"s3.access_key", "s3.secret_key", "s3.session_token"} }
 
 // Aliases lead from the spellings of Alluxio and Hadoop to ours.
-func Aliases() map[string]string {
-	return map[string]string{
-		"alluxio.underfs.s3.endpoint":            "s3.endpoint",
-		"alluxio.underfs.s3.endpoint.region":     "s3.region",
-		"alluxio.underfs.s3.region":              "s3.region",
-		"alluxio.underfs.s3.disable.dns.buckets": "s3.path_style",
-		"aws.accessKeyId":                        "s3.access_key",
-		"aws.secretKey":                          "s3.secret_key",
-		"aws.sessionToken":                       "s3.session_token",
-		"s3a.accessKeyId":                        "s3.access_key",
-		"s3a.secretKey":                          "s3.secret_key",
-		"fs.s3a.access.key":                      "s3.access_key",
-		"fs.s3a.secret.key":                      "s3.secret_key",
-		"fs.s3a.session.token":                   "s3.session_token",
-		"fs.s3a.endpoint":                        "s3.endpoint",
-		"fs.s3a.endpoint.region":                 "s3.region",
-		"fs.s3a.path.style.access":               "s3.path_style",
-	}
-}
+func Aliases() map[string]string { return ufs.Aliases("s3.") }
 
 // FromOptions makes a Config of s3://bucket/prefix (or s3a://, s3n://) and
 // options under their canonical names. Path style is on by default where an
