@@ -29,20 +29,6 @@ type Endpoints struct {
 	Root       string `json:"root,omitempty"`
 }
 
-// ReadEndpoints reads DATA/endpoints.json.
-func ReadEndpoints(data string) (Endpoints, error) {
-	var e Endpoints
-	p := filepath.Join(data, "endpoints.json")
-	b, err := os.ReadFile(p)
-	if err != nil {
-		return e, orca.PathE("daemon.ReadEndpoints", p, orca.NotFound, err)
-	}
-	if err := json.Unmarshal(b, &e); err != nil {
-		return e, orca.PathE("daemon.ReadEndpoints", p, orca.Corrupt, err)
-	}
-	return e, nil
-}
-
 // dataDir is the folder of one process, held by a lock while it runs.
 type dataDir struct {
 	path string

@@ -16,7 +16,6 @@ import (
 	"orca/metaplane/metapb"
 	"orca/metaplane/metaserver"
 	"orca/metaplane/raftgroup"
-	"orca/ufs"
 	"orca/ufs/backends"
 )
 
@@ -34,15 +33,8 @@ type metaRole struct {
 	addr, socket string
 }
 
-// opener opens the store of a mount with the table of package backends.
-func opener(log *slog.Logger) func(context.Context, *metapb.Mount) (ufs.FS, error) {
-	return func(ctx context.Context, m *metapb.Mount) (ufs.FS, error) {
-		return backends.Open(ctx, m.Uri, m.Options, log)
-	}
-}
-
 // startMeta opens the journal and the namespace. Nothing listens yet.
-func startMeta(ctx context.Context, cfg *Config, d *dataDir, fatal func(error), log *slog.Logger) (*metaRole, error) {
+func startMeta(ctx context.Context, cfg *Config, d *dataDir, st *stores, fatal func(error), log *slog.Logger) (*metaRole, error) {
 	m := &metaRole{log: log}
 	var err error
 	if m.jobs, err = newJobsRole(log); err != nil {
@@ -69,7 +61,7 @@ func startMeta(ctx context.Context, cfg *Config, d *dataDir, fatal func(error), 
 		CacheTTL: time.Hour,
 	}
 	m.jobs.attach(&sc)
-	m.service, err = metaserver.New(ctx, sc, m.host.Group(), opener(log), log)
+	m.service, err = metaserver.New(ctx, sc, m.host.Group(), st.open, log)
 	if err != nil {
 		m.close(ctx)
 		return nil, err

@@ -4,12 +4,13 @@ package daemon
 
 import (
 	"orca"
+	"orca/engine/fusegw"
 	"orca/engine/telemetry"
 )
 
 // sources returns what the metrics page of this process shows.
 func (r *running) sources() []telemetry.Source {
-	var out []telemetry.Source
+	out := []telemetry.Source{r.stores.samples}
 	if m := r.meta; m != nil {
 		g := m.host.Group()
 		out = append(out,
@@ -26,7 +27,7 @@ func (r *running) sources() []telemetry.Source {
 		out = append(out, r.worker.sources()...)
 	}
 	if r.mount != nil {
-		out = append(out, telemetry.Counters("orca_fuse", "Requests of the kernel to the mount.", r.mount.m.Metrics()))
+		out = append(out, telemetry.Counters("orca_fuse", "Requests of the kernel to the mount.", r.mount.m.Metrics()), r.mount.samples)
 	}
 	return out
 }
@@ -39,6 +40,20 @@ func (m *metaRole) gauges(emit func(telemetry.Sample)) {
 		"clients": c.Clients, "mounts": c.Mounts, "trash": c.Trash,
 	} {
 		emit(telemetry.Sample{Name: "orca_meta_" + name, Help: "Records of the namespace.", Value: float64(v)})
+	}
+}
+
+// samples are the requests of the kernel by kind, and the opens that were not
+// passed through by reason.
+func (m *mountRole) samples(emit func(telemetry.Sample)) {
+	mm := m.m.Metrics()
+	for _, op := range fusegw.Ops() {
+		emit(telemetry.Sample{Name: "orca_fuse_ops_total", Help: "Requests by kind.", Counter: true,
+			Labels: map[string]string{"op": op.String()}, Value: float64(mm.Ops[op].Load())})
+	}
+	for _, f := range fusegw.Fallbacks() {
+		emit(telemetry.Sample{Name: "orca_fuse_fallbacks_total", Help: "Opens that were not passed through.", Counter: true,
+			Labels: map[string]string{"reason": f.String()}, Value: float64(mm.Fallbacks[f].Load())})
 	}
 }
 

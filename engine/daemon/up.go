@@ -26,6 +26,7 @@ type running struct {
 	log    *slog.Logger
 	fail   context.CancelCauseFunc
 	data   *dataDir
+	stores *stores
 	meta   *metaRole
 	worker *workerRole
 	mount  *mountRole
@@ -55,7 +56,7 @@ func serve(ctx context.Context, cfg Config, out io.Writer, log *slog.Logger, sta
 	}
 	ctx, fail := context.WithCancelCause(ctx)
 	defer fail(nil)
-	r := &running{cfg: cfg, out: out, log: log, fail: fail}
+	r := &running{cfg: cfg, out: out, log: log, fail: fail, stores: newStores(log)}
 	r.ep = Endpoints{PID: os.Getpid(), Node: cfg.Node}
 	if r.data, err = openDataDir(cfg.Data); err != nil {
 		return err
@@ -86,7 +87,7 @@ func (r *running) startAll(ctx context.Context) error {
 		return err
 	}
 	var err error
-	if r.worker, err = startWorker(ctx, &r.cfg, r.data, r.meta.session, r.meta.service.Stores.FS, r.log); err != nil {
+	if r.worker, err = startWorker(ctx, &r.cfg, r.data, r.meta.session, r.meta.service.Stores.FS, nil, r.log); err != nil {
 		return err
 	}
 	if err := r.worker.listen(&r.cfg, r.data, &r.ep); err != nil {
@@ -127,7 +128,7 @@ func (r *running) startMetaOnly(ctx context.Context) error {
 // startMetaOnlyQuiet starts the namespace without opening its doors, so that
 // nobody sees it before it has its root.
 func (r *running) startMetaOnlyQuiet(ctx context.Context) (err error) {
-	r.meta, err = startMeta(ctx, &r.cfg, r.data, func(err error) { r.fail(err) }, r.log)
+	r.meta, err = startMeta(ctx, &r.cfg, r.data, r.stores, func(err error) { r.fail(err) }, r.log)
 	return err
 }
 
@@ -144,7 +145,8 @@ func (r *running) startWorkerOnly(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if r.worker, err = startWorker(ctx, &r.cfg, r.data, ns, nil, r.log); err != nil {
+	table := newTableClient(ns, r.stores.open)
+	if r.worker, err = startWorker(ctx, &r.cfg, r.data, ns, table.FS, table, r.log); err != nil {
 		return errors.Join(err, ns.Close())
 	}
 	r.worker.ns = ns

@@ -52,27 +52,16 @@ type workerRole struct {
 	wg     sync.WaitGroup
 }
 
-// namespaceOfWorker is what a worker asks of the metaplane.
-type namespaceOfWorker interface {
-	metaplane.Namespace
-}
-
 // startWorker opens the tiers and the block service; stores finds the store of
-// a mount when the metaplane is in this process, else nil.
-func startWorker(ctx context.Context, cfg *Config, d *dataDir, ns namespaceOfWorker, stores mountsOf, log *slog.Logger) (*workerRole, error) {
-	w := &workerRole{log: log, spool: d.join("worker", "spool")}
-	for _, p := range []string{w.spool} {
-		if err := os.MkdirAll(p, 0o700); err != nil {
-			return nil, orca.PathE("daemon.worker", p, orca.Permission, err)
-		}
+// a mount, in table where the metaplane is in another process (else nil).
+func startWorker(ctx context.Context, cfg *Config, d *dataDir, ns metaplane.Namespace, stores mountsOf, table *tableClient, log *slog.Logger) (*workerRole, error) {
+	w := &workerRole{log: log, spool: d.join("worker", "spool"), table: table}
+	if err := os.MkdirAll(w.spool, 0o700); err != nil {
+		return nil, orca.PathE("daemon.worker", w.spool, orca.Permission, err)
 	}
 	if err := w.openTiers(cfg); err != nil {
 		w.close(ctx)
 		return nil, err
-	}
-	if stores == nil {
-		w.table = newTableClient(ns, opener(log))
-		stores = w.table.FS
 	}
 	self := &metapb.Worker{Node: cfg.Node}
 	var err error

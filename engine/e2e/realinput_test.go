@@ -158,6 +158,11 @@ func TestRealInput(t *testing.T) {
 			t.Fatalf("dropping the kernel's caches: %v", err)
 		}
 	}
+	for _, m := range []string{"orca_fuse_ops_total", "orca_ufs_requests_total", "orca_ufs_bytes_total", "orca_worker_tier_hits_total"} {
+		if p.metric(m) == 0 {
+			t.Errorf("%s saw nothing of all this", m)
+		}
+	}
 	if err := p.stop(); err != nil {
 		t.Errorf("stop: %v", err)
 	}

@@ -48,9 +48,6 @@ func (s *Server) Listen(addr string) (net.Addr, error) {
 	return s.tr.Listen("tcp", addr)
 }
 
-// Serve serves a listener, which it owns from now on.
-func (s *Server) Serve(ln net.Listener) error { return s.tr.Serve(ln) }
-
 // Metrics returns the transport's counters.
 func (s *Server) Metrics() *transport.ServerMetrics { return s.tr.Metrics() }
 
