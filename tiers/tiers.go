@@ -87,6 +87,11 @@ type Store interface {
 	// cursor, for the worker's report to the metaplane; full is true when the
 	// cursor is too old and Each must be used.
 	Changes(cursor uint64) (files []FileReport, next uint64, full bool)
+	// Flush writes down what is cached, so that the process may be killed and
+	// its next life finds it; it does not wait for a disk. Without it, what was
+	// filled in the last moments is forgotten by a kill. The error is of the
+	// first directory that failed; the others are flushed all the same.
+	Flush() error
 	// Close flushes the index and stops background work.
 	Close() error
 }

@@ -163,12 +163,24 @@ func (s *Store) flushLoop() {
 			return
 		case <-tick.C:
 		}
-		for _, p := range s.places {
-			if p.Healthy() {
-				s.noteFlush(p, p.Index.Flush())
-			}
+		_ = s.Flush() // noted
+	}
+}
+
+// Flush implements tiers.Store.
+func (s *Store) Flush() error {
+	var first error
+	for _, p := range s.places {
+		if !p.Healthy() {
+			continue
+		}
+		err := p.Index.Flush()
+		s.noteFlush(p, err)
+		if first == nil {
+			first = err
 		}
 	}
+	return first
 }
 
 // noteFlush looks at the result of writing an index: a full disk is tried
