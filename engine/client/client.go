@@ -12,6 +12,7 @@
 //	names   FS ─► metaplane.Namespace (the service in this process, or metaclient)
 //	reads   File.ReadAt ─► local descriptor: pread into the caller's buffer (or copy from a mapping)
 //	                    └► Peer (block service of a worker): ranges, read ahead
+//	        File.Slice  ─► the mapping itself, lent until Release; else a buffer filled by ReadAt
 //	writes  Writer ─► private file on a worker (pwrite, or pipelined WriteAt)
 //	        Close  ─► worker Seal ─► metaplane Complete: only then visible
 //
@@ -35,8 +36,8 @@
 // An FS runs one goroutine while write sessions are open (it renews them) and
 // one per Watch call. A File runs at most Config.Prefetch/1 MiB goroutines
 // while it is read in sequence. Locks, outermost first: Writer.mu, File.ra.mu,
-// core.mu (workers), sessions.mu, descriptors.mu; none is held over a call to
-// another process but Writer.mu.
+// core.mu (workers), sessions.mu, descriptors.mu, maps.mu, leases.mu, views.mu;
+// none is held over a call to another process but Writer.mu.
 //
 // # What it refuses
 //
@@ -100,6 +101,12 @@ type Config struct {
 	Prefetch int64
 	// Descriptors bounds the cache of local block descriptors. Default 4096.
 	Descriptors int
+	// Mappings bounds the local blocks that are mapped into this process, for
+	// views and for hot reads; the least recently used give way. Default 4096.
+	Mappings int
+	// Lease is how long a local descriptor is used without asking its worker
+	// whether the block still has that file. Default 1 min.
+	Lease time.Duration
 	// FirstAnswer is how long Open waits for the namespace, when its context
 	// has no earlier deadline. Default 5 s.
 	FirstAnswer time.Duration
@@ -130,6 +137,12 @@ func (c *Config) setDefaults() error {
 	}
 	if c.Descriptors <= 0 {
 		c.Descriptors = 4096
+	}
+	if c.Mappings <= 0 {
+		c.Mappings = 4096
+	}
+	if c.Lease <= 0 {
+		c.Lease = time.Minute
 	}
 	if c.FirstAnswer <= 0 {
 		c.FirstAnswer = 5 * time.Second
@@ -163,6 +176,7 @@ type core struct {
 	own      *metaclient.Client // meta, if Open dialled it
 	peers    peers
 	descs    *descriptors
+	views    views
 	sessions sessions
 	stats    Stats
 	log      *slog.Logger
@@ -190,7 +204,7 @@ func Open(ctx context.Context, cfg Config) (*FS, error) {
 		}
 		c.meta, c.own = m, m
 	}
-	c.descs = newDescriptors(cfg.Descriptors)
+	c.descs = newDescriptors(cfg.Descriptors, cfg.Mappings, cfg.Lease)
 	c.peers.init(c)
 	c.sessions.init(c)
 	return &FS{core: c, caller: callerPB(*cfg.Caller)}, nil
