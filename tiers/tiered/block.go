@@ -88,6 +88,7 @@ func (s *Store) insertLocked(b *block) {
 	b.gen = s.gen
 	b.pinned = s.pinned[b.ID.File]
 	s.blocks[b.ID] = b
+	delete(s.spoilt, b.ID)
 	if head := s.files[b.ID.File]; head != nil {
 		b.fnext, head.fprev = head, b
 	}

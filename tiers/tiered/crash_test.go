@@ -122,7 +122,7 @@ func TestRotIsNeverServed(t *testing.T) {
 			_, _, _, derr := s.Descriptor(ctx, tiertest.ID(1))
 			if !dirty {
 				require.ErrorIs(t, err, orca.NotFound, "quarantined: read it from its source")
-				require.ErrorIs(t, derr, orca.NotFound)
+				require.ErrorIs(t, derr, orca.Corrupt, "who holds an older descriptor must give it up")
 				tiertest.Fill(t, s, tiertest.ID(1), p)
 				got, err := tiertest.ReadAll(s, tiertest.ID(1), 1<<20)
 				require.NoError(t, err)
