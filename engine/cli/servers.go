@@ -39,6 +39,11 @@ type NodeOptions struct {
 	Dirs []string
 	// MemDir and SSDDir are the folders of the tiers, "" for those below Data.
 	MemDir, SSDDir string
+	// ScrubPeriod is within what time every cached block is read again; 0: the
+	// default; negative: only when asked. ScrubRate is the most bytes per
+	// second; 0: the default.
+	ScrubPeriod time.Duration
+	ScrubRate   int64
 	// WholeMax is the longest file kept as one block, in bytes; 0: the
 	// default.
 	WholeMax int64
@@ -91,6 +96,7 @@ var roles = []string{"meta", "worker"}
 type serverFlags struct {
 	NodeOptions
 	mem, ssd, wholeMax string
+	scrubRate          string
 	rootOptions        []string
 	write              *string
 }
@@ -106,6 +112,8 @@ func (f *serverFlags) register(c *cobra.Command) {
 	fl.StringVar(&f.MemDir, "mem-dir", "", "folder of the memory tier (default: below --data)")
 	fl.StringVar(&f.SSDDir, "ssd-dir", "", "folder of the SSD tier (default: below --data)")
 	fl.StringVar(&f.wholeMax, "whole-max", "", "longest file kept as one block, of the whole cluster (default: 4GiB, or half of the largest tier)")
+	fl.DurationVar(&f.ScrubPeriod, "scrub-period", 24*time.Hour, "within what time every cached block is read again and compared with its checksums; 0: only when asked")
+	fl.StringVar(&f.scrubRate, "scrub-rate", "32MiB", "the most that is read for that per second")
 	fl.StringVar(&f.WorkerAddr, "worker-addr", "127.0.0.1:28999", "address of the worker's data server")
 	fl.StringVar(&f.MetaAddr, "meta-addr", "127.0.0.1:18998", "address of the metaplane")
 	fl.StringVar(&f.WebAddr, "web-addr", "127.0.0.1:18999", "address of /metrics, /livez and /readyz; empty: none")
@@ -138,6 +146,17 @@ func (f *serverFlags) finish(e *env) (NodeOptions, error) {
 	}
 	if o.WholeMax, err = quota("--whole-max", f.wholeMax, 0); err != nil {
 		return o, err
+	}
+	if o.ScrubRate, err = quota("--scrub-rate", f.scrubRate, 0); err != nil {
+		return o, err
+	}
+	switch {
+	case o.ScrubPeriod < 0:
+		return o, usagef("--scrub-period %v: negative", o.ScrubPeriod)
+	case o.ScrubRate == 0:
+		return o, usagef("--scrub-rate %q: no scrubbing is --scrub-period 0", f.scrubRate)
+	case o.ScrubPeriod == 0:
+		o.ScrubPeriod = -1
 	}
 	for _, d := range o.Dirs {
 		kind, rest, _ := strings.Cut(d, ":")

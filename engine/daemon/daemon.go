@@ -7,7 +7,8 @@
 //	worker   tiered ─► blockservice ─► blockserver, shortcircuit    (28999, worker.sock)
 //	         agent: registers, reports, obeys orders; jobworker
 //	mount    client ─► fusegw
-//	http     telemetry: metrics, health, profiles                   (18999)
+//	         scrub: reads every block again
+//	http     telemetry: metrics, health, profiles; /scrub of a worker (18999)
 //
 // Up runs all roles in one process, wired by calls instead of connections;
 // Start runs the roles that it is told to. Both return when their context
@@ -29,6 +30,7 @@ import (
 	"orca"
 	"orca/metaplane/metapb"
 	"orca/tiers/dir"
+	"orca/tiers/scrub"
 )
 
 // Ports that Orca listens on when nothing else is said: Alluxio's less 1000,
@@ -71,6 +73,11 @@ type Config struct {
 	Dirs []dir.Config
 	// MemDir and SSDDir override the folders. Default below Data.
 	MemDir, SSDDir string
+	// ScrubPeriod is within what time every cached block is read again and
+	// compared with its checksums (default 24 h; negative: only when asked),
+	// ScrubRate at how many bytes per second at most (default 32 MiB/s).
+	ScrubPeriod time.Duration
+	ScrubRate   int64
 	// WholeMax is the cluster fact block.whole_max in bytes. Default: the
 	// smaller of 4 GiB and half of the largest tier.
 	WholeMax int64
@@ -113,6 +120,8 @@ func (c *Config) resolve() error {
 		}
 		c.SSD = min(free/10, 64<<30)
 	}
+	c.ScrubPeriod = cmp.Or(c.ScrubPeriod, scrub.DefaultPeriod)
+	c.ScrubRate = cmp.Or(c.ScrubRate, scrub.DefaultRate)
 	if c.WholeMax == 0 {
 		largest := max(c.Mem, c.SSD)
 		for _, d := range c.Dirs {
@@ -121,6 +130,13 @@ func (c *Config) resolve() error {
 		c.WholeMax = max(orca.DefaultBlockSize, min(orca.MaxWholeBlock, largest/2))
 	}
 	return nil
+}
+
+func scrubPeriod(d time.Duration) string {
+	if d < 0 {
+		return "off"
+	}
+	return d.String()
 }
 
 func loopbackPort(p int) string { return "127.0.0.1:" + strconv.Itoa(p) }
@@ -138,6 +154,8 @@ func (c *Config) values() []*metapb.ConfReply_Value {
 		v("worker.addr", c.WorkerAddr, "node"),
 		v("worker.tiers.mem.capacity", strconv.FormatInt(c.Mem, 10), "node"),
 		v("worker.tiers.ssd.capacity", strconv.FormatInt(c.SSD, 10), "node"),
+		v("worker.scrub.period", scrubPeriod(c.ScrubPeriod), "node"),
+		v("worker.scrub.rate", strconv.FormatInt(c.ScrubRate, 10), "node"),
 		v("block.whole_max", strconv.FormatInt(c.WholeMax, 10), "cluster"),
 		v("block.size", strconv.FormatInt(orca.DefaultBlockSize, 10), "cluster"),
 		v("write.type", cmp.Or(c.WriteType, orca.CacheThrough).String(), "cluster"),

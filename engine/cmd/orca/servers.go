@@ -30,7 +30,7 @@ func nodeConfig(o cli.NodeOptions) (daemon.Config, error) {
 		Root: o.Root, RootOptions: o.RootOptions, RootReadOnly: o.RootReadOnly, SyncInterval: o.SyncInterval,
 		MetaAddr: o.MetaAddr, WebAddr: o.WebAddr, WorkerAddr: o.WorkerAddr, WorkerWebAddr: o.WorkerWebAddr,
 		Mem: o.MemBytes, SSD: o.SSDBytes, MemDir: o.MemDir, SSDDir: o.SSDDir,
-		WholeMax: o.WholeMax, WriteType: o.WriteType,
+		WholeMax: o.WholeMax, WriteType: o.WriteType, ScrubPeriod: o.ScrubPeriod, ScrubRate: o.ScrubRate,
 	}
 	for _, d := range o.Dirs { // the command line has checked the spelling
 		kind, rest, _ := strings.Cut(d, ":")
