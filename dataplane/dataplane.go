@@ -60,6 +60,10 @@ type ReadRequest struct {
 	// Whole asks Open to answer when all of the range is there, as far as one
 	// flight brings it, rather than with its first bytes.
 	Whole bool
+	// Patience bounds how long a remote worker may take before a Reader gives
+	// up with Timeout, so that another worker can be asked; 0 leaves it to the
+	// Reader's own limits. It does not travel.
+	Patience time.Duration
 }
 
 // Grant is the right to read (or write) one version of one file, made by the
