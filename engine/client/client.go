@@ -96,6 +96,10 @@ type Config struct {
 	// Dial finds block services. Default: blockclient over TCP, and over the
 	// worker's Unix socket (with descriptor passing) when it is local.
 	Dial Dialer
+	// Attempt is how long a worker may take to answer a read while another
+	// one could be asked; the last one is waited for as long as a connection
+	// may stall (30 s). A second more for each MiB of the read. Default 10 s.
+	Attempt time.Duration
 	// Prefetch is how far a sequential reader of a remote block is read
 	// ahead, in bytes. Default 4 MiB; negative: not at all.
 	Prefetch int64
@@ -131,6 +135,9 @@ func (c *Config) setDefaults() error {
 	if c.Caller == nil {
 		me := Self()
 		c.Caller = &me
+	}
+	if c.Attempt <= 0 {
+		c.Attempt = 10 * time.Second
 	}
 	if c.Prefetch == 0 {
 		c.Prefetch = 4 << 20

@@ -22,7 +22,9 @@ import (
 	"orca/engine/clienttest/memorca"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	goleak.VerifyTestMain(m, goleak.IgnoreAnyFunction("github.com/cloudwego/netpoll.(*defaultPoll).Wait"))
+}
 
 func open(t *testing.T, node string, nodes ...string) (*client.FS, *memorca.Orca) {
 	t.Helper()

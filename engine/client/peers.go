@@ -8,6 +8,7 @@ import (
 	"io"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"orca"
@@ -15,8 +16,18 @@ import (
 	"orca/metaplane/metapb"
 )
 
-// downFor is how long a worker that could not be reached is tried last.
-const downFor = 2 * time.Second
+// downMin and downMax bound for how long a worker that could not be reached or
+// did not answer is tried last: longer with each failure in a row.
+const (
+	downMin = 2 * time.Second
+	downMax = 30 * time.Second
+)
+
+// outage is what is remembered of a worker that failed.
+type outage struct {
+	until time.Time     // it is tried last
+	wait  time.Duration // of the next failure, if none succeeds before
+}
 
 // peer is a way to one worker, for one boot of it.
 type peer struct {
@@ -36,13 +47,14 @@ type peers struct {
 	workers []*Worker // live; GUARDED_BY(mu)
 	fetched time.Time
 	conns   map[peerKey]*peer
-	down    map[uint64]time.Time // worker → tried last until then
+	down    map[uint64]outage // by worker; GUARDED_BY(mu)
+	downs   atomic.Int64      // len(down), to be seen without mu
 }
 
 func (p *peers) init(c *core) {
 	p.c, p.dial = c, c.cfg.Dial
 	p.conns = map[peerKey]*peer{}
-	p.down = map[uint64]time.Time{}
+	p.down = map[uint64]outage{}
 	if p.dial == nil {
 		p.dial = defaultDialer(&c.cfg)
 	}
@@ -113,8 +125,10 @@ func (p *peers) get(ctx context.Context, w *Worker) (*peer, error) {
 		if old.id == k.id {
 			delete(p.conns, old)
 			p.discard(c.blocks)
+			delete(p.down, k.id) // the new one has not failed yet
 		}
 	}
+	p.downs.Store(int64(len(p.down)))
 	p.conns[k] = pr
 	return pr, nil
 }
@@ -128,21 +142,38 @@ func (p *peers) discard(b dataplane.Access) {
 	}
 }
 
+// markDown notes that a worker failed.
 func (p *peers) markDown(id uint64) {
 	p.mu.Lock()
-	p.down[id] = time.Now().Add(downFor)
-	p.mu.Unlock()
+	defer p.mu.Unlock()
+	o := p.down[id]
+	if time.Now().Before(o.until) {
+		return // another reader's failure of the same moment
+	}
+	o.wait = min(max(2*o.wait, downMin), downMax)
+	o.until = time.Now().Add(o.wait)
+	p.down[id] = o
+	p.downs.Store(int64(len(p.down)))
+}
+
+// markUp forgets the failures of a worker that has answered.
+func (p *peers) markUp(id uint64) {
+	if p.downs.Load() == 0 {
+		return
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	delete(p.down, id)
+	p.downs.Store(int64(len(p.down)))
 }
 
 func (p *peers) isDown(id uint64) bool {
+	if p.downs.Load() == 0 {
+		return false
+	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	t, ok := p.down[id]
-	if ok && time.Now().After(t) {
-		delete(p.down, id)
-		ok = false
-	}
-	return ok
+	return time.Now().Before(p.down[id].until)
 }
 
 func (p *peers) close() error {

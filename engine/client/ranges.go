@@ -69,24 +69,31 @@ func (f *File) expired(err error, g *dataplane.Grant) bool {
 func (f *File) ask(ctx context.Context, req dataplane.ReadRequest, p []byte) (int, error) {
 	var cause error
 	n := 0
-	for i, w := range f.route(req.ID.Index) {
+	route := f.route(req.ID.Index)
+	for i, w := range route {
 		if i > 0 {
 			f.fs.stats.Failovers.Add(1)
+		}
+		if req.Patience = 0; i < len(route)-1 {
+			req.Patience = f.fs.cfg.Attempt
 		}
 		m, err := f.askOne(ctx, w, req, p[n:])
 		n += m
 		req.Off += int64(m)
 		if n == len(p) {
+			f.fs.peers.markUp(w.Id)
 			return n, nil
 		}
 		if ctx.Err() != nil {
 			return n, ctxError("client.ReadAt", ctx)
 		}
-		if !passOver(orca.KindOf(err)) {
+		k := orca.KindOf(err)
+		if !passOver(k) {
 			return n, err
 		}
-		if errors.Is(err, orca.Unavailable) {
+		if k == orca.Unavailable || k == orca.Timeout {
 			f.fs.peers.markDown(w.Id)
+			f.fs.log.Info("a worker does not serve a read; another one is asked", "worker", w.Id, "addr", w.Addr, "block", req.ID.String(), "err", err)
 		}
 		cause = worse(cause, err)
 	}
