@@ -64,7 +64,7 @@ func (c *Client) readOnce(ctx context.Context, req *dataplane.ReadRequest, p []b
 	r.begin(c, req, p)
 	var n int
 	var err error
-	if r.end-r.start <= int64(c.cfg.SmallRead) {
+	if len(p) <= c.cfg.SmallRead { // of what is asked for: widened to grains it may be two more
 		n, err = r.small(ctx)
 	} else {
 		n, err = r.bulk(ctx)
