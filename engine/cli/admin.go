@@ -218,6 +218,7 @@ func (e *env) reportMetrics(r *client.Report) error {
 type workerJSON struct {
 	ID       uint64     `json:"id"`
 	Node     string     `json:"node"`
+	Rack     string     `json:"rack,omitempty"`
 	Address  string     `json:"address"`
 	Socket   string     `json:"socket,omitempty"`
 	HTTP     string     `json:"http,omitempty"`
@@ -270,7 +271,7 @@ func (e *env) printWorkers(ws []*client.Worker, tiers bool) error {
 		t = e.table("WORKER", "NODE", "TIER", "CAPACITY", "USED", "BLOCKS", "STATE", "DIRECTORY")
 	}
 	for _, w := range ws {
-		j := workerJSON{ID: w.Id, Node: w.Node, Address: w.Addr, Socket: w.Socket, HTTP: w.Http, Live: w.Live, Version: w.Version,
+		j := workerJSON{ID: w.Id, Node: w.Node, Rack: w.Rack, Address: w.Addr, Socket: w.Socket, HTTP: w.Http, Live: w.Live, Version: w.Version,
 			LastSeen: time.Unix(0, w.LastSeen), Tiers: []tierJSON{}}
 		state := "live"
 		if !w.Live {

@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"orca"
+	"orca/engine/placement"
 )
 
 // LogOptions say how a server logs.
@@ -27,6 +28,8 @@ type NodeOptions struct {
 	Data string
 	// Node is the name of this node, "" for the host name.
 	Node string
+	// Rack is what the node stands in, "" for none.
+	Rack string
 	Log  LogOptions
 	// Listen addresses; port 0 picks a free one. WebAddr is the HTTP door of a
 	// process with the meta role, WorkerWebAddr of one without; "" opens none.
@@ -85,8 +88,10 @@ type MountOptions struct {
 	// AllowOther lets other users in.
 	AllowOther bool
 	Addresses  []string
-	Node       string
-	Log        LogOptions
+	Node, Rack string
+	// ReadPolicy and WritePolicy choose among workers.
+	ReadPolicy, WritePolicy placement.Policy
+	Log                     LogOptions
 }
 
 // Roles that `orca start` knows.
@@ -130,7 +135,7 @@ func (f *serverFlags) register(c *cobra.Command) {
 // finish checks and converts the raw values.
 func (f *serverFlags) finish(e *env) (NodeOptions, error) {
 	o := f.NodeOptions
-	o.Node = e.node
+	o.Node, o.Rack = e.node, e.rack
 	if !slices.Contains([]string{"debug", "info", "warn", "error"}, o.Log.Level) {
 		return o, usagef("unknown --log-level %q", o.Log.Level)
 	}
@@ -301,7 +306,10 @@ command is stopped. (orca fs mount is another thing: it attaches a store.)`,
 			if o.Path, err = e.clean(o.Path); err != nil {
 				return err
 			}
-			o.Addresses, o.Node = strings.Split(e.address, ","), e.node
+			o.Addresses, o.Node, o.Rack = strings.Split(e.address, ","), e.node, e.rack
+			if o.ReadPolicy, o.WritePolicy, err = e.policies(); err != nil {
+				return err
+			}
 			return e.hooks.Mount(cmd.Context(), o, e.Streams)
 		}),
 	}

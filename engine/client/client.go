@@ -51,10 +51,12 @@ import (
 	"log/slog"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"orca"
 	"orca/dataplane"
+	"orca/engine/placement"
 	"orca/metaplane"
 	"orca/metaplane/metaclient"
 	"orca/metaplane/metapb"
@@ -85,6 +87,13 @@ type Config struct {
 	// Node is what counts as local: descriptors are asked only of workers on
 	// this node. Default: the host name.
 	Node string
+	// Rack is what Node stands in; workers of one rack are nearer than others.
+	// Default: none.
+	Rack string
+	// ReadPolicy says which worker fetches what none holds; one that holds it
+	// is always preferred, the nearest first. WritePolicy says which worker
+	// takes a new file. Default: placement.LocalFirst.
+	ReadPolicy, WritePolicy placement.Policy
 	// Caller is the identity of the returned FS; see FS.As. Nil: the
 	// process's effective user and groups.
 	Caller *orca.Caller
@@ -186,6 +195,7 @@ type core struct {
 	views    views
 	sessions sessions
 	stats    Stats
+	turn     atomic.Uint64 // of policies that take turns
 	log      *slog.Logger
 	closing  sync.Once
 }

@@ -49,7 +49,7 @@ type File struct {
 	pos     int64              // of Read; GUARDED_BY(mu)
 	pinned  []uint32           // blocks with a descriptor, oldest first
 	tries   map[uint32]attempt // blocks that had no descriptor
-	workers []*Worker          // ranked for this file
+	workers []*Worker          // in the order of the read policy
 	locs    map[uint64]*metapb.Location
 }
 
@@ -108,7 +108,7 @@ func (f *File) adopt(r *metapb.OpenReply) {
 			live = append(live, w)
 		}
 	}
-	ws := rank(f.info.Ino, live)
+	ws := f.fs.order(f.fs.cfg.ReadPolicy, f.info.Ino, f.info.Length, live)
 	f.mu.Lock()
 	f.workers, f.locs = ws, locs
 	f.mu.Unlock()

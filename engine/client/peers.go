@@ -13,6 +13,7 @@ import (
 
 	"orca"
 	"orca/dataplane"
+	"orca/engine/placement"
 	"orca/metaplane/metapb"
 )
 
@@ -176,6 +177,14 @@ func (p *peers) isDown(id uint64) bool {
 	return time.Now().Before(p.down[id].until)
 }
 
+// lateness is 1 for a worker that is to be asked after the others, else 0.
+func (p *peers) lateness(w *Worker) int {
+	if p.isDown(w.Id) {
+		return 1
+	}
+	return 0
+}
+
 func (p *peers) close() error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -186,21 +195,36 @@ func (p *peers) close() error {
 	return nil
 }
 
-// rank orders workers for one file: the worker a miss of the file should go to
-// comes first, so that clients without a local worker agree on it
-// (rendezvous hashing, Thaler and Ravishankar 1998).
-func rank(file orca.Ino, ws []*Worker) []*Worker {
-	out := slices.Clone(ws)
-	slices.SortFunc(out, func(a, b *Worker) int {
-		return cmp.Compare(mix(uint64(file)^mix(b.Id)), mix(uint64(file)^mix(a.Id)))
-	})
+// order sorts workers by a policy, best first, for a file of size bytes.
+func (c *core) order(p placement.Policy, file orca.Ino, size int64, ws []*Worker) []*Worker {
+	known := make(map[uint64]*Worker, len(ws))
+	in := make([]placement.Worker, 0, len(ws))
+	for _, w := range ws {
+		known[w.Id] = w
+		in = append(in, placed(w))
+	}
+	t := placement.Task{Key: uint64(file), Size: size, At: placement.Place{Node: c.cfg.Node, Rack: c.cfg.Rack}, Turn: c.turn.Add(1) - 1}
+	p.Order(in, t)
+	out := make([]*Worker, len(in))
+	for i, w := range in {
+		out[i] = known[w.ID]
+	}
 	return out
 }
 
-// mix is the finaliser of splitmix64 (Steele, Lea and Flood 2014).
-func mix(x uint64) uint64 {
-	x += 0x9e3779b97f4a7c15
-	x = (x ^ x>>30) * 0xbf58476d1ce4e5b9
-	x = (x ^ x>>27) * 0x94d049bb133111eb
-	return x ^ x>>31
+// placed is what a policy wants to know of a worker.
+func placed(w *Worker) placement.Worker {
+	p := placement.Worker{ID: w.Id, Place: placement.Place{Node: w.Node, Rack: w.Rack}}
+	for _, t := range w.Tiers {
+		if t.Healthy {
+			p.Capacity += t.Capacity
+			p.Free += max(t.Capacity-t.Used, 0)
+		}
+	}
+	return p
+}
+
+// distance is that of a worker from this client.
+func (p *peers) distance(w *Worker) int {
+	return placement.Place{Node: p.c.cfg.Node, Rack: p.c.cfg.Rack}.Distance(placement.Place{Node: w.Node, Rack: w.Rack})
 }

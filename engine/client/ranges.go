@@ -69,7 +69,8 @@ func (f *File) expired(err error, g *dataplane.Grant) bool {
 func (f *File) ask(ctx context.Context, req dataplane.ReadRequest, p []byte) (int, error) {
 	var cause error
 	n := 0
-	route := f.route(req.ID.Index)
+	var room [8]*Worker
+	route := f.route(room[:0], req.ID.Index)
 	for i, w := range route {
 		if i > 0 {
 			f.fs.stats.Failovers.Add(1)
@@ -133,34 +134,62 @@ func (f *File) inPlace() bool {
 	return ok && c.InPlace()
 }
 
-// route orders the workers for block idx: the local one (it keeps what it
-// fetches), then those that hold the block, then the rest by rank; workers
-// that just failed come last.
-func (f *File) route(idx uint32) []*Worker {
+// route appends the workers to ask for block idx to ws, in this order: the
+// local one, where the policy prefers it (it keeps what it fetches); those that
+// hold the block, the nearest first; the rest as the read policy has it. What
+// is not live, and after that who has just failed, comes last.
+func (f *File) route(ws []*Worker, idx uint32) []*Worker {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	score := func(w *Worker) int {
-		s := 0
-		switch l := f.locs[w.Id]; {
-		case f.fs.peers.isLocal(w) && f.typ != orca.ReadNoCache, l != nil && f.fs.peers.isLocal(w):
-		case l != nil && slices.Contains(l.Complete, idx):
-			s = 1
-		case l != nil:
-			s = 2
-		default:
-			s = 3
+	var scores [16]uint8 // of ws, ascending; a longer list is sorted by asking again
+	for _, w := range f.workers {
+		s := f.score(w, idx)
+		i := len(ws)
+		ws = append(ws, w)
+		for ; i > 0; i-- {
+			var before uint8
+			if i <= len(scores) {
+				before = scores[i-1]
+			} else {
+				before = f.score(ws[i-1], idx)
+			}
+			if before <= s {
+				break
+			}
+			ws[i] = ws[i-1]
+			if i < len(scores) {
+				scores[i] = before
+			}
 		}
-		if !w.Live {
-			s += 4
+		ws[i] = w
+		if i < len(scores) {
+			scores[i] = s
 		}
-		if f.fs.peers.isDown(w.Id) {
-			s += 8
-		}
-		return s
 	}
-	ws := slices.Clone(f.workers)
-	slices.SortStableFunc(ws, func(a, b *Worker) int { return score(a) - score(b) })
 	return ws
+}
+
+// score is what route sorts by; the caller has f.mu.
+func (f *File) score(w *Worker, idx uint32) uint8 {
+	const rest = 10
+	s := uint8(rest)
+	l := f.locs[w.Id]
+	d := uint8(f.fs.peers.distance(w))
+	switch {
+	case d == 0 && (l != nil || f.typ != orca.ReadNoCache && f.fs.cfg.ReadPolicy.PrefersLocal()):
+		s = 0
+	case l != nil && slices.Contains(l.Complete, idx):
+		s = 1 + d
+	case l != nil:
+		s = 4 + d
+	}
+	if !w.Live {
+		s += 16
+	}
+	if f.fs.peers.isDown(w.Id) {
+		s += 32
+	}
+	return s
 }
 
 // passOver says whether another worker may do better.

@@ -46,6 +46,8 @@ type Config struct {
 	Data string
 	// Node is what counts as local. Default: the host name.
 	Node string
+	// Rack is what the node stands in, "" for none.
+	Rack string
 	// Root is the UFS mounted at "/": a folder or a URI. Default on the first
 	// start: DATA/files; afterwards what the namespace has.
 	Root        string
@@ -149,6 +151,7 @@ func (c *Config) values() []*metapb.ConfReply_Value {
 	return []*metapb.ConfReply_Value{
 		v("data", c.Data, "flag"),
 		v("node", c.Node, "node"),
+		v("rack", c.Rack, "node"),
 		v("meta.addr", c.MetaAddr, "node"),
 		v("web.addr", c.WebAddr, "node"),
 		v("worker.addr", c.WorkerAddr, "node"),

@@ -65,7 +65,7 @@ func startWorker(ctx context.Context, cfg *Config, d *dataDir, ns metaplane.Name
 		w.close(ctx)
 		return nil, err
 	}
-	self := &metapb.Worker{Node: cfg.Node}
+	self := &metapb.Worker{Node: cfg.Node, Rack: cfg.Rack}
 	var err error
 	w.agent, err = newAgent(ns, nil, self, d.join("worker"), w.mountsChanged, log)
 	if err != nil {
@@ -277,7 +277,7 @@ func (w *workerRole) sources() []telemetry.Source {
 func (r *running) localClient(ctx context.Context) (*client.FS, error) {
 	me := client.Self()
 	return client.Open(ctx, client.Config{
-		Meta: r.meta.session, Node: r.cfg.Node, Caller: &me, Logger: r.log,
+		Meta: r.meta.session, Node: r.cfg.Node, Rack: r.cfg.Rack, Caller: &me, Logger: r.log,
 		Dial: func(ctx context.Context, w *client.Worker) (dataplane.Access, error) {
 			if w.Id == r.worker.agent.id() {
 				return r.worker.access(), nil

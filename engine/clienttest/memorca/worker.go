@@ -10,6 +10,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"time"
 
@@ -41,9 +42,10 @@ func newWorker(o *Orca, dir string, id uint64, node string) (*Worker, error) {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return nil, err
 	}
+	node, rack, _ := strings.Cut(node, "@")
 	return &Worker{
 		o: o, dir: dir, blocks: map[orca.BlockID]int64{}, gens: map[orca.BlockID]uint64{}, writes: map[uint64]string{}, calls: map[string]int{},
-		pb: &metapb.Worker{Id: id, Node: node, Addr: fmt.Sprintf("127.0.0.1:%d", 20000+id), Live: true, Boot: 1,
+		pb: &metapb.Worker{Id: id, Node: node, Rack: rack, Addr: fmt.Sprintf("127.0.0.1:%d", 20000+id), Live: true, Boot: 1,
 			Tiers: []*metapb.TierUsage{{Capacity: 1 << 30, Healthy: true, Dir: dir}}},
 	}, nil
 }
@@ -84,7 +86,7 @@ func (w *Worker) isDown() bool {
 }
 
 func (w *Worker) proto() *metapb.Worker {
-	return &metapb.Worker{Id: w.pb.Id, Node: w.pb.Node, Addr: w.pb.Addr, Live: true, Boot: 1, Tiers: w.pb.Tiers}
+	return &metapb.Worker{Id: w.pb.Id, Node: w.pb.Node, Rack: w.pb.Rack, Addr: w.pb.Addr, Live: true, Boot: 1, Tiers: w.pb.Tiers}
 }
 
 func (w *Worker) enter(op string) error {
