@@ -54,6 +54,9 @@ type ReadRequest struct {
 	// miss. Workers that fill from each other set it, so that two of them
 	// never wait for one another.
 	OnlyCached bool
+	// Direct asks a worker that has to fetch to do so from the store below or
+	// from who holds the data, not through another worker that would fetch.
+	Direct bool
 	// Verify asks the worker to check the sums of the range before it serves
 	// it: set by a receiver that has just seen a bad grain.
 	Verify bool

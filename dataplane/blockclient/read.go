@@ -124,7 +124,7 @@ func (r *pull) begin(c *Client, req *dataplane.ReadRequest, p []byte) {
 	}
 	r.msg.Block, r.msg.Grant = &r.block, &r.grant
 	r.msg.Type, r.msg.Sequential = uint32(req.Type), req.Sequential
-	r.msg.OnlyCached, r.msg.Verify, r.msg.Whole = req.OnlyCached, req.Verify, req.Whole
+	r.msg.OnlyCached, r.msg.Verify, r.msg.Whole, r.msg.Direct = req.OnlyCached, req.Verify, req.Whole, req.Direct
 	r.ver.ok = 0
 }
 

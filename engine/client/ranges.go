@@ -30,7 +30,8 @@ func (f *File) fetch(ctx context.Context, idx uint32, boff int64, p []byte, seq 
 		ID:  orca.BlockID{File: f.info.Ino, Version: f.info.BlockVersion(idx), Index: idx},
 		Off: boff, Type: f.typ, Grant: *g, Sequential: seq,
 	}
-	n, err := f.ask(ctx, req, p)
+	attempt := f.fs.cfg.Attempt
+	n, err := f.ask(ctx, req, p, attempt)
 	if err != nil && (passOver(orca.KindOf(err)) || errors.Is(err, orca.Permission) || f.expired(err, g)) {
 		first := err
 		if err := f.refresh(ctx); err != nil {
@@ -41,7 +42,7 @@ func (f *File) fetch(ctx context.Context, idx uint32, boff int64, p []byte, seq 
 		}
 		req.Grant, req.Off = *f.grant.Load(), boff+int64(n)
 		var m int
-		m, err = f.ask(ctx, req, p[n:])
+		m, err = f.ask(ctx, req, p[n:], 4*attempt) // a worker may have waited for another one, which it knows now to be stuck
 		n += m
 		err = worse(err, first)
 		if n == len(p) {
@@ -65,8 +66,9 @@ func (f *File) expired(err error, g *dataplane.Grant) bool {
 	return errors.Is(err, orca.Stale) && !g.Expiry.IsZero() && time.Until(g.Expiry) < renewBefore
 }
 
-// ask goes through the workers once; a nil error means that p is full.
-func (f *File) ask(ctx context.Context, req dataplane.ReadRequest, p []byte) (int, error) {
+// ask goes through the workers once, waiting for each but the last no longer
+// than attempt; a nil error means that p is full.
+func (f *File) ask(ctx context.Context, req dataplane.ReadRequest, p []byte, attempt time.Duration) (int, error) {
 	var cause error
 	n := 0
 	var room [8]*Worker
@@ -76,7 +78,7 @@ func (f *File) ask(ctx context.Context, req dataplane.ReadRequest, p []byte) (in
 			f.fs.stats.Failovers.Add(1)
 		}
 		if req.Patience = 0; i < len(route)-1 {
-			req.Patience = f.fs.cfg.Attempt
+			req.Patience = attempt
 		}
 		m, err := f.askOne(ctx, w, req, p[n:])
 		n += m

@@ -20,9 +20,10 @@ import (
 
 const (
 	// peerPatience is how long another worker may deliver nothing of what it
-	// holds. It is far below the patience of the stream that asks (30 s), which
-	// then goes on at the next source.
-	peerPatience = 5 * time.Second
+	// holds, plus a second for each MiB of a segment. It is far below the
+	// patience of the stream that asks (30 s) and of the reader behind it (10 s
+	// before it asks another worker): the stream goes on at the next source.
+	peerPatience = 3 * time.Second
 	// peerRest is how long a worker that failed so is not asked again.
 	peerRest = 5 * time.Second
 	// peerIdle closes the connections to a worker that was not asked for so

@@ -10,6 +10,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"orca"
+	"orca/engine/placement"
 	"orca/metaplane"
 	"orca/metaplane/metapb"
 	"orca/metaplane/mount"
@@ -39,6 +40,15 @@ func (r resolver) Resolve(ctx context.Context, file orca.Ino) (readthrough.Sourc
 		if a := addrs[l.Worker]; a != "" && l.Worker != r.self() {
 			src.Peers = append(src.Peers, readthrough.Peer{Worker: l.Worker, Addr: a})
 		}
+	}
+	var home *metapb.Worker
+	for _, w := range rep.Workers {
+		if home == nil || placement.Rank(uint64(file), w.Id) > placement.Rank(uint64(file), home.Id) {
+			home = w
+		}
+	}
+	if home != nil && home.Id != r.self() {
+		src.Home = readthrough.Peer{Worker: home.Id, Addr: home.Addr}
 	}
 	return src, nil
 }

@@ -47,7 +47,7 @@ func TestWorkerFailsInMidRead(t *testing.T) {
 			if err := put(ctx, writer, path, want); err != nil {
 				t.Fatal(err)
 			}
-			reader := dial(t, client.Config{Addresses: []string{p.ep.Meta}, Node: "third", Attempt: time.Second})
+			reader := dial(t, client.Config{Addresses: []string{p.ep.Meta}, Node: "third", Attempt: 2 * time.Second})
 			eventually(t, 20*time.Second, "the worker reports what it holds", func() bool {
 				_, locs, err := reader.Locations(ctx, client.Path(path))
 				return err == nil && len(locs) == 1 && locs[0].Worker != nil && locs[0].Worker.Node == name
