@@ -35,9 +35,10 @@
 //
 // An FS runs one goroutine while write sessions are open (it renews them) and
 // one per Watch call. A File runs at most Config.Prefetch/1 MiB goroutines
-// while it is read in sequence. Locks, outermost first: Writer.mu, File.ra.mu,
-// core.mu (workers), sessions.mu, descriptors.mu, maps.mu, leases.mu, views.mu;
-// none is held over a call to another process but Writer.mu.
+// while it is read in sequence, and one while a slow read is asked of a second
+// worker. Locks, outermost first: Writer.mu, File.ra.mu, core.mu (workers),
+// sessions.mu, descriptors.mu, maps.mu, leases.mu, views.mu; none is held over a
+// call to another process but Writer.mu.
 //
 // # What it refuses
 //
@@ -109,6 +110,10 @@ type Config struct {
 	// one could be asked; the last one is waited for as long as a connection
 	// may stall (30 s). A second more for each MiB of the read. Default 10 s.
 	Attempt time.Duration
+	// Hedge is the share of reads that may be sent to a second worker when the
+	// first takes longer than 95 of 100 do. Only blocks that two workers hold
+	// are. Default 0.05; negative: none.
+	Hedge float64
 	// Prefetch is how far a sequential reader of a remote block is read
 	// ahead, in bytes. Default 4 MiB; negative: not at all.
 	Prefetch int64
@@ -147,6 +152,9 @@ func (c *Config) setDefaults() error {
 	}
 	if c.Attempt <= 0 {
 		c.Attempt = 10 * time.Second
+	}
+	if c.Hedge == 0 {
+		c.Hedge = 0.05
 	}
 	if c.Prefetch == 0 {
 		c.Prefetch = 4 << 20
@@ -195,6 +203,7 @@ type core struct {
 	views    views
 	sessions sessions
 	stats    Stats
+	hedges   hedges
 	turn     atomic.Uint64 // of policies that take turns
 	log      *slog.Logger
 	closing  sync.Once
@@ -213,7 +222,7 @@ func Open(ctx context.Context, cfg Config) (*FS, error) {
 	if err := cfg.setDefaults(); err != nil {
 		return nil, err
 	}
-	c := &core{cfg: cfg, meta: cfg.Meta, log: cfg.Logger}
+	c := &core{cfg: cfg, meta: cfg.Meta, log: cfg.Logger, hedges: newHedges(cfg.Hedge)}
 	if c.meta == nil {
 		m, err := dialMeta(ctx, &cfg)
 		if err != nil {

@@ -80,7 +80,13 @@ func (f *File) ask(ctx context.Context, req dataplane.ReadRequest, p []byte, att
 		if req.Patience = 0; i < len(route)-1 {
 			req.Patience = attempt
 		}
-		m, err := f.askOne(ctx, w, req, p[n:])
+		var m int
+		var err error
+		if other := f.second(route[i:], req.ID.Index, len(p)-n); other != nil {
+			m, err = f.askHedged(ctx, w, other, req, p[n:])
+		} else {
+			m, err = f.askOne(ctx, w, req, p[n:])
+		}
 		n += m
 		req.Off += int64(m)
 		if n == len(p) {
