@@ -6,7 +6,6 @@ import (
 	"encoding/hex"
 	"fmt"
 	"math/rand/v2"
-	"slices"
 	"strings"
 	"testing"
 
@@ -14,139 +13,16 @@ import (
 	"pgregory.net/rapid"
 
 	"orca"
+	"orca/fuzz/model"
 	"orca/metaplane/command"
-	"orca/metaplane/inode"
 	"orca/metaplane/metapb"
 )
-
-// modelFS is the simplest tree that can be: paths in a map; true is a
-// directory.
-type modelFS map[string]bool
-
-func (f modelFS) children(dir string) []string {
-	var names []string
-	for p := range f {
-		if d, name := orca.SplitPath(p); d == dir && name != "" {
-			names = append(names, name)
-		}
-	}
-	slices.Sort(names)
-	return names
-}
-
-// parentOf says why a name cannot be below its parent.
-func (f modelFS) parentOf(p string) orca.Kind {
-	for d := p; d != "/"; {
-		d, _ = orca.SplitPath(d)
-		if isDir, ok := f[d]; ok && !isDir {
-			return orca.NotDir
-		}
-	}
-	d, _ := orca.SplitPath(p)
-	if _, ok := f[d]; !ok {
-		return orca.NotFound
-	}
-	return orca.OK
-}
-
-func (f modelFS) add(p string, dir, overwrite bool) orca.Kind {
-	if p == "/" {
-		return map[bool]orca.Kind{true: orca.Exists, false: orca.IsDir}[dir]
-	}
-	if k := f.parentOf(p); k != orca.OK {
-		return k
-	}
-	isDir, ok := f[p]
-	switch {
-	case ok && dir:
-		return orca.Exists
-	case ok && isDir:
-		return orca.IsDir
-	case ok && !overwrite:
-		return orca.Exists
-	}
-	f[p] = dir
-	return orca.OK
-}
-
-func (f modelFS) remove(p string, recursive bool) orca.Kind {
-	if p == "/" {
-		return orca.Invalid
-	}
-	if k := f.parentOf(p); k != orca.OK {
-		return k
-	}
-	if _, ok := f[p]; !ok {
-		return orca.NotFound
-	}
-	if len(f.children(p)) > 0 && !recursive {
-		return orca.NotEmpty
-	}
-	for q := range f {
-		if _, ok := orca.Under(p, q); ok {
-			delete(f, q)
-		}
-	}
-	return orca.OK
-}
-
-func (f modelFS) rename(src, dst string) orca.Kind {
-	for _, p := range []string{src, dst} {
-		if k := f.parentOf(p); p != "/" && k == orca.NotDir {
-			return k
-		}
-	}
-	sdir, ok := f[src]
-	if !ok {
-		return orca.NotFound
-	}
-	if src == dst {
-		return orca.OK
-	}
-	if dst != "/" {
-		if k := f.parentOf(dst); k != orca.OK {
-			return k
-		}
-	}
-	if src == "/" || dst == "/" {
-		return orca.Invalid
-	}
-	ddir, exists := f[dst]
-	if exists && !sdir && ddir {
-		return orca.IsDir
-	}
-	if exists && sdir && !ddir {
-		return orca.NotDir
-	}
-	if _, below := orca.Under(src, dst); below && sdir {
-		return orca.Invalid
-	}
-	if exists && len(f.children(dst)) > 0 {
-		return orca.NotEmpty
-	}
-	delete(f, dst)
-	moved := modelFS{}
-	for q, d := range f {
-		if rel, ok := orca.Under(src, q); ok {
-			delete(f, q)
-			if rel == "" {
-				moved[dst] = d
-			} else {
-				moved[dst+"/"+rel] = d
-			}
-		}
-	}
-	for q, d := range moved {
-		f[q] = d
-	}
-	return orca.OK
-}
 
 // TestModel compares the machine with the model, operation by operation.
 func TestModel(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		w := newWorld(t, Config{CacheEntries: 1}, nil)
-		f := modelFS{"/": true}
+		f := model.New()
 		path := rapid.Custom(func(t *rapid.T) string {
 			return "/" + strings.Join(rapid.SliceOfN(rapid.SampledFrom([]string{"a", "b", "c"}), 0, 4).Draw(t, "p"), "/")
 		})
@@ -157,16 +33,16 @@ func TestModel(t *testing.T) {
 			op := rapid.SampledFrom([]string{"mkdir", "create", "rm", "rm -r", "mv", "mv", "sweep", "reopen"}).Draw(rt, "op")
 			switch op {
 			case "mkdir":
-				c.Mkdir, want = &metapb.MkdirOp{Target: at(p), Mode: 0o755}, f.add(p, true, false)
+				c.Mkdir, want = &metapb.MkdirOp{Target: at(p), Mode: 0o755}, f.Mkdir(p, 0, false)
 			case "create":
 				over := rapid.Bool().Draw(rt, "overwrite")
 				c.Create = &metapb.CreateOp{Target: at(p), Complete: true, Overwrite: over, WriteType: uint32(orca.MustCache)}
-				want = f.add(p, false, over)
+				want = f.Put(p, model.Node{}, over)
 			case "rm", "rm -r":
 				c.Delete = &metapb.DeleteOp{Target: at(p), Recursive: op == "rm -r"}
-				want = f.remove(p, op == "rm -r")
+				want = f.Remove(p, op == "rm -r")
 			case "mv":
-				c.Rename, want = &metapb.RenameOp{Src: at(p), Dst: at(q)}, f.rename(p, q)
+				c.Rename, want = &metapb.RenameOp{Src: at(p), Dst: at(q)}, f.Rename(p, q)
 			case "sweep":
 				c.SweepTrash = &metapb.SweepTrashOp{Limit: 2}
 			case "reopen":
@@ -176,13 +52,14 @@ func TestModel(t *testing.T) {
 			got := orca.Kind(w.do(&c).Kind)
 			require.Equal(rt, want, got, "%s %s %s", op, p, q)
 			checkTree(rt, w, f)
-			checkInvariants(rt, w)
+			require.NoError(rt, w.m.Check())
 		}
 	})
 }
 
-func checkTree(t require.TestingT, w *world, f modelFS) {
-	for p, dir := range f {
+func checkTree(t require.TestingT, w *world, f model.Tree) {
+	for p, n := range f {
+		dir := n.Dir
 		got, err := w.m.Walk(orca.Caller{}, 0, p)
 		require.NoError(t, err)
 		require.True(t, got.Found, p)
@@ -202,75 +79,8 @@ func checkTree(t require.TestingT, w *world, f modelFS) {
 				break
 			}
 		}
-		require.Equal(t, f.children(p), names, p)
+		require.Equal(t, f.Children(p), names, p)
 	}
-}
-
-// checkInvariants checks what must hold of the store whatever happened.
-func checkInvariants(t require.TestingT, w *world) {
-	m := w.m
-	var files, dirs int64
-	unpersisted := map[uint32]int64{}
-	for ino, n := range m.dirs {
-		dirs++
-		var entries, subdirs int64
-		m.eachDirent(n, "", "", func(name string, v []byte) bool {
-			entries++
-			d := m.decoded(v)
-			if d.dir != nil {
-				subdirs++
-				require.Equal(t, n, d.dir.parent)
-				require.Equal(t, name, d.dir.rec.Name)
-				require.Same(t, d.dir, n.sub[name])
-				return true
-			}
-			files++
-			at, placed, f := m.byIno(d.file.Ino)
-			require.Equal(t, d.file, f, "cache and store differ on %s", name)
-			require.Same(t, n, at)
-			require.Equal(t, name, placed)
-			if mt := m.mountOrTrash(n); mt != nil && f.Persist == orca.ToBePersisted {
-				unpersisted[mt.Mount.Id]++
-			}
-			return true
-		})
-		require.Equal(t, n.rec.Entries, entries, "entries of %x", uint64(ino))
-		require.Equal(t, n.rec.Subdirs, subdirs, "subdirs of %x", uint64(ino))
-		require.Len(t, n.sub, int(subdirs))
-		if n.names != nil {
-			require.LessOrEqual(t, len(n.names), int(entries))
-		}
-		v, err := w.db.Get(nil, inode.AppendKey8(nil, inode.SpaceDir, uint64(ino)))
-		require.NoError(t, err)
-		if n != m.root || v != nil {
-			rec, err := inode.DecodeDir(v)
-			require.NoError(t, err)
-			require.Equal(t, n.rec, rec)
-		}
-	}
-	require.Equal(t, m.count.files, files)
-	require.Equal(t, m.count.dirs, dirs)
-	for id, mt := range m.mounts {
-		require.Equal(t, unpersisted[id], mt.Unpersisted)
-	}
-	checkSpace(t, w, inode.SpaceInode, int(files))
-	checkSpace(t, w, inode.SpaceSession, len(m.sessions))
-	checkSpace(t, w, inode.SpaceIntent, len(m.intents))
-	masks := 0
-	for _, s := range m.masks {
-		masks += len(s.list)
-	}
-	for _, it := range m.intents {
-		masks -= len(keysOf(it))
-	}
-	require.Zero(t, masks)
-	require.NoError(t, m.failed())
-}
-
-func checkSpace(t require.TestingT, w *world, space byte, want int) {
-	n := 0
-	require.NoError(t, w.m.scan(space, func(_, _ []byte) bool { n++; return true }))
-	require.Equal(t, want, n, "keys of space %c", space)
 }
 
 // dump is the whole store as text.
@@ -379,7 +189,7 @@ func TestReplay(t *testing.T) {
 				e.Add(raw)
 				history = append(history, Entry{Index: a.index, Data: e.Bytes()})
 			}
-			checkInvariants(t, a)
+			require.NoError(t, a.m.Check())
 			for i := 0; i < len(history); {
 				n := min(1+r.IntN(20), len(history)-i)
 				outs, err := b.m.Apply(history[i : i+n])
@@ -391,7 +201,7 @@ func TestReplay(t *testing.T) {
 					b.reopen()
 				}
 			}
-			checkInvariants(t, b)
+			require.NoError(t, b.m.Check())
 			require.Equal(t, a.dump(), b.dump())
 		})
 	}

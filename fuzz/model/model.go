@@ -1,0 +1,210 @@
+// Copyright The Orca Authors. SPDX-License-Identifier: Apache-2.0
+
+// Package model is the simplest namespace that can be: a map from paths to
+// what is there. It says which result an operation must have when nothing
+// else happens at the same time; the machine's model test compares with it step
+// by step, and the simulator judges concurrent histories by it.
+//
+// No goroutines, no locks. It knows no permissions, no owners and no limits.
+package model
+
+import (
+	"maps"
+	"slices"
+
+	"orca"
+)
+
+// Node is what a path leads to.
+type Node struct {
+	Dir    bool
+	Length int64 // of a file; simulators give each content a length of its own
+	Mode   uint32
+}
+
+// Tree is a namespace by absolute, clean paths. It holds the root.
+type Tree map[string]Node
+
+// New returns an empty namespace.
+func New() Tree { return Tree{"/": {Dir: true}} }
+
+// Clone copies the tree.
+func (t Tree) Clone() Tree { return maps.Clone(t) }
+
+// Children returns the sorted names in a directory.
+func (t Tree) Children(dir string) []string {
+	var names []string
+	for p := range t {
+		if d, name := orca.SplitPath(p); d == dir && name != "" {
+			names = append(names, name)
+		}
+	}
+	slices.Sort(names)
+	return names
+}
+
+// Find returns what is at a path, or why it cannot be walked.
+func (t Tree) Find(p string) (Node, orca.Kind) {
+	if n, ok := t[p]; ok {
+		return n, orca.OK
+	}
+	if k := t.parentOf(p); k == orca.NotDir {
+		return Node{}, k
+	}
+	return Node{}, orca.NotFound
+}
+
+// parentOf says why a name cannot be below its parent.
+func (t Tree) parentOf(p string) orca.Kind {
+	for d := p; d != "/"; {
+		d, _ = orca.SplitPath(d)
+		if n, ok := t[d]; ok && !n.Dir {
+			return orca.NotDir
+		}
+	}
+	d, _ := orca.SplitPath(p)
+	if _, ok := t[d]; !ok {
+		return orca.NotFound
+	}
+	return orca.OK
+}
+
+// Create says whether a file may be made, or with overwrite replaced, at p.
+func (t Tree) Create(p string, overwrite bool) orca.Kind {
+	if p == "/" {
+		return orca.IsDir
+	}
+	if k := t.parentOf(p); k != orca.OK {
+		return k
+	}
+	n, ok := t[p]
+	switch {
+	case ok && n.Dir:
+		return orca.IsDir
+	case ok && !overwrite:
+		return orca.Exists
+	}
+	return orca.OK
+}
+
+// Put makes the file at p, or replaces it; an old one keeps its mode.
+func (t Tree) Put(p string, n Node, overwrite bool) orca.Kind {
+	k := t.Create(p, overwrite)
+	if k == orca.OK {
+		if old, ok := t[p]; ok {
+			n.Mode = old.Mode
+		}
+		t[p] = n
+	}
+	return k
+}
+
+// Mkdir makes a directory, with parents those above it, too.
+func (t Tree) Mkdir(p string, mode uint32, parents bool) orca.Kind {
+	if n, ok := t[p]; ok {
+		if parents && n.Dir {
+			return orca.OK
+		}
+		return orca.Exists
+	}
+	k := t.parentOf(p)
+	if k == orca.NotFound && parents {
+		d, _ := orca.SplitPath(p)
+		k = t.Mkdir(d, mode|0o300, true)
+	}
+	if k == orca.OK {
+		t[p] = Node{Dir: true, Mode: mode}
+	}
+	return k
+}
+
+// Chmod changes the mode of what is at p.
+func (t Tree) Chmod(p string, mode uint32) orca.Kind {
+	n, k := t.Find(p)
+	if k == orca.OK {
+		n.Mode = mode
+		t[p] = n
+	}
+	return k
+}
+
+// Remove deletes a file or an empty directory, or with recursive a tree.
+func (t Tree) Remove(p string, recursive bool) orca.Kind {
+	if p == "/" {
+		return orca.Invalid
+	}
+	if k := t.parentOf(p); k != orca.OK {
+		return k
+	}
+	if _, ok := t[p]; !ok {
+		return orca.NotFound
+	}
+	if len(t.Children(p)) > 0 && !recursive {
+		return orca.NotEmpty
+	}
+	for q := range t {
+		if _, ok := orca.Under(p, q); ok {
+			delete(t, q)
+		}
+	}
+	return orca.OK
+}
+
+// Rename moves a file or directory, replacing a file or an empty directory.
+func (t Tree) Rename(src, dst string) orca.Kind {
+	k := t.mayRename(src, dst)
+	if k != orca.OK || src == dst {
+		return k
+	}
+	delete(t, dst)
+	moved := Tree{}
+	for q, n := range t {
+		if rel, ok := orca.Under(src, q); ok {
+			delete(t, q)
+			q = dst
+			if rel != "" {
+				q = orca.JoinPath(dst, rel)
+			}
+			moved[q] = n
+		}
+	}
+	maps.Copy(t, moved)
+	return orca.OK
+}
+
+func (t Tree) mayRename(src, dst string) orca.Kind {
+	for _, p := range []string{src, dst} {
+		if k := t.parentOf(p); p != "/" && k == orca.NotDir {
+			return k
+		}
+	}
+	s, ok := t[src]
+	if !ok {
+		return orca.NotFound
+	}
+	if src == dst {
+		return orca.OK
+	}
+	if dst != "/" {
+		if k := t.parentOf(dst); k != orca.OK {
+			return k
+		}
+	}
+	if src == "/" || dst == "/" {
+		return orca.Invalid
+	}
+	d, exists := t[dst]
+	if exists && !s.Dir && d.Dir {
+		return orca.IsDir
+	}
+	if exists && s.Dir && !d.Dir {
+		return orca.NotDir
+	}
+	if _, below := orca.Under(src, dst); below && s.Dir {
+		return orca.Invalid
+	}
+	if exists && len(t.Children(dst)) > 0 {
+		return orca.NotEmpty
+	}
+	return orca.OK
+}

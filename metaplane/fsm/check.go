@@ -1,0 +1,171 @@
+// Copyright The Orca Authors. SPDX-License-Identifier: Apache-2.0
+
+package fsm
+
+import (
+	"fmt"
+
+	"orca"
+	"orca/metaplane/inode"
+)
+
+// Check compares memory and store with all that must hold of them whatever
+// happened, and returns the first thing that does not: the tree is connected
+// and without a cycle; names and directories, and names and files, are one to
+// one; counts are the sums of what they count; masks are those of the open
+// intents. It reads the whole store, under the readers' lock.
+func (m *Machine) Check() error {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	if err := m.failed(); err != nil {
+		return err
+	}
+	c := &checker{m: m, unpersisted: map[uint32]int64{}}
+	for _, n := range m.dirs {
+		c.dir(n)
+	}
+	c.equal("directories counted", m.count.dirs, int64(len(m.dirs)))
+	c.equal("files counted", m.count.files, c.files)
+	for id, mt := range m.mounts {
+		c.equal(fmt.Sprintf("unpersisted files of mount %d", id), mt.Unpersisted, c.unpersisted[id])
+	}
+	c.space(inode.SpaceDirent, c.files+c.subdirs)
+	c.space(inode.SpaceInode, c.files)
+	c.space(inode.SpaceSession, int64(len(m.sessions)))
+	c.space(inode.SpaceIntent, int64(len(m.intents)))
+	c.space(inode.SpaceTrash, int64(len(m.trash)))
+	c.masks()
+	c.holds()
+	if c.err == nil {
+		c.err = m.failed()
+	}
+	return c.err
+}
+
+// checker is one Check.
+type checker struct {
+	m              *Machine
+	files, subdirs int64
+	unpersisted    map[uint32]int64 // by mount
+	err            error            // the first
+}
+
+func (c *checker) wrong(format string, args ...any) {
+	if c.err == nil {
+		c.err = orca.E("fsm.Check", orca.Corrupt, fmt.Sprintf(format, args...))
+	}
+}
+
+func (c *checker) equal(what string, have, want int64) {
+	if have != want {
+		c.wrong("%s: %d, must be %d", what, have, want)
+	}
+}
+
+// dir checks one directory: its way up, its record, its entries.
+func (c *checker) dir(n *node) {
+	m, ino := c.m, n.rec.Ino
+	top := n
+	for steps := 0; top.parent != nil; top = top.parent {
+		if steps++; steps > len(m.dirs) {
+			c.wrong("directory %v is below itself", ino)
+			return
+		}
+		if m.dirs[top.rec.Ino] != top || top.parent.sub[top.rec.Name] != top || top.rec.Parent != top.parent.rec.Ino {
+			c.wrong("directory %v is not in the directory that it says it is in", top.rec.Ino)
+		}
+	}
+	if top != m.root && m.trash[top.rec.Ino] == nil {
+		c.wrong("directory %v is neither in the tree nor in the trash", ino)
+	}
+	var entries, subdirs int64
+	m.eachDirent(n, "", "", func(name string, v []byte) bool {
+		entries++
+		if d := m.decoded(v); d.dir != nil {
+			subdirs++
+			if d.dir.parent != n || n.sub[name] != d.dir || d.dir.rec.Name != name {
+				c.wrong("name %q of directory %v leads to a directory that is elsewhere", name, ino)
+			}
+		} else if d.file != nil {
+			c.file(n, name, d.file)
+		}
+		return true
+	})
+	c.subdirs += subdirs
+	c.equal(fmt.Sprintf("entries of %v", ino), n.rec.Entries, entries)
+	c.equal(fmt.Sprintf("subdirectories of %v", ino), n.rec.Subdirs, subdirs)
+	c.equal(fmt.Sprintf("subdirectories in memory of %v", ino), int64(len(n.sub)), subdirs)
+	if n.names != nil && int64(len(n.names)) > entries {
+		c.wrong("directory %v remembers %d names of %d", ino, len(n.names), entries)
+	}
+	v := m.get(inode.AppendKey8(nil, inode.SpaceDir, uint64(ino)))
+	if v == nil && n == m.root {
+		return // nothing has happened yet
+	}
+	if rec, err := inode.DecodeDir(v); err != nil || rec != n.rec {
+		c.wrong("directory %v differs between memory and store (%v)", ino, err)
+	}
+}
+
+// file checks one file: place, cache, persistence.
+func (c *checker) file(n *node, name string, f *inode.File) {
+	c.files++
+	m := c.m
+	k := inode.AppendKey8(nil, inode.SpaceInode, uint64(f.Ino))
+	dir, at, err := inode.DecodePlace(m.get(k))
+	if err != nil || dir != n.rec.Ino || at != name {
+		c.wrong("file %v is at %v/%q, but its place says %v/%q (%v)", f.Ino, n.rec.Ino, name, dir, at, err)
+	}
+	in, placed, g := m.byIno(f.Ino)
+	if g == nil || in != n || placed != name || string(inode.AppendFile(nil, g)) != string(inode.AppendFile(nil, f)) {
+		c.wrong("file %v differs between cache and store", f.Ino)
+	}
+	if mt := m.mountOrTrash(n); mt != nil && f.Persist == orca.ToBePersisted {
+		c.unpersisted[mt.Mount.Id]++
+	}
+}
+
+func (c *checker) space(space byte, want int64) {
+	var have int64
+	m := c.m
+	m.eachKey([]byte{space}, []byte{space + 1}, func(_, _ []byte) bool { have++; return true })
+	c.equal(fmt.Sprintf("keys of space %c", space), have, want)
+}
+
+// masks checks that every key of an intent is masked, and nothing else.
+func (c *checker) masks() {
+	have, want := 0, 0
+	for _, s := range c.m.masks {
+		have += len(s.list)
+	}
+	for id, it := range c.m.intents {
+		for _, k := range keysOf(it) {
+			want++
+			found := false
+			for _, h := range c.m.masks[it.MountId].list {
+				found = found || h == k
+			}
+			if !found {
+				c.wrong("key %q of intent %d is not masked", k.key, id)
+			}
+		}
+		if it.Client != 0 && !it.Deferred && c.m.byCall[callKey{it.Client, it.Seq}] != id {
+			c.wrong("undecided intent %d is not found by its request", id)
+		}
+	}
+	c.equal("masks", int64(have), int64(want))
+}
+
+// holds checks that names and files are held by sessions that exist.
+func (c *checker) holds() {
+	for k, id := range c.m.byName {
+		if s := c.m.sessions[id]; s == nil || s.State == stateStolen || orca.Ino(s.Dir) != k.dir || s.Name != k.name {
+			c.wrong("name %q of %v is held by session %d, which does not", k.name, k.dir, id)
+		}
+	}
+	for ino, id := range c.m.byFile {
+		if s := c.m.sessions[id]; s == nil || orca.Ino(s.File) != ino {
+			c.wrong("file %v is held by session %d, which does not", ino, id)
+		}
+	}
+}
