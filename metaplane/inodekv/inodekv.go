@@ -18,6 +18,7 @@
 package inodekv
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -39,6 +40,8 @@ type Config struct {
 	Dir string
 	// Memory keeps the store in memory (simulators and tests).
 	Memory bool
+	// Disk, if set, is the disk in memory that holds the store; Dir is on it.
+	Disk *Disk
 	// FlushEvery is the longest time between a commit and its flush.
 	// Default 2 s.
 	FlushEvery time.Duration
@@ -93,7 +96,10 @@ type DB struct {
 // Open opens or makes the store.
 func Open(cfg Config, log *slog.Logger) (*DB, error) {
 	fs := vfs.Default
-	if cfg.Memory {
+	switch {
+	case cfg.Disk != nil:
+		fs, cfg.Dir = cfg.Disk.fs, cmp.Or(cfg.Dir, "store")
+	case cfg.Memory:
 		fs, cfg.Dir = vfs.NewMem(), "store"
 	}
 	return open(cfg, fs, log)

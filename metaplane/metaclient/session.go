@@ -5,6 +5,7 @@ package metaclient
 import (
 	"cmp"
 	"context"
+	"math"
 	"math/rand/v2"
 	"sync"
 	"sync/atomic"
@@ -32,6 +33,10 @@ type SessionConfig struct {
 	MaxOutstanding int
 	// FirstPause and LongestPause bound the backoff. Defaults 2 ms and 500 ms.
 	FirstPause, LongestPause time.Duration
+	// Chance returns a number below n: client ids and the spread of pauses are
+	// drawn from it. It must be safe for concurrent use. Default:
+	// math/rand/v2.
+	Chance func(n uint64) uint64
 }
 
 func (c *SessionConfig) setDefaults() {
@@ -44,6 +49,9 @@ func (c *SessionConfig) setDefaults() {
 	c.MaxOutstanding = min(cmp.Or(c.MaxOutstanding, 512), 512)
 	c.FirstPause = cmp.Or(c.FirstPause, 2*time.Millisecond)
 	c.LongestPause = cmp.Or(c.LongestPause, 500*time.Millisecond)
+	if c.Chance == nil {
+		c.Chance = rand.Uint64N
+	}
 }
 
 // Session makes the mutations of a Namespace exactly once: it numbers them,
@@ -83,7 +91,7 @@ func NewSession(ns metaplane.Namespace, cfg SessionConfig) *Session {
 }
 
 func (s *Session) renewLocked() {
-	s.client, s.next, s.low = rand.Uint64()|1, 1, 1
+	s.client, s.next, s.low = s.cfg.Chance(math.MaxUint64)|1, 1, 1
 	s.flying, s.known = map[uint64]struct{}{}, false
 	if s.moved != nil {
 		close(s.moved)
@@ -219,7 +227,7 @@ func repeat[R any](ctx context.Context, s *Session, patience time.Duration, call
 		if time.Since(began)+pause > limit {
 			return r, err
 		}
-		timer := time.NewTimer(pause/2 + rand.N(pause/2+1))
+		timer := time.NewTimer(pause/2 + time.Duration(s.cfg.Chance(uint64(pause/2+1))))
 		select {
 		case <-ctx.Done():
 			timer.Stop()

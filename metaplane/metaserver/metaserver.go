@@ -32,9 +32,9 @@ import (
 	"orca/dataplane/grant"
 	"orca/metaplane"
 	"orca/metaplane/command"
+	"orca/metaplane/fsm"
 	"orca/metaplane/metapb"
 	"orca/metaplane/mount"
-	"orca/metaplane/raftgroup"
 	"orca/metaplane/ufsexec"
 	"orca/metaplane/ufssync"
 	"orca/metaplane/workers"
@@ -108,6 +108,19 @@ func (c *Config) Validate() error {
 	return nil
 }
 
+// Group is what the service needs of a Raft group; *raftgroup.Group is one.
+type Group interface {
+	ufsexec.Group
+	// ReadReady waits until reads on Machine are linearizable; ReadProven
+	// reports whether it would return at once.
+	ReadReady(ctx context.Context) error
+	ReadProven() bool
+	// Effects has one reader, the service.
+	Effects() <-chan fsm.Effect
+	// Watch returns the events after a cursor; see raftgroup.Group.
+	Watch(ctx context.Context, cursor uint64) (events []fsm.Event, next uint64, lost bool)
+}
+
 // Stats are counters for telemetry.
 type Stats struct {
 	Reads     atomic.Int64
@@ -120,7 +133,7 @@ type Stats struct {
 // Service implements metaplane.Namespace.
 type Service struct {
 	cfg     Config
-	group   *raftgroup.Group
+	group   Group
 	log     *slog.Logger
 	started time.Time
 	key     []byte // of grants
@@ -143,7 +156,7 @@ var _ metaplane.Namespace = (*Service)(nil)
 
 // New makes the service over an open group and starts its work. open opens the
 // store of a mount. ctx bounds the start: the grant key is made on first use.
-func New(ctx context.Context, cfg Config, g *raftgroup.Group, open mount.Opener, log *slog.Logger) (*Service, error) {
+func New(ctx context.Context, cfg Config, g Group, open mount.Opener, log *slog.Logger) (*Service, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
@@ -306,6 +319,8 @@ func (s *Service) known(ctx context.Context, h *metapb.Header, t *metapb.Target)
 	switch orca.KindOf(err) {
 	case orca.OK, orca.NotFound, orca.NotDir, orca.NameTooLong, orca.Invalid:
 		return nil
+	case orca.Busy:
+		return nil // the state machine meets the same intent, and says which
 	case orca.Permission:
 		return nil // of the namespace; the store's own says so in the mutation
 	}
