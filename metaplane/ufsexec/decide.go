@@ -56,6 +56,10 @@ func (e *Executor) propose(r *run, in *command.Intent, out outcome, cause error)
 			return res, nil
 		case res == nil && orca.KindOf(err).Retryable() && e.again(r, err, attempt):
 			continue
+		case attempt > 0 && orca.KindOf(err) == orca.NotFound:
+			// An earlier attempt, whose answer was lost, has decided: the
+			// result is remembered with the operation's request.
+			return nil, ErrDecided
 		}
 		e.Stats.Aborted.Add(1)
 		if cause != nil && orca.KindOf(err) == orca.KindOf(cause) {
@@ -180,7 +184,11 @@ func own(ctx context.Context, store ufs.FS, key string, c *metapb.Caller) error 
 func (e *Executor) remove(ctx context.Context, store ufs.FS, in *command.Intent, redo bool) error {
 	if redo && in.Want != "" {
 		i, err := store.Stat(ctx, in.Source)
-		if orca.KindOf(err) == orca.NotFound || err == nil && i.Fingerprint != in.Want {
+		switch {
+		case orca.KindOf(err) == orca.NotFound: // by an attempt whose answer was lost
+			e.sync.Removed(in.MountId, in.Source)
+			return nil
+		case err == nil && i.Fingerprint != in.Want:
 			return nil
 		}
 	}
