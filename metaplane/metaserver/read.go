@@ -91,7 +91,7 @@ func (s *Service) List(ctx context.Context, r *metapb.ListRequest) (*metapb.List
 		if err := m.Access(c, ino, 4); err != nil {
 			return nil, err
 		}
-		if _, err := s.Syncer.Dir(ctx, &w.View, o); err != nil {
+		if err := s.listed(ctx, &w.View, o); err != nil {
 			return nil, err
 		}
 	}
@@ -114,6 +114,34 @@ func (s *Service) List(ctx context.Context, r *metapb.ListRequest) (*metapb.List
 		rep.Entries = append(rep.Entries, e)
 	}
 	return rep, nil
+}
+
+// listTries bounds how often a listing begins anew because the directory was
+// being moved or removed meanwhile.
+const listTries = 8
+
+// listed lists a directory from its UFS when that is due. A first listing that
+// a mutation of the directory itself kept from being applied is made again: the
+// namespace does not know yet what is in it.
+func (s *Service) listed(ctx context.Context, v *fsm.View, o ufssync.Option) error {
+	m, ino := s.group.Machine(), orca.Ino(v.Attr.Ino)
+	for range listTries {
+		if _, err := s.Syncer.Dir(ctx, v, o); err != nil || v.Loaded {
+			return err
+		}
+		next, err := m.Lookup(ino)
+		if err != nil || next.Loaded || next.Pending == 0 && v.Pending == 0 {
+			return err
+		}
+		if in, err := m.Intent(next.Pending); err == nil && !in.Deferred {
+			s.Exec.Settle(ctx, in)
+			if next, err = m.Lookup(ino); err != nil {
+				return err
+			}
+		}
+		*v = *next
+	}
+	return &orca.Error{Op: "metaserver.List", Path: v.Key, Kind: orca.Busy, Msg: "the directory is being changed in its UFS"}
 }
 
 // Open implements metaplane.Reader. LostData when the only copies are gone.

@@ -29,6 +29,9 @@ func (s *Syncer) Path(ctx context.Context, c orca.Caller, from orca.Ino, path st
 			break // it is not there, or was skipped: somebody is changing it
 		}
 	}
+	if err == nil && !w.Found && undetermined(w) {
+		return nil, &orca.Error{Op: "ufssync.Path", Path: path, Kind: orca.Busy, Msg: "its directory is being changed in the UFS"}
+	}
 	if err != nil || !w.Found {
 		return w, err
 	}
@@ -51,6 +54,14 @@ func (s *Syncer) Quick(c *orca.Caller, from orca.Ino, path string, o Option) (fs
 		return v, false
 	}
 	return v, true
+}
+
+// undetermined reports whether a missing name may be in the UFS for all that is
+// known: its directory was not listed yet, and an undecided mutation of the
+// directory itself keeps the UFS from being believed.
+func undetermined(w *fsm.Walked) bool {
+	d := &w.Dir
+	return w.Mount != nil && d.Attr.MountId != 0 && !d.Loaded && d.Pending != 0 && !d.Moved && !ufs.IsTemp(w.Rest[0])
 }
 
 // worthAsking reports whether the first missing name of a walk may be in the
