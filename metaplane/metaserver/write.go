@@ -57,6 +57,11 @@ func (s *Service) Rename(ctx context.Context, r *metapb.RenameRequest) (*metapb.
 			return nil, err
 		}
 	}
+	// What the target directory holds decides, so it must have been listed: an
+	// object store would merge the two.
+	if err := s.contentKnown(ctx, &metapb.DeleteRequest{H: r.H, Target: r.Dst}); err != nil {
+		return nil, err
+	}
 	_, err := s.mutate(ctx, r.H, &command.Command{Rename: &metapb.RenameOp{Src: r.Src, Dst: r.Dst, NoReplace: r.NoReplace}})
 	if err != nil {
 		return nil, err

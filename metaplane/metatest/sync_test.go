@@ -301,3 +301,16 @@ func TestGhostDirectoriesOfAnObjectStore(t *testing.T) {
 	e.equal("[old]", e.names("/o/l", every(0)))
 	e.content("/o/l/old", "old")
 }
+
+// TestRenameOntoUnlistedDirectory: a directory that was never listed may hold
+// something, and an object store would merge the two.
+func TestRenameOntoUnlistedDirectory(t *testing.T) {
+	h := NewHarness(t)
+	h.Start(t)
+	defer h.Stop()
+	e := newEnv(t, h)
+	h.Objects.Put("full/x", "x")
+	e.mkdir("/o/d")
+	e.want(orca.NotEmpty, e.rename("/o/d", "/o/full"))
+	e.content("/o/full/x", "x")
+}
