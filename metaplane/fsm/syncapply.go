@@ -171,11 +171,17 @@ func (m *Machine) fillFromUFS(f *inode.File, s *syncing, e *metapb.SyncEntry) {
 
 // syncFile handles a file that both have.
 func (m *Machine) syncFile(c *call, s *syncing, e *metapb.SyncEntry, old *inode.File) {
+	f := clone(old)
 	if old.Persist != orca.Persisted {
 		s.res.Skipped++
+		if s.Session != 0 && e.Fingerprint != old.Fingerprint {
+			// The upload of a dead session lies below a version that is ours
+			// alone. That one stays, but who removes it must remove both.
+			f.Fingerprint = e.Fingerprint
+			m.putFile(s.n, e.Name, f)
+		}
 		return
 	}
-	f := clone(old)
 	if e.Fingerprint == old.Fingerprint {
 		if !e.Owners || f.Mode == e.Mode&0o7777 && f.UID == e.Uid && f.GID == e.Gid {
 			return
