@@ -17,7 +17,7 @@ GOLANGCI    := $(TOOLS)/golangci-lint-v2.15.0
 RACE := ./dataplane/... ./tiers/... ./ufs/... ./jobs/... ./metaplane/... ./engine/client/...
 
 .DEFAULT_GOAL := help
-.PHONY: help build run deps test unit check race lint bench fuzz-smoke generate generate-check golden clean
+.PHONY: help build run deps test unit check race lint bench fuzz-smoke sim generate generate-check golden clean
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -59,6 +59,11 @@ fuzz-smoke: ## ten seconds of each fuzz target
 	@set -e; for p in $$(grep -rl --include='*_test.go' '^func Fuzz' . | xargs -n1 dirname | sort -u); do \
 	  for f in $$(grep -rhoE '^func (Fuzz[A-Za-z0-9_]+)' $$p/*_test.go | awk '{print $$2}'); do \
 	    echo "fuzz $$p $$f"; $(GO) test -run '^$$' -fuzz "^$$f$$" -fuzztime 10s $$p; done; done
+
+SEED  ?=
+SEEDS ?= 3000
+sim: ## the metaplane's simulator: SEEDS= how many, or SEED= one with its trace
+	$(GO) test -count=1 -timeout 60m ./fuzz/sim -run TestSeeds -v $(if $(SEED),-seed $(SEED) -trace,-seeds $(SEEDS))
 
 PROTO_FLAGS := --go_out=. --go_opt=module=orca --go-vtproto_out=. --go-vtproto_opt=module=orca,features=marshal+unmarshal+size+pool
 

@@ -46,6 +46,7 @@ var owners = map[string][]string{
 	"github.com/HdrHistogram/":            {"bench/hist"},
 	"github.com/vbauerster/mpb":           {"engine/cli"},
 	"github.com/lmittmann/tint":           {"engine/telemetry"},
+	"github.com/anishathalye/porcupine":   {"fuzz/sim"},
 	"github.com/stretchr/testify":         nil, // tests only
 	"pgregory.net/rapid":                  nil,
 	"go.uber.org/goleak":                  nil,

@@ -1,0 +1,61 @@
+// Copyright The Orca Authors. SPDX-License-Identifier: Apache-2.0
+
+package sim
+
+import (
+	"context"
+
+	"google.golang.org/protobuf/proto"
+
+	"orca/metaplane/command"
+	"orca/ufs/wrap"
+)
+
+// Bug is a defect planted around the product's code, to show that the
+// simulator finds it. The fields that are set act; all of them are pure.
+type Bug struct {
+	Name string
+	// Command changes a command (a copy) on its way into the journal.
+	Command func(c *command.Command)
+	// After returns a command that is committed right behind one that came to
+	// r; nil: none.
+	After func(c *command.Command, r *command.Result) *command.Command
+	// Call stands in the way of a call of a store.
+	Call func(ctx context.Context, c wrap.Call, do func(context.Context) error) error
+	// Expect changes what a worker expects at the key that it uploads to.
+	Expect func(string) string
+	// SkipsEntry: after a power cut the replay begins one entry too late.
+	SkipsEntry bool
+}
+
+func (b *Bug) onCommand(c *command.Command) *command.Command {
+	if b == nil || b.Command == nil {
+		return c
+	}
+	c = proto.Clone(c).(*command.Command)
+	b.Command(c)
+	return c
+}
+
+func (b *Bug) after(c *command.Command, r *command.Result) *command.Command {
+	if b == nil || b.After == nil {
+		return nil
+	}
+	return b.After(c, r)
+}
+
+func (b *Bug) onCall(ctx context.Context, c wrap.Call, do func(context.Context) error) error {
+	if b == nil || b.Call == nil {
+		return do(ctx)
+	}
+	return b.Call(ctx, c, do)
+}
+
+func (b *Bug) onExpect(s string) string {
+	if b == nil || b.Expect == nil {
+		return s
+	}
+	return b.Expect(s)
+}
+
+func (b *Bug) skipsEntry() bool { return b != nil && b.SkipsEntry }

@@ -1,0 +1,528 @@
+// Copyright The Orca Authors. SPDX-License-Identifier: Apache-2.0
+
+package sim
+
+import (
+	"cmp"
+	"context"
+	"crypto/sha256"
+	"fmt"
+	"log/slog"
+	"strings"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+
+	"orca"
+	"orca/metaplane/command"
+	"orca/metaplane/fsm"
+	"orca/metaplane/inodekv"
+	"orca/metaplane/metapb"
+	"orca/metaplane/metaserver"
+	"orca/ufs"
+	"orca/ufs/wrap"
+)
+
+// quiet is where the metaplane's words go.
+var quiet = slog.New(slog.DiscardHandler)
+
+// journal is the Raft log with the machine that applies it: what outlives a
+// coordinator.
+type journal struct {
+	w       *world
+	disk    *inodekv.Disk
+	db      *inodekv.DB
+	machine *fsm.Machine
+	entries []fsm.Entry
+	late    []*command.Command // proposed by the present life, still on their way
+}
+
+// proposal is a command at a gate, and what it came to.
+type proposal struct {
+	cmd *command.Command
+	res *command.Result
+	err error
+}
+
+func newJournal(w *world) *journal {
+	j := &journal{w: w, disk: inodekv.NewDisk()}
+	j.open()
+	return j
+}
+
+// open opens the machine from its disk and replays the journal.
+func (j *journal) open() {
+	w := j.w
+	var err error
+	if j.db, err = inodekv.Open(inodekv.Config{Disk: j.disk, FlushEvery: 10 * time.Minute, CacheBytes: 1 << 20}, quiet); err != nil {
+		w.broken("open", "%v", err)
+		return
+	}
+	if j.machine, err = fsm.Open(fsm.Config{CacheEntries: 64}, j.db, nil, quiet); err != nil {
+		w.broken("open", "%v", err)
+		return
+	}
+	at := j.machine.Applied()
+	if w.bug.skipsEntry() && at > 0 {
+		at++
+	}
+	todo := j.entries[min(int(at), len(j.entries)):]
+	for len(todo) > 0 && err == nil {
+		n := min(1+w.rng.IntN(8), len(todo))
+		_, err = j.machine.Apply(todo[:n])
+		todo = todo[n:]
+	}
+	if err == nil {
+		err = j.machine.Check()
+	}
+	if err != nil {
+		w.broken("replay", "%v", err)
+	}
+}
+
+// flush makes durable what was applied.
+func (j *journal) flush() {
+	if err := j.db.Flush(); err != nil {
+		j.w.broken("flush", "%v", err)
+	}
+}
+
+// dump is a digest of the whole store.
+func (j *journal) dump() string {
+	h := sha256.New()
+	_ = j.db.Scan(nil, nil, func(k, v []byte) bool {
+		fmt.Fprintf(h, "%x=%x\n", k, v)
+		return true
+	})
+	return fmt.Sprintf("%x", h.Sum(nil)[:8])
+}
+
+// cut takes the power from the machine's disk and opens it again.
+func (j *journal) cut() {
+	before := j.dump()
+	disk := j.disk.Crash(j.w.rng)
+	j.close()
+	j.disk = disk
+	if j.open(); j.w.over() {
+		return
+	}
+	if after := j.dump(); after != before {
+		j.w.broken("replay", "the journal gives another store than before: %s, was %s", after, before)
+	}
+}
+
+func (j *journal) close() {
+	if j.machine != nil {
+		_ = j.machine.Close()
+	}
+	if j.db != nil {
+		_ = j.db.Close(false)
+	}
+}
+
+// append commits commands as one entry, applies it, and checks the machine.
+func (j *journal) append(cmds []*command.Command) []*command.Result {
+	w := j.w
+	var e command.Entry
+	for _, c := range cmds {
+		raw, err := command.Append(nil, w.bug.onCommand(c))
+		if err != nil {
+			w.broken("command", "%v", err)
+			return nil
+		}
+		e.Add(raw)
+	}
+	entry := fsm.Entry{Index: uint64(len(j.entries) + 1), Data: e.Bytes()}
+	j.entries = append(j.entries, entry)
+	w.stats.Entries++
+	outs, err := j.machine.Apply([]fsm.Entry{entry})
+	if err != nil {
+		w.broken("apply", "%v", err)
+		return nil
+	}
+	var all []*command.Result
+	err = command.Split(outs[0].Results, func(_ int, item []byte) error {
+		r := &command.Result{}
+		all = append(all, r)
+		return command.DecodeResult(item, r)
+	})
+	if err != nil || len(all) != len(cmds) {
+		w.broken("apply", "%d results of %d commands (%v)", len(all), len(cmds), err)
+		return nil
+	}
+	for i, c := range cmds {
+		w.tracef("  #%d %s -> %s", entry.Index, describe(c), told(all[i]))
+	}
+	if err := j.machine.Check(); err != nil {
+		w.broken("check", "after entry %d (%s): %v", entry.Index, describe(cmds[0]), err)
+	}
+	if l := w.life; l != nil {
+		for _, e := range outs[0].Effects {
+			select {
+			case l.effects <- e:
+			default:
+			}
+		}
+	}
+	w.mu.Lock()
+	w.touched = true
+	w.mu.Unlock()
+	for i, c := range cmds {
+		if next := w.bug.after(c, all[i]); next != nil {
+			j.append([]*command.Command{next})
+		}
+	}
+	return all
+}
+
+// catchUp commits one of the commands whose proposers were told nothing.
+func (j *journal) catchUp() {
+	if len(j.late) == 0 {
+		return
+	}
+	i := j.w.rng.IntN(len(j.late))
+	c := j.late[i]
+	j.late = append(j.late[:i], j.late[i+1:]...)
+	j.w.tracef("LATE %s", describe(c))
+	j.append([]*command.Command{c})
+}
+
+// commit lets a proposal into the journal, perhaps with others.
+func (w *world) commit(g *gate, gates []*gate, f Faults) {
+	switch {
+	case w.chance(f.Proposals):
+		w.tracef("%s IS LOST", g.label)
+		g.prop.err = orca.E("sim.Propose", orca.Timeout, "lost")
+		w.release(g, fail)
+		return
+	case w.chance(f.Proposals):
+		w.tracef("%s COMES LATE", g.label)
+		w.journal.late = append(w.journal.late, g.prop.cmd)
+		g.prop.err = orca.E("sim.Propose", orca.Timeout, "no answer in time")
+		w.release(g, late)
+		return
+	}
+	batch := []*gate{g}
+	if w.rng.IntN(4) == 0 {
+		for _, o := range gates {
+			if o != g && o.kind == gatePropose && o.life == g.life && w.rng.IntN(2) == 0 {
+				batch = append(batch, o)
+			}
+		}
+	}
+	cmds := make([]*command.Command, len(batch))
+	for i, b := range batch {
+		cmds[i] = b.prop.cmd
+	}
+	res := w.journal.append(cmds)
+	if res == nil {
+		return
+	}
+	for i, b := range batch {
+		v := pass
+		b.prop.res, b.prop.err = res[i], command.Err("sim.Propose", res[i])
+		if w.chance(f.Proposals) {
+			w.tracef("%s LOSES ITS ANSWER", b.label)
+			b.prop.res, b.prop.err, v = nil, orca.E("sim.Propose", orca.Timeout, "no answer in time"), lose
+		}
+		w.release(b, v)
+	}
+}
+
+// life is one coordinator: a service that leads the group until it crashes. It
+// is the metaserver.Group of its service.
+type life struct {
+	w       *world
+	term    uint64
+	machine *fsm.Machine
+	svc     *metaserver.Service
+	effects chan fsm.Effect
+	changed chan struct{}
+	over    bool // GUARDED_BY(world.mu)
+}
+
+var _ metaserver.Group = (*life)(nil)
+
+// begin starts a coordinator over the machine.
+func (w *world) begin() {
+	term := uint64(w.stats.Crashes + 1)
+	l := &life{w: w, term: term, machine: w.journal.machine, effects: make(chan fsm.Effect, 1<<12), changed: make(chan struct{})}
+	type made struct {
+		svc *metaserver.Service
+		err error
+	}
+	ch := make(chan made, 1)
+	go func() {
+		cfg := metaserver.Config{SessionTTL: 10 * time.Second, BusyWait: time.Second, UFSWait: 5 * time.Second}
+		cfg.Exec.Copies, cfg.Exec.Concurrent = 2, 4
+		cfg.Exec.PersistTimeout = time.Minute
+		svc, err := metaserver.New(context.Background(), cfg, l, l.openStore, quiet)
+		ch <- made{svc, err}
+	}()
+	w.life = l
+	for {
+		w.settle()
+		select {
+		case m := <-ch:
+			if m.err != nil {
+				w.broken("start", "%v", m.err)
+			}
+			l.svc = m.svc
+			w.mu.Lock()
+			w.leader = l
+			w.mu.Unlock()
+			return
+		default:
+		}
+		for _, g := range w.waiting() { // the key of grants, made once
+			if g.life == l && g.kind == gatePropose {
+				w.commit(g, nil, Faults{})
+			}
+		}
+	}
+}
+
+// crash ends the coordinator where it is and starts another one; cut takes the
+// power from the machine, too.
+func (w *world) crash(cut bool) {
+	w.stats.Crashes++
+	w.tracef("CRASH of the coordinator, cut=%v", cut)
+	w.end()
+	if cut {
+		w.stats.Cuts++
+		w.journal.cut()
+	}
+	if !w.over() {
+		w.begin()
+	}
+}
+
+// end stops the coordinator. What it had proposed may have reached the journal.
+func (w *world) end() {
+	l := w.life
+	if l == nil {
+		return
+	}
+	for _, g := range w.waiting() {
+		if g.life == l && g.kind == gatePropose && w.rng.IntN(2) == 0 {
+			w.journal.late = append(w.journal.late, g.prop.cmd)
+		}
+	}
+	w.life = nil
+	for _, c := range w.journal.late {
+		if w.rng.IntN(2) == 0 && !w.over() {
+			w.tracef("LAST WORD %s", describe(c))
+			w.journal.append([]*command.Command{c})
+		}
+	}
+	w.journal.late = nil
+	w.mu.Lock()
+	l.over, w.leader = true, nil
+	w.mu.Unlock()
+	for _, g := range w.waiting() {
+		if g.life == l {
+			w.release(g, gone)
+		}
+	}
+	w.settle()
+	if l.svc != nil {
+		_ = l.svc.Close()
+	}
+	w.settle()
+}
+
+// Propose implements ufsexec.Group.
+func (l *life) Propose(ctx context.Context, c *command.Command) (*command.Result, error) {
+	p := &proposal{cmd: proto.Clone(c).(*command.Command)}
+	g := &gate{kind: gatePropose, life: l, prop: p, label: who(ctx) + "propose " + describe(c)}
+	if l.w.wait(ctx, g) == gone {
+		return nil, orca.E("sim.Propose", orca.Timeout, "the group is closing; the outcome is unknown")
+	}
+	return p.res, p.err
+}
+
+// Machine implements ufsexec.Group.
+func (l *life) Machine() *fsm.Machine { return l.machine }
+
+// Leader implements ufsexec.Group.
+func (l *life) Leader() (leading bool, term uint64) { return true, l.term }
+
+// LeaderChanged implements ufsexec.Group.
+func (l *life) LeaderChanged() <-chan struct{} { return l.changed }
+
+// ReadReady implements metaserver.Group.
+func (l *life) ReadReady(context.Context) error {
+	l.w.mu.Lock()
+	defer l.w.mu.Unlock()
+	if l.over {
+		return down("ReadReady")
+	}
+	return nil
+}
+
+// ReadProven implements metaserver.Group.
+func (l *life) ReadProven() bool { return false }
+
+// Effects implements metaserver.Group.
+func (l *life) Effects() <-chan fsm.Effect { return l.effects }
+
+// Watch implements metaserver.Group; nobody watches here.
+func (l *life) Watch(ctx context.Context, cursor uint64) (events []fsm.Event, next uint64, lost bool) {
+	<-ctx.Done()
+	return nil, cursor, false
+}
+
+func (l *life) openStore(_ context.Context, m *metapb.Mount) (ufs.FS, error) {
+	for _, s := range l.w.stores {
+		if m.Uri == "mem:/"+s.name {
+			return l.w.through(s, l), nil
+		}
+	}
+	return nil, orca.E("sim.open", orca.NotFound, "no such store "+m.Uri)
+}
+
+// through returns a handle on a store whose calls wait at gates. l is the life
+// that they end with; nil for those of workers.
+func (w *world) through(s *store, l *life) ufs.FS {
+	return wrap.Intercept(s.faults.FS(), func(ctx context.Context, c wrap.Call, do func(context.Context) error) error {
+		g := &gate{kind: gateStore, life: l, write: c.Op.Mutates() || c.Op == wrap.Abort || c.Op == wrap.Sweep,
+			label: fmt.Sprintf("%s%s %s:%s %s", who(ctx), c.Op, s.name, c.Key, c.Dst)}
+		v := w.wait(ctx, g)
+		switch v {
+		case gone:
+			if err := ctx.Err(); err != nil {
+				return &orca.Error{Op: "sim." + c.Op.String(), Path: c.Key, Kind: orca.Timeout, Err: err}
+			}
+			return down(c.Op.String())
+		case fail:
+			return w.trouble(c, l)
+		}
+		err := w.bug.onCall(ctx, c, do)
+		if g.write {
+			w.mu.Lock()
+			w.touched = true
+			w.mu.Unlock()
+		}
+		if err == nil && v == lose {
+			return w.trouble(c, l)
+		}
+		w.note("%s%s %s -> %v", who(ctx), c.Op, c.Key, cmp.Or(orca.KindOf(err).String(), "ok"))
+		return err
+	})
+}
+
+// trouble is a failure of a store; which kind depends on the call alone.
+func (w *world) trouble(c wrap.Call, l *life) error {
+	kinds := []orca.Kind{orca.Unavailable, orca.Timeout, orca.Unavailable, orca.UFSFailure}
+	n := len(c.Key) + int(c.Op)
+	if l != nil {
+		n += int(l.term)
+	}
+	return &orca.Error{Op: "sim." + c.Op.String(), Path: c.Key, Kind: kinds[n%len(kinds)], Msg: "injected"}
+}
+
+// whoKey is the key of a context's client.
+type whoKey struct{}
+
+// who is the prefix of labels: the client that a call is made for.
+func who(ctx context.Context) string {
+	if s, ok := ctx.Value(whoKey{}).(string); ok {
+		return s + ": "
+	}
+	return ""
+}
+
+// describe names a command in a line.
+func describe(c *command.Command) string {
+	id := ""
+	if c.Client != 0 {
+		id = fmt.Sprintf("%x#%d ", c.Client&0xfff, c.Seq)
+	}
+	t := func(t *metapb.Target) string { return fmt.Sprintf("%d%s", t.GetIno()&0xffff, t.GetPath()) }
+	switch {
+	case c.Create != nil:
+		return fmt.Sprintf("%screate %s complete=%v steal=%v", id, t(c.Create.Target), c.Create.Complete, c.Create.Steal)
+	case c.Complete != nil:
+		return fmt.Sprintf("%scomplete s%d len=%d %s", id, c.Complete.Session, c.Complete.Length, c.Complete.Fingerprint)
+	case c.Abandon != nil:
+		return fmt.Sprintf("%sabandon s%d", id, c.Abandon.Session)
+	case c.Renew != nil:
+		return fmt.Sprintf("%srenew %v fence=%d", id, c.Renew.Sessions, c.Renew.Fence)
+	case c.Mkdir != nil:
+		return fmt.Sprintf("%smkdir %s", id, t(c.Mkdir.Target))
+	case c.Rename != nil:
+		return fmt.Sprintf("%srename %s %s", id, t(c.Rename.Src), t(c.Rename.Dst))
+	case c.Delete != nil:
+		return fmt.Sprintf("%sdelete %s recursive=%v", id, t(c.Delete.Target), c.Delete.Recursive)
+	case c.SetAttr != nil:
+		return fmt.Sprintf("%schmod %s %o", id, t(c.SetAttr.Target), c.SetAttr.Mode)
+	case c.Decide != nil:
+		return fmt.Sprintf("decide i%d %v %s", c.Decide.Intent, orca.Kind(c.Decide.Kind), c.Decide.Fingerprint)
+	case c.Cutover != nil:
+		return fmt.Sprintf("cutover i%d f%d %s->%s", c.Cutover.Intent, c.Cutover.File&0xffff, c.Cutover.Want, c.Cutover.Fingerprint)
+	case c.FinishIntent != nil:
+		return fmt.Sprintf("finish i%d", c.FinishIntent.Intent)
+	case c.SyncApply != nil:
+		return describeSync(c.SyncApply)
+	}
+	return id + describeRest(c)
+}
+
+func describeRest(c *command.Command) string {
+	switch {
+	case c.Expire != nil:
+		return "expire"
+	case c.DropSession != nil:
+		return fmt.Sprintf("drop s%d", c.DropSession.Session)
+	case c.PersistPrepare != nil:
+		return fmt.Sprintf("prepare f%d v%d", c.PersistPrepare.File&0xffff, c.PersistPrepare.Version)
+	case c.PersistCommit != nil:
+		return fmt.Sprintf("persisted i%d %s", c.PersistCommit.Intent, c.PersistCommit.Fingerprint)
+	case c.SweepTrash != nil:
+		return "sweep"
+	case c.Mount != nil:
+		return "mount " + c.Mount.Mount.GetPath()
+	case c.SetFact != nil:
+		return "fact " + c.SetFact.Key
+	}
+	return "?"
+}
+
+func describeSync(o *metapb.SyncApplyOp) string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "sync d%d since=%d", o.Dir&0xffff, o.Change)
+	for _, e := range o.Entries {
+		fmt.Fprintf(&b, " +%s", cmp.Or(e.Fingerprint, "/")+":"+e.Name)
+	}
+	for _, n := range o.Missing {
+		b.WriteString(" -" + n)
+	}
+	if o.Loaded {
+		b.WriteString(" loaded")
+	}
+	if o.Intent != 0 || o.Session != 0 {
+		fmt.Fprintf(&b, " i%d s%d", o.Intent, o.Session)
+	}
+	return b.String()
+}
+
+// told names a result in a few words.
+func told(r *command.Result) string {
+	s := orca.Kind(r.Kind).String()
+	if r.Msg != "" {
+		s += " (" + r.Msg + ")"
+	}
+	if it := r.Intent; it != nil {
+		s += fmt.Sprintf(" i%d %s %q %q", it.Id, it.Op, it.Source, it.Target)
+	}
+	if r.BusyIntent != 0 {
+		s += fmt.Sprintf(" by i%d", r.BusyIntent)
+	}
+	if r.Session != nil {
+		s += fmt.Sprintf(" s%d", r.Session.Id)
+	}
+	if y := r.Sync; y != nil {
+		s += fmt.Sprintf(" +%d ~%d -%d skipped %d", y.Created, y.Changed, y.Removed, y.Skipped)
+	}
+	return s
+}

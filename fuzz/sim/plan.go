@@ -1,0 +1,185 @@
+// Copyright The Orca Authors. SPDX-License-Identifier: Apache-2.0
+
+package sim
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"strings"
+
+	"orca"
+)
+
+// Plan is all that a run does, but for what the scheduler draws.
+type Plan struct {
+	Seed    uint64
+	Clients [][]Op
+	Faults  Faults
+	Roots   []string // that clients work below: "/p" like a file system, "/o" like an object store
+}
+
+// Faults are how often things go wrong, in a thousand: per message, proposal
+// and call of a store; the rest per step.
+type Faults struct {
+	Messages, Proposals, Stores, Crashes, Lags, Strangers int
+}
+
+// Op is one thing that a client does.
+type Op struct {
+	Verb      string // mkdir touch write rename delete chmod stat list sync
+	Path, Dst string
+	Length    int64 // of what is written; each write has its own
+	Mode      uint32
+	Type      orca.WriteType
+	Parents   bool // mkdir
+	Recursive bool // delete, sync
+	Overwrite bool // touch, write
+	Steal     bool // write
+	Now       bool // stat, list: at sync interval 0
+	Die       int  // write: the client ends before the upload (1), in it (2), before complete (3)
+}
+
+// String writes the operation as a line.
+func (o Op) String() string {
+	s := o.Verb + " " + o.Path
+	if o.Dst != "" {
+		s += " " + o.Dst
+	}
+	if o.Verb == "write" {
+		s += fmt.Sprintf(" %d bytes, %v", o.Length, o.Type)
+	}
+	for _, f := range []struct {
+		name string
+		on   bool
+	}{{"parents", o.Parents}, {"recursive", o.Recursive}, {"overwrite", o.Overwrite}, {"steal", o.Steal}, {"interval 0", o.Now}} {
+		if f.on {
+			s += ", " + f.name
+		}
+	}
+	if o.Mode != 0 {
+		s += fmt.Sprintf(", mode %o", o.Mode)
+	}
+	if o.Die > 0 {
+		s += fmt.Sprintf(", dies at %d", o.Die)
+	}
+	return s
+}
+
+// String writes the plan as lines.
+func (p *Plan) String() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "plan: below %v, faults in a thousand %+v\n", p.Roots, p.Faults)
+	for i, ops := range p.Clients {
+		for _, o := range ops {
+			fmt.Fprintf(&b, "  c%d %s\n", i, o)
+		}
+	}
+	return b.String()
+}
+
+// size returns how many operations the plan has.
+func (p *Plan) size() int {
+	n := 0
+	for _, ops := range p.Clients {
+		n += len(ops)
+	}
+	return n
+}
+
+// NewPlan draws a plan. Each kind of fault is in about half of all plans, so
+// that every pair of kinds meets, and misses, each other.
+func NewPlan(seed uint64) *Plan {
+	r := rand.New(rand.NewPCG(seed, 1))
+	p := &Plan{Seed: seed, Roots: [][]string{{"/p"}, {"/o"}, {"/o"}, {"/p", "/o"}}[r.IntN(4)]}
+	some := func(v *int, most int) {
+		if r.IntN(2) == 0 {
+			*v = 1 + r.IntN(most)
+		}
+	}
+	some(&p.Faults.Messages, 80)
+	some(&p.Faults.Proposals, 80)
+	some(&p.Faults.Stores, 100)
+	some(&p.Faults.Crashes, 12)
+	some(&p.Faults.Lags, 20)
+	if r.IntN(5) == 0 {
+		p.Faults.Strangers = 1 + r.IntN(20)
+	}
+	writes := int64(0)
+	for range 2 + r.IntN(3) {
+		var ops []Op
+		for range 4 + r.IntN(9) {
+			o := p.draw(r)
+			if o.Verb == "write" {
+				writes++
+				o.Length = writes
+			}
+			ops = append(ops, o)
+		}
+		p.Clients = append(p.Clients, ops)
+	}
+	return p
+}
+
+// path draws a path below root.
+func (p *Plan) path(r *rand.Rand, root string) string {
+	s := root
+	for range 1 + r.IntN(10)/4 {
+		s += "/" + string("abc"[r.IntN(3)])
+	}
+	return s
+}
+
+func (p *Plan) draw(r *rand.Rand) Op {
+	root := p.Roots[r.IntN(len(p.Roots))]
+	o := Op{Path: p.path(r, root)}
+	flip := func(n int) bool { return r.IntN(n) == 0 }
+	switch n := r.IntN(100); {
+	case n < 12:
+		o.Verb, o.Parents = "mkdir", flip(3)
+	case n < 16:
+		o.Verb, o.Overwrite = "touch", flip(2)
+	case n < 40:
+		o.Verb, o.Overwrite, o.Steal = "write", !flip(4), flip(4)
+		o.Type = []orca.WriteType{orca.CacheThrough, orca.CacheThrough, orca.Through, orca.AsyncThrough, orca.MustCache}[r.IntN(5)]
+		if flip(10) {
+			o.Die = 1 + r.IntN(3)
+		}
+	case n < 62:
+		o.Verb, o.Dst = "rename", p.path(r, root)
+	case n < 75:
+		o.Verb, o.Recursive = "delete", flip(2)
+	case n < 79:
+		o.Verb, o.Mode = "chmod", []uint32{0o700, 0o600, 0o777}[r.IntN(3)]
+	case n < 89:
+		o.Verb, o.Now = "stat", flip(2)
+	case n < 95:
+		o.Verb, o.Now = "list", flip(2)
+	default:
+		o.Verb, o.Recursive = "sync", flip(2)
+	}
+	return o
+}
+
+// without returns the plan less some operations of one client.
+func (p *Plan) without(client, from, n int) *Plan {
+	q := *p
+	q.Clients = slices.Clone(p.Clients)
+	q.Clients[client] = slices.Concat(p.Clients[client][:from], p.Clients[client][from+n:])
+	return &q
+}
+
+// each returns the kinds of faults one by one.
+func (f *Faults) each() []*int {
+	return []*int{&f.Messages, &f.Proposals, &f.Stores, &f.Crashes, &f.Lags, &f.Strangers}
+}
+
+// calmer returns the plan without one kind of fault; false if it has none of
+// that kind.
+func (p *Plan) calmer(kind int) (*Plan, bool) {
+	q := *p
+	v := q.Faults.each()[kind]
+	had := *v > 0
+	*v = 0
+	return &q, had
+}

@@ -1,0 +1,59 @@
+// Copyright The Orca Authors. SPDX-License-Identifier: Apache-2.0
+
+package sim
+
+import (
+	"context"
+	"math"
+	"testing"
+
+	"orca/metaplane/command"
+	"orca/metaplane/metapb"
+	"orca/ufs/wrap"
+)
+
+// bugs are defects as they have been made, or nearly, in systems like this
+// one. Each stands in the way of the product's own code.
+var bugs = []Bug{
+	{Name: "results are not remembered", Command: func(c *command.Command) {
+		c.Client, c.Seq = 0, 0
+	}},
+	{Name: "a deferred rename takes neither mask nor override", After: func(c *command.Command, r *command.Result) *command.Command {
+		if c.Rename == nil || r.Intent.GetOp() != metapb.IntentOp_INTENT_MOVE {
+			return nil
+		}
+		return &command.Command{Now: c.Now, FinishIntent: &metapb.FinishIntentOp{Intent: r.Intent.Id}}
+	}},
+	{Name: "a move deletes its source whatever is at the target", Call: func(ctx context.Context, c wrap.Call, do func(context.Context) error) error {
+		if c.Op == wrap.Copy {
+			return nil
+		}
+		return do(ctx)
+	}},
+	{Name: "a sync ignores what changed since its question", Command: func(c *command.Command) {
+		if c.SyncApply != nil {
+			c.SyncApply.Change = math.MaxInt64
+		}
+	}},
+	{Name: "the replay begins one entry late", SkipsEntry: true},
+}
+
+// TestPlantedBugsAreCaught plants one bug at a time and runs seeds until one
+// of them shows it.
+func TestPlantedBugsAreCaught(t *testing.T) {
+	const most = 1000
+	for i := range bugs {
+		t.Run(bugs[i].Name, func(t *testing.T) {
+			for seed := uint64(1); seed <= most; seed++ {
+				if f := Play(t, NewPlan(seed), &bugs[i]).Failure; f != nil {
+					t.Logf("caught: %v", f)
+					if f := Play(t, NewPlan(seed), nil).Failure; f != nil {
+						t.Fatalf("but without the bug, too: %v", f)
+					}
+					return
+				}
+			}
+			t.Fatalf("not caught within %d seeds", most)
+		})
+	}
+}

@@ -1,0 +1,91 @@
+// Copyright The Orca Authors. SPDX-License-Identifier: Apache-2.0
+
+package sim
+
+import (
+	"flag"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+var (
+	seedFlag  = flag.Int64("seed", -1, "run this one seed")
+	seedsFlag = flag.Int("seeds", 120, "how many seeds to run")
+	firstFlag = flag.Uint64("first", 1, "the first of them")
+	allFlag   = flag.Bool("all", false, "go on after a failure, and tell each in a line")
+	traceFlag = flag.Bool("trace", false, "with -seed: print the trace")
+)
+
+// TestSeeds runs one plan per seed; the first failure is shrunk and told.
+func TestSeeds(t *testing.T) {
+	first, n := *firstFlag, *seedsFlag
+	if *seedFlag >= 0 {
+		first, n = uint64(*seedFlag), 1
+	}
+	var sum Stats
+	began, unjudged := time.Now(), 0
+	for seed := first; seed < first+uint64(n); seed++ {
+		r := Play(t, NewPlan(seed), nil)
+		if *traceFlag && n == 1 {
+			t.Log("\n" + strings.Join(r.Trace, "\n"))
+		}
+		if r.Failure != nil && *allFlag {
+			t.Error(r.Failure)
+			continue
+		}
+		if r.Failure != nil {
+			t.Logf("%v; looking for less", r.Failure)
+			t.Fatal(Shrink(t, r.Failure, nil, 600).Report())
+		}
+		sum.Steps += r.Stats.Steps
+		sum.Entries += r.Stats.Entries
+		sum.Ops += r.Stats.Ops
+		sum.Crashes += r.Stats.Crashes
+		sum.Cuts += r.Stats.Cuts
+		sum.Lost += r.Stats.Lost
+		sum.Repeats += r.Stats.Repeats
+		sum.Faults += r.Stats.Faults
+		if r.Stats.Unjudged {
+			unjudged++
+		}
+	}
+	t.Logf("%d seeds in %v: %d steps, %d entries, %d operations, %d crashes, %d power cuts, %d messages lost, %d repeated, %d faults of stores; %d histories took too long to judge",
+		n, time.Since(began).Round(time.Millisecond), sum.Steps, sum.Entries, sum.Ops, sum.Crashes, sum.Cuts, sum.Lost, sum.Repeats, sum.Faults, unjudged)
+	if n > 20 {
+		require.Positive(t, sum.Cuts)
+		require.Positive(t, sum.Repeats)
+		require.Positive(t, sum.Faults)
+		require.Less(t, unjudged, n/10)
+	}
+}
+
+// TestReproducible: the same seed gives the same run, line by line.
+func TestReproducible(t *testing.T) {
+	for seed := uint64(1); seed <= 12; seed++ {
+		a, b := Play(t, NewPlan(seed), nil), Play(t, NewPlan(seed), nil)
+		for i := range min(len(a.Trace), len(b.Trace)) {
+			if a.Trace[i] != b.Trace[i] {
+				t.Fatalf("seed %d: line %d of the trace differs:\n%s\nbefore:\n%s\n%s", seed, i, strings.Join(a.Trace[max(0, i-10):i], "\n"), a.Trace[i], b.Trace[i])
+			}
+		}
+		require.Len(t, b.Trace, len(a.Trace), "seed %d", seed)
+	}
+}
+
+// TestFoundSeeds runs the seeds that have shown a defect of the metaplane.
+func TestFoundSeeds(t *testing.T) {
+	for seed, why := range map[uint64]string{
+		67:  "a removal whose answer was lost was not remembered, and a late listing brought the name back",
+		141: "a first listing during a move of the directory was empty",
+		257: "the upload of a dead session lay below an unpersisted version and outlived its removal",
+		280: "a rename replaced a directory that was never listed, and an object store merged the two",
+		880: "the answer to a decision was lost, and the operation was reported as not found",
+	} {
+		if r := Play(t, NewPlan(seed), nil); r.Failure != nil {
+			t.Errorf("%s:\n%s", why, r.Failure.Report())
+		}
+	}
+}

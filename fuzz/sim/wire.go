@@ -1,0 +1,210 @@
+// Copyright The Orca Authors. SPDX-License-Identifier: Apache-2.0
+
+package sim
+
+import (
+	"context"
+	"fmt"
+
+	"google.golang.org/protobuf/proto"
+
+	"orca"
+	"orca/metaplane"
+	"orca/metaplane/metapb"
+)
+
+// wire is the way of a client's messages to the service that leads.
+type wire struct {
+	metaplane.Namespace // nil: what is not overridden is not called here
+	w                   *world
+	client              string
+}
+
+// message is a request.
+type message interface {
+	proto.Message
+	GetH() *metapb.Header
+}
+
+// send carries a request to the service and its reply back.
+func send[Q message, R interface{ GetAttr() *metapb.Attr }](ctx context.Context, n *wire, what string, r Q, call func(metaplane.Namespace, context.Context, Q) (R, error)) (R, error) {
+	var none R
+	w := n.w
+	label := n.client + ": " + what
+	v := w.wait(ctx, &gate{kind: gateSend, label: label})
+	switch v {
+	case fail, gone:
+		return none, down("send")
+	case repeat:
+		w.join()
+		copied := proto.Clone(r).(Q)
+		go func() {
+			defer w.leave()
+			if w.wait(ctx, &gate{kind: gateRepeat, label: label + " (again)"}) == pass {
+				_, _, _ = serve(ctx, n, what+" (again)", copied, call)
+			}
+		}()
+	}
+	p, err, alive := serve(ctx, n, what, proto.Clone(r).(Q), call)
+	if !alive || w.wait(ctx, &gate{kind: gateReply, label: label + " answers " + orca.KindOf(err).String()}) != pass {
+		return none, &orca.Error{Op: "sim.send", Kind: orca.Unavailable, Msg: "connection lost"}
+	}
+	return p, err
+}
+
+// serve has the present service answer a request; alive is false when it ended
+// meanwhile.
+func serve[Q message, R interface{ GetAttr() *metapb.Attr }](ctx context.Context, n *wire, what string, r Q, call func(metaplane.Namespace, context.Context, Q) (R, error)) (p R, err error, alive bool) { //nolint:revive // the error is the service's
+	w := n.w
+	l := w.serving()
+	if l == nil {
+		return p, down("serve"), false
+	}
+	h := r.GetH()
+	client, seq := h.GetClient(), h.GetSeq()
+	p, err = call(l.svc, ctx, r)
+	w.mu.Lock()
+	over := l.over
+	w.mu.Unlock()
+	if over {
+		return p, err, false
+	}
+	if client != 0 {
+		w.outcomeOf(fmt.Sprintf("%x#%d", client, seq), what, p.GetAttr(), err)
+	}
+	return p, err, true
+}
+
+// serving returns the coordinator that answers now; nil if there is none.
+func (w *world) serving() *life {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if l := w.leader; l != nil && l.svc != nil && !l.over {
+		return l
+	}
+	return nil
+}
+
+// outcomeOf holds the outcome of a request against the one it had before.
+// Advice to try again is no outcome, nor is what a service that could not ask
+// its store says, nor that the request is too old to be told.
+func (w *world) outcomeOf(id, what string, a *metapb.Attr, err error) {
+	k := orca.KindOf(err)
+	if k.Retryable() || k == orca.UFSFailure || k == orca.Internal || k == orca.SessionExpired || k == orca.Canceled {
+		return
+	}
+	out := k.String()
+	if err == nil && a != nil {
+		out = fmt.Sprintf("%s ino=%x version=%d length=%d", k, a.Ino, a.Version, a.Length)
+	}
+	w.mu.Lock()
+	old, known := w.outcome[id]
+	if !known {
+		w.outcome[id] = first{what, out}
+	}
+	w.mu.Unlock()
+	if known && old.outcome != out {
+		w.broken("exactly once", "request %s (%s) came to %q, and before (%s) to %q: %v", id, what, out, old.what, old.outcome, err)
+	}
+}
+
+// join and leave count those that go on by themselves.
+func (w *world) join() {
+	w.mu.Lock()
+	w.active++
+	w.mu.Unlock()
+}
+
+func (w *world) leave() {
+	w.mu.Lock()
+	w.active--
+	w.mu.Unlock()
+}
+
+// bare gives a reply without attributes the shape that send wants.
+type bare[T any] struct{ is *T }
+
+func (bare[T]) GetAttr() *metapb.Attr { return nil }
+
+func sendBare[Q message, T any](ctx context.Context, n *wire, what string, r Q, call func(metaplane.Namespace, context.Context, Q) (*T, error)) (*T, error) {
+	b, err := send(ctx, n, what, r, func(ns metaplane.Namespace, ctx context.Context, r Q) (bare[T], error) {
+		p, err := call(ns, ctx, r)
+		return bare[T]{p}, err
+	})
+	return b.is, err
+}
+
+// Stat implements metaplane.Reader.
+func (n *wire) Stat(ctx context.Context, r *metapb.StatRequest) (*metapb.StatReply, error) {
+	return send(ctx, n, "stat "+r.Target.GetPath(), r, metaplane.Namespace.Stat)
+}
+
+// List implements metaplane.Reader.
+func (n *wire) List(ctx context.Context, r *metapb.ListRequest) (*metapb.ListReply, error) {
+	return sendBare(ctx, n, "list "+r.Target.GetPath(), r, metaplane.Namespace.List)
+}
+
+// Mkdir implements metaplane.Writer.
+func (n *wire) Mkdir(ctx context.Context, r *metapb.MkdirRequest) (*metapb.MkdirReply, error) {
+	return send(ctx, n, "mkdir "+r.Target.GetPath(), r, metaplane.Namespace.Mkdir)
+}
+
+// Rename implements metaplane.Writer.
+func (n *wire) Rename(ctx context.Context, r *metapb.RenameRequest) (*metapb.Empty, error) {
+	return sendBare(ctx, n, "rename "+r.Src.GetPath()+" "+r.Dst.GetPath(), r, metaplane.Namespace.Rename)
+}
+
+// Delete implements metaplane.Writer.
+func (n *wire) Delete(ctx context.Context, r *metapb.DeleteRequest) (*metapb.Empty, error) {
+	return sendBare(ctx, n, "delete "+r.Target.GetPath(), r, metaplane.Namespace.Delete)
+}
+
+// SetAttr implements metaplane.Writer.
+func (n *wire) SetAttr(ctx context.Context, r *metapb.SetAttrRequest) (*metapb.SetAttrReply, error) {
+	return send(ctx, n, "chmod "+r.Target.GetPath(), r, metaplane.Namespace.SetAttr)
+}
+
+// Sync implements metaplane.Writer.
+func (n *wire) Sync(ctx context.Context, r *metapb.SyncRequest) (*metapb.SyncReply, error) {
+	return sendBare(ctx, n, "sync "+r.Target.GetPath(), r, metaplane.Namespace.Sync)
+}
+
+// Create implements metaplane.Files.
+func (n *wire) Create(ctx context.Context, r *metapb.CreateRequest) (*metapb.CreateReply, error) {
+	return send(ctx, n, "create "+r.Target.GetPath(), r, metaplane.Namespace.Create)
+}
+
+// Complete implements metaplane.Files.
+func (n *wire) Complete(ctx context.Context, r *metapb.CompleteRequest) (*metapb.CompleteReply, error) {
+	return send(ctx, n, fmt.Sprintf("complete s%d", r.Session), r, metaplane.Namespace.Complete)
+}
+
+// Abandon implements metaplane.Files.
+func (n *wire) Abandon(ctx context.Context, r *metapb.AbandonRequest) (*metapb.Empty, error) {
+	return sendBare(ctx, n, fmt.Sprintf("abandon s%d", r.Session), r, metaplane.Namespace.Abandon)
+}
+
+// Renew implements metaplane.Files.
+func (n *wire) Renew(ctx context.Context, r *metapb.RenewRequest) (*metapb.RenewReply, error) {
+	return sendBare(ctx, n, fmt.Sprintf("renew %v", r.Sessions), r, metaplane.Namespace.Renew)
+}
+
+// Resolve implements metaplane.Workers.
+func (n *wire) Resolve(ctx context.Context, r *metapb.ResolveRequest) (*metapb.ResolveReply, error) {
+	return send(ctx, n, fmt.Sprintf("resolve %d", r.File&0xffff), r, metaplane.Namespace.Resolve)
+}
+
+// PersistPrepare implements metaplane.Workers.
+func (n *wire) PersistPrepare(ctx context.Context, r *metapb.PersistPrepareRequest) (*metapb.PersistPrepareReply, error) {
+	return sendBare(ctx, n, fmt.Sprintf("prepare %d", r.File&0xffff), r, metaplane.Namespace.PersistPrepare)
+}
+
+// PersistCommit implements metaplane.Workers.
+func (n *wire) PersistCommit(ctx context.Context, r *metapb.PersistCommitRequest) (*metapb.Empty, error) {
+	return sendBare(ctx, n, fmt.Sprintf("persisted i%d", r.Intent), r, metaplane.Namespace.PersistCommit)
+}
+
+// Mount implements metaplane.Mounts.
+func (n *wire) Mount(ctx context.Context, r *metapb.MountRequest) (*metapb.MountReply, error) {
+	return sendBare(ctx, n, "mount "+r.Mount.GetPath(), r, metaplane.Namespace.Mount)
+}
