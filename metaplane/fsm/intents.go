@@ -174,7 +174,7 @@ func (m *Machine) cutover(c *call, o *metapb.CutoverOp) *refusal {
 	}
 	g := clone(f)
 	g.Override = inode.Override{By: it.Id, Key: m.locateBut(n, name, true).key}
-	g.Fingerprint = o.Fingerprint
+	g.Fingerprint, g.Change = o.Fingerprint, m.batch.index
 	m.putFile(n, name, g)
 	c.res.Attr = m.fileAttr(g, m.locateFile(n, name, g))
 	m.event(metapb.EventKind_EVENT_ATTR, g.Ino, n.rec.Ino, name)

@@ -85,6 +85,9 @@ func (m *Machine) fenced(s *syncing, name string, d dentry) bool {
 		return true
 	}
 	l := m.locate(s.n, name)
+	if d.file != nil && l.moved && m.live(d.file.Override) && d.file.Override.Key != l.key {
+		return true // cut over: what lies at the old key is not it any more
+	}
 	if d.file != nil {
 		l = m.locateFile(s.n, name, d.file)
 	}
