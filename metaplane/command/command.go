@@ -41,8 +41,12 @@ const (
 	// Version is the format version, the first byte of each encoded command
 	// and result.
 	Version = 1
-	// entryMagic is the first byte of a journal entry.
-	entryMagic = 0xC0
+	// entryMagic is the first byte of a journal entry, taggedMagic that of one
+	// which says who proposed it.
+	entryMagic  = 0xC0
+	taggedMagic = 0xC1
+	// tagLen is the length of the first byte and the tag.
+	tagLen = 1 + 8 + 8
 	// MaxOps is the most commands in one journal entry.
 	MaxOps = 4096
 	// MaxBytes is the longest encoded command.
@@ -114,6 +118,22 @@ type Entry struct {
 	n   int
 }
 
+// Tag marks an empty entry: flight of proposer. Both are for the proposer's own
+// use, who finds its entry again when it is applied; they change no result.
+func (e *Entry) Tag(proposer, flight uint64) {
+	e.buf = append(e.buf[:0], taggedMagic)
+	e.buf = binary.BigEndian.AppendUint64(e.buf, proposer)
+	e.buf = binary.BigEndian.AppendUint64(e.buf, flight)
+}
+
+// TagOf returns the tag of an encoded entry; not ok: it has none.
+func TagOf(b []byte) (proposer, flight uint64, ok bool) {
+	if len(b) < tagLen || b[0] != taggedMagic {
+		return 0, 0, false
+	}
+	return binary.BigEndian.Uint64(b[1:]), binary.BigEndian.Uint64(b[9:]), true
+}
+
 // Add appends one encoded item.
 func (e *Entry) Add(item []byte) {
 	if len(e.buf) == 0 {
@@ -147,10 +167,14 @@ func (e *Entry) Reset(keep bool) {
 // first error. The items alias b.
 func Split(b []byte, fn func(i int, item []byte) error) error {
 	const op = "command.Split"
-	if len(b) == 0 || b[0] != entryMagic {
+	switch {
+	case len(b) > 0 && b[0] == entryMagic:
+		b = b[1:]
+	case len(b) >= tagLen && b[0] == taggedMagic:
+		b = b[tagLen:]
+	default:
 		return orca.E(op, orca.Corrupt, "not a journal entry of this format")
 	}
-	b = b[1:]
 	for i := 0; len(b) > 0; i++ {
 		n, w := binary.Uvarint(b)
 		if w <= 0 || n > uint64(len(b)-w) || i >= MaxOps {

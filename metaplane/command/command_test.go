@@ -85,13 +85,15 @@ func commands() (names []string, cs []*command.Command) {
 func TestGoldens(t *testing.T) {
 	var b strings.Builder
 	names, cs := commands()
-	var e command.Entry
+	var e, tagged command.Entry
+	tagged.Tag(0x0102030405060708, 9)
 	for i, c := range cs {
 		enc, err := command.Append(nil, c)
 		require.NoError(t, err)
 		fmt.Fprintf(&b, "%s: %s\n", names[i], hex.EncodeToString(enc))
 		if i < 2 {
 			e.Add(enc)
+			tagged.Add(enc)
 		}
 	}
 	res := &command.Result{}
@@ -101,6 +103,7 @@ func TestGoldens(t *testing.T) {
 	require.NoError(t, err)
 	fmt.Fprintf(&b, "result: %s\n", hex.EncodeToString(enc))
 	fmt.Fprintf(&b, "entry of the first two: %s\n", hex.EncodeToString(e.Bytes()))
+	fmt.Fprintf(&b, "tagged entry of the first two: %s\n", hex.EncodeToString(tagged.Bytes()))
 	const file = "testdata/format.golden"
 	if *rewrite {
 		require.NoError(t, os.MkdirAll("testdata", 0o755))
@@ -141,8 +144,21 @@ func TestEntry(t *testing.T) {
 	require.Equal(t, want, got)
 	stop := orca.E("test", orca.Canceled, "")
 	require.ErrorIs(t, command.Split(e.Bytes(), func(int, []byte) error { return stop }), orca.Canceled)
+	_, _, ok := command.TagOf(e.Bytes())
+	require.False(t, ok)
 	e.Reset(true)
 	require.Zero(t, e.Len())
+
+	e.Tag(7, 1<<63)
+	e.Add([]byte("item"))
+	proposer, flight, ok := command.TagOf(e.Bytes())
+	require.True(t, ok)
+	require.Equal(t, []uint64{7, 1 << 63}, []uint64{proposer, flight})
+	require.NoError(t, command.Split(e.Bytes(), func(i int, item []byte) error {
+		require.Zero(t, i)
+		require.Equal(t, "item", string(item))
+		return nil
+	}))
 }
 
 func TestRefusals(t *testing.T) {
@@ -167,5 +183,7 @@ func TestDecodersSurviveAnything(t *testing.T) {
 		_ = command.Decode(append([]byte{1}, b...), &command.Command{})
 		_ = command.DecodeResult(append([]byte{1}, b...), &command.Result{})
 		_ = command.Split(append([]byte{0xC0}, b...), func(int, []byte) error { return nil })
+		_ = command.Split(append([]byte{0xC1}, b...), func(int, []byte) error { return nil })
+		_, _, _ = command.TagOf(append([]byte{0xC1}, b...))
 	})
 }

@@ -25,17 +25,32 @@ type Config struct {
 	CacheEntries int
 }
 
+// Want says in which form the results of an Entry are wanted.
+type Want uint8
+
+// The forms of results: Output.Results, Output.Decoded, or none at all.
+const (
+	WantEncoded Want = iota
+	WantDecoded
+	WantNone
+)
+
 // Entry is one committed journal entry: the bytes of a command.Entry.
 type Entry struct {
 	Index uint64
 	Data  []byte
+	Want  Want
 }
 
-// Output is what one Entry came to.
+// Output is what one Entry came to. Decoded, Events and Effects are the
+// machine's memory, valid until the next Apply.
 type Output struct {
 	Index uint64
 	// Results is an encoded command.Entry of one Result per command.
 	Results []byte
+	// Decoded has one Result per command. Who wants to keep one sets its place
+	// to nil.
+	Decoded []*command.Result
 	Events  []Event
 	Effects []Effect
 }

@@ -19,8 +19,37 @@ type batch struct {
 	events   []Event
 	effects  []Effect
 	key, val []byte // scratch
-	enc      []byte // scratch of results
+	enc      []byte // scratch of a result
 	marks    counters
+	outs     []Output
+	results  []*command.Result // handed out by this Apply
+	spare    []*command.Result // empty, to be handed out
+}
+
+// result returns an empty Result.
+func (b *batch) result() *command.Result {
+	if n := len(b.spare); n > 0 {
+		r := b.spare[n-1]
+		b.spare = b.spare[:n-1]
+		return r
+	}
+	return &command.Result{}
+}
+
+// recycle takes back what the last Apply has handed out and nobody has kept.
+func (b *batch) recycle() {
+	for i, r := range b.results {
+		if r != nil {
+			r.Reset()
+			b.spare = append(b.spare, r)
+		}
+		b.results[i] = nil
+	}
+	b.results = b.results[:0]
+	clear(b.events)
+	clear(b.effects)
+	clear(b.outs)
+	b.events, b.effects, b.outs = b.events[:0], b.effects[:0], b.outs[:0]
 }
 
 // call is one command being applied.
@@ -68,39 +97,70 @@ func (m *Machine) Apply(entries []Entry) ([]Output, error) {
 	}
 	m.applying = true
 	defer func() { m.applying = false }()
-	m.batch.marks = m.count
-	outs := make([]Output, 0, len(entries))
-	m.batch.ops = 0
-	for _, e := range entries {
+	b := &m.batch
+	b.recycle()
+	b.marks, b.ops = m.count, 0
+	for i := range entries {
+		e := &entries[i]
 		if e.Index <= m.applied.Load() {
 			return nil, orca.E("fsm.Apply", orca.Internal, "an entry was applied before")
 		}
-		out := m.applyEntry(e)
-		outs = append(outs, out)
+		b.outs = append(b.outs, m.applyEntry(e))
 		m.applied.Store(e.Index)
 	}
 	m.finishBatch()
 	if err := m.failed(); err != nil {
 		return nil, err
 	}
-	return outs, m.tx.Commit(m.applied.Load(), m.batch.ops)
+	b.place()
+	return b.outs, m.tx.Commit(m.applied.Load(), b.ops)
 }
 
-func (m *Machine) applyEntry(e Entry) Output {
+// place points the outputs at their parts of the slices of the batch, which
+// have moved while they grew.
+func (b *batch) place() {
+	events, effects, results := b.events, b.effects, b.results
+	for i := range b.outs {
+		o := &b.outs[i]
+		o.Events, events = events[:len(o.Events)], events[len(o.Events):]
+		o.Effects, effects = effects[:len(o.Effects)], effects[len(o.Effects):]
+		o.Decoded, results = results[:len(o.Decoded)], results[len(o.Decoded):]
+	}
+}
+
+func (m *Machine) applyEntry(e *Entry) Output {
 	b := &m.batch
-	b.index, b.events, b.effects = e.Index, nil, nil
-	var results command.Entry
+	b.index = e.Index
+	events, effects, results := len(b.events), len(b.effects), len(b.results)
+	out := Output{Index: e.Index}
+	var encoded command.Entry
+	add := func(r *command.Result) {
+		switch e.Want {
+		case WantEncoded:
+			b.enc = m.encode(b.enc[:0], r)
+			encoded.Add(b.enc)
+		case WantDecoded:
+			b.results = append(b.results, r)
+			return
+		}
+		r.Reset()
+		b.spare = append(b.spare, r)
+	}
 	err := command.Split(e.Data, func(_ int, item []byte) error {
-		b.enc = m.applyItem(b.enc[:0], item)
-		results.Add(b.enc)
+		r := b.result()
+		m.applyItem(item, r)
+		add(r)
 		return nil
 	})
 	if err != nil {
-		r := command.Result{Kind: uint32(orca.KindOf(err)), Msg: err.Error(), Index: e.Index}
-		b.enc, _ = command.AppendResult(b.enc[:0], &r)
-		results.Add(b.enc)
+		r := b.result()
+		r.Kind, r.Msg, r.Index = uint32(orca.KindOf(err)), err.Error(), e.Index
+		add(r)
 	}
-	return Output{Index: e.Index, Results: results.Bytes(), Events: b.events, Effects: b.effects}
+	out.Results = encoded.Bytes()
+	out.Events, out.Effects = b.events[events:], b.effects[effects:]
+	out.Decoded = b.results[results:]
+	return out
 }
 
 // finishBatch writes the records that many commands of a batch may touch.
@@ -127,42 +187,44 @@ func (m *Machine) finishBatch() {
 	}
 }
 
-// applyItem applies one encoded command and appends its encoded result.
-func (m *Machine) applyItem(dst, item []byte) []byte {
+// applyItem applies one encoded command and fills in its empty result.
+func (m *Machine) applyItem(item []byte, res *command.Result) {
 	m.stats.commands.Add(1)
 	m.batch.ops++
-	var res command.Result
+	res.Index = m.batch.index
 	cmd := &command.Command{}
 	if err := command.Decode(item, cmd); err != nil {
 		res.Kind, res.Msg = uint32(orca.KindOf(err)), err.Error()
-		return m.encode(dst, &res)
+		return
 	}
 	m.batch.now = cmd.Now
-	c := &call{cmd: cmd, now: cmd.Now, res: &res, who: who(cmd.Caller)}
+	c := &call{cmd: cmd, now: cmd.Now, res: res, who: who(cmd.Caller)}
 	if cmd.Client == 0 {
 		m.execute(c)
-		return m.encode(dst, &res)
+		return
 	}
 	cl, done, r := m.admit(cmd)
 	switch {
 	case r != nil:
 		res.Kind, res.Msg = uint32(r.kind), r.msg
-		return m.encode(dst, &res)
+		return
 	case done != nil:
 		m.stats.remembered.Add(1)
-		return append(dst, done...)
+		res.Reset()
+		if err := command.DecodeResult(done, res); err != nil {
+			m.fail(err)
+		}
+		return
 	}
 	if id := m.byCall[callKey{cmd.Client, cmd.Seq}]; id != 0 {
 		res.Intent = m.intents[id]
-		return m.encode(dst, &res)
+		return
 	}
 	m.execute(c)
-	start := len(dst)
-	dst = m.encode(dst, &res)
-	if final(&res) {
-		m.remember(cl, cmd.Seq, dst[start:])
+	if final(res) {
+		m.batch.enc = m.encode(m.batch.enc[:0], res)
+		m.remember(cl, cmd.Seq, m.batch.enc)
 	}
-	return dst
 }
 
 // final reports whether a result may be remembered: it is the end of its
@@ -175,7 +237,6 @@ func final(r *command.Result) bool {
 }
 
 func (m *Machine) encode(dst []byte, r *command.Result) []byte {
-	r.Index = m.batch.index
 	out, err := command.AppendResult(dst, r)
 	if err != nil {
 		out, _ = command.AppendResult(dst, &command.Result{Kind: uint32(orca.Internal), Msg: err.Error()})
@@ -197,6 +258,7 @@ func (m *Machine) execute(c *call) {
 		return
 	}
 	c.res.Reset()
+	c.res.Index = m.batch.index
 	c.res.Kind, c.res.Path, c.res.Msg = uint32(r.kind), r.path, r.msg
 	c.res.BusyIntent, c.res.NeedWalk = r.busy, r.walk
 }

@@ -13,19 +13,31 @@ import (
 
 	"orca"
 	"orca/metaplane/command"
+	"orca/metaplane/fsm"
 )
 
+// Waiter is told what a command came to.
+type Waiter interface {
+	// Done is called once, on a goroutine that must not be held up: it does
+	// not block, and does not propose and wait. A refused command has both res
+	// and err. res is only valid during the call; err is as Propose says.
+	Done(res *command.Result, err error)
+}
+
 // pending is one command on its way. It belongs to its proposer until queued;
-// then whoever takes it from the queue sends exactly one outcome.
+// then whoever takes it from the queue tells exactly one outcome, either to
+// its waiter or, when that is nil, through done.
 type pending struct {
-	ctx  context.Context
-	cmd  []byte
-	done chan outcome
+	ctx    context.Context // nil: none
+	until  time.Time       // not proposed later than this; zero: no matter when
+	cmd    []byte
+	waiter Waiter
+	done   chan outcome
 }
 
 type outcome struct {
-	result []byte // encoded; its reader's own
-	err    error
+	res *command.Result // its reader's own
+	err error
 }
 
 var pendings = sync.Pool{New: func() any { return &pending{done: make(chan outcome, 1)} }}
@@ -34,76 +46,214 @@ func newPending() *pending { return pendings.Get().(*pending) }
 
 // free gives p back; only after its outcome was received.
 func (p *pending) free() {
-	p.ctx = nil
+	p.ctx, p.waiter, p.until = nil, nil, time.Time{}
 	pendings.Put(p)
 }
 
-// flight is one journal entry that was proposed.
+// fail tells an error.
+func (p *pending) fail(err error) {
+	if p.waiter == nil {
+		p.done <- outcome{err: err}
+		return
+	}
+	w := p.waiter
+	p.free()
+	w.Done(nil, err)
+}
+
+// late reports why p is not worth proposing any more; nil when it is.
+func (p *pending) late(now time.Time) error {
+	const op = "metaplane.Propose"
+	if p.ctx != nil && p.ctx.Err() != nil {
+		return orca.PathE(op, "", orca.Canceled, p.ctx.Err())
+	}
+	if !p.until.IsZero() && now.After(p.until) {
+		return orca.E(op, orca.Timeout, "the request's time was over before it was proposed")
+	}
+	return nil
+}
+
+func fail(ops []*pending, err error) {
+	for _, p := range ops {
+		p.fail(err)
+	}
+}
+
+// opQueue holds what waits to be proposed.
+type opQueue struct {
+	wake chan struct{} // has a token when ops may not be empty
+
+	mu     sync.Mutex
+	ops    []*pending
+	closed bool
+}
+
+// put queues p, which is not touched any more, unless it refuses: Busy when
+// limit wait already, Unavailable when closed.
+func (q *opQueue) put(p *pending, limit int) error {
+	const op = "metaplane.Propose"
+	q.mu.Lock()
+	switch {
+	case q.closed:
+		q.mu.Unlock()
+		return orca.E(op, orca.Unavailable, "the group is closed")
+	case len(q.ops) >= limit:
+		q.mu.Unlock()
+		return orca.E(op, orca.Busy, "too many commands wait to be committed")
+	}
+	q.ops = append(q.ops, p)
+	first := len(q.ops) == 1
+	q.mu.Unlock()
+	if first {
+		select {
+		case q.wake <- struct{}{}:
+		default:
+		}
+	}
+	return nil
+}
+
+// take moves queued commands into e and returns them in order; late ones are
+// failed. It leaves what is too much for one entry, with a token in wake.
+func (q *opQueue) take(e *command.Entry) []*pending {
+	now := time.Now()
+	var out, late []*pending
+	q.mu.Lock()
+	n := 0
+	for _, p := range q.ops {
+		if e.Len() >= maxOps || e.Size() >= maxBytes {
+			break
+		}
+		n++
+		if p.late(now) != nil {
+			late = append(late, p)
+			continue
+		}
+		e.Add(p.cmd)
+		out = append(out, p)
+	}
+	rest := copy(q.ops, q.ops[n:])
+	clear(q.ops[rest:])
+	q.ops = q.ops[:rest]
+	q.mu.Unlock()
+	if rest > 0 {
+		select {
+		case q.wake <- struct{}{}:
+		default:
+		}
+	}
+	for _, p := range late {
+		p.fail(p.late(now))
+	}
+	return out
+}
+
+// close refuses all later commands and returns those that wait.
+func (q *opQueue) close() []*pending {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	ops := q.ops
+	q.ops, q.closed = nil, true
+	return ops
+}
+
+// flight is one journal entry that was proposed. Whoever takes it out of the
+// table tells its commands their outcome: apply, or who has seen it fail.
 type flight struct {
+	id  uint64
 	ops []*pending
-	rs  *dragonboat.RequestState
+}
+
+// flightTable are the entries on their way, by the number in their tags.
+type flightTable struct {
+	mu   sync.Mutex
+	last uint64
+	by   map[uint64]*flight
+}
+
+func (t *flightTable) add(f *flight) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.by[f.id] = f
+}
+
+// next returns the number of the next flight.
+func (t *flightTable) next() uint64 {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.last++
+	return t.last
+}
+
+// take removes a flight; nil when it was taken before.
+func (t *flightTable) take(id uint64) *flight {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	f := t.by[id]
+	delete(t.by, id)
+	return f
+}
+
+// claim takes the flight of an entry that this process has proposed; nil for
+// one of another process, or of an earlier life of this one.
+func (g *Group) claim(entry []byte) *flight {
+	if proposer, id, ok := command.TagOf(entry); ok && proposer == g.proposer {
+		return g.table.take(id)
+	}
+	return nil
 }
 
 // batchLoop packs what waits into entries and proposes them.
 func (g *Group) batchLoop() {
 	defer close(g.flights)
-	session := g.host.nh.GetNoOPSession(shardID)
+	defer func() {
+		fail(g.queue.close(), orca.E("metaplane.Propose", orca.Unavailable, "the group is closed"))
+	}()
+	var e command.Entry
 	for {
 		select {
 		case g.slots <- struct{}{}:
 		case <-g.quit:
 			return
 		}
-		var first *pending
 		select {
-		case first = <-g.queue:
+		case <-g.queue.wake:
 		case <-g.quit:
 			return
 		}
 		// Proposers that were woken together arrive together: let them, for
 		// three times the commands share an entry then.
 		runtime.Gosched()
-		var e command.Entry
-		ops := g.gather(&e, first)
-		if len(ops) == 0 {
+		f := &flight{id: g.table.next()}
+		e.Reset(true)
+		e.Tag(g.proposer, f.id)
+		if f.ops = g.queue.take(&e); len(f.ops) == 0 {
 			<-g.slots
 			continue
 		}
 		g.Stats.Proposals.Add(1)
-		g.Stats.Commands.Add(int64(len(ops)))
-		deadline := time.Now().Add(g.host.cfg.ProposeTimeout)
-		for {
-			rs, err := g.host.nh.Propose(session, e.Bytes(), time.Until(deadline))
-			if err == nil {
-				g.flights <- flight{ops, rs}
-				break
-			}
-			if !g.again(err, deadline) {
-				fail(ops, proposeError(err))
-				<-g.slots
-				break
-			}
-		}
+		g.Stats.Commands.Add(int64(len(f.ops)))
+		g.launch(f, e.Bytes())
 	}
 }
 
-// gather drains the queue into an entry.
-func (g *Group) gather(e *command.Entry, first *pending) []*pending {
-	ops := make([]*pending, 0, 16)
-	for p := first; ; {
-		if err := p.ctx.Err(); err != nil {
-			p.done <- outcome{err: orca.PathE("metaplane.Propose", "", orca.Canceled, err)}
-		} else {
-			e.Add(p.cmd)
-			ops = append(ops, p)
+// launch proposes an entry; dragonboat copies it.
+func (g *Group) launch(f *flight, entry []byte) {
+	session := g.host.nh.GetNoOPSession(shardID)
+	deadline := time.Now().Add(g.host.cfg.ProposeTimeout)
+	g.table.add(f)
+	for {
+		rs, err := g.host.nh.Propose(session, entry, time.Until(deadline))
+		if err == nil {
+			g.flights <- arrival{f.id, rs}
+			return
 		}
-		if e.Len() >= maxOps || e.Size() >= maxBytes {
-			return ops
-		}
-		select {
-		case p = <-g.queue:
-		default:
-			return ops
+		if !g.again(err, deadline) {
+			if g.table.take(f.id) != nil {
+				fail(f.ops, proposeError(err))
+			}
+			<-g.slots
+			return
 		}
 	}
 }
@@ -136,52 +286,59 @@ func proposeError(err error) error {
 	return orca.PathE(op, "", orca.Unavailable, err)
 }
 
-func fail(ops []*pending, err error) {
-	for _, p := range ops {
-		p.done <- outcome{err: err}
-	}
-}
-
-// completeLoop waits for the entries in order and hands out their results.
+// completeLoop waits for the end of the entries in order: the results have
+// been told by then (see deliver), unless there are none.
 func (g *Group) completeLoop() {
-	for f := range g.flights {
+	const op = "metaplane.Propose"
+	for a := range g.flights {
 		var r dragonboat.RequestResult
 		select {
-		case r = <-f.rs.ResultC():
+		case r = <-a.rs.ResultC():
 		case <-g.quit:
-			fail(f.ops, orca.E("metaplane.Propose", orca.Timeout, "the group is closing; the outcome is unknown"))
+			if f := g.table.take(a.id); f != nil {
+				fail(f.ops, orca.E(op, orca.Timeout, "the group is closing; the outcome is unknown"))
+			}
 			<-g.slots
 			continue
 		}
-		g.finish(f, &r)
-		f.rs.Release()
+		if f := g.table.take(a.id); f != nil {
+			switch {
+			case r.Completed():
+				fail(f.ops, orca.E(op, orca.Internal, "an entry was applied without its commands"))
+			case r.Dropped():
+				fail(f.ops, orca.E(op, orca.Unavailable, "no leader"))
+			default:
+				g.Stats.Timeouts.Add(1)
+				fail(f.ops, orca.E(op, orca.Timeout, "not committed in time; the outcome is unknown"))
+			}
+		}
+		a.rs.Release()
 		<-g.slots
 	}
 }
 
-// finish fans out what an entry came to.
-func (g *Group) finish(f flight, r *dragonboat.RequestResult) {
+// arrival is a flight whose end is to be waited for.
+type arrival struct {
+	id uint64
+	rs *dragonboat.RequestState
+}
+
+// deliver tells the commands of an applied entry what they came to.
+func (f *flight) deliver(out *fsm.Output) {
 	const op = "metaplane.Propose"
-	switch {
-	case r.Completed():
-	case r.Dropped():
-		fail(f.ops, orca.E(op, orca.Unavailable, "no leader"))
-		return
-	default:
-		g.Stats.Timeouts.Add(1)
-		fail(f.ops, orca.E(op, orca.Timeout, "not committed in time; the outcome is unknown"))
-		return
-	}
-	done := 0
-	result := r.GetResult()
-	err := command.Split(result.Data, func(i int, item []byte) error {
-		if i < len(f.ops) {
-			f.ops[i].done <- outcome{result: item}
-			done++
+	for i, p := range f.ops {
+		if i >= len(out.Decoded) {
+			p.fail(orca.E(op, orca.Internal, "an entry has more commands than results"))
+			continue
 		}
-		return nil
-	})
-	if done < len(f.ops) {
-		fail(f.ops[done:], orca.PathE(op, "", orca.Internal, err))
+		res := out.Decoded[i]
+		if p.waiter == nil {
+			out.Decoded[i] = nil // kept
+			p.done <- outcome{res: res}
+			continue
+		}
+		w := p.waiter
+		p.free()
+		w.Done(res, command.Err(op, res))
 	}
 }

@@ -6,8 +6,10 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"math/rand/v2"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"orca"
 	"orca/metaplane/command"
@@ -25,16 +27,20 @@ type Group struct {
 	Stats   Stats
 	host    *Host
 	log     *slog.Logger
-	queue   chan *pending
-	flights chan flight // entries on their way, in order
+	queue   opQueue
+	flights chan arrival // entries on their way, in order
 	slots   chan struct{}
-	quit    chan struct{}
-	wg      sync.WaitGroup
-	stopped sync.Once
-	events  watcher
-	effects chan fsm.Effect
-	dropped atomic.Int64
-	reads   reader
+	table   flightTable
+	// proposer marks the entries of this process, in this life.
+	proposer uint64
+	update   updateScratch
+	quit     chan struct{}
+	wg       sync.WaitGroup
+	stopped  sync.Once
+	events   watcher
+	effects  chan fsm.Effect
+	dropped  atomic.Int64
+	reads    reader
 
 	db      *inodekv.DB // changed by openStore and a snapshot only
 	machine *fsm.Machine
@@ -47,10 +53,12 @@ type Group struct {
 
 func newGroup(h *Host) *Group {
 	g := &Group{
-		host: h, log: h.log, queue: make(chan *pending, h.cfg.Queue), flights: make(chan flight, inFlight),
+		host: h, log: h.log, flights: make(chan arrival, inFlight), proposer: rand.Uint64(),
 		slots: make(chan struct{}, inFlight), quit: make(chan struct{}),
 		effects: make(chan fsm.Effect, effectQueue), changed: make(chan struct{}),
 	}
+	g.queue.wake = make(chan struct{}, 1)
+	g.table.by = make(map[uint64]*flight)
 	g.reads.g = g
 	return g
 }
@@ -123,28 +131,17 @@ func (g *Group) LeaderChanged() <-chan struct{} {
 func (g *Group) Propose(ctx context.Context, c *command.Command) (*command.Result, error) {
 	const op = "metaplane.Propose"
 	p := newPending()
-	var err error
-	if p.cmd, err = command.Append(p.cmd[:0], c); err != nil {
-		return nil, err
-	}
 	p.ctx = ctx
-	select {
-	case g.queue <- p:
-	default:
-		g.Stats.Shed.Add(1)
-		return nil, orca.E(op, orca.Busy, "too many commands wait to be committed")
+	if err := g.enqueue(p, c); err != nil {
+		return nil, err
 	}
 	select {
 	case out := <-p.done:
-		res := &command.Result{}
-		if out.err == nil {
-			out.err = command.DecodeResult(out.result, res)
-		}
 		p.free()
 		if out.err != nil {
 			return nil, out.err
 		}
-		return res, command.Err(op, res)
+		return out.res, command.Err(op, out.res)
 	case <-ctx.Done():
 		kind := orca.Canceled
 		if ctx.Err() == context.DeadlineExceeded {
@@ -154,6 +151,31 @@ func (g *Group) Propose(ctx context.Context, c *command.Command) (*command.Resul
 	case <-g.quit:
 		return nil, orca.E(op, orca.Timeout, "the group is closing; the outcome is unknown")
 	}
+}
+
+// Start proposes one command and returns; w is told its outcome, which is as
+// Propose describes it. A command that is not proposed by until (zero: no
+// matter when) ends with Timeout. An error of Start itself is Busy, Unavailable
+// or TooLarge: nothing was queued and w is not told. c is encoded before Start
+// returns.
+func (g *Group) Start(c *command.Command, until time.Time, w Waiter) error {
+	p := newPending()
+	p.waiter, p.until = w, until
+	return g.enqueue(p, c)
+}
+
+// enqueue encodes a command into p and queues it; an error gives p back.
+func (g *Group) enqueue(p *pending, c *command.Command) error {
+	var err error
+	if p.cmd, err = command.Append(p.cmd[:0], c); err == nil {
+		if err = g.queue.put(p, g.host.cfg.Queue); orca.KindOf(err) == orca.Busy {
+			g.Stats.Shed.Add(1)
+		}
+	}
+	if err != nil {
+		p.free()
+	}
+	return err
 }
 
 // Effects returns the channel of effects of applied commands. It has one

@@ -5,13 +5,18 @@
 //
 // The flow: metaserver proposes a Command; the group's batcher packs all that
 // wait (at most 256 or 64 KiB, without a timer) into one journal entry and
-// keeps at most four in flight; apply hands the entry to fsm and the results
-// fan out to their proposers. Reads go to Machine() directly, after ReadReady.
+// keeps at most four in flight. An entry carries the mark of its proposer:
+// Update, which hands it to fsm, finds those who wait for it there and tells
+// them at once. Reads go to Machine() directly, after ReadReady.
+//
+// Each command that was queued is told one outcome, by whoever takes it from
+// the queue or its entry from the table of flights: Update, or the completer
+// when dragonboat gives the entry up.
 //
 // Goroutines: per group one batcher and one completer, besides dragonboat's;
 // Update and its kin are called by dragonboat's apply worker, one at a time.
-// Locks: Group.mu, watcher.mu and reader.mu are leaves, never held across a
-// call out of the package.
+// Locks: Group.mu, opQueue.mu, flightTable.mu, watcher.mu and reader.mu are
+// leaves, never held across a call out of the package.
 //
 // It refuses to start beside dragonboat-*-settings.json in the working
 // directory (they would change settings behind its back), with another Raft

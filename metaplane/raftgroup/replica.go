@@ -10,6 +10,7 @@ import (
 
 	sm "github.com/lni/dragonboat/v4/statemachine"
 
+	"orca"
 	"orca/metaplane/fsm"
 	"orca/metaplane/inodekv"
 )
@@ -20,21 +21,45 @@ type replica Group
 // Open returns the index that the store holds.
 func (r *replica) Open(<-chan struct{}) (uint64, error) { return r.db.Applied(), nil }
 
-// Update applies committed entries in one batch. An error of the store is the
-// end of the member.
+// updateScratch is what Update uses again and again.
+type updateScratch struct {
+	in      []fsm.Entry
+	flights []*flight
+}
+
+// Update applies committed entries in one batch, and tells the commands that
+// this process has proposed what they came to: there is no shorter way to who
+// waits. An error of the store is the end of the member.
 func (r *replica) Update(entries []sm.Entry) ([]sm.Entry, error) {
-	in := make([]fsm.Entry, len(entries))
+	g := (*Group)(r)
+	u := &g.update
+	u.in, u.flights = u.in[:0], u.flights[:0]
 	for i := range entries {
-		in[i] = fsm.Entry{Index: entries[i].Index, Data: entries[i].Cmd}
+		in := fsm.Entry{Index: entries[i].Index, Data: entries[i].Cmd, Want: fsm.WantNone}
+		f := g.claim(in.Data)
+		if f != nil {
+			in.Want = fsm.WantDecoded
+		}
+		u.in, u.flights = append(u.in, in), append(u.flights, f)
 	}
-	outs, err := r.machine.Apply(in)
+	defer clear(u.in)
+	defer clear(u.flights)
+	outs, err := r.machine.Apply(u.in)
 	if err != nil {
+		for _, f := range u.flights {
+			if f != nil {
+				fail(f.ops, orca.PathE("metaplane.Propose", "", orca.Timeout, err))
+			}
+		}
 		r.host.cfg.fatal(r.log, err.Error())
 		return nil, fmt.Errorf("apply: %w", err)
 	}
 	for i := range outs {
-		entries[i].Result = sm.Result{Value: 1, Data: outs[i].Results}
-		(*Group)(r).publish(&outs[i])
+		entries[i].Result = sm.Result{Value: 1}
+		g.publish(&outs[i])
+		if f := u.flights[i]; f != nil {
+			f.deliver(&outs[i])
+		}
 	}
 	return entries, nil
 }
