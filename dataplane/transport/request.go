@@ -5,6 +5,7 @@ package transport
 import (
 	"context"
 	"os"
+	"time"
 
 	"github.com/valyala/bytebufferpool"
 
@@ -56,6 +57,12 @@ type Reply struct {
 	// Later says, of an inline operation, that answering would have to wait:
 	// nothing is sent, and the handler is called again where it may.
 	Later bool
+	// Parked says, of an inline operation, that the handler has kept the
+	// Request: it and what it holds stay valid until Request.Answer or
+	// Request.Resume, one of which must be called once, whenever, from whatever
+	// goroutine, even before the handler returns. Meanwhile it counts as a
+	// request in work.
+	Parked bool
 }
 
 // Fail makes the reply that says err.
@@ -75,6 +82,29 @@ func (r *Request) Scratch(n int) []byte {
 // handler stops. Send must not be used by inline operations.
 func (r *Request) Send(p Reply) error {
 	return r.send(&p, frame.FlagReply|frame.FlagMore, true)
+}
+
+// Deadline is when the caller's time will be over, for a request that has just
+// come; zero if it has not said.
+func (r *Request) Deadline() time.Time {
+	if r.timeout == 0 {
+		return time.Time{}
+	}
+	return time.Now().Add(time.Duration(r.timeout) * time.Millisecond)
+}
+
+// Answer sends the one and last frame of a parked request. It does not block:
+// what the socket does not take at once leaves later.
+func (r *Request) Answer(p Reply) {
+	r.conn.answer(r, &p, false)
+}
+
+// Resume hands a parked request to h on a goroutine of its own, where it may
+// wait, as if it had never been parked.
+func (r *Request) Resume(h Handler) {
+	if !r.conn.handOff(r, h) {
+		r.conn.close(errPeerGone)
+	}
 }
 
 func (r *Request) send(p *Reply, flags uint8, mayBlock bool) error {

@@ -47,7 +47,7 @@ var pollers sync.Once
 // NewServer makes a server; nothing listens yet. inline says which operations
 // are so quick that they run on the connection's parser (they must not block,
 // nor use Request.Send; what would have to wait says Reply.Later and is called
-// again elsewhere); nil means none. Invalid when cfg is wrong.
+// again elsewhere, or is parked, see Reply.Parked); nil means none. Invalid when cfg is wrong.
 func NewServer(cfg ServerConfig, handler Handler, inline func(frame.Op) bool, log *slog.Logger) (*Server, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err

@@ -210,21 +210,7 @@ func (c *serverConn) dispatch(h *frame.Header, buf *bytebufferpool.ByteBuffer) b
 	if s.inline(h.Op) && c.quick(r) {
 		return true
 	}
-	var ctx context.Context
-	if h.Timeout > 0 {
-		ctx, r.cancel = context.WithTimeout(c.ctx, time.Duration(h.Timeout)*time.Millisecond)
-	} else {
-		ctx, r.cancel = context.WithCancel(c.ctx)
-	}
-	if !c.addCall(r) {
-		r.cancel()
-		c.leave(r)
-		s.metrics.Violation.Add(1)
-		return false
-	}
-	s.metrics.Handlers.Add(1)
-	go c.handOff(ctx, r)
-	return true
+	return c.handOff(r, s.handler)
 }
 
 // tolerable reports whether the peer keeps within twice its cap of refused or
@@ -264,9 +250,29 @@ func (c *serverConn) leave(r *Request) {
 	r.buf, r.Meta, r.Body = nil, nil, nil
 }
 
-func (c *serverConn) handOff(ctx context.Context, r *Request) {
+// handOff calls a handler where it may wait; false, with the request counted
+// out, when its seq is in use.
+func (c *serverConn) handOff(r *Request, h Handler) bool {
+	var ctx context.Context
+	if r.timeout > 0 {
+		ctx, r.cancel = context.WithTimeout(c.ctx, time.Duration(r.timeout)*time.Millisecond)
+	} else {
+		ctx, r.cancel = context.WithCancel(c.ctx)
+	}
+	if !c.addCall(r) {
+		r.cancel()
+		c.leave(r)
+		c.srv.metrics.Violation.Add(1)
+		return false
+	}
+	c.srv.metrics.Handlers.Add(1)
+	go c.work(ctx, r, h)
+	return true
+}
+
+func (c *serverConn) work(ctx context.Context, r *Request, h Handler) {
 	defer c.srv.metrics.Handlers.Add(-1)
-	c.run(ctx, r)
+	c.run(ctx, r, h)
 	c.mu.Lock()
 	delete(c.calls, r.seq)
 	c.mu.Unlock()
@@ -274,10 +280,14 @@ func (c *serverConn) handOff(ctx context.Context, r *Request) {
 }
 
 // quick calls the handler on the parser; false when the handler would have to
-// wait, and nothing was sent.
+// wait, and nothing was sent. A parked request may be answered by the time that
+// the handler returns: it is not touched any more.
 func (c *serverConn) quick(r *Request) bool {
 	r.Inline = true
-	reply := c.call(c.ctx, r)
+	reply := c.call(c.ctx, r, c.srv.handler)
+	if reply.Parked {
+		return true
+	}
 	r.Inline = false
 	if reply.Later {
 		return false
@@ -287,9 +297,10 @@ func (c *serverConn) quick(r *Request) bool {
 }
 
 // run calls the handler where it may wait, and sends what it returns.
-func (c *serverConn) run(ctx context.Context, r *Request) {
-	reply := c.call(ctx, r)
-	if reply.Later {
+func (c *serverConn) run(ctx context.Context, r *Request, h Handler) {
+	r.Inline = false
+	reply := c.call(ctx, r, h)
+	if reply.Later || reply.Parked {
 		reply = Fail(orca.E("transport", orca.Internal, "a handler that may wait put its answer off"))
 	}
 	c.answer(r, &reply, true)
@@ -308,7 +319,7 @@ func (c *serverConn) answer(r *Request, reply *Reply, mayBlock bool) {
 	}
 }
 
-func (c *serverConn) call(ctx context.Context, r *Request) (reply Reply) {
+func (c *serverConn) call(ctx context.Context, r *Request, h Handler) (reply Reply) {
 	defer func() {
 		if p := recover(); p != nil {
 			c.srv.metrics.Panics.Add(1)
@@ -316,7 +327,7 @@ func (c *serverConn) call(ctx context.Context, r *Request) (reply Reply) {
 			reply = Fail(orca.E("transport", orca.Internal, "handler panicked"))
 		}
 	}()
-	return c.srv.handler(ctx, r)
+	return h(ctx, r)
 }
 
 // addCall makes the request cancellable; false when its seq is in use.

@@ -3,7 +3,7 @@
 // Package transport moves frames over TCP and Unix sockets. It is the sole
 // owner of netpoll and of bytebufferpool.
 //
-//	Client.Call ──┐                       ┌─► inline handler (quick operations)
+//	Client.Call ──┐                       ┌─► inline handler (quick operations; may park)
 //	              ├─ frames ─► Server ────┤
 //	Stream ───────┘  (netpoll poller)     └─► handler goroutine ─► Reply
 //	      ◄─ header+meta (write), body (write, or sendfile from Reply.File) ─┘

@@ -34,7 +34,8 @@ const (
 	opMore
 	opPanic
 	opBig
-	opLater // says Later on the parser, and waits for a moment elsewhere
+	opLater  // says Later on the parser, and waits for a moment elsewhere
+	opParked // parked: answered elsewhere, or at once, or resumed, as its meta says
 )
 
 // testServer is a server with the operations above.
@@ -43,16 +44,17 @@ type testServer struct {
 	file    *os.File
 	entered chan struct{} // opWait has begun
 	left    chan error    // opWait has ended
+	kept    chan *Request // of opParked
 }
 
 func newTestServer(t testing.TB, cfg ServerConfig) *testServer {
 	t.Helper()
-	ts := &testServer{entered: make(chan struct{}, 4096), left: make(chan error, 4096)}
+	ts := &testServer{entered: make(chan struct{}, 4096), left: make(chan error, 4096), kept: make(chan *Request, 16)}
 	f, err := os.Create(filepath.Join(t.TempDir(), "file"))
 	require.NoError(t, err)
 	require.NoError(t, f.Truncate(8<<20))
 	ts.file = f
-	ts.Server, err = NewServer(cfg, ts.handle, func(op frame.Op) bool { return op == opQuick || op == opLater }, nil)
+	ts.Server, err = NewServer(cfg, ts.handle, func(op frame.Op) bool { return op == opQuick || op == opLater || op == opParked }, nil)
 	require.NoError(t, err)
 	t.Cleanup(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
@@ -94,6 +96,21 @@ func (ts *testServer) handle(ctx context.Context, r *Request) Reply {
 		case <-time.After(time.Millisecond):
 		}
 		return Reply{Meta: append(r.Scratch(len(r.Meta)), r.Meta...), Body: append([]byte(nil), r.Body...), Later: len(r.Meta) == 0}
+	case opParked:
+		echo := func(_ context.Context, r *Request) Reply {
+			return Reply{Meta: append(r.Scratch(len(r.Meta)), r.Meta...), Body: append([]byte(nil), r.Body...)}
+		}
+		switch string(r.Meta) {
+		case "at once":
+			r.Answer(echo(ctx, r))
+		case "resume":
+			go r.Resume(echo)
+		case "never":
+			ts.kept <- r
+		default:
+			go func() { r.Answer(echo(ctx, r)) }()
+		}
+		return Reply{Parked: true}
 	case opBig:
 		return Reply{Body: make([]byte, 4<<20)}
 	}
@@ -120,7 +137,7 @@ func TestCall(t *testing.T) {
 			ts := newTestServer(t, ServerConfig{})
 			c := ts.client(t, network)
 			ctx := t.Context()
-			for _, op := range []frame.Op{opEcho, opQuick, opLater} {
+			for _, op := range []frame.Op{opEcho, opQuick, opLater, opParked} {
 				for _, n := range []int{0, 1, 100, copyBody - 1, copyBody, copyBody + 1, 3 << 20} {
 					body := bytes.Repeat([]byte{byte(n)}, n)
 					r, err := c.Call(ctx, op, []byte("meta"), body)
@@ -129,6 +146,11 @@ func TestCall(t *testing.T) {
 					require.True(t, bytes.Equal(body, r.Body), "body of %d", n)
 					r.Release()
 				}
+			}
+			for _, how := range []string{"at once", "resume"} {
+				r, err := c.Call(ctx, opParked, []byte(how), []byte("body"))
+				require.NoError(t, err)
+				require.Equal(t, how+"body", string(r.Meta)+string(r.Body))
 			}
 			_, err := c.Call(ctx, opLater, nil, nil)
 			require.ErrorIs(t, err, orca.Internal, "put off twice")
@@ -151,6 +173,40 @@ func TestCall(t *testing.T) {
 			require.EqualValues(t, 1, ts.metrics.Accepted.Load())
 		})
 	}
+}
+
+// TestParkedRequestsAreCounted: a parked request is in work until it is
+// answered, whether its caller still waits, has left, or is cut off.
+func TestParkedRequestsAreCounted(t *testing.T) {
+	ts := newTestServer(t, ServerConfig{MaxInFlight: 2})
+	c := ts.client(t, "tcp")
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 2)
+	for range cap(ended) {
+		go func() { _, err := c.Call(ctx, opParked, []byte("never"), nil); ended <- err }()
+	}
+	kept := []*Request{<-ts.kept, <-ts.kept}
+	require.EqualValues(t, 2, ts.metrics.InFlight.Load())
+	_, err := c.Call(t.Context(), opEcho, nil, nil)
+	require.ErrorIs(t, err, orca.Busy)
+	cancel()
+	for range kept {
+		require.ErrorIs(t, <-ended, orca.Canceled)
+	}
+	for _, r := range kept {
+		r.Answer(Reply{})
+	}
+	require.Zero(t, ts.metrics.InFlight.Load())
+	require.NoError(t, c.Ping(t.Context()), "answers that nobody waits for do no harm")
+
+	go func() { _, err := c.Call(t.Context(), opParked, []byte("never"), nil); ended <- err }()
+	r := <-ts.kept
+	sctx, scancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
+	defer scancel()
+	require.ErrorIs(t, ts.Shutdown(sctx), orca.Timeout)
+	require.ErrorIs(t, <-ended, orca.Unavailable)
+	r.Answer(Reply{Meta: []byte("too late")})
+	require.Zero(t, ts.metrics.InFlight.Load())
 }
 
 func TestConcurrentCalls(t *testing.T) {
