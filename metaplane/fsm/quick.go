@@ -63,6 +63,28 @@ func (m *Machine) quickIno(ino orca.Ino) (View, bool) {
 func (m *Machine) Settled(c *orca.Caller, from orca.Ino, path string) bool {
 	m.mu.RLock()
 	defer m.mu.RUnlock()
+	return m.settled(c, from, path)
+}
+
+// SettledNow is Settled, but waits for no apply: false then, too. file and
+// dir say that the path is known to name one.
+func (m *Machine) SettledNow(c *orca.Caller, from orca.Ino, path string) (file, dir, ok bool) {
+	if !m.mu.TryRLock() {
+		return false, false, false
+	}
+	defer m.mu.RUnlock()
+	if !m.settled(c, from, path) {
+		return false, false, false
+	}
+	n, name, last, _ := m.glance(c, from, path)
+	if name == "" || !last {
+		return false, name == "", true
+	}
+	_, file = m.files.get(nameKey{n.rec.Ino, name})
+	return file, false, true
+}
+
+func (m *Machine) settled(c *orca.Caller, from orca.Ino, path string) bool {
 	n, name, last, ok := m.glance(c, from, path)
 	if !ok || m.failed() != nil || m.syncInterval(n) >= 0 {
 		return false

@@ -14,19 +14,35 @@ import (
 
 // Create implements metaplane.Files.
 func (s *Service) Create(ctx context.Context, r *metapb.CreateRequest) (*metapb.CreateReply, error) {
-	const op = "metaserver.Create"
-	if err := checkTarget(op, r.Target); err != nil {
+	if err := checkCreate(r); err != nil {
 		return nil, err
-	}
-	if err := checkNew(op, r.Target); err != nil {
-		return nil, err
-	}
-	if r.BlockSize < 0 || r.WriteType > uint32(orca.Through) {
-		return nil, &orca.Error{Op: op, Path: r.Target.Path, Kind: orca.Invalid, Msg: "block size or write type"}
 	}
 	if err := s.known(ctx, r.H, r.Target); err != nil {
 		return nil, err
 	}
+	res, err := s.mutate(ctx, r.H, s.createCommand(r))
+	if err != nil {
+		return nil, err
+	}
+	return s.createReply(r, res), nil
+}
+
+// checkCreate refuses what need not be proposed.
+func checkCreate(r *metapb.CreateRequest) error {
+	const op = "metaserver.Create"
+	if err := checkTarget(op, r.Target); err != nil {
+		return err
+	}
+	if err := checkNew(op, r.Target); err != nil {
+		return err
+	}
+	if r.BlockSize < 0 || r.WriteType > uint32(orca.Through) {
+		return &orca.Error{Op: op, Path: r.Target.Path, Kind: orca.Invalid, Msg: "block size or write type"}
+	}
+	return nil
+}
+
+func (s *Service) createCommand(r *metapb.CreateRequest) *command.Command {
 	wt := orca.WriteType(r.WriteType)
 	if wt == orca.WriteDefault {
 		wt = s.cfg.WriteType
@@ -35,19 +51,19 @@ func (s *Service) Create(ctx context.Context, r *metapb.CreateRequest) (*metapb.
 	if block == 0 {
 		block = s.cfg.BlockSize
 	}
-	res, err := s.mutate(ctx, r.H, &command.Command{Create: &metapb.CreateOp{
+	return &command.Command{Create: &metapb.CreateOp{
 		Target: r.Target, Mode: r.Mode, Parents: r.Parents, Exclusive: r.Exclusive, Overwrite: r.Overwrite,
 		WriteType: uint32(wt), BlockSize: block, WholeMax: s.cfg.WholeMax, Replicas: max(r.Replicas, 1),
 		Complete: r.Complete, Steal: r.Steal, Symlink: r.Symlink, Ttl: int64(s.cfg.SessionTTL),
-	}})
-	if err != nil {
-		return nil, err
-	}
+	}}
+}
+
+func (s *Service) createReply(r *metapb.CreateRequest, res *command.Result) *metapb.CreateReply {
 	rep := &metapb.CreateReply{Attr: res.Attr, Session: s.session(res.Session, callerOf(r.H).UID)}
 	if rep.Session != nil {
 		rep.Workers = s.Workers.Live()
 	}
-	return rep, nil
+	return rep
 }
 
 // session translates a session for its client, with the grant to write.

@@ -13,6 +13,10 @@
 // Service may be called in process (wrapped in metaclient.Session, so that
 // mutations are exactly once) or through Server, which speaks frames.
 //
+// A mutation that needs nothing but memory before it is proposed is begun on the
+// parser of its connection and answered where it is applied (Start): nothing
+// waits for it.
+//
 // Goroutines: one reader of the group's effects, those of ufssync and ufsexec,
 // and those of the transport; Close ends them all. Locks: none of its own but
 // the one around the mount table's rebuilding. It refuses requests without
@@ -257,14 +261,33 @@ func checkTarget(op string, t *metapb.Target) error {
 // mutate proposes a command for the caller of h and sees it through: it waits
 // for intents in the way, and has undecided ones executed.
 func (s *Service) mutate(ctx context.Context, h *metapb.Header, c *command.Command) (*command.Result, error) {
+	s.sign(h, c)
+	res, err := s.group.Propose(ctx, c)
+	return s.see(ctx, c, res, err)
+}
+
+// sign makes a command that of a request.
+func (s *Service) sign(h *metapb.Header, c *command.Command) {
 	s.Stats.Mutations.Add(1)
 	c.Client, c.Seq, c.AckedBelow = h.GetClient(), h.GetSeq(), h.GetAckedBelow()
 	c.Caller = h.GetCaller()
+	c.Now = now()
+}
+
+// over reports whether nothing is left to do after the first proposal of a
+// command came to this.
+func over(c *command.Command, res *command.Result, err error) bool {
+	if err == nil {
+		return res.Intent == nil || res.Intent.Deferred || !undecided(c)
+	}
+	return res == nil || orca.KindOf(err) != orca.Busy || res.BusyIntent == 0
+}
+
+// see goes on with a command whose first proposal came to res and err.
+func (s *Service) see(ctx context.Context, c *command.Command, res *command.Result, err error) (*command.Result, error) {
 	until := time.Now().Add(s.cfg.BusyWait)
 	pause := time.Millisecond
 	for {
-		c.Now = now()
-		res, err := s.group.Propose(ctx, c)
 		if err == nil && res.Intent != nil && !res.Intent.Deferred && undecided(c) {
 			res, err = s.execute(ctx, res.Intent)
 		}
@@ -291,6 +314,8 @@ func (s *Service) mutate(ctx context.Context, h *metapb.Header, c *command.Comma
 		case <-time.After(pause):
 		}
 		pause = min(2*pause, 100*time.Millisecond)
+		c.Now = now()
+		res, err = s.group.Propose(ctx, c)
 	}
 }
 

@@ -3,7 +3,14 @@
 package metaserver
 
 import (
+	"context"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+
 	"orca"
+	"orca/dataplane/transport"
+	"orca/metaplane/command"
 	"orca/metaplane/metapb"
 	"orca/metaplane/metawire"
 	"orca/metaplane/ufssync"
@@ -36,5 +43,152 @@ func (s *Service) StatQuick(r *metapb.StatRequest) (*metapb.StatReply, bool) {
 	return &metapb.StatReply{Attr: s.attr(&v), Parent: uint64(v.Parent), TtlMs: s.ttl(&v, o)}, true
 }
 
+// mutationWaiter is who waits for a mutation that Start has begun. One of its
+// methods is called, once.
+type mutationWaiter interface {
+	// answer is given the outcome; p is only valid during the call, which is
+	// made where commands are applied and must not wait.
+	answer(p metawire.Message, err error)
+	// resume is given what is left to do, where it may wait.
+	resume(rest func(ctx context.Context) (metawire.Message, error))
+}
+
+// starter is optional on the Namespace of a Server: start begins a mutation
+// that needs no wait before it is proposed; false says nothing, and the method
+// has to be called.
+type starter interface {
+	start(q metawire.Request, until time.Time, w mutationWaiter) bool
+}
+
+// started is a mutation on its way.
+type started struct {
+	s     *Service
+	c     *command.Command
+	w     mutationWaiter
+	reply func(*command.Result) metawire.Message
+}
+
+// start implements starter. What the walk of a path may have to ask a UFS for,
+// and what a reply looks up in the machine (which is being changed where the
+// waiter is told), is left to the methods.
+func (s *Service) start(q metawire.Request, until time.Time, w mutationWaiter) bool {
+	if !s.group.ReadProven() {
+		return false
+	}
+	st := &started{s: s, w: w}
+	switch r := q.(type) {
+	case *metapb.CreateRequest:
+		if !r.Complete || checkCreate(r) != nil || !s.settledNow(r.H, r.Target) {
+			return false
+		}
+		st.c = s.createCommand(r)
+		st.reply = func(res *command.Result) metawire.Message { return &metapb.CreateReply{Attr: res.Attr} }
+	case *metapb.RenameRequest:
+		const op = "metaserver.Rename"
+		if checkTarget(op, r.Src) != nil || checkTarget(op, r.Dst) != nil || checkNew(op, r.Dst) != nil ||
+			!s.settledNow(r.H, r.Src) || !s.settledNoDir(r.H, r.Dst) {
+			return false // what a directory holds that would be replaced may have to be made known
+		}
+		st.c = renameCommand(r)
+		st.reply = emptyReply
+	case *metapb.DeleteRequest:
+		// Of a directory the content may have to be made known first.
+		if r.Recursive || checkTarget("metaserver.Delete", r.Target) != nil || !s.settledFile(r.H, r.Target) {
+			return false
+		}
+		st.c = deleteCommand(r)
+		st.reply = emptyReply
+	default:
+		return false
+	}
+	s.sign(q.GetH(), st.c)
+	if err := s.group.Start(st.c, until, st); err != nil {
+		s.Stats.Errors.Add(1)
+		w.answer(nil, err)
+	}
+	return true
+}
+
+func emptyReply(*command.Result) metawire.Message { return &metapb.Empty{} }
+
+// settledNow reports whether the UFS has nothing to say about a target, without
+// waiting.
+func (s *Service) settledNow(h *metapb.Header, t *metapb.Target) bool {
+	c := callerOf(h)
+	_, _, ok := s.group.Machine().SettledNow(&c, orca.Ino(t.Ino), t.Path)
+	return ok
+}
+
+// settledFile is settledNow of what is known to be a file.
+func (s *Service) settledFile(h *metapb.Header, t *metapb.Target) bool {
+	c := callerOf(h)
+	file, _, ok := s.group.Machine().SettledNow(&c, orca.Ino(t.Ino), t.Path)
+	return ok && file
+}
+
+// settledNoDir is settledNow of what is known to be no directory.
+func (s *Service) settledNoDir(h *metapb.Header, t *metapb.Target) bool {
+	c := callerOf(h)
+	_, dir, ok := s.group.Machine().SettledNow(&c, orca.Ino(t.Ino), t.Path)
+	return ok && !dir
+}
+
+// Done implements raftgroup.Waiter.
+func (st *started) Done(res *command.Result, err error) {
+	if !over(st.c, res, err) {
+		// The result is gone when this returns.
+		kept := proto.Clone(res).(*command.Result)
+		st.w.resume(func(ctx context.Context) (metawire.Message, error) {
+			res, err := st.s.see(ctx, st.c, kept, err)
+			if err != nil {
+				return nil, err
+			}
+			return st.reply(res), nil
+		})
+		return
+	}
+	if err != nil {
+		st.s.Stats.Errors.Add(1)
+		st.w.answer(nil, err)
+		return
+	}
+	if res.Intent != nil {
+		st.s.Exec.Wake()
+	}
+	st.w.answer(st.reply(res), nil)
+}
+
+// parked is a request whose mutation is on its way.
+type parked struct {
+	m *metawire.Method
+	r *transport.Request
+}
+
+func (p *parked) answer(m metawire.Message, err error) {
+	if err != nil {
+		p.r.Answer(transport.Fail(err))
+		return
+	}
+	p.r.Answer(encode(p.m, p.r, m))
+}
+
+func (p *parked) resume(rest func(ctx context.Context) (metawire.Message, error)) {
+	p.r.Resume(func(ctx context.Context, r *transport.Request) transport.Reply {
+		m, err := rest(ctx)
+		if err != nil {
+			return transport.Fail(err)
+		}
+		return encode(p.m, r, m)
+	})
+}
+
 // inline says which operations are tried on the connection's parser.
-func (s *Server) inline(op metawire.Op) bool { return op == metawire.OpStat && s.quick != nil }
+func (s *Server) inline(op metawire.Op) bool {
+	switch op {
+	case metawire.OpStat:
+		return s.quick != nil
+	case metawire.OpCreate, metawire.OpRename, metawire.OpDelete:
+		return s.starter != nil
+	}
+	return false
+}

@@ -23,6 +23,7 @@ import (
 type Server struct {
 	ns      metaplane.Namespace
 	quick   quickReader // nil: ns has none
+	starter starter     // nil: ns has none
 	methods map[metawire.Op]*metawire.Method
 	uid     uint32
 	tr      *transport.Server
@@ -32,6 +33,7 @@ type Server struct {
 func NewServer(ns metaplane.Namespace, cfg transport.ServerConfig, log *slog.Logger) (*Server, error) {
 	s := &Server{ns: ns, methods: metawire.Methods(), uid: uint32(os.Geteuid())}
 	s.quick, _ = ns.(quickReader)
+	s.starter, _ = ns.(starter)
 	tr, err := transport.NewServer(cfg, s.serve, s.inline, log)
 	if err != nil {
 		return nil, err
@@ -64,7 +66,14 @@ func (s *Server) serve(ctx context.Context, r *transport.Request) transport.Repl
 		return transport.Fail(err)
 	}
 	s.identify(q.GetH(), r.Peer)
-	if st, ok := q.(*metapb.StatRequest); ok && r.Inline {
+	if r.Inline {
+		st, ok := q.(*metapb.StatRequest)
+		if !ok {
+			if s.starter.start(q, r.Deadline(), &parked{m, r}) {
+				return transport.Reply{Parked: true}
+			}
+			return transport.Reply{Later: true}
+		}
 		p, ok := s.quick.StatQuick(st)
 		if !ok {
 			return transport.Reply{Later: true}

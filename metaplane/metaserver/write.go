@@ -62,11 +62,19 @@ func (s *Service) Rename(ctx context.Context, r *metapb.RenameRequest) (*metapb.
 	if err := s.contentKnown(ctx, &metapb.DeleteRequest{H: r.H, Target: r.Dst}); err != nil {
 		return nil, err
 	}
-	_, err := s.mutate(ctx, r.H, &command.Command{Rename: &metapb.RenameOp{Src: r.Src, Dst: r.Dst, NoReplace: r.NoReplace}})
-	if err != nil {
+	if _, err := s.mutate(ctx, r.H, renameCommand(r)); err != nil {
 		return nil, err
 	}
 	return &metapb.Empty{}, nil
+}
+
+func renameCommand(r *metapb.RenameRequest) *command.Command {
+	return &command.Command{Rename: &metapb.RenameOp{Src: r.Src, Dst: r.Dst, NoReplace: r.NoReplace}}
+}
+
+func deleteCommand(r *metapb.DeleteRequest) *command.Command {
+	return &command.Command{Delete: &metapb.DeleteOp{
+		Target: r.Target, Recursive: r.Recursive, CacheOnly: r.CacheOnly, Want: r.Want}}
 }
 
 // Delete implements metaplane.Writer.
@@ -83,8 +91,7 @@ func (s *Service) Delete(ctx context.Context, r *metapb.DeleteRequest) (*metapb.
 			return nil, err
 		}
 	}
-	res, err := s.mutate(ctx, r.H, &command.Command{Delete: &metapb.DeleteOp{
-		Target: r.Target, Recursive: r.Recursive, CacheOnly: r.CacheOnly, Want: r.Want}})
+	res, err := s.mutate(ctx, r.H, deleteCommand(r))
 	if err != nil && res != nil && res.NeedWalk && r.Recursive {
 		err = s.deleteWalk(ctx, r)
 	}
