@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+	"google.golang.org/protobuf/proto"
 
 	"orca"
 	"orca/metaplane/command"
@@ -31,6 +32,14 @@ func TestQuickAgreesWithWalk(t *testing.T) {
 		below = func(dir orca.Ino, at string) {
 			kids, _, err := w.m.Children(orca.Caller{}, dir, "", 100)
 			require.NoError(t, err)
+			i := 0
+			require.NoError(t, w.m.EachChild(orca.Caller{}, dir, "", func(name []byte, a *metapb.Attr) bool {
+				require.Equal(t, kids[i].Name, string(name))
+				require.True(t, proto.Equal(kids[i].Attr, a), "%v\n%v", kids[i].Attr, a)
+				i++
+				return true
+			}))
+			require.Len(t, kids, i)
 			for _, k := range kids {
 				p := at + "/" + k.Name
 				paths = append(paths, p, p+"/x", p+"/.")

@@ -16,12 +16,8 @@ import (
 
 // fileAttr is the metapb form of a file's record.
 func (m *Machine) fileAttr(f *inode.File, l located) *metapb.Attr {
-	a := &metapb.Attr{
-		Ino: uint64(f.Ino), Type: uint32(f.Type), Mode: f.Mode, Uid: f.UID, Gid: f.GID, Nlink: 1,
-		Length: f.Length, BlockSize: f.BlockSize, Version: f.Version,
-		Mtime: f.Mtime, Ctime: f.Ctime, Atime: f.Atime, Persist: uint32(f.Persist),
-		Pinned: f.Flags.Has(inode.Pinned), Target: f.Target,
-	}
+	a := &metapb.Attr{}
+	setFile(a, f)
 	if len(f.Runs) > 0 {
 		runs := make([]metapb.Run, len(f.Runs))
 		a.Runs = make([]*metapb.Run, len(f.Runs))
@@ -30,11 +26,19 @@ func (m *Machine) fileAttr(f *inode.File, l located) *metapb.Attr {
 			a.Runs[i] = &runs[i]
 		}
 	}
+	m.locateAttr(a, l)
+	return a
+}
+
+// setFile fills in what the record of a file says, but for its runs.
+func setFile(a *metapb.Attr, f *inode.File) {
+	a.Ino, a.Type, a.Mode, a.Uid, a.Gid, a.Nlink = uint64(f.Ino), uint32(f.Type), f.Mode, f.UID, f.GID, 1
+	a.Length, a.BlockSize, a.Version = f.Length, f.BlockSize, f.Version
+	a.Mtime, a.Ctime, a.Atime, a.Persist = f.Mtime, f.Ctime, f.Atime, uint32(f.Persist)
+	a.Pinned, a.Target, a.Fingerprint = f.Flags.Has(inode.Pinned), f.Target, ""
 	if f.Persist == orca.Persisted {
 		a.Fingerprint = f.Fingerprint
 	}
-	m.locateAttr(a, l)
-	return a
 }
 
 // dirAttr is the metapb form of a directory's record.
@@ -223,6 +227,66 @@ func (m *Machine) Children(c orca.Caller, dir orca.Ino, after string, limit int)
 		return true
 	})
 	return children, more, m.failed()
+}
+
+// EachChild calls fn for the entries of a directory whose names sort after
+// after, in order, until it returns false, with the checks of Children. name
+// and a are valid during the call only.
+func (m *Machine) EachChild(c orca.Caller, dir orca.Ino, after string, fn func(name []byte, a *metapb.Attr) bool) error {
+	const op = "fsm.EachChild"
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	n := m.dirs[dir]
+	if n == nil || !m.attached(n) {
+		return orca.PathE(op, dir.String(), orca.NotFound, nil)
+	}
+	if !allowedDir(&c, n, mayRead) {
+		return orca.PathE(op, n.path(), orca.Permission, nil)
+	}
+	m.eachDirentKey(n, after, "", m.lister(n, fn))
+	return m.failed()
+}
+
+// lister returns what turns raw dentries of n into calls of fn. All files of
+// one directory have the same place in the UFS but for their names.
+func (m *Machine) lister(n *node, fn func(name []byte, a *metapb.Attr) bool) func(name, v []byte) bool {
+	var f inode.File
+	var a metapb.Attr
+	var runs []*metapb.Run
+	at := m.locate(n, "")
+	prefix := ""
+	if at.mount != nil {
+		prefix = strings.TrimSuffix(uri(at.mount, at.key), "/") + "/"
+		a.MountId = at.id()
+	}
+	masked := m.masks[at.id()] != nil && len(m.masks[at.id()].list) > 0
+	return func(name, v []byte) bool {
+		sub, file, err := inode.DecodeDentryTo(v, &f)
+		switch {
+		case err != nil:
+			m.fail(err)
+			return false
+		case !file:
+			d := m.decodedDir(sub)
+			return d != nil && fn(name, m.dirAttr(d, m.locate(d, "")))
+		}
+		setFile(&a, &f)
+		for len(runs) < len(f.Runs) {
+			runs = append(runs, &metapb.Run{})
+		}
+		for i, r := range f.Runs {
+			runs[i].First, runs[i].Version = r.First, r.Version
+		}
+		a.Runs = runs[:len(f.Runs)]
+		switch {
+		case at.mount == nil:
+		case masked || f.Override.By != 0:
+			m.locateAttr(&a, m.locateFile(n, string(name), &f))
+		default:
+			a.UfsPath, a.UfsPending = prefix+string(name), false
+		}
+		return fn(name, &a)
+	}
 }
 
 // Access checks the permission bits (4 read, 2 write, 1 execute) of an inode

@@ -116,6 +116,11 @@ func (m *Machine) byIno(ino orca.Ino) (*node, string, *inode.File) {
 // eachDirent calls fn with the raw dentries of a directory whose names sort
 // after after and not after upto ("" is the end), in order.
 func (m *Machine) eachDirent(n *node, after, upto string, fn func(name string, v []byte) bool) {
+	m.eachDirentKey(n, after, upto, func(name, v []byte) bool { return fn(string(name), v) })
+}
+
+// eachDirentKey is eachDirent with names that are valid during the call only.
+func (m *Machine) eachDirentKey(n *node, after, upto string, fn func(name, v []byte) bool) {
 	lower := inode.AppendDirent(nil, n.rec.Ino, after)
 	if after != "" {
 		lower = append(lower, 0)
@@ -124,7 +129,7 @@ func (m *Machine) eachDirent(n *node, after, upto string, fn func(name string, v
 	if upto != "" {
 		upper = append(inode.AppendDirent(nil, n.rec.Ino, upto), 0)
 	}
-	m.eachKey(lower, upper, func(k, v []byte) bool { return fn(inode.NameOf(k), v) })
+	m.eachKey(lower, upper, func(k, v []byte) bool { return len(k) < 9 || fn(k[9:], v) })
 }
 
 // eachKey scans the store, in Apply through the overlay.
@@ -151,11 +156,16 @@ func (m *Machine) decoded(v []byte) dentry {
 	if d.File != nil {
 		return dentry{file: d.File}
 	}
-	n := m.dirs[d.Dir]
+	return dentry{dir: m.decodedDir(d.Dir)}
+}
+
+// decodedDir returns the directory that a dentry names.
+func (m *Machine) decodedDir(ino orca.Ino) *node {
+	n := m.dirs[ino]
 	if n == nil {
-		m.fail(orca.E("fsm", orca.Corrupt, "directory "+d.Dir.String()+" is not in memory"))
+		m.fail(orca.E("fsm", orca.Corrupt, "directory "+ino.String()+" is not in memory"))
 	}
-	return dentry{dir: n}
+	return n
 }
 
 // putFile writes the record of a file at a name. It keeps no count.

@@ -164,6 +164,26 @@ func DecodeDentry(b []byte) (Dentry, error) {
 	return Dentry{}, r.fail("inode.DecodeDentry")
 }
 
+// DecodeDentryTo is DecodeDentry into f, whose memory is used again: file says
+// that it is a file's. f must not be kept anywhere else.
+func DecodeDentryTo(b []byte, f *File) (dir orca.Ino, file bool, err error) {
+	const op = "inode.DecodeDentry"
+	r := reader{b: b}
+	if r.byte() != format {
+		return 0, false, r.fail(op)
+	}
+	switch r.byte() {
+	case tagDir:
+		dir = orca.Ino(r.u64())
+		return dir, false, r.err(op)
+	case tagFile:
+		*f = File{Runs: f.Runs[:0], Workers: f.Workers[:0]}
+		r.file(f)
+		return 0, true, r.err(op)
+	}
+	return 0, false, r.fail(op)
+}
+
 func (r *reader) file(f *File) {
 	f.Ino = orca.Ino(r.u64())
 	f.Type = orca.FileType(r.byte())
@@ -182,7 +202,10 @@ func (r *reader) file(f *File) {
 	f.Mtime, f.Ctime, f.Atime = r.times()
 	f.Change = r.uvarint()
 	if n := r.count(2); n > 0 {
-		f.Runs = make([]orca.Run, n)
+		if cap(f.Runs) < n {
+			f.Runs = make([]orca.Run, n)
+		}
+		f.Runs = f.Runs[:n]
 		for i := range f.Runs {
 			f.Runs[i] = orca.Run{First: uint32(r.uvarint()), Version: uint32(r.uvarint())}
 		}
@@ -191,7 +214,10 @@ func (r *reader) file(f *File) {
 	f.Target = r.string()
 	f.Override = r.override()
 	if n := r.count(8); n > 0 {
-		f.Workers = make([]uint64, n)
+		if cap(f.Workers) < n {
+			f.Workers = make([]uint64, n)
+		}
+		f.Workers = f.Workers[:n]
 		for i := range f.Workers {
 			f.Workers[i] = r.u64()
 		}

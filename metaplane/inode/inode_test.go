@@ -95,6 +95,24 @@ func TestRoundTrip(t *testing.T) {
 	require.Equal(t, inode.Dentry{Dir: 9}, d)
 }
 
+// TestDecodeAgain decodes into memory that held other records.
+func TestDecodeAgain(t *testing.T) {
+	var f inode.File
+	plain := &inode.File{Ino: 5, Type: orca.TypeFile, Version: 1, Runs: []orca.Run{}, Workers: []uint64{}}
+	for _, want := range []*inode.File{sampleFile(), plain, sampleFile()} {
+		_, file, err := inode.DecodeDentryTo(inode.AppendFile(nil, want), &f)
+		require.NoError(t, err)
+		require.True(t, file)
+		require.Equal(t, want, &f)
+	}
+	dir, file, err := inode.DecodeDentryTo(inode.AppendSubdir(nil, 9), &f)
+	require.NoError(t, err)
+	require.False(t, file)
+	require.EqualValues(t, 9, dir)
+	_, _, err = inode.DecodeDentryTo([]byte{1, 7}, &f)
+	require.ErrorIs(t, err, orca.Corrupt)
+}
+
 // TestTruncatedIsCorrupt cuts a record at each byte.
 func TestTruncatedIsCorrupt(t *testing.T) {
 	file, dir := inode.AppendFile(nil, sampleFile()), inode.AppendDir(nil, sampleDir())

@@ -6,6 +6,9 @@
 package metapb
 
 import (
+	"encoding/binary"
+	"math/bits"
+	"slices"
 	"time"
 
 	"orca"
@@ -36,6 +39,25 @@ func (x *Attr) Orca() orca.Attr {
 	}
 	return r
 }
+
+// AppendEntry appends one element of ListReply.entries, encoded.
+func AppendEntry(dst, name []byte, a *Attr) ([]byte, error) {
+	attr := a.SizeVT()
+	n := 1 + varintLen(len(name)) + len(name) + 1 + varintLen(attr) + attr
+	dst = append(dst, 1<<3|2)
+	dst = binary.AppendUvarint(dst, uint64(n))
+	dst = append(dst, 1<<3|2)
+	dst = binary.AppendUvarint(dst, uint64(len(name)))
+	dst = append(dst, name...)
+	dst = append(dst, 2<<3|2)
+	dst = binary.AppendUvarint(dst, uint64(attr))
+	dst = slices.Grow(dst, attr)
+	dst = dst[:len(dst)+attr]
+	_, err := a.MarshalToSizedBufferVT(dst[len(dst)-attr:])
+	return dst, err
+}
+
+func varintLen(n int) int { return (bits.Len64(uint64(n)|1) + 6) / 7 }
 
 func unixNano(ns int64) time.Time {
 	if ns == 0 {

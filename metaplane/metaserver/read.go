@@ -3,6 +3,7 @@
 package metaserver
 
 import (
+	"cmp"
 	"context"
 	"slices"
 	"strings"
@@ -73,37 +74,51 @@ const (
 	maxPage     = 4096
 )
 
-// List implements metaplane.Reader.
-func (s *Service) List(ctx context.Context, r *metapb.ListRequest) (*metapb.ListReply, error) {
+// listing is a directory that may be listed, in line with its UFS.
+type listing struct {
+	dir    *fsm.Walked
+	caller orca.Caller
+	limit  int
+	option ufssync.Option
+}
+
+func (s *Service) listing(ctx context.Context, r *metapb.ListRequest) (*listing, error) {
 	const op = "metaserver.List"
-	o := ufssync.OptionOf(r.Sync)
-	o.Force = r.Force
-	w, err := s.resolve(ctx, op, r.H, r.Target, o)
+	l := &listing{caller: callerOf(r.H), option: ufssync.OptionOf(r.Sync), limit: min(int(r.Limit), maxPage)}
+	l.option.Force = r.Force
+	w, err := s.resolve(ctx, op, r.H, r.Target, l.option)
 	if err != nil {
 		return nil, err
 	}
-	if w.Attr.Type != uint32(orca.TypeDir) {
+	if l.dir = w; w.Attr.Type != uint32(orca.TypeDir) {
 		return nil, &orca.Error{Op: op, Path: r.Target.Path, Kind: orca.NotDir}
 	}
-	m := s.group.Machine()
-	c, ino := callerOf(r.H), orca.Ino(w.Attr.Ino)
 	if r.After == "" || !w.Loaded {
-		if err := m.Access(c, ino, 4); err != nil {
+		if err := s.group.Machine().Access(l.caller, orca.Ino(w.Attr.Ino), 4); err != nil {
 			return nil, err
 		}
-		if err := s.listed(ctx, &w.View, o); err != nil {
+		if err := s.listed(ctx, &w.View, l.option); err != nil {
 			return nil, err
 		}
 	}
-	limit := min(int(r.Limit), maxPage)
-	if limit <= 0 {
-		limit = defaultPage
+	if l.limit <= 0 {
+		l.limit = defaultPage
 	}
-	kids, more, err := m.Children(c, ino, r.After, limit)
+	return l, nil
+}
+
+// List implements metaplane.Reader.
+func (s *Service) List(ctx context.Context, r *metapb.ListRequest) (*metapb.ListReply, error) {
+	l, err := s.listing(ctx, r)
 	if err != nil {
 		return nil, err
 	}
-	rep := &metapb.ListReply{Entries: make([]*metapb.Entry, 0, len(kids)), More: more, Dir: s.attr(&w.View), TtlMs: s.ttl(&w.View, o)}
+	w := l.dir
+	kids, more, err := s.group.Machine().Children(l.caller, orca.Ino(w.Attr.Ino), r.After, l.limit)
+	if err != nil {
+		return nil, err
+	}
+	rep := &metapb.ListReply{Entries: make([]*metapb.Entry, 0, len(kids)), More: more, Dir: s.attr(&w.View), TtlMs: s.ttl(&w.View, l.option)}
 	size := 0
 	for i := range kids {
 		e := &metapb.Entry{Name: kids[i].Name, Attr: s.attr(&kids[i].View)}
@@ -142,6 +157,47 @@ func (s *Service) listed(ctx context.Context, v *fsm.View, o ufssync.Option) err
 		*v = *next
 	}
 	return &orca.Error{Op: "metaserver.List", Path: v.Key, Kind: orca.Busy, Msg: "the directory is being changed in its UFS"}
+}
+
+// appendList appends the encoded reply of List to dst: the records go straight
+// into it, without an object per entry.
+func (s *Service) appendList(ctx context.Context, r *metapb.ListRequest, dst []byte) ([]byte, error) {
+	l, err := s.listing(ctx, r)
+	if err != nil {
+		return nil, err
+	}
+	rest := metapb.ListReply{Dir: s.attr(&l.dir.View), TtlMs: s.ttl(&l.dir.View, l.option)}
+	start, n := len(dst), 0
+	var bad error
+	err = s.group.Machine().EachChild(l.caller, orca.Ino(l.dir.Attr.Ino), r.After, func(name []byte, a *metapb.Attr) bool {
+		if n == l.limit {
+			rest.More = true
+			return false
+		}
+		if a.Type == uint32(orca.TypeFile) {
+			a.CachedBytes = s.Workers.Cached(orca.Ino(a.Ino), a.Version)
+		} else {
+			a.CachedBytes = 0
+		}
+		before := len(dst)
+		if dst, bad = metapb.AppendEntry(dst, name, a); bad != nil {
+			return false
+		}
+		if len(dst)-start > s.cfg.ListBytes && n > 0 {
+			dst, rest.More = dst[:before], true
+			return false
+		}
+		n++
+		return true
+	})
+	if err != nil || bad != nil {
+		return nil, cmp.Or(err, bad)
+	}
+	tail := rest.SizeVT()
+	dst = slices.Grow(dst, tail)
+	dst = dst[:len(dst)+tail]
+	_, err = rest.MarshalToSizedBufferVT(dst[len(dst)-tail:])
+	return dst, err
 }
 
 // Open implements metaplane.Reader. LostData when the only copies are gone.

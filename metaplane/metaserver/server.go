@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"strings"
+	"sync"
 
 	"orca"
 	"orca/dataplane/frame"
@@ -24,6 +25,7 @@ type Server struct {
 	ns      metaplane.Namespace
 	quick   quickReader // nil: ns has none
 	starter starter     // nil: ns has none
+	lister  lister      // nil: ns has none
 	methods map[metawire.Op]*metawire.Method
 	uid     uint32
 	tr      *transport.Server
@@ -34,6 +36,7 @@ func NewServer(ns metaplane.Namespace, cfg transport.ServerConfig, log *slog.Log
 	s := &Server{ns: ns, methods: metawire.Methods(), uid: uint32(os.Geteuid())}
 	s.quick, _ = ns.(quickReader)
 	s.starter, _ = ns.(starter)
+	s.lister, _ = ns.(lister)
 	tr, err := transport.NewServer(cfg, s.serve, s.inline, log)
 	if err != nil {
 		return nil, err
@@ -80,11 +83,36 @@ func (s *Server) serve(ctx context.Context, r *transport.Request) transport.Repl
 		}
 		return encode(m, r, p)
 	}
+	if l, ok := q.(*metapb.ListRequest); ok && s.lister != nil {
+		return s.list(ctx, l)
+	}
 	p, err := m.Call(ctx, s.ns, q)
 	if err != nil {
 		return transport.Fail(err)
 	}
 	return encode(m, r, p)
+}
+
+// lister is optional on the Namespace of a Server: it answers a List encoded.
+type lister interface {
+	appendList(ctx context.Context, r *metapb.ListRequest, dst []byte) ([]byte, error)
+}
+
+// listBuffers are those of encoded listings.
+var listBuffers = sync.Pool{New: func() any { return new([]byte) }}
+
+func (s *Server) list(ctx context.Context, q *metapb.ListRequest) transport.Reply {
+	buf := listBuffers.Get().(*[]byte)
+	b, err := s.lister.appendList(ctx, q, (*buf)[:0])
+	if err == nil && len(b) > frame.MaxMeta {
+		err = &orca.Error{Op: "metaserver.List", Kind: orca.TooLarge, Msg: "reply over the limit of a frame"}
+	}
+	if err != nil {
+		listBuffers.Put(buf)
+		return transport.Fail(err)
+	}
+	*buf = b
+	return transport.Reply{Meta: b, Release: func() { listBuffers.Put(buf) }}
 }
 
 // encode makes the reply that carries a message.
