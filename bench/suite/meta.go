@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"orca"
+	"orca/bench/facts"
 	"orca/bench/hist"
 	"orca/bench/target"
 	"orca/bench/workload"
@@ -28,10 +29,16 @@ func metaCases() []Case {
 			About: "create and complete an empty file in one RPC, against raw un-merged propose of the same payload", open: openCreate},
 		{Suite: "meta", Name: "stat", Metric: "stats", Unit: unitOps, Baseline: echoName,
 			About: "stat by path, against an echo of the same sizes on the same transport", open: openStat},
+		{Suite: "meta", Name: "stat-depth8", Metric: "stats", Unit: unitOps, Baseline: echoName,
+			About: "stat by a path of eight names, against an echo of the same sizes on the same transport", open: openStatDeep},
 		{Suite: "meta", Name: "list", Metric: "entries listed", Unit: unitEntries, Baseline: scanName,
 			About: "list a directory with attributes in pages, against a bare scan of as many records in the store", open: openList},
+		{Suite: "meta", Name: "list-1k", Metric: "entries listed", Unit: unitEntries, Baseline: scanName,
+			About: "list 1,000 entries with attributes in one request, against a bare scan of as many records in the store", open: openList1k},
 		{Suite: "meta", Name: "rename", Metric: "renames", Unit: unitOps, Baseline: createName,
 			About: "rename a file within its directory, against create of the same run", open: openRename},
+		{Suite: "meta", Name: "rename-samedir", Metric: "renames", Unit: unitOps, Baseline: createName,
+			About: "rename files of one directory that all clients work in, against create of the same run", open: openRenameSame},
 		{Suite: "meta", Name: "delete", Metric: "deletes", Unit: unitOps, Baseline: createName,
 			About: "delete a file, against create of the same run", open: openDelete},
 	}
@@ -156,6 +163,12 @@ func createPath(lane int, run int64, i int) string {
 	return fmt.Sprintf("%s/f-%04d-%08d", laneDir(lane), run, i)
 }
 
+// deepDir is below laneDir, so that a file in it has a path of eight names.
+const deepDir = "/d4/d5/d6/d7"
+
+// sharedDir is a directory that all lanes work in.
+const sharedDir = "/bench/meta/shared"
+
 func openCreate(ctx context.Context, s *stage) (*trial, error) {
 	c, err := s.meta(ctx)
 	if err != nil {
@@ -175,11 +188,19 @@ func openCreate(ctx context.Context, s *stage) (*trial, error) {
 
 // files makes n files in every lane and returns their paths by lane.
 func (c *crowd) files(ctx context.Context, n int) ([][]string, error) {
+	return c.filesIn(ctx, n, laneDir)
+}
+
+// filesIn is files in the directories that dir says for a lane, which it makes.
+func (c *crowd) filesIn(ctx context.Context, n int, dir func(lane int) string) ([][]string, error) {
 	run := c.serial.Add(1)
 	paths := make([][]string, c.lanes)
 	for lane := range paths {
+		if _, err := c.of(lane).MkdirAll(ctx, client.Path(dir(lane)), 0o755); err != nil {
+			return nil, err
+		}
 		for i := range n {
-			paths[lane] = append(paths[lane], createPath(lane, run, i))
+			paths[lane] = append(paths[lane], fmt.Sprintf("%s/f-%04d-%03d-%08d", dir(lane), run, lane, i))
 		}
 	}
 	_, err := counted(ctx, c.lanes, n, func(ctx context.Context, lane, i int) error {
@@ -194,11 +215,20 @@ func (c *crowd) files(ctx context.Context, n int) ([][]string, error) {
 func (c *crowd) perLane() int { return max(8, c.s.opt.Files/c.lanes) }
 
 func openStat(ctx context.Context, s *stage) (*trial, error) {
+	return openStatIn(ctx, s, laneDir)
+}
+
+func openStatDeep(ctx context.Context, s *stage) (*trial, error) {
+	return openStatIn(ctx, s, func(lane int) string { return laneDir(lane) + deepDir })
+}
+
+// openStatIn is stat of files in the directories that dir says for a lane.
+func openStatIn(ctx context.Context, s *stage, dir func(lane int) string) (*trial, error) {
 	c, err := s.meta(ctx)
 	if err != nil {
 		return nil, err
 	}
-	paths, err := c.files(ctx, c.perLane())
+	paths, err := c.filesIn(ctx, c.perLane(), dir)
 	if err != nil {
 		return nil, err
 	}
@@ -228,12 +258,24 @@ func openStat(ctx context.Context, s *stage) (*trial, error) {
 const listEntries = 10
 
 func openList(ctx context.Context, s *stage) (*trial, error) {
+	return openListOf(ctx, s, "/bench/list", listEntries*s.opt.Files, 0)
+}
+
+// openList1k is one request per pass: as many entries as the server's default
+// page has.
+func openList1k(ctx context.Context, s *stage) (*trial, error) {
+	const entries = 1000
+	return openListOf(ctx, s, "/bench/list-1k", entries, entries)
+}
+
+// openListOf lists a directory of n entries; with limit in one request of so
+// many entries.
+func openListOf(ctx context.Context, s *stage, path string, n, limit int) (*trial, error) {
 	c, err := s.meta(ctx)
 	if err != nil {
 		return nil, err
 	}
-	n := listEntries * s.opt.Files
-	dir := client.Path("/bench/list")
+	dir := client.Path(path)
 	if _, err := c.fs[0].MkdirAll(ctx, dir, 0o755); err != nil {
 		return nil, err
 	}
@@ -253,22 +295,46 @@ func openList(ctx context.Context, s *stage) (*trial, error) {
 	if err != nil {
 		return nil, err
 	}
+	var served time.Duration // CPU time of the server
+	entries := 0
 	sys := side{name: "list", pids: []int{c.orca.PID()}, run: func(ctx context.Context) (measure, error) {
-		return perEntry(n, func() (int, error) {
-			seen := 0
-			for e, err := range c.fs[0].Entries(ctx, dir, client.ListOptions{}) {
-				if err != nil {
-					return 0, err
-				}
-				if e.Ino == 0 {
-					return 0, fmt.Errorf("entry %s has no inode", e.Name)
-				}
-				seen++
-			}
-			return seen, nil
-		})
+		before, err := facts.CPUTime(c.orca.PID())
+		if err != nil {
+			return measure{}, err
+		}
+		m, err := perEntry(n, func() (int, error) { return c.listed(ctx, dir, limit) })
+		after, cerr := facts.CPUTime(c.orca.PID())
+		served, entries = served+after-before, entries+int(m.work)
+		return m, errors.Join(err, cerr)
 	}}
-	return &trial{system: sys, baselines: []side{base}, close: closeBase}, nil
+	return &trial{system: sys, baselines: []side{base}, close: func() error {
+		if served > 0 {
+			s.facts.Config["server"+path] = fmt.Sprintf("%.0f entries per CPU-second of the server", float64(entries)/served.Seconds())
+		}
+		return closeBase()
+	}}, nil
+}
+
+// listed counts the entries of a directory: with limit those of one request,
+// which must bring them all.
+func (c *crowd) listed(ctx context.Context, dir client.Target, limit int) (seen int, err error) {
+	if limit > 0 {
+		p, err := c.fs[0].List(ctx, dir, client.ListOptions{Limit: limit})
+		if err == nil && p.More {
+			err = errors.New("one request did not bring all entries")
+		}
+		return len(p.Entries), err
+	}
+	for e, err := range c.fs[0].Entries(ctx, dir, client.ListOptions{}) {
+		if err != nil {
+			return 0, err
+		}
+		if e.Ino == 0 {
+			return 0, fmt.Errorf("entry %s has no inode", e.Name)
+		}
+		seen++
+	}
+	return seen, nil
 }
 
 // perEntry times one pass over a directory of n entries by one client.
@@ -283,11 +349,20 @@ func perEntry(n int, pass func() (int, error)) (measure, error) {
 }
 
 func openRename(ctx context.Context, s *stage) (*trial, error) {
+	return openRenameIn(ctx, s, laneDir)
+}
+
+func openRenameSame(ctx context.Context, s *stage) (*trial, error) {
+	return openRenameIn(ctx, s, func(int) string { return sharedDir })
+}
+
+// openRenameIn renames files within the directories that dir says for a lane.
+func openRenameIn(ctx context.Context, s *stage, dir func(lane int) string) (*trial, error) {
 	c, err := s.meta(ctx)
 	if err != nil {
 		return nil, err
 	}
-	paths, err := c.files(ctx, c.perLane())
+	paths, err := c.filesIn(ctx, c.perLane(), dir)
 	if err != nil {
 		return nil, err
 	}
