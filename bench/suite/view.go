@@ -6,8 +6,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"runtime"
 	"path/filepath"
+	"runtime"
 	"time"
 
 	"orca"

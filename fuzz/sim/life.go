@@ -363,6 +363,12 @@ func (l *life) ReadReady(context.Context) error {
 // ReadProven implements metaserver.Group.
 func (l *life) ReadProven() bool { return false }
 
+// Start implements metaserver.Group. Requests that are answered without a
+// goroutine are not simulated: reads are never proven here.
+func (l *life) Start(*command.Command, time.Time, command.Waiter) error {
+	return orca.E("sim.Start", orca.Unsupported, "not simulated")
+}
+
 // Effects implements metaserver.Group.
 func (l *life) Effects() <-chan fsm.Effect { return l.effects }
 

@@ -195,3 +195,11 @@ func Err(op string, r *Result) error {
 	}
 	return &orca.Error{Op: op, Path: r.Path, Kind: orca.Kind(r.Kind), Msg: r.Msg}
 }
+
+// Waiter is told what a command that was proposed came to.
+type Waiter interface {
+	// Done is called once, on a goroutine that must not be held up: it does
+	// not block, and does not propose and wait. A refused command has both res
+	// and err. res is only valid during the call.
+	Done(res *Result, err error)
+}

@@ -119,6 +119,9 @@ type Group interface {
 	// reports whether it would return at once.
 	ReadReady(ctx context.Context) error
 	ReadProven() bool
+	// Start proposes a command without waiting; see raftgroup.Group. It is
+	// only called while ReadProven.
+	Start(c *command.Command, until time.Time, w command.Waiter) error
 	// Effects has one reader, the service.
 	Effects() <-chan fsm.Effect
 	// Watch returns the events after a cursor; see raftgroup.Group.

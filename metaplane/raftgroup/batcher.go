@@ -16,13 +16,9 @@ import (
 	"orca/metaplane/fsm"
 )
 
-// Waiter is told what a command came to.
-type Waiter interface {
-	// Done is called once, on a goroutine that must not be held up: it does
-	// not block, and does not propose and wait. A refused command has both res
-	// and err. res is only valid during the call; err is as Propose says.
-	Done(res *command.Result, err error)
-}
+// Waiter is told what a command came to. Update does so, so that Done is called
+// on a goroutine that must not be held up.
+type Waiter = command.Waiter
 
 // pending is one command on its way. It belongs to its proposer until queued;
 // then whoever takes it from the queue tells exactly one outcome, either to
