@@ -13,6 +13,8 @@ import (
 	"github.com/spf13/cobra"
 
 	"orca"
+	"orca/tiers/alloc"
+	"orca/tiers/evict"
 )
 
 // LogOptions say how a server logs.
@@ -39,6 +41,9 @@ type NodeOptions struct {
 	Dirs []string
 	// MemDir and SSDDir are the folders of the tiers, "" for those below Data.
 	MemDir, SSDDir string
+	// EvictPolicy and AllocPolicy name which cached blocks leave first, and
+	// into which directory of a tier a new one goes.
+	EvictPolicy, AllocPolicy string
 	// WholeMax is the longest file kept as one block, in bytes; 0: the
 	// default.
 	WholeMax int64
@@ -111,6 +116,8 @@ func (f *serverFlags) register(c *cobra.Command) {
 	fl.StringVar(&f.WebAddr, "web-addr", "127.0.0.1:18999", "address of /metrics, /livez and /readyz; empty: none")
 	fl.StringVar(&f.WorkerWebAddr, "worker-web-addr", "127.0.0.1:28998", "the same of a process that is only a worker")
 	fl.StringArrayVar(&f.Dirs, "tier", nil, "another tier directory, SSD:/path=100GB or HDD:/path=1TB; may be repeated")
+	fl.StringVar(&f.EvictPolicy, "evict-policy", evict.Default, "which cached blocks leave first: "+strings.Join(evict.Names(), ", "))
+	fl.StringVar(&f.AllocPolicy, "alloc-policy", alloc.Default, "which directory of a tier gets a new block: "+strings.Join(alloc.Names(), ", "))
 	fl.DurationVar(&f.SyncInterval, "sync-interval", -1, "how old what is known of the root store may be: 0 looks on every access, negative loads once")
 	fl.Lookup("sync-interval").DefValue = "load once"
 	fl.StringVar(&f.Root, "root", "", "URI of the store behind / of a new namespace (default: a folder below --data)")
@@ -138,6 +145,12 @@ func (f *serverFlags) finish(e *env) (NodeOptions, error) {
 	}
 	if o.WholeMax, err = quota("--whole-max", f.wholeMax, 0); err != nil {
 		return o, err
+	}
+	if _, err := evict.New(o.EvictPolicy); err != nil {
+		return o, usagef("--evict-policy %q: want one of %s", o.EvictPolicy, strings.Join(evict.Names(), ", "))
+	}
+	if _, err := alloc.New(o.AllocPolicy); err != nil {
+		return o, usagef("--alloc-policy %q: want one of %s", o.AllocPolicy, strings.Join(alloc.Names(), ", "))
 	}
 	for _, d := range o.Dirs {
 		kind, rest, _ := strings.Cut(d, ":")

@@ -28,7 +28,10 @@ import (
 
 	"orca"
 	"orca/metaplane/metapb"
+	"orca/tiers/alloc"
 	"orca/tiers/dir"
+	"orca/tiers/evict"
+	"orca/tiers/tiered"
 )
 
 // Ports that Orca listens on when nothing else is said: Alluxio's less 1000,
@@ -69,6 +72,9 @@ type Config struct {
 	Mem, SSD int64
 	// Dirs are further tier directories.
 	Dirs []dir.Config
+	// Tiers says how the worker's store treats its directories; Dirs of it are
+	// set from the above.
+	Tiers tiered.Config
 	// MemDir and SSDDir override the folders. Default below Data.
 	MemDir, SSDDir string
 	// WholeMax is the cluster fact block.whole_max in bytes. Default: the
@@ -138,6 +144,8 @@ func (c *Config) values() []*metapb.ConfReply_Value {
 		v("worker.addr", c.WorkerAddr, "node"),
 		v("worker.tiers.mem.capacity", strconv.FormatInt(c.Mem, 10), "node"),
 		v("worker.tiers.ssd.capacity", strconv.FormatInt(c.SSD, 10), "node"),
+		v("worker.tiers.evict_policy", cmp.Or(c.Tiers.Policy, evict.Default), "node"),
+		v("worker.tiers.alloc_policy", cmp.Or(c.Tiers.Alloc, alloc.Default), "node"),
 		v("block.whole_max", strconv.FormatInt(c.WholeMax, 10), "cluster"),
 		v("block.size", strconv.FormatInt(orca.DefaultBlockSize, 10), "cluster"),
 		v("write.type", cmp.Or(c.WriteType, orca.CacheThrough).String(), "cluster"),

@@ -9,7 +9,6 @@ import (
 
 	"orca"
 	"orca/tiers/blockfile"
-	"orca/tiers/evict"
 )
 
 // evictBatch is how many blocks leave per hold of the lock.
@@ -49,13 +48,7 @@ func (s *Store) run() {
 // excessLocked returns how many bytes a directory should lose, not counting
 // what is leaving already.
 func (s *Store) excessLocked(p *place) int64 {
-	used := p.Used() - p.leaving
-	n := int64(0)
-	fits := p.Usable()
-	if float64(used) > s.cfg.High*float64(fits) {
-		n = used - int64(s.cfg.Low*float64(fits))
-	}
-	return max(n, p.want-(fits-used))
+	return s.cfg.Marks.Excess(p.Used()-p.leaving, p.Usable(), p.want)
 }
 
 // relieve lets blocks leave one directory; it reports whether any did.
@@ -71,16 +64,19 @@ func (s *Store) relieve(p *place) bool {
 		return false
 	}
 	var victims []*block
-	got := int64(0)
-	p.policy.Victims(s.now, func(e *evict.Entry) bool {
+	for got := int64(0); got < excess && len(victims) < evictBatch && (urgent || got < 64<<20); {
+		e := p.policy.Next(s.now, p.policy.Bytes()-(excess-got))
+		if e == nil {
+			break
+		}
 		b := s.blocks[e.ID]
 		if b == nil || &b.Entry != e {
-			return true // cannot be: a listed entry is in the map
+			continue // cannot be: a listed entry is in the map
 		}
+		b.chosen = true
 		victims = append(victims, b)
 		got += b.charged
-		return got < excess && len(victims) < evictBatch && (urgent || got < 64<<20)
-	})
+	}
 	lower := s.lowerLocked(p)
 	if urgent || lower == nil {
 		for _, b := range victims {
@@ -106,7 +102,9 @@ func (s *Store) relieve(p *place) bool {
 
 // evictLocked lets a block leave unless it became wanted meanwhile.
 func (s *Store) evictLocked(b *block) {
-	if b.gone || !b.Listed() {
+	b.chosen = false
+	if !b.mayLeave() {
+		s.rankLocked(b)
 		return
 	}
 	s.Metrics.Evicted.Add(1)
@@ -134,8 +132,8 @@ func (s *Store) lowerLocked(p *place) *place {
 func (s *Store) demote(b *block) bool {
 	s.mu.Lock()
 	to := s.lowerLocked(b.at)
-	if to == nil || b.have != nil || b.gone || !b.Listed() || b.length > to.Capacity/2 || b.at.want > 0 ||
-		float64(to.Used()+b.length) > s.cfg.High*float64(to.Capacity) || s.arriving[b.ID] > 0 || !s.takeForLocked(b, to) {
+	if to == nil || b.have != nil || !b.mayLeave() || b.length > to.Capacity/2 || b.at.want > 0 ||
+		float64(to.Used()+b.length) > s.cfg.Marks.High*float64(to.Capacity) || s.arriving[b.ID] > 0 || !s.takeForLocked(b, to) {
 		s.mu.Unlock()
 		if to != nil {
 			s.makeRoomBelow(to, b.length)
@@ -150,14 +148,14 @@ func (s *Store) demote(b *block) bool {
 	if s.arriving[b.ID]--; s.arriving[b.ID] == 0 {
 		delete(s.arriving, b.ID)
 	}
-	if moved && (b.gone || !b.Listed()) {
+	if moved && !b.mayLeave() {
 		moved = false
 		s.mu.Unlock()
 		_ = to.Unlink(b.ID)
 		s.mu.Lock()
 	}
 	if moved {
-		n := &block{length: b.length, at: to, sums: b.sums, n: b.n, cached: b.cached, charged: b.length, trusted: true, made: true}
+		n := &block{length: b.length, at: to, sums: b.sums, n: b.n, cached: b.cached, charged: b.length, trusted: true, made: true, served: b.length}
 		n.ID = b.ID
 		to.Index.Append(blockfile.Record{Kind: blockfile.KindState, Flags: blockfile.FlagComplete, ID: n.ID, Length: n.length, Sums: n.sums})
 		s.leaveLocked(b, false)
@@ -191,8 +189,8 @@ func (s *Store) takeForLocked(b *block, to *place) bool {
 func (s *Store) makeRoomBelow(to *place, n int64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if float64(to.Used()+n) > s.cfg.High*float64(to.Capacity) && to.policy.Len() > 0 {
-		to.want = max(to.want, to.Capacity-int64(s.cfg.Low*float64(to.Capacity)))
+	if float64(to.Used()+n) > s.cfg.Marks.High*float64(to.Capacity) && to.policy.Len() > 0 {
+		to.want = max(to.want, to.Capacity-int64(s.cfg.Marks.Low*float64(to.Capacity)))
 	}
 }
 

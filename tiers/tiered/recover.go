@@ -10,12 +10,17 @@ import (
 	"orca"
 	"orca/tiers/blockfile"
 	"orca/tiers/dir"
+	"orca/tiers/evict"
 )
 
 // openPlace opens one directory and takes over the blocks in its index. It
 // runs before anything is concurrent.
 func (s *Store) openPlace(c dir.Config) error {
-	p := &place{n: len(s.places), policy: s.cfg.Policy()}
+	policy, err := evict.New(s.cfg.Policy)
+	if err != nil {
+		return err
+	}
+	p := &place{n: len(s.places), policy: policy}
 	found := make(map[orca.BlockID]*block, expected(c.Path))
 	d, err := dir.Open(c, s.cfg.Ops, s.log, func(r *blockfile.Record) { replay(found, r) })
 	if err != nil {
@@ -129,7 +134,7 @@ func (s *Store) forget(p *place, b *block) {
 
 // recoverLocked takes over one block; nothing in it is trusted yet.
 func (s *Store) recoverLocked(p *place, b *block) {
-	b.charged = b.cached
+	b.charged, b.served = b.cached, b.cached
 	p.Recovered(b.charged)
 	if b.pinned {
 		s.pinned[b.ID.File] = true

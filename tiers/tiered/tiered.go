@@ -35,6 +35,7 @@ import (
 
 	"orca"
 	"orca/tiers"
+	"orca/tiers/alloc"
 	"orca/tiers/blockfile"
 	"orca/tiers/dir"
 	"orca/tiers/evict"
@@ -45,9 +46,9 @@ type Config struct {
 	// Dirs are the directories, in any order. One that does not open is
 	// reported unhealthy and left out; at least one must open.
 	Dirs []dir.Config
-	// High and Low are the watermarks of background eviction in parts of a
-	// directory's capacity (default 0.95 and 0.90).
-	High, Low float64
+	// Marks are the watermarks of background eviction (default
+	// evict.DefaultMarks).
+	Marks evict.Marks
 	// RoomWait bounds how long a caller waits for eviction (default 2 s).
 	RoomWait time.Duration
 	// MaxOpen bounds the block files that stay open while nobody reads them
@@ -56,21 +57,20 @@ type Config struct {
 	// NoDemote drops clean blocks that leave MEM instead of moving them to a
 	// slower tier.
 	NoDemote bool
+	// Alloc names the allocator of new blocks (package alloc).
+	Alloc string
 	// FlushEvery is the period of writing buffered index records (default
 	// 100 ms). Records of dirty blocks are written and synced at once.
 	FlushEvery time.Duration
-	// Policy makes the eviction policy of a directory (default LRU).
-	Policy func() evict.Policy
+	// Policy names the eviction policy of every directory (package evict).
+	Policy string
 	// Ops are the file operations (default blockfile.OS).
 	Ops blockfile.Ops
 }
 
 func (c Config) withDefaults() Config {
-	if c.High == 0 {
-		c.High = 0.95
-	}
-	if c.Low == 0 {
-		c.Low = min(0.90, c.High)
+	if c.Marks == (evict.Marks{}) {
+		c.Marks = evict.DefaultMarks
 	}
 	if c.RoomWait == 0 {
 		c.RoomWait = 2 * time.Second
@@ -80,9 +80,6 @@ func (c Config) withDefaults() Config {
 	}
 	if c.FlushEvery == 0 {
 		c.FlushEvery = 100 * time.Millisecond
-	}
-	if c.Policy == nil {
-		c.Policy = func() evict.Policy { return evict.NewLRU() }
 	}
 	if c.Ops == nil {
 		c.Ops = blockfile.OS{}
@@ -97,10 +94,16 @@ func (c Config) Validate() error {
 	switch {
 	case len(c.Dirs) == 0:
 		return orca.E(op, orca.Invalid, "no tier directory")
-	case c.Low <= 0 || c.Low > c.High || c.High > 1:
+	case c.Marks.Low <= 0 || c.Marks.Low > c.Marks.High || c.Marks.High > 1:
 		return orca.E(op, orca.Invalid, "watermarks must be 0 < low <= high <= 1")
 	case c.MaxOpen < 1 || c.RoomWait < 0 || c.FlushEvery < 0:
 		return orca.E(op, orca.Invalid, "negative limit")
+	}
+	if _, err := evict.New(c.Policy); err != nil {
+		return err
+	}
+	if _, err := alloc.New(c.Alloc); err != nil {
+		return err
 	}
 	seen := map[string]bool{}
 	for _, d := range c.Dirs {
@@ -146,7 +149,9 @@ type place struct {
 	blocks   int64        // GUARDED_BY(Store.mu)
 	grains   int64        // in live blocks, for the compaction estimate; GUARDED_BY(Store.mu)
 	leaving  int64        // bytes of blocks that wait for reaping or pins; GUARDED_BY(Store.mu)
-	listed   int64        // bytes in policy; GUARDED_BY(Store.mu)
+	last     uint64       // number of the last placement here; GUARDED_BY(Store.mu)
+	placed   int64        // bytes of blocks placed here; GUARDED_BY(Store.mu)
+	listed   int64        // bytes of blocks that may leave; GUARDED_BY(Store.mu)
 	want     int64        // room that somebody waits for; GUARDED_BY(Store.mu)
 	lastFail error        // of the index, logged once; GUARDED_BY(Store.mu)
 }
@@ -157,26 +162,28 @@ type Store struct {
 
 	cfg    Config
 	log    *slog.Logger
+	alloc  alloc.Allocator
 	places []*place
 	failed []tiers.Usage // directories that did not open
 	done   chan struct{}
 	kick   chan struct{}
 	wg     sync.WaitGroup
 
-	mu       sync.Mutex
-	blocks   map[orca.BlockID]*block // GUARDED_BY(mu)
-	leaving  map[fileName]*block     // wait for unlink; GUARDED_BY(mu)
-	arriving map[orca.BlockID]int    // adoptions under way; GUARDED_BY(mu)
-	files    map[orca.Ino]*block     // head of each file's list; GUARDED_BY(mu)
-	pinned   map[orca.Ino]bool       // GUARDED_BY(mu)
-	reap     []*block                // to unlink; GUARDED_BY(mu)
-	open     []*block                // clock of cached descriptors; GUARDED_BY(mu)
-	hand     int                     // GUARDED_BY(mu)
-	now      uint64                  // sequence for the policies; GUARDED_BY(mu)
-	gen      uint64                  // last generation; GUARDED_BY(mu)
-	freed    chan struct{}           // closed and replaced when quota returns; GUARDED_BY(mu)
-	feed     feed                    // GUARDED_BY(mu)
-	closed   bool                    // GUARDED_BY(mu)
+	mu         sync.Mutex
+	blocks     map[orca.BlockID]*block // GUARDED_BY(mu)
+	leaving    map[fileName]*block     // wait for unlink; GUARDED_BY(mu)
+	arriving   map[orca.BlockID]int    // adoptions under way; GUARDED_BY(mu)
+	files      map[orca.Ino]*block     // head of each file's list; GUARDED_BY(mu)
+	pinned     map[orca.Ino]bool       // GUARDED_BY(mu)
+	reap       []*block                // to unlink; GUARDED_BY(mu)
+	open       []*block                // clock of cached descriptors; GUARDED_BY(mu)
+	hand       int                     // GUARDED_BY(mu)
+	now        uint64                  // sequence for the policies; GUARDED_BY(mu)
+	placements uint64                  // GUARDED_BY(mu)
+	gen        uint64                  // last generation; GUARDED_BY(mu)
+	freed      chan struct{}           // closed and replaced when quota returns; GUARDED_BY(mu)
+	feed       feed                    // GUARDED_BY(mu)
+	closed     bool                    // GUARDED_BY(mu)
 }
 
 var _ tiers.Store = (*Store)(nil)
@@ -196,6 +203,7 @@ func Open(cfg Config, log *slog.Logger) (*Store, error) {
 		freed: make(chan struct{}), gen: rand.Uint64() >> 1,
 	}
 	var last error
+	s.alloc, _ = alloc.New(cfg.Alloc) // Validate has looked at the name
 	for _, dc := range cfg.Dirs {
 		if err := s.openPlace(dc); err != nil {
 			last = err
@@ -312,6 +320,9 @@ func (s *Store) Drain(ctx context.Context) error {
 	for {
 		s.mu.Lock()
 		busy := len(s.reap) > 0
+		for _, b := range s.leaving {
+			busy = busy || b.pins == 0 // being unlinked: its quota is not back yet
+		}
 		for _, p := range s.places {
 			busy = busy || p.want > 0 || s.excessLocked(p) > 0 && p.policy.Len() > 0
 		}
