@@ -44,6 +44,9 @@ type NodeOptions struct {
 	// EvictPolicy and AllocPolicy name which cached blocks leave first, and
 	// into which directory of a tier a new one goes.
 	EvictPolicy, AllocPolicy string
+	// HighWatermark and LowWatermark are the parts of a directory's quota at
+	// which blocks start and stop to leave.
+	HighWatermark, LowWatermark float64
 	// WholeMax is the longest file kept as one block, in bytes; 0: the
 	// default.
 	WholeMax int64
@@ -118,6 +121,8 @@ func (f *serverFlags) register(c *cobra.Command) {
 	fl.StringArrayVar(&f.Dirs, "tier", nil, "another tier directory, SSD:/path=100GB or HDD:/path=1TB; may be repeated")
 	fl.StringVar(&f.EvictPolicy, "evict-policy", evict.Default, "which cached blocks leave first: "+strings.Join(evict.Names(), ", "))
 	fl.StringVar(&f.AllocPolicy, "alloc-policy", alloc.Default, "which directory of a tier gets a new block: "+strings.Join(alloc.Names(), ", "))
+	fl.Float64Var(&f.HighWatermark, "high-watermark", evict.DefaultMarks.High, "part of a tier directory's quota above which blocks leave")
+	fl.Float64Var(&f.LowWatermark, "low-watermark", evict.DefaultMarks.Low, "part of the quota down to which they do")
 	fl.DurationVar(&f.SyncInterval, "sync-interval", -1, "how old what is known of the root store may be: 0 looks on every access, negative loads once")
 	fl.Lookup("sync-interval").DefValue = "load once"
 	fl.StringVar(&f.Root, "root", "", "URI of the store behind / of a new namespace (default: a folder below --data)")
@@ -151,6 +156,9 @@ func (f *serverFlags) finish(e *env) (NodeOptions, error) {
 	}
 	if _, err := alloc.New(o.AllocPolicy); err != nil {
 		return o, usagef("--alloc-policy %q: want one of %s", o.AllocPolicy, strings.Join(alloc.Names(), ", "))
+	}
+	if m := (evict.Marks{High: o.HighWatermark, Low: o.LowWatermark}); !m.Valid() {
+		return o, usagef("want 0 < --low-watermark <= --high-watermark <= 1, not %g and %g", m.Low, m.High)
 	}
 	for _, d := range o.Dirs {
 		kind, rest, _ := strings.Cut(d, ":")

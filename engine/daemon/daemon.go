@@ -145,6 +145,8 @@ func (c *Config) values() []*metapb.ConfReply_Value {
 		v("worker.tiers.mem.capacity", strconv.FormatInt(c.Mem, 10), "node"),
 		v("worker.tiers.ssd.capacity", strconv.FormatInt(c.SSD, 10), "node"),
 		v("worker.tiers.evict_policy", cmp.Or(c.Tiers.Policy, evict.Default), "node"),
+		v("worker.tiers.high_watermark", strconv.FormatFloat(cmp.Or(c.Tiers.Marks.High, evict.DefaultMarks.High), 'g', -1, 64), "node"),
+		v("worker.tiers.low_watermark", strconv.FormatFloat(cmp.Or(c.Tiers.Marks.Low, evict.DefaultMarks.Low), 'g', -1, 64), "node"),
 		v("worker.tiers.alloc_policy", cmp.Or(c.Tiers.Alloc, alloc.Default), "node"),
 		v("block.whole_max", strconv.FormatInt(c.WholeMax, 10), "cluster"),
 		v("block.size", strconv.FormatInt(orca.DefaultBlockSize, 10), "cluster"),

@@ -12,6 +12,9 @@ type Marks struct{ High, Low float64 }
 // free is not there for hits.
 var DefaultMarks = Marks{High: 0.97, Low: 0.95}
 
+// Valid reports whether the marks can work.
+func (m Marks) Valid() bool { return 0 < m.Low && m.Low <= m.High && m.High <= 1 }
+
 // Excess returns how many bytes should leave a directory of which used are
 // used; want is room that somebody waits for.
 func (m Marks) Excess(used, fits, want int64) int64 {

@@ -54,7 +54,10 @@ func (s *Store) excessLocked(p *place) int64 {
 // relieve lets blocks leave one directory; it reports whether any did.
 func (s *Store) relieve(p *place) bool {
 	s.mu.Lock()
-	urgent := p.want > 0
+	urgent, why := p.want > 0, Watermark
+	if urgent {
+		why = Need
+	}
 	excess := s.excessLocked(p)
 	if p.want > 0 && p.Free() >= p.want {
 		p.want = 0
@@ -80,7 +83,7 @@ func (s *Store) relieve(p *place) bool {
 	lower := s.lowerLocked(p)
 	if urgent || lower == nil {
 		for _, b := range victims {
-			s.evictLocked(b)
+			s.evictLocked(b, why)
 		}
 		if len(victims) == 0 {
 			p.want = 0 // nothing can leave: those who wait find out
@@ -93,7 +96,7 @@ func (s *Store) relieve(p *place) bool {
 	for _, b := range victims {
 		if !s.demote(b) {
 			s.mu.Lock()
-			s.evictLocked(b)
+			s.evictLocked(b, why)
 			s.mu.Unlock()
 		}
 	}
@@ -101,13 +104,14 @@ func (s *Store) relieve(p *place) bool {
 }
 
 // evictLocked lets a block leave unless it became wanted meanwhile.
-func (s *Store) evictLocked(b *block) {
+func (s *Store) evictLocked(b *block, why Reason) {
 	b.chosen = false
 	if !b.mayLeave() {
 		s.rankLocked(b)
 		return
 	}
 	s.Metrics.Evicted.Add(1)
+	s.Metrics.Evictions[b.at.Tier][why].Add(1)
 	s.Metrics.EvictedBytes.Add(b.charged)
 	s.leaveLocked(b, true)
 }

@@ -94,7 +94,7 @@ func (c Config) Validate() error {
 	switch {
 	case len(c.Dirs) == 0:
 		return orca.E(op, orca.Invalid, "no tier directory")
-	case c.Marks.Low <= 0 || c.Marks.Low > c.Marks.High || c.Marks.High > 1:
+	case !c.Marks.Valid():
 		return orca.E(op, orca.Invalid, "watermarks must be 0 < low <= high <= 1")
 	case c.MaxOpen < 1 || c.RoomWait < 0 || c.FlushEvery < 0:
 		return orca.E(op, orca.Invalid, "negative limit")
@@ -120,10 +120,12 @@ func (c Config) Validate() error {
 
 // Metrics are counters that only grow; engine/telemetry exports them.
 type Metrics struct {
-	Hits            [3]atomic.Int64 // extents, by tier
-	HitBytes        [3]atomic.Int64
-	Misses          atomic.Int64
-	Evicted         atomic.Int64 // blocks, by watermark or need
+	Hits     [3]atomic.Int64 // extents, by tier
+	HitBytes [3]atomic.Int64
+	Misses   atomic.Int64
+	// Evictions are the blocks evicted, by tier and reason, Evicted all.
+	Evictions       [3][Reasons]atomic.Int64
+	Evicted         atomic.Int64
 	EvictedBytes    atomic.Int64
 	Demoted         atomic.Int64
 	DemotedBytes    atomic.Int64
@@ -139,6 +141,25 @@ type Metrics struct {
 	IndexCompacted  atomic.Int64
 	Adopted         atomic.Int64
 	DescriptorsOpen atomic.Int64 // gauge: cached block descriptors
+}
+
+// Reason is why a block was evicted.
+type Reason uint8
+
+// The reasons: the directory was over its high watermark, or somebody waited
+// for room.
+const (
+	Watermark Reason = iota
+	Need
+	Reasons
+)
+
+// String returns the name of the reason for metrics.
+func (r Reason) String() string {
+	if r == Need {
+		return "need"
+	}
+	return "watermark"
 }
 
 // state of one directory.
