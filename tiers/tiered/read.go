@@ -130,6 +130,13 @@ func (s *Store) openLocked(b *block) (*os.File, func(), error) {
 		return nil, nil, err
 	}
 	s.mu.Lock()
+	if b.unlinked {
+		// The block has left and its name went to a new one, whose file this
+		// may be: what is not written there yet would be served as ours.
+		s.mu.Unlock()
+		f.Close()
+		return nil, nil, errAbsent
+	}
 	if b.release == nil {
 		b.release = func() { s.unpin(b) }
 	}
