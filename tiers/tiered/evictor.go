@@ -118,7 +118,7 @@ func (s *Store) evictLocked(b *block, why Reason) {
 
 // lowerLocked returns the slower directory that evicted blocks move to.
 func (s *Store) lowerLocked(p *place) *place {
-	if s.cfg.NoDemote || p.Tier != orca.MEM {
+	if s.cfg.MoveRate < 0 {
 		return nil
 	}
 	var best *place
@@ -136,8 +136,15 @@ func (s *Store) lowerLocked(p *place) *place {
 func (s *Store) demote(b *block) bool {
 	s.mu.Lock()
 	to := s.lowerLocked(b.at)
+	fits := int64(0)
+	if to != nil {
+		fits = int64(s.cfg.Marks.High * float64(to.Usable()))
+		if s.lowerLocked(to) != nil {
+			fits = to.Usable() // what is too much moves on
+		}
+	}
 	if to == nil || b.have != nil || !b.mayLeave() || b.length > to.Capacity/2 || b.at.want > 0 ||
-		float64(to.Used()+b.length) > s.cfg.Marks.High*float64(to.Capacity) || s.arriving[b.ID] > 0 || !s.takeForLocked(b, to) {
+		to.Used()+b.length > fits || s.arriving[b.ID] > 0 || !s.takeForLocked(b, to) {
 		s.mu.Unlock()
 		if to != nil {
 			s.makeRoomBelow(to, b.length)
@@ -148,6 +155,16 @@ func (s *Store) demote(b *block) bool {
 	s.arriving[b.ID]++ // the sweep of the target leaves the file alone
 	s.mu.Unlock()
 	moved := s.copyBlock(b, to)
+	if moved {
+		// The compaction of an index runs in this goroutine too: it cannot come
+		// between the record and the block that it is of.
+		to.Index.Append(blockfile.Record{Kind: blockfile.KindState, Flags: blockfile.FlagComplete, ID: b.ID, Length: b.length, Sums: b.sums})
+		if err := to.Index.Flush(); err != nil {
+			s.noteFlush(to, err)
+			moved = false
+			s.withdraw(b, to)
+		}
+	}
 	s.mu.Lock()
 	if s.arriving[b.ID]--; s.arriving[b.ID] == 0 {
 		delete(s.arriving, b.ID)
@@ -155,13 +172,12 @@ func (s *Store) demote(b *block) bool {
 	if moved && !b.mayLeave() {
 		moved = false
 		s.mu.Unlock()
-		_ = to.Unlink(b.ID)
+		s.withdraw(b, to)
 		s.mu.Lock()
 	}
 	if moved {
 		n := &block{length: b.length, at: to, sums: b.sums, n: b.n, cached: b.cached, charged: b.length, trusted: true, made: true, served: b.length}
 		n.ID = b.ID
-		to.Index.Append(blockfile.Record{Kind: blockfile.KindState, Flags: blockfile.FlagComplete, ID: n.ID, Length: n.length, Sums: n.sums})
 		s.leaveLocked(b, false)
 		s.insertLocked(n)
 		s.feed.add(n.ID)
@@ -174,6 +190,12 @@ func (s *Store) demote(b *block) bool {
 	s.mu.Unlock()
 	s.unpin(b)
 	return moved || gone
+}
+
+// withdraw takes back a copy that was made.
+func (s *Store) withdraw(b *block, to *place) {
+	s.forget(to, b)
+	_ = to.Unlink(b.ID) // the sweep of the next start finds what stays
 }
 
 // takeForLocked takes the quota and the name for a block that moves.
@@ -212,6 +234,7 @@ func (s *Store) copyBlock(b *block, to *place) bool {
 	}
 	defer dst.Close()
 	buf := make([]byte, orca.GrainSize)
+	begin := time.Now()
 	for g := range b.sums {
 		p := buf[:blockfile.GrainLen(b.length, g)]
 		off := int64(g) * orca.GrainSize
@@ -227,7 +250,7 @@ func (s *Store) copyBlock(b *block, to *place) bool {
 			s.fault(to, err)
 			break
 		}
-		if g%64 == 63 && s.waiting(b.at) {
+		if g%paceGrains == paceGrains-1 && (s.waiting(b.at) || !s.pace(begin, off, b.at)) {
 			err = os.ErrDeadlineExceeded
 			break
 		}
@@ -237,6 +260,31 @@ func (s *Store) copyBlock(b *block, to *place) bool {
 		return false
 	}
 	return true
+}
+
+// paceGrains is how many grains are copied between two looks at the pace.
+const paceGrains = 16
+
+// pace waits until n bytes may have been moved since begin, in short steps, and
+// reports false when somebody wants the directory's room meanwhile.
+func (s *Store) pace(begin time.Time, n int64, from *place) bool {
+	due := begin.Add(time.Duration(float64(n) / float64(s.cfg.MoveRate) * float64(time.Second)))
+	for {
+		left := time.Until(due)
+		if left <= 0 {
+			return true
+		}
+		t := time.NewTimer(min(left, 20*time.Millisecond))
+		select {
+		case <-s.done:
+			t.Stop()
+			return false
+		case <-t.C:
+		}
+		if s.waiting(from) {
+			return false
+		}
+	}
 }
 
 func (s *Store) waiting(p *place) bool {

@@ -52,7 +52,8 @@ func (s *Store) openPlace(c dir.Config) error {
 		if !s.recoverable(p, b) {
 			continue
 		}
-		if twin != nil && (twin.dirty || twin.cached >= b.cached && !b.dirty) {
+		// Of two the first stays, unless its file is gone already: it had moved.
+		if twin != nil && (twin.dirty || twin.cached >= b.cached && !b.dirty && twin.at.Has(id, twin.length)) {
 			s.forget(p, b)
 			continue
 		}

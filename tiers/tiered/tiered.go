@@ -11,8 +11,10 @@
 //
 // Nothing is evicted in the caller's goroutine. Who needs room asks for it,
 // and waits at most Config.RoomWait while the background makes it. A clean
-// block that leaves MEM moves to a slower tier when nobody is waiting and
-// there is room for it.
+// block that leaves a tier moves to a slower one when nobody is waiting and
+// there is room for it, at most at Config.MoveRate. The slower directory's
+// index has it before the faster one's loses it: after a crash it is in one of
+// them, or in both, and then the faster one keeps it.
 //
 // Blocks recovered from an index are not trusted: each grain is checked
 // against its CRC32C before it is first served. A clean block with a bad grain
@@ -54,9 +56,9 @@ type Config struct {
 	// MaxOpen bounds the block files that stay open while nobody reads them
 	// (default 4096).
 	MaxOpen int
-	// NoDemote drops clean blocks that leave MEM instead of moving them to a
-	// slower tier.
-	NoDemote bool
+	// MoveRate bounds in bytes per second how fast blocks that leave a tier are
+	// copied to a slower one (default 256 MiB/s); negative: they are dropped.
+	MoveRate int64
 	// Alloc names the allocator of new blocks (package alloc).
 	Alloc string
 	// FlushEvery is the period of writing buffered index records (default
@@ -69,6 +71,9 @@ type Config struct {
 }
 
 func (c Config) withDefaults() Config {
+	if c.MoveRate == 0 {
+		c.MoveRate = 256 << 20
+	}
 	if c.Marks == (evict.Marks{}) {
 		c.Marks = evict.DefaultMarks
 	}
