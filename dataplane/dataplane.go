@@ -54,12 +54,19 @@ type ReadRequest struct {
 	// miss. Workers that fill from each other set it, so that two of them
 	// never wait for one another.
 	OnlyCached bool
+	// Direct asks a worker that has to fetch to do so from the store below or
+	// from who holds the data, not through another worker that would fetch.
+	Direct bool
 	// Verify asks the worker to check the sums of the range before it serves
 	// it: set by a receiver that has just seen a bad grain.
 	Verify bool
 	// Whole asks Open to answer when all of the range is there, as far as one
 	// flight brings it, rather than with its first bytes.
 	Whole bool
+	// Patience bounds how long a remote worker may take before a Reader gives
+	// up with Timeout, so that another worker can be asked; 0 leaves it to the
+	// Reader's own limits. It does not travel.
+	Patience time.Duration
 }
 
 // Grant is the right to read (or write) one version of one file, made by the

@@ -5,7 +5,8 @@
 // alloc (pure policies), dir (one storage directory), tiered (the composed
 // store: place, pin, watermark, recover), readthrough (miss → UFS once per
 // page → cache and reply), writeback (private files of writers → upload, seal,
-// adopt). tiers/tiertest is the suite of Store.
+// adopt), scrub (reads every block again, on a schedule, and finds what has
+// rotted). tiers/tiertest is the suite of Store.
 //
 // A block is immutable: grains are added until it is complete, never changed;
 // it is evicted by leaving the index, waiting for pins, and unlink.
@@ -50,7 +51,8 @@ type Store interface {
 	// absent from then on; a bad grain of a dirty block is Corrupt.
 	Get(id orca.BlockID, off, n int64) (dataplane.Extent, error)
 	// Descriptor re-opens a complete block read-only. NotFound, Unsupported
-	// (partial).
+	// (partial), Corrupt (quarantined, and not here again: what an earlier
+	// descriptor reads is not to be believed).
 	Descriptor(ctx context.Context, id orca.BlockID) (*os.File, int64, uint64, error)
 	// Begin returns a filler of the block, creating it with this length in a
 	// directory that has room. It waits briefly for background eviction when
@@ -87,6 +89,11 @@ type Store interface {
 	// cursor, for the worker's report to the metaplane; full is true when the
 	// cursor is too old and Each must be used.
 	Changes(cursor uint64) (files []FileReport, next uint64, full bool)
+	// Flush writes down what is cached, so that the process may be killed and
+	// its next life finds it; it does not wait for a disk. Without it, what was
+	// filled in the last moments is forgotten by a kill. The error is of the
+	// first directory that failed; the others are flushed all the same.
+	Flush() error
 	// Close flushes the index and stops background work.
 	Close() error
 }
@@ -144,6 +151,20 @@ type Window interface {
 	// Store makes the first n of Bytes, whole grains, part of the block.
 	Store(n int) error
 	// Close gives the memory back, once; what was not stored stays absent.
+	Close()
+}
+
+// Check reads one block from its medium and compares every present grain with
+// its sum, in steps, past the caches of the kernel where it can. It holds the
+// file, not the block: eviction goes on.
+type Check interface {
+	// Next verifies the next grains, as many as fit buf (at least one grain,
+	// aligned to 4 KiB), and returns how many bytes it has read and how many
+	// grains did not match. What did not match is quarantined as by Store.Get.
+	// io.EOF at the end, also of a block that has left.
+	Next(buf []byte) (n int64, bad int, err error)
+	// Dirty reports whether the block is the only copy.
+	Dirty() bool
 	Close()
 }
 

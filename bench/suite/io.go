@@ -31,6 +31,10 @@ func ioCases() []Case {
 	return []Case{
 		{Suite: "io", Name: "shortcircuit", Metric: "read rate", Unit: unitMBs, Baseline: memcpyName,
 			About: "File.ReadAt of a cached file on the same host, against memcpy of as many bytes", open: openShortCircuit},
+		{Suite: "io", Name: "slice", Metric: "read rate", Unit: unitMBs, Baseline: memcpyName,
+			About: "File.Slice of a cached file on the same host, every page touched, against memcpy of as many bytes", open: openSlice},
+		{Suite: "io", Name: "open-100k", Metric: "whole files read", Unit: unitOps, Baseline: nativeSmall,
+			About: "100 KB files read whole by cached descriptor, against native open, pread, close", open: openCached100k},
 		{Suite: "io", Name: "remote", Metric: "read rate", Unit: unitMBs, Baseline: "raw sendfile",
 			About: "File.ReadAt from a worker of another node over loopback, checksums verified, against the best raw sendfile", open: openRemote(true)},
 		{Suite: "io", Name: "remote-noverify", Metric: "read rate", Unit: unitMBs, Baseline: "raw sendfile",
@@ -45,7 +49,7 @@ const directName = "one direct GET stream"
 // ioOrca is the Orca of the io suite, with room in MEM for its files.
 func (s *stage) ioOrca() (*target.Orca, error) {
 	// A block goes only into a directory of twice its size.
-	mem := 2*s.opt.size(defaultCold) + 2*s.opt.size(defaultBulk) + 256<<20
+	mem := 2*s.opt.size(defaultCold) + 2*s.opt.size(defaultBulk) + 2*smallSize*int64(s.opt.Files) + 256<<20
 	return s.up("io", "--mem", fmt.Sprint(mem))
 }
 
@@ -84,11 +88,12 @@ func openFile(ctx context.Context, fs *client.FS, path string, seed uint64, size
 	}
 	got, want := make([]byte, baseline.Chunk), make([]byte, baseline.Chunk)
 	for off := int64(0); off < size; off += baseline.Chunk {
-		if _, err := f.ReadAtContext(ctx, got, off); err != nil && err != io.EOF {
+		n := min(baseline.Chunk, size-off)
+		if _, err := f.ReadAtContext(ctx, got[:n], off); err != nil && err != io.EOF {
 			return nil, errors.Join(err, f.Close())
 		}
-		workload.Fill(want, seed, off)
-		if !bytes.Equal(got, want) {
+		workload.Fill(want[:n], seed, off)
+		if !bytes.Equal(got[:n], want[:n]) {
 			return nil, errors.Join(fmt.Errorf("%s: wrong bytes near %d", path, off), f.Close())
 		}
 	}

@@ -25,7 +25,7 @@ func TestSmoke(t *testing.T) {
 	require.NoError(t, err, "%s", out)
 	self, err := os.Executable()
 	require.NoError(t, err)
-	for _, name := range []string{"io", "meta", "fuse"} {
+	for _, name := range []string{"io", "meta", "fuse", "restart"} {
 		t.Run(name, func(t *testing.T) {
 			if name == "fuse" && os.Geteuid() != 0 {
 				t.Skip("the mount's kernel cache can only be dropped by root")
@@ -35,7 +35,7 @@ func TestSmoke(t *testing.T) {
 			var progress strings.Builder
 			temp := t.TempDir()
 			rep, _, err := Run(t.Context(), cases, Options{
-				Pairs: 1, Size: 2 << 20, Files: 20, Clients: 4, Sample: 50 * time.Millisecond,
+				Pairs: 1, Size: 2 << 20, Files: 20, Blocks: 1000, Clients: 4, Sample: 50 * time.Millisecond,
 				Self: self, Orca: bin, Temp: temp, Progress: &progress, Tiny: true,
 			}, "test")
 			require.NoError(t, err, progress.String())

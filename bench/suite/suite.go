@@ -42,6 +42,8 @@ type Options struct {
 	Size int64
 	// Files in the directory of the cases about many files. Default 1000.
 	Files int
+	// Blocks in the index of the restart suite. Default 10,000,000.
+	Blocks int
 	// Clients of the meta suite, one connection each. Default 16.
 	Clients int
 	// Pipeline is how many requests each client has outstanding. Default 1.
@@ -73,6 +75,9 @@ func (o *Options) setDefaults() error {
 	if o.Files == 0 {
 		o.Files = 1000
 	}
+	if o.Blocks == 0 {
+		o.Blocks = 10_000_000
+	}
 	if o.Clients == 0 {
 		o.Clients = 16
 	}
@@ -99,6 +104,8 @@ func (o *Options) validate() error {
 		return fmt.Errorf("size %d: must be over 64 MiB, or the processor's caches are measured", o.Size)
 	case o.Size%(1<<20) != 0:
 		return fmt.Errorf("size %d: must be whole MiB", o.Size)
+	case o.Blocks < restartReal || !o.Tiny && o.Blocks < 100_000:
+		return fmt.Errorf("%d blocks: a restart of so few is over before it can be measured", o.Blocks)
 	case o.Files < 1 || o.Clients < 1 || o.Pipeline < 1 || o.Sample < time.Millisecond:
 		return errors.New("files, clients and pipeline must be positive and a sample at least a millisecond")
 	case o.Network != "tcp" && o.Network != "unix":
@@ -138,6 +145,7 @@ const (
 	unitMBs     = "MB/s"
 	unitOps     = "ops/s"
 	unitEntries = "entries/s"
+	unitBlocks  = "blocks/s"
 	unitRate    = "of the bytes"
 )
 
@@ -178,11 +186,11 @@ func (m *measure) add(o measure) {
 func (m measure) value() float64 { return m.work / m.took.Seconds() }
 
 // Suites returns the names of the suites, in the order of a full run.
-func Suites() []string { return []string{"env", "io", "meta", "fuse", "evict"} }
+func Suites() []string { return []string{"env", "io", "meta", "fuse", "restart", "evict"} }
 
 // Cases returns all cases, by suite.
 func Cases() []Case {
-	return slices.Concat(envCases(), ioCases(), metaCases(), fuseCases(), evictCases())
+	return slices.Concat(envCases(), ioCases(), metaCases(), fuseCases(), restartCases(), evictCases())
 }
 
 // Select returns the cases of a suite; names limits them, in their order.
@@ -390,7 +398,7 @@ func pass(ctx context.Context, s side) (measure, error) {
 	if m.work <= 0 || m.took <= 0 {
 		return measure{}, errors.New("did nothing")
 	}
-	m.cpu = after - before
+	m.cpu += after - before // beside that of processes which ended in the pass
 	return m, nil
 }
 
@@ -444,8 +452,11 @@ func costUnit(unit string) string {
 	if unit == unitMBs {
 		return "s/GB"
 	}
-	if unit == unitEntries {
+	switch unit {
+	case unitEntries:
 		return "µs/entry"
+	case unitBlocks:
+		return "µs/block"
 	}
 	return "µs/op"
 }

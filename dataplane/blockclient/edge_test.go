@@ -85,6 +85,7 @@ func TestRequestTravelsWhole(t *testing.T) {
 	w.Configure(func() { w.BeforeOpen = seen })
 	want := request(65536)
 	want.N, want.Type, want.Sequential, want.OnlyCached, want.Verify, want.Whole = 1<<20, orca.ReadNoCache, true, true, true, true
+	want.Direct, want.Patience = true, patience
 	v := reflect.ValueOf(want)
 	for i := range v.NumField() {
 		require.False(t, v.Field(i).IsZero(), "this test does not set %s", v.Type().Field(i).Name)
@@ -94,6 +95,8 @@ func TestRequestTravelsWhole(t *testing.T) {
 	got := <-requests
 	require.True(t, want.Grant.Expiry.Equal(got.Grant.Expiry))
 	got.Grant.Expiry = want.Grant.Expiry
+	require.Zero(t, got.Patience, "the reader's alone")
+	want.Patience = 0
 	require.Equal(t, want, got)
 }
 

@@ -90,7 +90,7 @@ func (c *Client) present(ctx context.Context, req *dataplane.ReadRequest, off in
 	r := pullPool.Get().(*pull)
 	defer r.recycle()
 	r.begin(c, req, nil)
-	resp, err := c.small.Call(ctx, frame.OpPresent, r.request(off, int64(n)), nil)
+	resp, err := c.small.CallWithin(ctx, req.Patience, frame.OpPresent, r.request(off, int64(n)), nil)
 	if err != nil {
 		return 0, 0, err
 	}

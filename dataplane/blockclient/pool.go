@@ -31,6 +31,8 @@ type idleStream struct {
 	since time.Time
 }
 
+var errAllBusy = orca.E("blockclient", orca.Busy, "all bulk connections to the worker stay in use")
+
 var errClosed = orca.E("blockclient", orca.Unavailable, "client is closed")
 
 func newPool(cfg *Config, m *Metrics) *pool {
@@ -42,15 +44,20 @@ func newPool(cfg *Config, m *Metrics) *pool {
 }
 
 // get returns a stream for this user alone; used says that it has been used
-// before, so that the server may have closed it meanwhile.
+// before, so that the server may have closed it meanwhile. Busy when all places
+// stay taken for StallTimeout.
 func (p *pool) get(ctx context.Context) (s *transport.Stream, used bool, err error) {
 	select {
 	case p.places <- struct{}{}:
 	default:
+		late := time.NewTimer(p.cfg.StallTimeout)
+		defer late.Stop()
 		select {
 		case p.places <- struct{}{}:
 		case <-ctx.Done():
 			return nil, false, ctxError(ctx)
+		case <-late.C:
+			return nil, false, errAllBusy
 		}
 	}
 	p.mu.Lock()

@@ -64,7 +64,7 @@ func (c *Client) readOnce(ctx context.Context, req *dataplane.ReadRequest, p []b
 	r.begin(c, req, p)
 	var n int
 	var err error
-	if r.end-r.start <= int64(c.cfg.SmallRead) {
+	if len(p) <= c.cfg.SmallRead { // of what is asked for: widened to grains it may be two more
 		n, err = r.small(ctx)
 	} else {
 		n, err = r.bulk(ctx)
@@ -87,6 +87,7 @@ type pull struct {
 	off        int64
 	start, end int64
 	verify     bool
+	patience   time.Duration // of the request
 	ver        verifier
 	msg        datapb.ReadRequest
 	block      datapb.Block
@@ -108,7 +109,7 @@ type span struct {
 var pullPool = sync.Pool{New: func() any { return &pull{edge: make([]byte, orca.GrainSize)} }}
 
 func (r *pull) begin(c *Client, req *dataplane.ReadRequest, p []byte) {
-	r.c, r.p, r.off, r.verify = c, p, req.Off, !c.cfg.NoVerify
+	r.c, r.p, r.off, r.verify, r.patience = c, p, req.Off, !c.cfg.NoVerify, req.Patience
 	r.start, r.end = req.Off, req.Off+int64(len(p))
 	if r.verify {
 		r.start -= r.start % orca.GrainSize
@@ -123,7 +124,7 @@ func (r *pull) begin(c *Client, req *dataplane.ReadRequest, p []byte) {
 	}
 	r.msg.Block, r.msg.Grant = &r.block, &r.grant
 	r.msg.Type, r.msg.Sequential = uint32(req.Type), req.Sequential
-	r.msg.OnlyCached, r.msg.Verify, r.msg.Whole = req.OnlyCached, req.Verify, req.Whole
+	r.msg.OnlyCached, r.msg.Verify, r.msg.Whole, r.msg.Direct = req.OnlyCached, req.Verify, req.Whole, req.Direct
 	r.ver.ok = 0
 }
 
@@ -150,7 +151,7 @@ func (r *pull) request(off, n int64) []byte {
 // small reads by one multiplexed call and copies.
 func (r *pull) small(ctx context.Context) (int, error) {
 	r.c.metrics.Small.Add(1)
-	resp, err := r.c.small.Call(ctx, frame.OpRead, r.request(r.start, r.end-r.start), nil)
+	resp, err := r.c.small.CallWithin(ctx, r.patience, frame.OpRead, r.request(r.start, r.end-r.start), nil)
 	if err != nil {
 		return 0, err
 	}
@@ -203,7 +204,11 @@ func (r *pull) bulk(ctx context.Context) (int, error) {
 
 // over pulls all ranges over s. clean says that nothing is left on s.
 func (r *pull) over(ctx context.Context, s *transport.Stream) (n int, clean bool, err error) {
-	deadline := time.Now().Add(r.c.cfg.StallTimeout + time.Duration(len(r.p)>>20)*time.Second)
+	wait := r.c.cfg.StallTimeout
+	if r.patience > 0 {
+		wait = min(wait, r.patience)
+	}
+	deadline := time.Now().Add(wait + time.Duration(len(r.p)>>20)*time.Second)
 	if d, ok := ctx.Deadline(); ok && d.Before(deadline) {
 		deadline = d
 	}

@@ -44,15 +44,15 @@ type SequentialConfig struct {
 	Window  int // segments; default 3
 }
 
-// NewSequential reads [req.Off, req.Off+req.N) of req.ID through r. The first
-// Read starts the prefetch. ctx ends it.
+// NewSequential reads [req.Off, req.Off+req.N) of req.ID through r; more than
+// one segment is announced as sequential. The first Read starts the prefetch. ctx ends it.
 func NewSequential(ctx context.Context, r dataplane.Reader, req dataplane.ReadRequest, cfg SequentialConfig) (*Sequential, error) {
 	if cfg.Segment < 0 || cfg.Window < 0 || req.Off < 0 || req.N < 0 {
 		return nil, orca.E("blockclient.NewSequential", orca.Invalid, "a size is negative")
 	}
 	setDefault(&cfg.Segment, 2<<20)
 	setDefault(&cfg.Window, 3)
-	req.Sequential = true
+	req.Sequential = req.Sequential || req.N > int64(cfg.Segment)
 	s := &Sequential{r: r, req: req, ring: make([]segment, cfg.Window), next: req.Off, end: req.Off + req.N}
 	s.ctx, s.cancel = context.WithCancel(ctx)
 	for i := range s.ring {

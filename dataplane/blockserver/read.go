@@ -100,7 +100,7 @@ func (s *Server) request(r *transport.Request) (dataplane.ReadRequest, transport
 	req := dataplane.ReadRequest{
 		ID: q.Block.ToBlock(), Off: q.Off, N: q.N,
 		Type: orca.ReadType(q.Type), Sequential: q.Sequential, Grant: q.Grant.ToGrant(),
-		OnlyCached: q.OnlyCached, Verify: q.Verify, Whole: q.Whole,
+		OnlyCached: q.OnlyCached, Verify: q.Verify, Whole: q.Whole, Direct: q.Direct,
 	}
 	requestPool.Put(q)
 	if err != nil {

@@ -185,6 +185,7 @@ type ReadRequest struct {
 	OnlyCached    bool                   `protobuf:"varint,7,opt,name=only_cached,json=onlyCached,proto3" json:"only_cached,omitempty"`
 	Verify        bool                   `protobuf:"varint,8,opt,name=verify,proto3" json:"verify,omitempty"`
 	Whole         bool                   `protobuf:"varint,9,opt,name=whole,proto3" json:"whole,omitempty"`
+	Direct        bool                   `protobuf:"varint,10,opt,name=direct,proto3" json:"direct,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -278,6 +279,13 @@ func (x *ReadRequest) GetVerify() bool {
 func (x *ReadRequest) GetWhole() bool {
 	if x != nil {
 		return x.Whole
+	}
+	return false
+}
+
+func (x *ReadRequest) GetDirect() bool {
+	if x != nil {
+		return x.Direct
 	}
 	return false
 }
@@ -1101,7 +1109,7 @@ const file_data_proto_rawDesc = "" +
 	"\x05Block\x12\x12\n" +
 	"\x04file\x18\x01 \x01(\x04R\x04file\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\rR\aversion\x12\x14\n" +
-	"\x05index\x18\x03 \x01(\rR\x05index\"\x80\x02\n" +
+	"\x05index\x18\x03 \x01(\rR\x05index\"\x98\x02\n" +
 	"\vReadRequest\x12&\n" +
 	"\x05block\x18\x01 \x01(\v2\x10.orca.data.BlockR\x05block\x12\x10\n" +
 	"\x03off\x18\x02 \x01(\x03R\x03off\x12\f\n" +
@@ -1114,7 +1122,9 @@ const file_data_proto_rawDesc = "" +
 	"\vonly_cached\x18\a \x01(\bR\n" +
 	"onlyCached\x12\x16\n" +
 	"\x06verify\x18\b \x01(\bR\x06verify\x12\x14\n" +
-	"\x05whole\x18\t \x01(\bR\x05whole\"<\n" +
+	"\x05whole\x18\t \x01(\bR\x05whole\x12\x16\n" +
+	"\x06direct\x18\n" +
+	" \x01(\bR\x06direct\"<\n" +
 	"\fPresentReply\x12\f\n" +
 	"\x01n\x18\x01 \x01(\x03R\x01n\x12\x1e\n" +
 	"\n" +

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/valyala/bytebufferpool"
+	"golang.org/x/sys/unix"
 
 	"orca"
 	"orca/dataplane/frame"
@@ -88,22 +89,30 @@ var errClientClosed = orca.E("transport.Call", orca.Unavailable, "client is clos
 // connection was lost: whether the request was executed is unknown), Timeout
 // and Canceled (ctx; the server is told to stop), TooLarge.
 func (c *Client) Call(ctx context.Context, op frame.Op, meta, body []byte) (Response, error) {
-	if _, ok := ctx.Deadline(); !ok {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, c.cfg.CallTimeout)
-		defer cancel()
+	return c.CallWithin(ctx, 0, op, meta, body)
+}
+
+// CallWithin is Call that also gives up, with Timeout, after d; 0 means
+// CallTimeout where ctx has no deadline. It allocates no context for it.
+func (c *Client) CallWithin(ctx context.Context, d time.Duration, op frame.Op, meta, body []byte) (Response, error) {
+	if deadline, ok := ctx.Deadline(); ok {
+		if left := time.Until(deadline); d <= 0 || left < d {
+			d = max(left, time.Millisecond)
+		}
+	} else if d <= 0 {
+		d = c.cfg.CallTimeout
 	}
 	c.metrics.Calls.Add(1)
 	c.metrics.InFlight.Add(1)
 	defer c.metrics.InFlight.Add(-1)
-	r, err := c.call(ctx, op, meta, body)
+	r, err := c.call(ctx, d, op, meta, body)
 	if err != nil {
 		c.metrics.Errors.Add(1)
 	}
 	return r, err
 }
 
-func (c *Client) call(ctx context.Context, op frame.Op, meta, body []byte) (Response, error) {
+func (c *Client) call(ctx context.Context, d time.Duration, op frame.Op, meta, body []byte) (Response, error) {
 	if len(meta) > frame.MaxMeta || len(body) > frame.MaxBody {
 		return Response{}, orca.E("transport.Call", orca.TooLarge, "request over the limits of a frame")
 	}
@@ -111,20 +120,33 @@ func (c *Client) call(ctx context.Context, op frame.Op, meta, body []byte) (Resp
 	if err != nil {
 		return Response{}, err
 	}
+	cl := callPool.Get().(*call)
+	cl.timer.Reset(d)
 	select {
 	case cc.window <- struct{}{}:
 	default:
+		err = nil
 		select {
 		case cc.window <- struct{}{}:
 		case <-ctx.Done():
-			return Response{}, ctxError(ctx)
+			err = ctxError(ctx)
+		case <-cl.timer.C:
+			err = errLate
 		case <-cc.gone:
-			return Response{}, cc.lost()
+			err = cc.lost()
+		}
+		if err != nil {
+			cl.recycle()
+			return Response{}, err
 		}
 	}
-	defer func() { <-cc.window }()
-	return cc.roundTrip(ctx, op, meta, body)
+	resp, err := cc.roundTrip(ctx, d, cl, op, meta, body)
+	<-cc.window
+	cl.recycle()
+	return resp, err
 }
+
+var errLate = orca.E("transport.Call", orca.Timeout, "no answer in time")
 
 // Ping makes a round trip that costs the server nothing.
 func (c *Client) Ping(ctx context.Context) error {
@@ -204,9 +226,10 @@ func (c *Client) connect(ctx context.Context) (*clientConn, error) {
 
 // dial connects within cfg.DialTimeout and ctx.
 func dial(ctx context.Context, cfg *ClientConfig) (net.Conn, error) {
-	d := net.Dialer{Timeout: cfg.DialTimeout, KeepAlive: 30 * time.Second}
+	d := net.Dialer{Timeout: cfg.DialTimeout, KeepAlive: 10 * time.Second}
 	nc, err := d.DialContext(ctx, cfg.Network, cfg.Addr)
 	if err == nil {
+		dropUnacked(nc)
 		return nc, nil
 	}
 	if ctx.Err() != nil {
@@ -224,11 +247,25 @@ func ctxError(ctx context.Context) error {
 	return &orca.Error{Op: "transport.Call", Kind: k, Err: ctx.Err()}
 }
 
-// timeoutMillis is what is left of ctx for Header.Timeout.
-func timeoutMillis(ctx context.Context) uint32 {
-	d, ok := ctx.Deadline()
+// timeoutMillis is d for Header.Timeout.
+func timeoutMillis(d time.Duration) uint32 {
+	return uint32(min(max(d.Milliseconds(), 1), math.MaxUint32))
+}
+
+// noAck is for how long the kernel sends again, or asks, what a peer does not
+// acknowledge (a host without power sends no reset) before the connection is
+// lost, in milliseconds. A peer whose process is stuck does acknowledge.
+const noAck = 20_000
+
+// dropUnacked applies noAck; where the kernel does not, it takes longer.
+func dropUnacked(nc net.Conn) {
+	tc, ok := nc.(*net.TCPConn)
 	if !ok {
-		return 0
+		return
 	}
-	return uint32(min(max(time.Until(d).Milliseconds(), 1), math.MaxUint32))
+	if rc, err := tc.SyscallConn(); err == nil {
+		_ = rc.Control(func(fd uintptr) {
+			_ = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, noAck)
+		})
+	}
 }

@@ -10,6 +10,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"syscall"
+	"time"
 
 	"github.com/valyala/bytebufferpool"
 	"golang.org/x/sys/unix"
@@ -36,12 +37,22 @@ type clientConn struct {
 // call is one outstanding request.
 type call struct {
 	done  chan struct{} // receives one element when the fields below are set
+	timer *time.Timer   // the caller's
 	parts int           // frames so far
 	resp  Response
 	err   error
 }
 
-var callPool = sync.Pool{New: func() any { return &call{done: make(chan struct{}, 1)} }}
+var callPool = sync.Pool{New: func() any {
+	return &call{done: make(chan struct{}, 1), timer: time.NewTimer(time.Hour)}
+}}
+
+// recycle gives a call back that nobody can end any more.
+func (cl *call) recycle() {
+	cl.timer.Stop()
+	*cl = call{done: cl.done, timer: cl.timer}
+	callPool.Put(cl)
+}
 
 func newClientConn(c *Client, nc net.Conn) (*clientConn, error) {
 	fd, err := dupFD(nc)
@@ -76,13 +87,12 @@ func dupFD(nc net.Conn) (int, error) {
 	return dup, nil
 }
 
-// roundTrip sends a request and waits.
-func (cc *clientConn) roundTrip(ctx context.Context, op frame.Op, meta, body []byte) (Response, error) {
-	cl := callPool.Get().(*call)
+// roundTrip sends a request and waits until cl, ctx or the timer of cl ends;
+// then cl is the caller's alone.
+func (cc *clientConn) roundTrip(ctx context.Context, d time.Duration, cl *call, op frame.Op, meta, body []byte) (Response, error) {
 	cc.mu.Lock()
 	if cc.err != nil {
 		cc.mu.Unlock()
-		callPool.Put(cl)
 		return Response{}, cc.lost()
 	}
 	cc.seq++
@@ -90,32 +100,28 @@ func (cc *clientConn) roundTrip(ctx context.Context, op frame.Op, meta, body []b
 	cc.calls[seq] = cl
 	cc.mu.Unlock()
 
-	h := frame.Header{Op: op, Seq: seq, Meta: uint32(len(meta)), Body: uint32(len(body)), Timeout: timeoutMillis(ctx)}
+	h := frame.Header{Op: op, Seq: seq, Meta: uint32(len(meta)), Body: uint32(len(body)), Timeout: timeoutMillis(d)}
 	// A failing send closes the connection, which ends the call. Only long
 	// bodies wait for the socket here: the others do not, so that ctx counts.
 	_ = cc.out.send(&h, meta, body, len(meta)+len(body) > copyBody)
 
+	var err error
 	select {
 	case <-cl.done:
+		return cl.resp, cl.err
 	case <-ctx.Done():
-		if cc.take(seq) != nil {
-			// The call is ours alone again.
-			cl.resp.Release()
-			cc.recycle(cl)
-			cancel := frame.Header{Op: frame.OpCancel, Seq: seq}
-			_ = cc.out.send(&cancel, nil, nil, false)
-			return Response{}, ctxError(ctx)
-		}
-		<-cl.done // the reply came at the same moment
+		err = ctxError(ctx)
+	case <-cl.timer.C:
+		err = errLate
 	}
-	resp, err := cl.resp, cl.err
-	cc.recycle(cl)
-	return resp, err
-}
-
-func (cc *clientConn) recycle(cl *call) {
-	*cl = call{done: cl.done}
-	callPool.Put(cl)
+	if cc.take(seq) == nil {
+		<-cl.done // the reply came at the same moment
+		return cl.resp, cl.err
+	}
+	cl.resp.Release()
+	cancel := frame.Header{Op: frame.OpCancel, Seq: seq}
+	_ = cc.out.send(&cancel, nil, nil, false)
+	return Response{}, err
 }
 
 // take removes a call; whoever gets it ends it.

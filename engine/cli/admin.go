@@ -19,7 +19,7 @@ func (e *env) adminCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use: "admin", Aliases: []string{"fsadmin"},
 		Short: "Look after an Orca",
-		Long:  "Look after an Orca: reports, workers, configuration, checks of this host.",
+		Long:  "Look after an Orca: reports, workers, configuration, scrubbing, checks of this host.",
 		Example: `  orca admin report
   orca admin workers --json
   orca admin validate`,
@@ -31,7 +31,7 @@ func (e *env) adminCommand() *cobra.Command {
 		},
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	c.AddCommand(e.reportCommand(), e.workersCommand(), e.getConfCommand(), e.validateCommand())
+	c.AddCommand(e.reportCommand(), e.workersCommand(), e.getConfCommand(), e.scrubCommand(), e.validateCommand())
 	return c
 }
 
@@ -218,6 +218,7 @@ func (e *env) reportMetrics(r *client.Report) error {
 type workerJSON struct {
 	ID       uint64     `json:"id"`
 	Node     string     `json:"node"`
+	Rack     string     `json:"rack,omitempty"`
 	Address  string     `json:"address"`
 	Socket   string     `json:"socket,omitempty"`
 	HTTP     string     `json:"http,omitempty"`
@@ -270,7 +271,7 @@ func (e *env) printWorkers(ws []*client.Worker, tiers bool) error {
 		t = e.table("WORKER", "NODE", "TIER", "CAPACITY", "USED", "BLOCKS", "STATE", "DIRECTORY")
 	}
 	for _, w := range ws {
-		j := workerJSON{ID: w.Id, Node: w.Node, Address: w.Addr, Socket: w.Socket, HTTP: w.Http, Live: w.Live, Version: w.Version,
+		j := workerJSON{ID: w.Id, Node: w.Node, Rack: w.Rack, Address: w.Addr, Socket: w.Socket, HTTP: w.Http, Live: w.Live, Version: w.Version,
 			LastSeen: time.Unix(0, w.LastSeen), Tiers: []tierJSON{}}
 		state := "live"
 		if !w.Live {

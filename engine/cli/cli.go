@@ -39,6 +39,7 @@ import (
 	"orca"
 	"orca/engine/client"
 	"orca/engine/errmap"
+	"orca/engine/placement"
 )
 
 // Streams are what a command reads and writes.
@@ -83,6 +84,9 @@ type env struct {
 	// Global flags.
 	address string
 	node    string
+	rack    string
+	read    string // policies
+	write   string
 	json    bool
 
 	fs *client.FS
@@ -183,7 +187,19 @@ any other shell.
 Exit codes: 0 done, 1 the operation failed (each failed path is named on
 stderr), 2 wrong usage, 130 interrupted.
 
-Environment: ORCA_ADDRESS is the default of --address, ORCA_NODE of --node.`,
+Choice of workers: --read-policy says which worker fetches what none holds (one
+that holds it is always preferred: on this node, else in this rack, else any),
+--write-policy which one takes a new file.
+
+  local-first                 this node, else this rack, else any
+  local-first-avoid-eviction  the same among those that need not evict for it
+  most-available              the one with the most free room
+  round-robin                 one after the other
+  specific:NODE               NODE; a read may fall back to others, a write fails
+  deterministic-hash[:N]      by file, the same for all clients; N take turns
+
+Environment: ORCA_ADDRESS is the default of --address, ORCA_NODE of --node,
+ORCA_RACK of --rack, ORCA_READ_POLICY and ORCA_WRITE_POLICY of the policies.`,
 		Example: `  orca up --data /var/lib/orca --root s3://bucket/prefix
   orca fs ls -h /
   orca fs cp -R file:///data/train /train
@@ -203,6 +219,9 @@ Environment: ORCA_ADDRESS is the default of --address, ORCA_NODE of --node.`,
 	f := root.PersistentFlags()
 	f.StringVar(&e.address, "address", envOr("ORCA_ADDRESS", client.DefaultAddress), "metaplane address: host:port, or the path of a Unix socket; several separated by commas")
 	f.StringVar(&e.node, "node", envOr("ORCA_NODE", ""), "name of this node: workers of the same name are local (default: the host name)")
+	f.StringVar(&e.rack, "rack", envOr("ORCA_RACK", ""), "rack of this node: workers of the same rack are nearer than others (default: none)")
+	f.StringVar(&e.read, "read-policy", envOr("ORCA_READ_POLICY", "local-first"), "which worker fetches what none holds")
+	f.StringVar(&e.write, "write-policy", envOr("ORCA_WRITE_POLICY", "local-first"), "which worker takes a new file")
 	f.BoolVar(&e.json, "json", false, "print JSON: one object, or one a line for lists")
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err.Error()} })
 	root.AddCommand(e.fsCommand(), e.adminCommand(), e.jobCommand(), e.loadCommand(), e.versionCommand(), e.getConfCommand())
@@ -247,12 +266,28 @@ func (e *env) open(ctx context.Context) (*client.FS, error) {
 	if e.fs != nil {
 		return e.fs, nil
 	}
-	fs, err := e.hooks.Open(ctx, client.Config{Addresses: strings.Split(e.address, ","), Node: e.node, FirstAnswer: firstAnswer})
+	cfg := client.Config{Addresses: strings.Split(e.address, ","), Node: e.node, Rack: e.rack, FirstAnswer: firstAnswer}
+	var err error
+	if cfg.ReadPolicy, cfg.WritePolicy, err = e.policies(); err != nil {
+		return nil, err
+	}
+	fs, err := e.hooks.Open(ctx, cfg)
 	if err != nil {
 		return nil, err
 	}
 	e.fs = fs
 	return fs, nil
+}
+
+// policies reads --read-policy and --write-policy.
+func (e *env) policies() (read, write placement.Policy, err error) {
+	if read, err = placement.Parse(e.read); err != nil {
+		return read, write, usagef("--read-policy: %v", err)
+	}
+	if write, err = placement.Parse(e.write); err != nil {
+		return read, write, usagef("--write-policy: %v", err)
+	}
+	return read, write, nil
 }
 
 // report prints one failure: verb: 'path': what a shell user expects to read,

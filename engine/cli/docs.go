@@ -23,7 +23,7 @@ func WriteDocs(w io.Writer) error {
 	root := e.root()
 	var b strings.Builder
 	b.WriteString("<!-- Made from the commands themselves: go test ./engine/cli -run Docs -rewrite -->\n# The command line\n\n")
-	b.WriteString(root.Long + "\n\n")
+	b.WriteString(plain(root.Long) + "\n\n")
 	b.WriteString("Lists are aligned tables on a terminal, and tab-separated without a heading when\npiped. With `--json` a list is one JSON object a line, a single thing one object;\nfield names are only ever added.\n\n")
 	b.WriteString("Options of every command:\n\n" + flagTable(root.PersistentFlags()) + "\n")
 	document(&b, root)

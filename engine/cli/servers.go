@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"orca"
+	"orca/engine/placement"
 	"orca/tiers/alloc"
 	"orca/tiers/evict"
 )
@@ -29,6 +30,8 @@ type NodeOptions struct {
 	Data string
 	// Node is the name of this node, "" for the host name.
 	Node string
+	// Rack is what the node stands in, "" for none.
+	Rack string
 	Log  LogOptions
 	// Listen addresses; port 0 picks a free one. WebAddr is the HTTP door of a
 	// process with the meta role, WorkerWebAddr of one without; "" opens none.
@@ -41,6 +44,11 @@ type NodeOptions struct {
 	Dirs []string
 	// MemDir and SSDDir are the folders of the tiers, "" for those below Data.
 	MemDir, SSDDir string
+	// ScrubPeriod is within what time every cached block is read again; 0: the
+	// default; negative: only when asked. ScrubRate is the most bytes per
+	// second; 0: the default.
+	ScrubPeriod time.Duration
+	ScrubRate   int64
 	// EvictPolicy and AllocPolicy name which cached blocks leave first, and
 	// into which directory of a tier a new one goes.
 	EvictPolicy, AllocPolicy string
@@ -91,8 +99,10 @@ type MountOptions struct {
 	// AllowOther lets other users in.
 	AllowOther bool
 	Addresses  []string
-	Node       string
-	Log        LogOptions
+	Node, Rack string
+	// ReadPolicy and WritePolicy choose among workers.
+	ReadPolicy, WritePolicy placement.Policy
+	Log                     LogOptions
 }
 
 // Roles that `orca start` knows.
@@ -102,6 +112,7 @@ var roles = []string{"meta", "worker"}
 type serverFlags struct {
 	NodeOptions
 	mem, ssd, wholeMax string
+	scrubRate          string
 	moveRate           string
 	rootOptions        []string
 	write              *string
@@ -118,6 +129,8 @@ func (f *serverFlags) register(c *cobra.Command) {
 	fl.StringVar(&f.MemDir, "mem-dir", "", "folder of the memory tier (default: below --data)")
 	fl.StringVar(&f.SSDDir, "ssd-dir", "", "folder of the SSD tier (default: below --data)")
 	fl.StringVar(&f.wholeMax, "whole-max", "", "longest file kept as one block, of the whole cluster (default: 4GiB, or half of the largest tier)")
+	fl.DurationVar(&f.ScrubPeriod, "scrub-period", 24*time.Hour, "within what time every cached block is read again and compared with its checksums; 0: only when asked")
+	fl.StringVar(&f.scrubRate, "scrub-rate", "32MiB", "the most that is read for that per second")
 	fl.StringVar(&f.WorkerAddr, "worker-addr", "127.0.0.1:28999", "address of the worker's data server")
 	fl.StringVar(&f.MetaAddr, "meta-addr", "127.0.0.1:18998", "address of the metaplane")
 	fl.StringVar(&f.WebAddr, "web-addr", "127.0.0.1:18999", "address of /metrics, /livez and /readyz; empty: none")
@@ -139,7 +152,7 @@ func (f *serverFlags) register(c *cobra.Command) {
 // finish checks and converts the raw values.
 func (f *serverFlags) finish(e *env) (NodeOptions, error) {
 	o := f.NodeOptions
-	o.Node = e.node
+	o.Node, o.Rack = e.node, e.rack
 	if !slices.Contains([]string{"debug", "info", "warn", "error"}, o.Log.Level) {
 		return o, usagef("unknown --log-level %q", o.Log.Level)
 	}
@@ -158,6 +171,17 @@ func (f *serverFlags) finish(e *env) (NodeOptions, error) {
 	}
 	if o.WholeMax, err = quota("--whole-max", f.wholeMax, 0); err != nil {
 		return o, err
+	}
+	if o.ScrubRate, err = quota("--scrub-rate", f.scrubRate, 0); err != nil {
+		return o, err
+	}
+	switch {
+	case o.ScrubPeriod < 0:
+		return o, usagef("--scrub-period %v: negative", o.ScrubPeriod)
+	case o.ScrubRate == 0:
+		return o, usagef("--scrub-rate %q: no scrubbing is --scrub-period 0", f.scrubRate)
+	case o.ScrubPeriod == 0:
+		o.ScrubPeriod = -1
 	}
 	if _, err := evict.New(o.EvictPolicy); err != nil {
 		return o, usagef("--evict-policy %q: want one of %s", o.EvictPolicy, strings.Join(evict.Names(), ", "))
@@ -311,7 +335,10 @@ command is stopped. (orca fs mount is another thing: it attaches a store.)`,
 			if o.Path, err = e.clean(o.Path); err != nil {
 				return err
 			}
-			o.Addresses, o.Node = strings.Split(e.address, ","), e.node
+			o.Addresses, o.Node, o.Rack = strings.Split(e.address, ","), e.node, e.rack
+			if o.ReadPolicy, o.WritePolicy, err = e.policies(); err != nil {
+				return err
+			}
 			return e.hooks.Mount(cmd.Context(), o, e.Streams)
 		}),
 	}

@@ -12,6 +12,7 @@
 //	names   FS ─► metaplane.Namespace (the service in this process, or metaclient)
 //	reads   File.ReadAt ─► local descriptor: pread into the caller's buffer (or copy from a mapping)
 //	                    └► Peer (block service of a worker): ranges, read ahead
+//	        File.Slice  ─► the mapping itself, lent until Release; else a buffer filled by ReadAt
 //	writes  Writer ─► private file on a worker (pwrite, or pipelined WriteAt)
 //	        Close  ─► worker Seal ─► metaplane Complete: only then visible
 //
@@ -34,9 +35,10 @@
 //
 // An FS runs one goroutine while write sessions are open (it renews them) and
 // one per Watch call. A File runs at most Config.Prefetch/1 MiB goroutines
-// while it is read in sequence. Locks, outermost first: Writer.mu, File.ra.mu,
-// core.mu (workers), sessions.mu, descriptors.mu; none is held over a call to
-// another process but Writer.mu.
+// while it is read in sequence, and one while a slow read is asked of a second
+// worker. Locks, outermost first: Writer.mu, File.ra.mu, core.mu (workers),
+// sessions.mu, descriptors.mu, maps.mu, leases.mu, views.mu; none is held over a
+// call to another process but Writer.mu.
 //
 // # What it refuses
 //
@@ -50,10 +52,12 @@ import (
 	"log/slog"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"orca"
 	"orca/dataplane"
+	"orca/engine/placement"
 	"orca/metaplane"
 	"orca/metaplane/metaclient"
 	"orca/metaplane/metapb"
@@ -84,6 +88,13 @@ type Config struct {
 	// Node is what counts as local: descriptors are asked only of workers on
 	// this node. Default: the host name.
 	Node string
+	// Rack is what Node stands in; workers of one rack are nearer than others.
+	// Default: none.
+	Rack string
+	// ReadPolicy says which worker fetches what none holds; one that holds it
+	// is always preferred, the nearest first. WritePolicy says which worker
+	// takes a new file. Default: placement.LocalFirst.
+	ReadPolicy, WritePolicy placement.Policy
 	// Caller is the identity of the returned FS; see FS.As. Nil: the
 	// process's effective user and groups.
 	Caller *orca.Caller
@@ -95,11 +106,25 @@ type Config struct {
 	// Dial finds block services. Default: blockclient over TCP, and over the
 	// worker's Unix socket (with descriptor passing) when it is local.
 	Dial Dialer
+	// Attempt is how long a worker may take to answer a read while another
+	// one could be asked; the last one is waited for as long as a connection
+	// may stall (30 s). A second more for each MiB of the read. Default 10 s.
+	Attempt time.Duration
+	// Hedge is the share of reads that may be sent to a second worker when the
+	// first takes longer than 95 of 100 do. Only blocks that two workers hold
+	// are. Default 0.05; negative: none.
+	Hedge float64
 	// Prefetch is how far a sequential reader of a remote block is read
 	// ahead, in bytes. Default 4 MiB; negative: not at all.
 	Prefetch int64
 	// Descriptors bounds the cache of local block descriptors. Default 4096.
 	Descriptors int
+	// Mappings bounds the local blocks that are mapped into this process, for
+	// views and for hot reads; the least recently used give way. Default 4096.
+	Mappings int
+	// Lease is how long a local descriptor is used without asking its worker
+	// whether the block still has that file. Default 1 min.
+	Lease time.Duration
 	// FirstAnswer is how long Open waits for the namespace, when its context
 	// has no earlier deadline. Default 5 s.
 	FirstAnswer time.Duration
@@ -125,11 +150,23 @@ func (c *Config) setDefaults() error {
 		me := Self()
 		c.Caller = &me
 	}
+	if c.Attempt <= 0 {
+		c.Attempt = 10 * time.Second
+	}
+	if c.Hedge == 0 {
+		c.Hedge = 0.05
+	}
 	if c.Prefetch == 0 {
 		c.Prefetch = 4 << 20
 	}
 	if c.Descriptors <= 0 {
 		c.Descriptors = 4096
+	}
+	if c.Mappings <= 0 {
+		c.Mappings = 4096
+	}
+	if c.Lease <= 0 {
+		c.Lease = time.Minute
 	}
 	if c.FirstAnswer <= 0 {
 		c.FirstAnswer = 5 * time.Second
@@ -163,8 +200,11 @@ type core struct {
 	own      *metaclient.Client // meta, if Open dialled it
 	peers    peers
 	descs    *descriptors
+	views    views
 	sessions sessions
 	stats    Stats
+	hedges   hedges
+	turn     atomic.Uint64 // of policies that take turns
 	log      *slog.Logger
 	closing  sync.Once
 }
@@ -182,7 +222,7 @@ func Open(ctx context.Context, cfg Config) (*FS, error) {
 	if err := cfg.setDefaults(); err != nil {
 		return nil, err
 	}
-	c := &core{cfg: cfg, meta: cfg.Meta, log: cfg.Logger}
+	c := &core{cfg: cfg, meta: cfg.Meta, log: cfg.Logger, hedges: newHedges(cfg.Hedge)}
 	if c.meta == nil {
 		m, err := dialMeta(ctx, &cfg)
 		if err != nil {
@@ -190,7 +230,7 @@ func Open(ctx context.Context, cfg Config) (*FS, error) {
 		}
 		c.meta, c.own = m, m
 	}
-	c.descs = newDescriptors(cfg.Descriptors)
+	c.descs = newDescriptors(cfg.Descriptors, cfg.Mappings, cfg.Lease)
 	c.peers.init(c)
 	c.sessions.init(c)
 	return &FS{core: c, caller: callerPB(*cfg.Caller)}, nil

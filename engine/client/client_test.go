@@ -22,16 +22,28 @@ import (
 	"orca/engine/clienttest/memorca"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	goleak.VerifyTestMain(m, goleak.IgnoreAnyFunction("github.com/cloudwego/netpoll.(*defaultPoll).Wait"))
+}
 
 func open(t *testing.T, node string, nodes ...string) (*client.FS, *memorca.Orca) {
 	t.Helper()
 	o, err := memorca.New(t.TempDir(), nodes...)
 	require.NoError(t, err)
-	fs, err := client.Open(t.Context(), client.Config{Meta: o, Dial: o.Dial, Node: node, WorkersTTL: time.Millisecond})
+	return openWith(t, o, client.Config{Node: node}), o
+}
+
+// openWith opens a client of o that must hold nothing in the end.
+func openWith(t *testing.T, o *memorca.Orca, cfg client.Config) *client.FS {
+	t.Helper()
+	cfg.Meta, cfg.Dial, cfg.WorkersTTL = o, o.Dial, time.Millisecond
+	fs, err := client.Open(t.Context(), cfg)
 	require.NoError(t, err)
-	t.Cleanup(func() { require.NoError(t, fs.Close()) })
-	return fs, o
+	t.Cleanup(func() {
+		require.NoError(t, fs.Close())
+		require.Zero(t, fs.Held(), "leaked")
+	})
+	return fs
 }
 
 func noise(seed byte, n int) []byte {

@@ -4,6 +4,7 @@ package client
 
 import (
 	"context"
+	"errors"
 	"io"
 	"os"
 	"sync"
@@ -48,7 +49,7 @@ type File struct {
 	pos     int64              // of Read; GUARDED_BY(mu)
 	pinned  []uint32           // blocks with a descriptor, oldest first
 	tries   map[uint32]attempt // blocks that had no descriptor
-	workers []*Worker          // ranked for this file
+	workers []*Worker          // in the order of the read policy
 	locs    map[uint64]*metapb.Location
 }
 
@@ -107,7 +108,7 @@ func (f *File) adopt(r *metapb.OpenReply) {
 			live = append(live, w)
 		}
 	}
-	ws := rank(f.info.Ino, live)
+	ws := f.fs.order(f.fs.cfg.ReadPolicy, f.info.Ino, f.info.Length, live)
 	f.mu.Lock()
 	f.workers, f.locs = ws, locs
 	f.mu.Unlock()
@@ -169,7 +170,7 @@ func (f *File) readBlock(ctx context.Context, p []byte, off int64) (int, error) 
 		p = p[:left]
 	}
 	idx := uint32(i)
-	if d := f.blocks[idx].Load(); d != nil && d.acquire() {
+	if d := f.local(ctx, idx); d != nil {
 		n, err := d.readAt(p, boff)
 		d.release()
 		if err == nil {
@@ -177,22 +178,25 @@ func (f *File) readBlock(ctx context.Context, p []byte, off int64) (int, error) 
 			f.fs.stats.LocalBytes.Add(int64(n))
 			return n, nil
 		}
-		f.unpin(idx) // a bad disk below the descriptor: ask a worker
-	}
-	if f.typ == orca.ReadCache {
-		if d := f.descriptor(ctx, idx, false); d != nil {
-			n, err := d.readAt(p, boff)
-			d.release()
-			if err == nil {
-				f.fs.stats.LocalReads.Add(1)
-				f.fs.stats.LocalBytes.Add(int64(n))
-				return n, nil
-			}
-			f.unpin(idx)
-			f.postpone(idx)
-		}
+		f.unpin(idx, d) // a bad disk below the descriptor: ask a worker
+		f.postpone(idx)
 	}
 	return f.ra.read(ctx, f, idx, boff, p)
+}
+
+// local returns a referenced descriptor of block idx; nil when it has to be
+// read through a worker. The one that f holds costs no lock.
+func (f *File) local(ctx context.Context, idx uint32) *descriptor {
+	if d := f.blocks[idx].Load(); d != nil && d.acquire() {
+		if !d.over.Load() || f.renew(ctx, idx, d) {
+			return d
+		}
+		d.release()
+	}
+	if f.typ != orca.ReadCache {
+		return nil
+	}
+	return f.descriptor(ctx, idx, false)
 }
 
 // Backing returns a read-only descriptor of the whole file when it is one
@@ -216,11 +220,14 @@ func (f *File) Backing(ctx context.Context) (*os.File, bool) {
 // nil when the block is not complete on a local worker. now asks even if an
 // earlier attempt is recent.
 func (f *File) descriptor(ctx context.Context, idx uint32, now bool) *descriptor {
-	id := orca.BlockID{File: f.info.Ino, Version: f.info.BlockVersion(idx), Index: idx}
+	id := f.blockID(idx)
 	if d := f.fs.descs.get(id); d != nil {
-		f.fs.stats.DescriptorHits.Add(1)
-		f.pin(idx, d)
-		return d
+		if !d.over.Load() || f.renew(ctx, idx, d) {
+			f.fs.stats.DescriptorHits.Add(1)
+			f.pin(idx, d)
+			return d
+		}
+		d.release()
 	}
 	w := f.localWorker()
 	if w == nil || !f.due(idx, now) {
@@ -231,7 +238,7 @@ func (f *File) descriptor(ctx context.Context, idx uint32, now bool) *descriptor
 		f.postpone(idx)
 		return nil
 	}
-	file, length, _, err := pr.blocks.Descriptor(ctx, id, *f.grant.Load())
+	file, length, gen, err := pr.blocks.Descriptor(ctx, id, *f.grant.Load())
 	if err != nil {
 		f.postpone(idx)
 		return nil
@@ -242,9 +249,65 @@ func (f *File) descriptor(ctx context.Context, idx uint32, now bool) *descriptor
 		return nil
 	}
 	f.fs.stats.Descrips.Add(1)
-	d := f.fs.descs.put(id, file, length)
+	d := f.fs.descs.put(id, file, length, gen)
 	f.pin(idx, d)
 	return d
+}
+
+func (f *File) blockID(idx uint32) orca.BlockID {
+	return orca.BlockID{File: f.info.Ino, Version: f.info.BlockVersion(idx), Index: idx}
+}
+
+// renew asks the worker whether d, whose lease is over, is still the file of
+// its block, and reports whether d may be used on. A block that has left the
+// worker is given up when it can be had again, and else kept, as an open file
+// is that was removed; so is one whose worker does not answer.
+func (f *File) renew(ctx context.Context, idx uint32, d *descriptor) bool {
+	w := f.localWorker()
+	if w == nil || !d.renewing.CompareAndSwap(false, true) {
+		return true
+	}
+	defer d.renewing.Store(false)
+	err := f.vouched(ctx, w, d)
+	if ctx.Err() != nil {
+		return true // the next reader asks
+	}
+	if k := orca.KindOf(err); k == orca.NotFound || k == orca.Unsupported {
+		// A grain read through the worker brings the block back if it has a source.
+		if _, perr := f.fetch(ctx, idx, 0, make([]byte, 1), false); perr != nil && !errors.Is(perr, orca.Corrupt) {
+			err = nil
+		}
+	}
+	switch orca.KindOf(err) {
+	case orca.NotFound, orca.Unsupported, orca.Corrupt, orca.Stale:
+		f.fs.stats.LeasesEnded.Add(1)
+		f.unpin(idx, d)
+		return false
+	}
+	f.fs.stats.LeasesRenewed.Add(1)
+	f.fs.descs.leases.grant(d)
+	return true
+}
+
+// vouched asks for the descriptor again: Stale when the block has another file
+// now.
+func (f *File) vouched(ctx context.Context, w *Worker, d *descriptor) error {
+	g, err := f.currentGrant(ctx)
+	if err != nil {
+		return nil // the file is gone or cannot be asked about: its descriptor stays good
+	}
+	pr, err := f.fs.peers.get(ctx, w)
+	if err != nil {
+		return err
+	}
+	file, _, gen, err := pr.blocks.Descriptor(ctx, d.id, *g)
+	if err != nil {
+		return err
+	}
+	if gen != d.gen {
+		err = orca.PathE("client.renew", d.id.String(), orca.Stale, nil)
+	}
+	return errors.Join(err, file.Close())
 }
 
 // pin keeps d for the next reads of f, with a reference of its own.
@@ -261,13 +324,14 @@ func (f *File) pin(idx uint32, d *descriptor) {
 	}
 }
 
-func (f *File) unpin(idx uint32) {
+// unpin forgets a descriptor, here and in the cache.
+func (f *File) unpin(idx uint32, d *descriptor) {
+	f.fs.descs.drop(d)
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if d := f.blocks[idx].Load(); d != nil {
-		f.fs.descs.drop(d.id)
+	if f.blocks[idx].Load() == d {
+		f.unpinLocked(idx)
 	}
-	f.unpinLocked(idx)
 }
 
 func (f *File) unpinLocked(idx uint32) {

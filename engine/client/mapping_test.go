@@ -34,8 +34,9 @@ func fileDescriptor(t *testing.T, path string, n int) (*descriptor, []byte, stri
 	require.NoError(t, os.WriteFile(path, want, 0o600))
 	f, err := os.Open(path)
 	require.NoError(t, err)
-	d := &descriptor{file: f, length: int64(n)}
+	d := &descriptor{file: f, length: int64(n), maps: newMaps(8)}
 	d.refs.Store(1)
+	t.Cleanup(func() { require.Zero(t, d.maps.count()) })
 	return d, want, path
 }
 

@@ -8,15 +8,27 @@ import (
 	"io"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"orca"
 	"orca/dataplane"
+	"orca/engine/placement"
 	"orca/metaplane/metapb"
 )
 
-// downFor is how long a worker that could not be reached is tried last.
-const downFor = 2 * time.Second
+// downMin and downMax bound for how long a worker that could not be reached or
+// did not answer is tried last: longer with each failure in a row.
+const (
+	downMin = 2 * time.Second
+	downMax = 30 * time.Second
+)
+
+// outage is what is remembered of a worker that failed.
+type outage struct {
+	until time.Time     // it is tried last
+	wait  time.Duration // of the next failure, if none succeeds before
+}
 
 // peer is a way to one worker, for one boot of it.
 type peer struct {
@@ -36,13 +48,14 @@ type peers struct {
 	workers []*Worker // live; GUARDED_BY(mu)
 	fetched time.Time
 	conns   map[peerKey]*peer
-	down    map[uint64]time.Time // worker → tried last until then
+	down    map[uint64]outage // by worker; GUARDED_BY(mu)
+	downs   atomic.Int64      // len(down), to be seen without mu
 }
 
 func (p *peers) init(c *core) {
 	p.c, p.dial = c, c.cfg.Dial
 	p.conns = map[peerKey]*peer{}
-	p.down = map[uint64]time.Time{}
+	p.down = map[uint64]outage{}
 	if p.dial == nil {
 		p.dial = defaultDialer(&c.cfg)
 	}
@@ -113,8 +126,10 @@ func (p *peers) get(ctx context.Context, w *Worker) (*peer, error) {
 		if old.id == k.id {
 			delete(p.conns, old)
 			p.discard(c.blocks)
+			delete(p.down, k.id) // the new one has not failed yet
 		}
 	}
+	p.downs.Store(int64(len(p.down)))
 	p.conns[k] = pr
 	return pr, nil
 }
@@ -128,21 +143,46 @@ func (p *peers) discard(b dataplane.Access) {
 	}
 }
 
+// markDown notes that a worker failed.
 func (p *peers) markDown(id uint64) {
 	p.mu.Lock()
-	p.down[id] = time.Now().Add(downFor)
-	p.mu.Unlock()
+	defer p.mu.Unlock()
+	o := p.down[id]
+	if time.Now().Before(o.until) {
+		return // another reader's failure of the same moment
+	}
+	o.wait = min(max(2*o.wait, downMin), downMax)
+	o.until = time.Now().Add(o.wait)
+	p.down[id] = o
+	p.downs.Store(int64(len(p.down)))
+}
+
+// markUp forgets the failures of a worker that has answered.
+func (p *peers) markUp(id uint64) {
+	if p.downs.Load() == 0 {
+		return
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	delete(p.down, id)
+	p.downs.Store(int64(len(p.down)))
 }
 
 func (p *peers) isDown(id uint64) bool {
+	if p.downs.Load() == 0 {
+		return false
+	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	t, ok := p.down[id]
-	if ok && time.Now().After(t) {
-		delete(p.down, id)
-		ok = false
+	return time.Now().Before(p.down[id].until)
+}
+
+// lateness is 1 for a worker that is to be asked after the others, else 0.
+func (p *peers) lateness(w *Worker) int {
+	if p.isDown(w.Id) {
+		return 1
 	}
-	return ok
+	return 0
 }
 
 func (p *peers) close() error {
@@ -155,21 +195,36 @@ func (p *peers) close() error {
 	return nil
 }
 
-// rank orders workers for one file: the worker a miss of the file should go to
-// comes first, so that clients without a local worker agree on it
-// (rendezvous hashing, Thaler and Ravishankar 1998).
-func rank(file orca.Ino, ws []*Worker) []*Worker {
-	out := slices.Clone(ws)
-	slices.SortFunc(out, func(a, b *Worker) int {
-		return cmp.Compare(mix(uint64(file)^mix(b.Id)), mix(uint64(file)^mix(a.Id)))
-	})
+// order sorts workers by a policy, best first, for a file of size bytes.
+func (c *core) order(p placement.Policy, file orca.Ino, size int64, ws []*Worker) []*Worker {
+	known := make(map[uint64]*Worker, len(ws))
+	in := make([]placement.Worker, 0, len(ws))
+	for _, w := range ws {
+		known[w.Id] = w
+		in = append(in, placed(w))
+	}
+	t := placement.Task{Key: uint64(file), Size: size, At: placement.Place{Node: c.cfg.Node, Rack: c.cfg.Rack}, Turn: c.turn.Add(1) - 1}
+	p.Order(in, t)
+	out := make([]*Worker, len(in))
+	for i, w := range in {
+		out[i] = known[w.ID]
+	}
 	return out
 }
 
-// mix is the finaliser of splitmix64 (Steele, Lea and Flood 2014).
-func mix(x uint64) uint64 {
-	x += 0x9e3779b97f4a7c15
-	x = (x ^ x>>30) * 0xbf58476d1ce4e5b9
-	x = (x ^ x>>27) * 0x94d049bb133111eb
-	return x ^ x>>31
+// placed is what a policy wants to know of a worker.
+func placed(w *Worker) placement.Worker {
+	p := placement.Worker{ID: w.Id, Place: placement.Place{Node: w.Node, Rack: w.Rack}}
+	for _, t := range w.Tiers {
+		if t.Healthy {
+			p.Capacity += t.Capacity
+			p.Free += max(t.Capacity-t.Used, 0)
+		}
+	}
+	return p
+}
+
+// distance is that of a worker from this client.
+func (p *peers) distance(w *Worker) int {
+	return placement.Place{Node: p.c.cfg.Node, Rack: p.c.cfg.Rack}.Distance(placement.Place{Node: w.Node, Rack: w.Rack})
 }

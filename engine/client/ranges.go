@@ -30,7 +30,8 @@ func (f *File) fetch(ctx context.Context, idx uint32, boff int64, p []byte, seq 
 		ID:  orca.BlockID{File: f.info.Ino, Version: f.info.BlockVersion(idx), Index: idx},
 		Off: boff, Type: f.typ, Grant: *g, Sequential: seq,
 	}
-	n, err := f.ask(ctx, req, p)
+	attempt := f.fs.cfg.Attempt
+	n, err := f.ask(ctx, req, p, attempt)
 	if err != nil && (passOver(orca.KindOf(err)) || errors.Is(err, orca.Permission) || f.expired(err, g)) {
 		first := err
 		if err := f.refresh(ctx); err != nil {
@@ -41,7 +42,7 @@ func (f *File) fetch(ctx context.Context, idx uint32, boff int64, p []byte, seq 
 		}
 		req.Grant, req.Off = *f.grant.Load(), boff+int64(n)
 		var m int
-		m, err = f.ask(ctx, req, p[n:])
+		m, err = f.ask(ctx, req, p[n:], 4*attempt) // a worker may have waited for another one, which it knows now to be stuck
 		n += m
 		err = worse(err, first)
 		if n == len(p) {
@@ -65,28 +66,43 @@ func (f *File) expired(err error, g *dataplane.Grant) bool {
 	return errors.Is(err, orca.Stale) && !g.Expiry.IsZero() && time.Until(g.Expiry) < renewBefore
 }
 
-// ask goes through the workers once; a nil error means that p is full.
-func (f *File) ask(ctx context.Context, req dataplane.ReadRequest, p []byte) (int, error) {
+// ask goes through the workers once, waiting for each but the last no longer
+// than attempt; a nil error means that p is full.
+func (f *File) ask(ctx context.Context, req dataplane.ReadRequest, p []byte, attempt time.Duration) (int, error) {
 	var cause error
 	n := 0
-	for i, w := range f.route(req.ID.Index) {
+	var room [8]*Worker
+	route := f.route(room[:0], req.ID.Index)
+	for i, w := range route {
 		if i > 0 {
 			f.fs.stats.Failovers.Add(1)
 		}
-		m, err := f.askOne(ctx, w, req, p[n:])
+		if req.Patience = 0; i < len(route)-1 {
+			req.Patience = attempt
+		}
+		var m int
+		var err error
+		if other := f.second(route[i:], req.ID.Index, len(p)-n); other != nil {
+			m, err = f.askHedged(ctx, w, other, req, p[n:])
+		} else {
+			m, err = f.askOne(ctx, w, req, p[n:])
+		}
 		n += m
 		req.Off += int64(m)
 		if n == len(p) {
+			f.fs.peers.markUp(w.Id)
 			return n, nil
 		}
 		if ctx.Err() != nil {
 			return n, ctxError("client.ReadAt", ctx)
 		}
-		if !passOver(orca.KindOf(err)) {
+		k := orca.KindOf(err)
+		if !passOver(k) {
 			return n, err
 		}
-		if errors.Is(err, orca.Unavailable) {
+		if k == orca.Unavailable || k == orca.Timeout {
 			f.fs.peers.markDown(w.Id)
+			f.fs.log.Info("a worker does not serve a read; another one is asked", "worker", w.Id, "addr", w.Addr, "block", req.ID.String(), "err", err)
 		}
 		cause = worse(cause, err)
 	}
@@ -126,34 +142,62 @@ func (f *File) inPlace() bool {
 	return ok && c.InPlace()
 }
 
-// route orders the workers for block idx: the local one (it keeps what it
-// fetches), then those that hold the block, then the rest by rank; workers
-// that just failed come last.
-func (f *File) route(idx uint32) []*Worker {
+// route appends the workers to ask for block idx to ws, in this order: the
+// local one, where the policy prefers it (it keeps what it fetches); those that
+// hold the block, the nearest first; the rest as the read policy has it. What
+// is not live, and after that who has just failed, comes last.
+func (f *File) route(ws []*Worker, idx uint32) []*Worker {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	score := func(w *Worker) int {
-		s := 0
-		switch l := f.locs[w.Id]; {
-		case f.fs.peers.isLocal(w) && f.typ != orca.ReadNoCache, l != nil && f.fs.peers.isLocal(w):
-		case l != nil && slices.Contains(l.Complete, idx):
-			s = 1
-		case l != nil:
-			s = 2
-		default:
-			s = 3
+	var scores [16]uint8 // of ws, ascending; a longer list is sorted by asking again
+	for _, w := range f.workers {
+		s := f.score(w, idx)
+		i := len(ws)
+		ws = append(ws, w)
+		for ; i > 0; i-- {
+			var before uint8
+			if i <= len(scores) {
+				before = scores[i-1]
+			} else {
+				before = f.score(ws[i-1], idx)
+			}
+			if before <= s {
+				break
+			}
+			ws[i] = ws[i-1]
+			if i < len(scores) {
+				scores[i] = before
+			}
 		}
-		if !w.Live {
-			s += 4
+		ws[i] = w
+		if i < len(scores) {
+			scores[i] = s
 		}
-		if f.fs.peers.isDown(w.Id) {
-			s += 8
-		}
-		return s
 	}
-	ws := slices.Clone(f.workers)
-	slices.SortStableFunc(ws, func(a, b *Worker) int { return score(a) - score(b) })
 	return ws
+}
+
+// score is what route sorts by; the caller has f.mu.
+func (f *File) score(w *Worker, idx uint32) uint8 {
+	const rest = 10
+	s := uint8(rest)
+	l := f.locs[w.Id]
+	d := uint8(f.fs.peers.distance(w))
+	switch {
+	case d == 0 && (l != nil || f.typ != orca.ReadNoCache && f.fs.cfg.ReadPolicy.PrefersLocal()):
+		s = 0
+	case l != nil && slices.Contains(l.Complete, idx):
+		s = 1 + d
+	case l != nil:
+		s = 4 + d
+	}
+	if !w.Live {
+		s += 16
+	}
+	if f.fs.peers.isDown(w.Id) {
+		s += 32
+	}
+	return s
 }
 
 // passOver says whether another worker may do better.

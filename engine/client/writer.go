@@ -7,6 +7,7 @@ import (
 	"errors"
 	"io"
 	"os"
+	"slices"
 	"sync"
 	"time"
 
@@ -115,25 +116,23 @@ func (fs *FS) create(ctx context.Context, t Target, o CreateOptions, complete bo
 	})
 }
 
-// place makes the private file on the first worker that takes it: a local one,
-// else in the metaplane's order.
+// place makes the private file on the first worker that takes it, in the order
+// of the write policy. How long the file will be is not known yet.
 func (w *Writer) place(ctx context.Context, candidates []*Worker) error {
-	ps := &w.fs.peers
 	if len(candidates) == 0 {
-		ws, err := ps.list(ctx)
+		ws, err := w.fs.peers.list(ctx)
 		if err != nil {
 			return err
 		}
-		candidates = rank(orca.Ino(w.sess.File), ws)
+		candidates = ws
 	}
-	ordered := make([]*Worker, 0, len(candidates))
-	for _, local := range []bool{true, false} {
-		for _, c := range candidates {
-			if ps.isLocal(c) == local {
-				ordered = append(ordered, c)
-			}
-		}
+	policy := w.fs.cfg.WritePolicy
+	ordered := w.fs.order(policy, orca.Ino(w.sess.File), 0, candidates)
+	if node := policy.Confined(); node != "" {
+		ordered = slices.DeleteFunc(ordered, func(c *Worker) bool { return c.Node != node })
 	}
+	// One that does not answer is asked last.
+	slices.SortStableFunc(ordered, func(a, b *Worker) int { return w.fs.peers.lateness(a) - w.fs.peers.lateness(b) })
 	var cause error
 	for _, c := range ordered {
 		err := w.placeOn(ctx, c)

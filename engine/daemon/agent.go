@@ -59,10 +59,11 @@ type agent struct {
 	epoch      uint64
 	registered chan struct{} // closed after the first registration
 	first      atomic.Bool
+	now        chan chan struct{} // report now, and close the channel given
 }
 
 func newAgent(ns metaplane.Workers, c cache, self *metapb.Worker, dir string, onMounts func(), log *slog.Logger) (*agent, error) {
-	a := &agent{ns: ns, cache: c, self: self, dir: dir, onMounts: onMounts, log: log, registered: make(chan struct{})}
+	a := &agent{ns: ns, cache: c, self: self, dir: dir, onMounts: onMounts, log: log, registered: make(chan struct{}), now: make(chan chan struct{})}
 	a.self.Boot = uint64(time.Now().UnixNano())
 	a.self.Version = buildinfo.Version
 	b, err := os.ReadFile(a.idFile())
@@ -96,6 +97,7 @@ func (a *agent) run(ctx context.Context) {
 	tick := time.NewTicker(heartbeatEvery)
 	defer tick.Stop()
 	need := true
+	var told chan struct{} // who waits for this report
 	for {
 		var err error
 		if need {
@@ -108,11 +110,32 @@ func (a *agent) run(ctx context.Context) {
 		if err != nil && ctx.Err() == nil {
 			a.log.Warn("the metaplane does not hear this worker", "err", err)
 		}
+		if told != nil {
+			close(told)
+			told = nil
+		}
 		select {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
+		case told = <-a.now:
 		}
+	}
+}
+
+// tell reports what has changed without waiting for the next beat, and returns
+// when the metaplane has heard of it, or the attempt has failed: what is held
+// where is soft state, and the next beat tries again.
+func (a *agent) tell(ctx context.Context) {
+	told := make(chan struct{})
+	select {
+	case a.now <- told:
+	case <-ctx.Done():
+		return
+	}
+	select {
+	case <-told:
+	case <-ctx.Done():
 	}
 }
 

@@ -7,7 +7,8 @@
 //	worker   tiered ─► blockservice ─► blockserver, shortcircuit    (28999, worker.sock)
 //	         agent: registers, reports, obeys orders; jobworker
 //	mount    client ─► fusegw
-//	http     telemetry: metrics, health, profiles                   (18999)
+//	         scrub: reads every block again
+//	http     telemetry: metrics, health, profiles; /scrub of a worker (18999)
 //
 // Up runs all roles in one process, wired by calls instead of connections;
 // Start runs the roles that it is told to. Both return when their context
@@ -31,6 +32,7 @@ import (
 	"orca/tiers/alloc"
 	"orca/tiers/dir"
 	"orca/tiers/evict"
+	"orca/tiers/scrub"
 	"orca/tiers/tiered"
 )
 
@@ -47,6 +49,8 @@ type Config struct {
 	Data string
 	// Node is what counts as local. Default: the host name.
 	Node string
+	// Rack is what the node stands in, "" for none.
+	Rack string
 	// Root is the UFS mounted at "/": a folder or a URI. Default on the first
 	// start: DATA/files; afterwards what the namespace has.
 	Root        string
@@ -77,6 +81,11 @@ type Config struct {
 	Tiers tiered.Config
 	// MemDir and SSDDir override the folders. Default below Data.
 	MemDir, SSDDir string
+	// ScrubPeriod is within what time every cached block is read again and
+	// compared with its checksums (default 24 h; negative: only when asked),
+	// ScrubRate at how many bytes per second at most (default 32 MiB/s).
+	ScrubPeriod time.Duration
+	ScrubRate   int64
 	// WholeMax is the cluster fact block.whole_max in bytes. Default: the
 	// smaller of 4 GiB and half of the largest tier.
 	WholeMax int64
@@ -119,6 +128,8 @@ func (c *Config) resolve() error {
 		}
 		c.SSD = min(free/10, 64<<30)
 	}
+	c.ScrubPeriod = cmp.Or(c.ScrubPeriod, scrub.DefaultPeriod)
+	c.ScrubRate = cmp.Or(c.ScrubRate, scrub.DefaultRate)
 	if c.WholeMax == 0 {
 		largest := max(c.Mem, c.SSD)
 		for _, d := range c.Dirs {
@@ -127,6 +138,13 @@ func (c *Config) resolve() error {
 		c.WholeMax = max(orca.DefaultBlockSize, min(orca.MaxWholeBlock, largest/2))
 	}
 	return nil
+}
+
+func scrubPeriod(d time.Duration) string {
+	if d < 0 {
+		return "off"
+	}
+	return d.String()
 }
 
 func loopbackPort(p int) string { return "127.0.0.1:" + strconv.Itoa(p) }
@@ -139,6 +157,7 @@ func (c *Config) values() []*metapb.ConfReply_Value {
 	return []*metapb.ConfReply_Value{
 		v("data", c.Data, "flag"),
 		v("node", c.Node, "node"),
+		v("rack", c.Rack, "node"),
 		v("meta.addr", c.MetaAddr, "node"),
 		v("web.addr", c.WebAddr, "node"),
 		v("worker.addr", c.WorkerAddr, "node"),
@@ -148,6 +167,8 @@ func (c *Config) values() []*metapb.ConfReply_Value {
 		v("worker.tiers.high_watermark", strconv.FormatFloat(cmp.Or(c.Tiers.Marks.High, evict.DefaultMarks.High), 'g', -1, 64), "node"),
 		v("worker.tiers.low_watermark", strconv.FormatFloat(cmp.Or(c.Tiers.Marks.Low, evict.DefaultMarks.Low), 'g', -1, 64), "node"),
 		v("worker.tiers.alloc_policy", cmp.Or(c.Tiers.Alloc, alloc.Default), "node"),
+		v("worker.scrub.period", scrubPeriod(c.ScrubPeriod), "node"),
+		v("worker.scrub.rate", strconv.FormatInt(c.ScrubRate, 10), "node"),
 		v("block.whole_max", strconv.FormatInt(c.WholeMax, 10), "cluster"),
 		v("block.size", strconv.FormatInt(orca.DefaultBlockSize, 10), "cluster"),
 		v("write.type", cmp.Or(c.WriteType, orca.CacheThrough).String(), "cluster"),

@@ -3,7 +3,9 @@
 package daemon
 
 import (
+	"context"
 	"log/slog"
+	"time"
 
 	"orca/engine/telemetry"
 	"orca/jobs"
@@ -56,10 +58,22 @@ func (j *jobsRole) sources() telemetry.Source {
 	return telemetry.Counters("orca_jobs", "Jobs and their tasks.", &j.master.Stats, "Open", "Running")
 }
 
+// settleWithin bounds how long finished work waits to be written down and
+// told; both are repeated in the background when they fail.
+const settleWithin = 5 * time.Second
+
+// settle makes what work has cached survive a kill, and known.
+func (w *workerRole) settle(ctx context.Context) {
+	_ = w.store.Flush() // a failure is logged by the store, and tried again
+	ctx, cancel := context.WithTimeout(ctx, settleWithin)
+	defer cancel()
+	w.agent.tell(ctx)
+}
+
 // startJobs begins to poll for work.
 func (w *workerRole) startJobs(ns jobworker.Namespace, stores mountsOf) error {
 	var err error
-	w.jobs, err = jobworker.New(jobworker.Config{ID: w.agent.id}, ns, w.blocks, stores, w.log)
+	w.jobs, err = jobworker.New(jobworker.Config{ID: w.agent.id, Settle: w.settle}, ns, w.blocks, stores, w.log)
 	if err != nil {
 		return err
 	}

@@ -28,7 +28,8 @@ func (r *running) sources() []telemetry.Source {
 		out = append(out, r.worker.sources()...)
 	}
 	if r.mount != nil {
-		out = append(out, telemetry.Counters("orca_fuse", "Requests of the kernel to the mount.", r.mount.m.Metrics()), r.mount.samples)
+		out = append(out, telemetry.Counters("orca_fuse", "Requests of the kernel to the mount.", r.mount.m.Metrics()), r.mount.samples,
+			telemetry.Counters("orca_client", "What the client of the mount did.", r.mount.fs.Stats()))
 	}
 	return out
 }

@@ -4,20 +4,13 @@ package daemon
 
 import (
 	"context"
-	"errors"
-	"io"
-	"log/slog"
 	"sync"
 	"sync/atomic"
-	"time"
 
 	"google.golang.org/protobuf/proto"
 
 	"orca"
-	"orca/dataplane"
-	"orca/dataplane/blockclient"
-	"orca/dataplane/grant"
-	"orca/dataplane/transport"
+	"orca/engine/placement"
 	"orca/metaplane"
 	"orca/metaplane/metapb"
 	"orca/metaplane/mount"
@@ -48,59 +41,16 @@ func (r resolver) Resolve(ctx context.Context, file orca.Ino) (readthrough.Sourc
 			src.Peers = append(src.Peers, readthrough.Peer{Worker: l.Worker, Addr: a})
 		}
 	}
+	var home *metapb.Worker
+	for _, w := range rep.Workers {
+		if home == nil || placement.Rank(uint64(file), w.Id) > placement.Rank(uint64(file), home.Id) {
+			home = w
+		}
+	}
+	if home != nil && home.Id != r.self() {
+		src.Home = readthrough.Peer{Worker: home.Id, Addr: home.Addr}
+	}
 	return src, nil
-}
-
-// peers reads from other workers. Connections are kept per address.
-type peers struct {
-	key func() []byte // of grants: a worker may read what it is asked for
-	log *slog.Logger
-
-	mu      sync.Mutex
-	clients map[string]*blockclient.Client // GUARDED_BY(mu)
-	closed  bool                           // GUARDED_BY(mu)
-}
-
-func newPeers(key func() []byte, log *slog.Logger) *peers {
-	return &peers{key: key, log: log, clients: map[string]*blockclient.Client{}}
-}
-
-// Open implements readthrough.Peers.
-func (p *peers) Open(ctx context.Context, peer readthrough.Peer, req dataplane.ReadRequest) (io.ReadCloser, error) {
-	c, err := p.client(peer.Addr)
-	if err != nil {
-		return nil, err
-	}
-	req.Grant = grant.Make(p.key(), dataplane.Grant{File: req.ID.File, Version: req.ID.Version, Expiry: time.Now().Add(time.Hour)})
-	return blockclient.NewSequential(ctx, c, req, blockclient.SequentialConfig{})
-}
-
-func (p *peers) client(addr string) (*blockclient.Client, error) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.closed {
-		return nil, orca.E("daemon.peers", orca.Unavailable, "the worker stops")
-	}
-	if c := p.clients[addr]; c != nil {
-		return c, nil
-	}
-	c, err := blockclient.New(blockclient.Config{Transport: transport.ClientConfig{Addr: addr}}, p.log)
-	if err != nil {
-		return nil, err
-	}
-	p.clients[addr] = c
-	return c, nil
-}
-
-func (p *peers) close() error {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.closed = true
-	var errs []error
-	for _, c := range p.clients {
-		errs = append(errs, c.Close())
-	}
-	return errors.Join(errs...)
 }
 
 // mountsOf gives readthrough and writeback the stores of the mount table.

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
 	"os"
 	"time"
 
@@ -31,6 +32,7 @@ type running struct {
 	worker *workerRole
 	mount  *mountRole
 	http   *telemetry.Server
+	httpLn net.Listener // until http has it
 	ep     Endpoints
 }
 
@@ -90,6 +92,9 @@ func (r *running) startAll(ctx context.Context) error {
 	if r.worker, err = startWorker(ctx, &r.cfg, r.data, r.meta.session, r.meta.service.Stores.FS, nil, r.log); err != nil {
 		return err
 	}
+	if err := r.listen(r.cfg.WebAddr); err != nil {
+		return err
+	}
 	if err := r.worker.listen(&r.cfg, r.data, &r.ep); err != nil {
 		return err
 	}
@@ -108,7 +113,8 @@ func (r *running) startAll(ctx context.Context) error {
 		}
 		r.ep.Mount = r.cfg.MountDir
 	}
-	return r.openHTTP(r.cfg.WebAddr)
+	r.serveHTTP()
+	return nil
 }
 
 func (r *running) startMetaOnly(ctx context.Context) error {
@@ -122,7 +128,11 @@ func (r *running) startMetaOnly(ctx context.Context) error {
 	if err := r.openMeta(); err != nil {
 		return err
 	}
-	return r.openHTTP(r.cfg.WebAddr)
+	if err := r.listen(r.cfg.WebAddr); err != nil {
+		return err
+	}
+	r.serveHTTP()
+	return nil
 }
 
 // startMetaOnlyQuiet starts the namespace without opening its doors, so that
@@ -150,26 +160,42 @@ func (r *running) startWorkerOnly(ctx context.Context) error {
 		return errors.Join(err, ns.Close())
 	}
 	r.worker.ns = ns
+	if err := r.listen(r.cfg.WorkerWebAddr); err != nil {
+		return err
+	}
 	if err := r.worker.listen(&r.cfg, r.data, &r.ep); err != nil {
 		return err
 	}
 	if err := r.worker.join(ctx); err != nil {
 		return err
 	}
-	return r.openHTTP(r.cfg.WorkerWebAddr)
+	r.serveHTTP()
+	return nil
 }
 
-func (r *running) openHTTP(addr string) error {
+// listen opens the HTTP door, so that a worker can say where it is when it
+// registers; what stands behind it is not there before serveHTTP.
+func (r *running) listen(addr string) error {
 	if addr == "" {
 		return nil
 	}
 	var err error
-	r.http, err = telemetry.NewServer(telemetry.Config{Addr: addr, Ready: r.ready, Sources: r.sources()}, r.log)
-	if err != nil {
-		return err
+	if r.httpLn, err = telemetry.Listen(addr); err == nil {
+		r.ep.HTTP = r.httpLn.Addr().String()
 	}
-	r.ep.HTTP = r.http.Addr()
-	return nil
+	return err
+}
+
+// serveHTTP serves the door that listen opened.
+func (r *running) serveHTTP() {
+	if r.httpLn == nil {
+		return
+	}
+	cfg := telemetry.Config{Listener: r.httpLn, Ready: r.ready, Sources: r.sources()}
+	if r.worker != nil {
+		cfg.Handlers = r.worker.handlers()
+	}
+	r.http, r.httpLn = telemetry.NewServer(cfg, r.log), nil
 }
 
 // ready answers /readyz.
@@ -216,6 +242,9 @@ func (r *running) stop(ctx context.Context) {
 		if err := r.mount.close(ctx); err != nil {
 			r.log.Warn("unmounting", "err", err)
 		}
+	}
+	if r.httpLn != nil {
+		_ = r.httpLn.Close() // nothing was served yet
 	}
 	if r.http != nil {
 		if err := r.http.Close(); err != nil {

@@ -26,6 +26,7 @@ import (
 	"orca/tiers"
 	"orca/tiers/blockservice"
 	"orca/tiers/dir"
+	"orca/tiers/scrub"
 	"orca/tiers/tiered"
 	"orca/tiers/writeback"
 )
@@ -43,6 +44,7 @@ type workerRole struct {
 	fds    *shortcircuit.Server
 	table  *tableClient // nil when the metaplane is in this process
 	jobs   *jobworker.Worker
+	scrub  *scrub.Scrubber
 	ns     io.Closer    // the connection to the metaplane, when it is ours
 	begin  func() error // polls for jobs, once registered
 	spool  string
@@ -63,7 +65,7 @@ func startWorker(ctx context.Context, cfg *Config, d *dataDir, ns metaplane.Name
 		w.close(ctx)
 		return nil, err
 	}
-	self := &metapb.Worker{Node: cfg.Node}
+	self := &metapb.Worker{Node: cfg.Node, Rack: cfg.Rack}
 	var err error
 	w.agent, err = newAgent(ns, nil, self, d.join("worker"), w.mountsChanged, log)
 	if err != nil {
@@ -81,6 +83,11 @@ func startWorker(ctx context.Context, cfg *Config, d *dataDir, ns metaplane.Name
 	}, log)
 	w.agent.cache = w.blocks
 	w.grants = grant.NewChecker(w.agent.grantKey, uint32(os.Geteuid()))
+	w.scrub, err = scrub.New(scrub.Config{Period: cfg.ScrubPeriod, Rate: cfg.ScrubRate, State: d.join("worker", "scrub")}, w.store, log)
+	if err != nil {
+		w.close(ctx)
+		return nil, err
+	}
 	w.begin = func() error { return w.startJobs(ns, stores) }
 	return w, nil
 }
@@ -175,7 +182,7 @@ func (w *workerRole) listen(cfg *Config, d *dataDir, ep *Endpoints) error {
 	if err := os.Chmod(sock, 0o666); err != nil { // grants and SO_PEERCRED decide who gets what
 		return orca.PathE("daemon.worker", sock, orca.Permission, err)
 	}
-	w.agent.self.Addr, w.agent.self.Socket = a.String(), sock
+	w.agent.self.Addr, w.agent.self.Socket, w.agent.self.Http = a.String(), sock, ep.HTTP
 	ep.Worker, ep.Socket = a.String(), sock
 	return nil
 }
@@ -186,6 +193,7 @@ func (w *workerRole) join(ctx context.Context) error {
 	stopStale := w.cancel
 	w.cancel = func() { cancel(); stopStale() }
 	w.wg.Go(func() { w.agent.run(run) })
+	w.wg.Go(func() { w.scrub.Run(run) })
 	select {
 	case <-w.agent.registered:
 	case <-ctx.Done():
@@ -256,6 +264,7 @@ func (w *workerRole) dirty() (n int) {
 func (w *workerRole) sources() []telemetry.Source {
 	return []telemetry.Source{
 		telemetry.Counters("orca_worker", "Blocks in the tiers.", &w.store.Metrics, "DescriptorsOpen"),
+		telemetry.Counters("orca_worker_scrub", "Blocks read again and compared with their checksums.", &w.scrub.Metrics),
 		telemetry.Counters("orca_worker_read", "Reads and fills.", &w.blocks.Read.Metrics, "Streams", "Active"),
 		telemetry.Counters("orca_worker_write", "Writers' files.", &w.blocks.Write.Metrics, "Open"),
 		telemetry.Counters("orca_worker_server", "Block operations over the wire.", w.server.Metrics()),
@@ -270,7 +279,7 @@ func (w *workerRole) sources() []telemetry.Source {
 func (r *running) localClient(ctx context.Context) (*client.FS, error) {
 	me := client.Self()
 	return client.Open(ctx, client.Config{
-		Meta: r.meta.session, Node: r.cfg.Node, Caller: &me, Logger: r.log,
+		Meta: r.meta.session, Node: r.cfg.Node, Rack: r.cfg.Rack, Caller: &me, Logger: r.log,
 		Dial: func(ctx context.Context, w *client.Worker) (dataplane.Access, error) {
 			if w.Id == r.worker.agent.id() {
 				return r.worker.access(), nil

@@ -5,6 +5,7 @@ package e2e
 import (
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"io"
 	"maps"
@@ -22,6 +23,10 @@ import (
 	"orca/engine/client"
 	"orca/ufs"
 )
+
+// every makes a sweep take literally each step of the directory mutations, with
+// manyFiles or, without -full, a tenth of them.
+var every = flag.Bool("every", false, "kill at every step of a directory mutation, not at a spread of them (hours with -full)")
 
 // manyFiles is the size of the directory in the directory sweeps.
 const manyFiles = 1000
@@ -258,9 +263,10 @@ func mutations(n int) []mutation {
 }
 
 // points are the steps at which a sweep of an operation with this many steps
-// kills: all of a short one; the first, the last and a spread of a long one.
+// kills: all of a short one, or with -every; the first, the last and a spread
+// of a long one.
 func points(steps int) []int {
-	if steps <= 12 {
+	if steps <= 12 || *every {
 		out := make([]int, steps)
 		for i := range out {
 			out[i] = i + 1

@@ -212,6 +212,39 @@ func behaveUnlinkWhileOpen(d string, _ int) string {
 	return s.String()
 }
 
+func behaveRemovedAfterItsCreatorHasGone(d string, _ int) string {
+	var s say
+	for _, replace := range []bool{false, true} {
+		p := fmt.Sprintf("%s/f%v", d, replace)
+		f, err := os.Create(p)
+		s.err("create", err)
+		_, err = f.Write(bytes.Repeat([]byte("0123456789"), 10000))
+		s.err("write", err)
+		g, err := os.Open(p)
+		s.err("open", err)
+		s.err("close", f.Close())
+		s.content(p)
+		if replace {
+			s.err("w", os.WriteFile(d+"/new", []byte("new"), 0o644))
+			s.err("rename", os.Rename(d+"/new", p))
+		} else {
+			s.err("unlink", os.Remove(p))
+		}
+		st, err := g.Stat()
+		s.err("fstat", err)
+		s.f("size %d nlink %d", st.Size(), st.Sys().(*syscall.Stat_t).Nlink)
+		b, err := unix.Mmap(int(g.Fd()), 0, 100_000, unix.PROT_READ, unix.MAP_PRIVATE)
+		s.err("mmap", err)
+		s.f("%x", sha256.Sum256(b))
+		s.err("munmap", unix.Munmap(b))
+		all, err := io.ReadAll(g)
+		s.err("read", err)
+		s.f("%d %x", len(all), sha256.Sum256(all))
+		s.err("close", g.Close())
+	}
+	return s.String()
+}
+
 func behaveExclusiveCreate(d string, _ int) string {
 	var s say
 	f, err := os.OpenFile(d+"/f", os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o644)

@@ -51,6 +51,8 @@ type gateway struct {
 	writes  map[orca.Ino]*writing
 	pending map[entryKey]*writing // new files not published yet
 	bounces map[uint32]time.Time  // threads sent back by ESTALE
+
+	removals map[*removal]struct{} // in progress
 }
 
 type entryKey struct {
@@ -69,6 +71,8 @@ func newGateway(cfg Config) *gateway {
 		dirFhs:  map[uint64]*dirHandle{},
 		writes:  map[orca.Ino]*writing{},
 		pending: map[entryKey]*writing{},
+
+		removals: map[*removal]struct{}{},
 	}
 	g.dev.Store(-1)
 	g.backings.init(g)

@@ -28,6 +28,8 @@ func (g *gateway) Read(cancel <-chan struct{}, in *fuse.ReadIn, buf []byte) (fus
 	var err error
 	if w := h.n.live.Load(); w != nil && w.file() != nil {
 		n, err = w.file().ReadAt(buf, int64(in.Offset))
+	} else if kept := h.n.kept.Load(); kept != nil {
+		n, err = kept.ReadAt(buf, int64(in.Offset))
 	} else if h.file != nil {
 		ctx, done := g.readContext(cancel, in.Pid)
 		n, err = readFull(ctx, h.file, buf, int64(in.Offset))

@@ -31,11 +31,13 @@ type memFS struct {
 	down    bool // Watch fails
 	calls   map[string]int
 
-	noBacking bool   // files are only partly cached
-	noLocal   bool   // workers are remote
-	noSpace   bool   // Close fails
-	silent    bool   // no events are sent
-	onRead    func() // called by each ReadAt
+	noBacking bool         // files are only partly cached
+	noLocal   bool         // workers are remote
+	noSpace   bool         // Close fails
+	silent    bool         // no events are sent
+	onRead    func()       // called by each ReadAt
+	onRemove  func() error // called before a name is removed or replaced
+	fragile   bool         // what was removed cannot be read any more
 }
 
 type memInode struct {
@@ -224,7 +226,20 @@ func (m *memFS) removeLocked(d *memInode, name string, c *memInode) {
 	m.linkLocked(d, name, 0)
 }
 
+func (m *memFS) removing() error {
+	m.mu.Lock()
+	hook := m.onRemove
+	m.mu.Unlock()
+	if hook == nil {
+		return nil
+	}
+	return hook()
+}
+
 func (m *memFS) Unlink(_ context.Context, _ orca.Caller, dir orca.Ino, name string) error {
+	if err := m.removing(); err != nil {
+		return err
+	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	d, c, err := m.childLocked(dir, name)
@@ -258,6 +273,9 @@ func (m *memFS) Rmdir(_ context.Context, _ orca.Caller, dir orca.Ino, name strin
 }
 
 func (m *memFS) Rename(_ context.Context, _ orca.Caller, dir orca.Ino, name string, newDir orca.Ino, newName string, noReplace bool) error {
+	if err := m.removing(); err != nil {
+		return err
+	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	d, c, err := m.childLocked(dir, name)
@@ -463,6 +481,12 @@ func (f *memFile) ReadAt(_ context.Context, p []byte, off int64) (int, error) {
 	f.m.mu.Unlock()
 	if hook != nil {
 		hook()
+	}
+	f.m.mu.Lock()
+	gone := f.m.fragile && f.m.inodes[f.attr.Ino] == nil
+	f.m.mu.Unlock()
+	if gone {
+		return 0, merr(orca.Unavailable)
 	}
 	return f.f.ReadAt(p, off)
 }

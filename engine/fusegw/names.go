@@ -167,40 +167,12 @@ func (g *gateway) Unlink(_ <-chan struct{}, h *fuse.InHeader, name string) fuse.
 		} // else it was published in between
 	}
 	c := g.caller(h)
-	undo := g.abandonContent(ctx, c, dir, name)
+	removed := g.beginRemoval(ctx, c, dir, name)
 	done := g.own.begin(dir, name)
 	err := g.retryBusy(ctx, func() error { return g.fs.Unlink(ctx, c, dir, name) })
 	done(0, err)
-	if err != nil {
-		undo()
-	}
+	removed(err)
 	return g.fail(err)
-}
-
-// abandonContent prepares for the end of the inode at dir/name: a write in
-// progress will not be published, and what is open through the daemon moves to
-// a private copy. undo takes the former back.
-func (g *gateway) abandonContent(ctx context.Context, c orca.Caller, dir orca.Ino, name string) (undo func()) {
-	undo = func() {}
-	g.mu.Lock()
-	idle := len(g.handles) == 0
-	g.mu.Unlock()
-	if idle {
-		return undo
-	}
-	e, err := g.fs.Lookup(ctx, c, dir, name)
-	if err != nil || e.Type != orca.TypeFile {
-		return undo
-	}
-	if w := g.writingOf(e.Ino); w != nil {
-		w.unlink(ctx)
-		return w.relink
-	}
-	if n := g.openNode(e.Ino); n != nil {
-		defer g.drop(n)
-		g.spoolOpen(ctx, n)
-	}
-	return undo
 }
 
 // Rmdir removes an empty directory.
@@ -259,19 +231,17 @@ func (g *gateway) Rename(_ <-chan struct{}, in *fuse.RenameIn, name, newName str
 		}
 		w.unlink(ctx)
 	}
-	undo := func() {}
+	removed := func(error) {}
 	if !noReplace {
 		g.settleDir(ctx, c, newDir, newName)
 		if e, err := g.fs.Lookup(ctx, c, newDir, newName); err == nil && e.Type == orca.TypeFile {
 			g.bury(ctx, e.Ino)
 		}
-		undo = g.abandonContent(ctx, c, newDir, newName)
+		removed = g.beginRemoval(ctx, c, newDir, newName)
 	}
 	done1, done2 := g.own.begin(dir, name), g.own.begin(newDir, newName)
 	err := g.whileQuiet(ctx, func() error { return g.fs.Rename(ctx, c, dir, name, newDir, newName, noReplace) })
-	if err != nil {
-		undo()
-	}
+	removed(err)
 	done1(0, err)
 	var moved orca.Ino
 	if err == nil {

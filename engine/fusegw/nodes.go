@@ -3,6 +3,7 @@
 package fusegw
 
 import (
+	"os"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -32,6 +33,9 @@ type node struct {
 	// live is what is being written, set and cleared with open.w; READ looks
 	// at it first.
 	live atomic.Pointer[writing]
+	// kept is a copy of what the handles read, made when its name went; set
+	// under mu, closed with the last handle.
+	kept atomic.Pointer[os.File]
 	// told is the version of the attributes last given to the kernel.
 	told atomic.Uint32
 
@@ -228,20 +232,18 @@ func (g *gateway) incarnations(ino orca.Ino) (ids []uint64, open bool) {
 	return ids, open
 }
 
-// openNode returns the current incarnation if it has open handles, held.
-func (g *gateway) openNode(ino orca.Ino) *node {
+// openNodes returns the incarnations of an inode that have handles, each held
+// once for every handle.
+func (g *gateway) openNodes(ino orca.Ino) (open []*node) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	id, ok := g.aliases[ino]
-	if !ok {
-		id = g.nodeID(ino)
+	for _, h := range g.handles {
+		if h.n.ino == ino {
+			h.n.users++
+			open = append(open, h.n)
+		}
 	}
-	n := g.nodes[id]
-	if n == nil || n.opens.Load() == 0 {
-		return nil
-	}
-	n.users++
-	return n
+	return open
 }
 
 // writingOf returns what is being written of an inode on this mount, or nil.

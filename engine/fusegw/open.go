@@ -18,6 +18,7 @@ type openState struct {
 	b       *backing // passthrough; nil: cached, served by the daemon
 	version uint32   // of the content
 	attr    orca.Attr
+	file    File // of that version, for all handles; nil where no READ needs it
 	handles int
 	writers int
 	w       *writing // once opened for writing
@@ -34,7 +35,7 @@ func (o *openState) current() uint32 {
 // handle is one open file.
 type handle struct {
 	n    *node
-	file File // what READ reads, unless something is being written
+	file File // what READ reads, unless something is being written: the node's
 	w    *writing
 }
 
@@ -69,12 +70,29 @@ func (g *gateway) Open(_ <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut) fu
 		return st
 	}
 	g.addHandle(h, out)
+	if out.OpenFlags&fuse.FOPEN_PASSTHROUGH == 0 {
+		if err := g.keepLeaving(ctx, n); err != nil {
+			g.closeHandle(out.Fh)
+			if g.bounced(in.Pid) {
+				return fuse.ENOENT
+			}
+			return fuse.Status(syscall.ESTALE)
+		}
+	}
+	g.landed(in.Pid)
 	return fuse.OK
 }
 
 // bounceFor is how soon another ESTALE for the same thread is taken for the
-// same open(2): the kernel looks up only once more.
-const bounceFor = 100 * time.Millisecond
+// same open(2): the kernel looks up only once more. It spans that lookup.
+const bounceFor = time.Second
+
+// landed ends what bounced noted: the thread's next open(2) is another.
+func (g *gateway) landed(tid uint32) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	delete(g.bounces, tid)
+}
 
 // bounced notes that a thread is being sent back, and reports whether it was
 // just before.
@@ -185,12 +203,16 @@ func (g *gateway) openRead(ctx context.Context, h *handle, c orca.Caller) fuse.S
 		if a := o.w.show(); !allowed(&a, c, fuse.R_OK) {
 			return fuse.EACCES
 		}
+		h.file = o.file
 		return fuse.OK
 	}
 	f, err := g.fs.Open(ctx, c, n.ino)
 	if orca.KindOf(err) == orca.NotFound {
 		if f = g.graves.exhume(n.ino, c); f != nil {
 			err = nil
+		} else if n.kept.Load() != nil && allowed(&o.attr, c, fuse.R_OK) {
+			h.file = o.file // removed, but a copy is here
+			return fuse.OK
 		}
 	}
 	if err != nil {
@@ -221,7 +243,12 @@ func (g *gateway) openRead(ctx context.Context, h *handle, c orca.Caller) fuse.S
 		_ = f.Close() // the kernel reads the file itself
 		return fuse.OK
 	}
-	h.file = f
+	if o.file == nil {
+		o.file = f
+	} else {
+		_ = f.Close()
+	}
+	h.file = o.file
 	return fuse.OK
 }
 
@@ -253,6 +280,7 @@ func (g *gateway) openWrite(ctx context.Context, h *handle, c orca.Caller, flags
 		return fuse.Status(syscall.ESTALE)
 	}
 	w := g.newWriting(c, &e.Attr)
+	var old File
 	readWrite := flags&syscall.O_ACCMODE == syscall.O_RDWR
 	switch {
 	case truncate:
@@ -260,7 +288,7 @@ func (g *gateway) openWrite(ctx context.Context, h *handle, c orca.Caller, flags
 		w.setForce()
 	case readWrite:
 		// Most of these never write: copy at the first WRITE.
-		h.file, err = g.fs.Open(ctx, c, n.ino)
+		old, err = g.openVersion(ctx, c, o, &e.Attr)
 	default:
 		err = w.prepare(ctx, e.Length)
 	}
@@ -273,11 +301,28 @@ func (g *gateway) openWrite(ctx context.Context, h *handle, c orca.Caller, flags
 		g.backWriting(o, w, readWrite)
 		n.open = o
 	}
+	if o.file == nil {
+		o.file = old
+	}
+	h.file = o.file
 	o.w = w
 	w.n.Store(n)
 	n.live.Store(w)
 	g.adopt(w)
 	return fuse.OK
+}
+
+// openVersion opens the version that a is of, unless o has it open.
+func (g *gateway) openVersion(ctx context.Context, c orca.Caller, o *openState, a *orca.Attr) (File, error) {
+	if o != nil && o.file != nil {
+		return nil, nil
+	}
+	f, err := g.fs.Open(ctx, c, a.Ino)
+	if err == nil && f.Attr().Version != a.Version {
+		_ = f.Close()
+		return nil, syscall.ESTALE // replaced since: look again
+	}
+	return f, err
 }
 
 // backWriting passes a private file through, if it can be. Not for read-write
@@ -323,12 +368,7 @@ func (g *gateway) joinWrite(ctx context.Context, h *handle, c orca.Caller, trunc
 		}
 		w.setForce()
 	}
-	if w.file() == nil {
-		var err error
-		if h.file, err = g.fs.Open(ctx, c, n.ino); err != nil {
-			return g.fail(err)
-		}
-	}
+	h.file = n.open.file
 	g.adopt(w)
 	return fuse.OK
 }
@@ -409,9 +449,13 @@ func (g *gateway) Create(_ <-chan struct{}, in *fuse.CreateIn, name string, out 
 // was never written since the last flush, but for a duplicate handle.
 func (g *gateway) Release(_ <-chan struct{}, in *fuse.ReleaseIn) {
 	g.count(OpRelease)
+	g.closeHandle(in.Fh)
+}
+
+func (g *gateway) closeHandle(fh uint64) {
 	g.mu.Lock()
-	h := g.handles[in.Fh]
-	delete(g.handles, in.Fh)
+	h := g.handles[fh]
+	delete(g.handles, fh)
 	g.mu.Unlock()
 	if h != nil {
 		g.releaseHandle(h)
@@ -423,9 +467,6 @@ func (g *gateway) releaseHandle(h *handle) {
 	defer g.drop(n)
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if h.file != nil {
-		_ = h.file.Close()
-	}
 	o := n.open
 	if h.w != nil {
 		if o.writers--; o.writers == 0 {
@@ -439,6 +480,12 @@ func (g *gateway) releaseHandle(h *handle) {
 	}
 	n.open = nil
 	n.live.Store(nil)
+	if o.file != nil {
+		_ = o.file.Close()
+	}
+	if f := n.kept.Swap(nil); f != nil {
+		_ = f.Close()
+	}
 	if o.b != nil {
 		g.backings.release(o.b)
 	}

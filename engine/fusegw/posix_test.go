@@ -79,6 +79,7 @@ func behaviours() []behaviour {
 		{"rename", behaveRename},
 		{"rename while open", behaveRenameWhileOpen},
 		{"unlink while open", behaveUnlinkWhileOpen},
+		{"removed after its creator has gone", behaveRemovedAfterItsCreatorHasGone},
 		{"exclusive create", behaveExclusiveCreate},
 		{"directories", behaveDirectories},
 		{"cwd in a new directory", behaveCwdInANewDirectory},

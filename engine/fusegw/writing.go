@@ -67,7 +67,11 @@ func (g *gateway) newFile(ctx context.Context, c orca.Caller, sess Writer, k ent
 	if made != mode { // the FS does not take every mode
 		w.later.Mode, w.laterBy = &mode, c
 	}
-	if err := w.adoptSession(sess); err != nil {
+	f, err := w.privateFile(sess)
+	if err == nil {
+		err = w.start(f, sess)
+	}
+	if err != nil {
 		_ = sess.Abort(ctx)
 		return nil, err
 	}
@@ -97,36 +101,36 @@ func (g *gateway) disown(w *writing) {
 // file returns the private file, nil before it is prepared.
 func (w *writing) file() *os.File { return w.f.Load() }
 
-// adoptSession takes the session's private file, or makes one here when it is
+// privateFile returns the session's private file, or one made here when that is
 // on another host.
-func (w *writing) adoptSession(sess Writer) error {
-	var f *os.File
-	if local := sess.Local(); local != nil {
-		fd, err := unix.FcntlInt(local.Fd(), unix.F_DUPFD_CLOEXEC, 0)
+func (w *writing) privateFile(sess Writer) (*os.File, error) {
+	local := sess.Local()
+	if local == nil {
+		f, err := scratchFile(w.g.cfg.SpoolDir)
 		if err != nil {
-			return err
+			return nil, orca.PathE("fusegw.spool", w.g.cfg.SpoolDir, orca.NoSpace, err)
 		}
-		f = os.NewFile(uintptr(fd), local.Name())
-	} else {
-		var err error
-		if f, err = scratchFile(w.g.cfg.SpoolDir); err != nil {
-			return orca.PathE("fusegw.spool", w.g.cfg.SpoolDir, orca.NoSpace, err)
-		}
+		return f, nil
 	}
-	w.mu.Lock()
-	w.sess, w.sessFile = sess, sess.Local() != nil
-	w.mu.Unlock()
-	return w.start(f)
+	fd, err := unix.FcntlInt(local.Fd(), unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
+		return nil, err
+	}
+	return os.NewFile(uintptr(fd), local.Name()), nil
 }
 
-// start makes f the private file with what it holds as published.
-func (w *writing) start(f *os.File) error {
+// start makes f the private file, with what it holds as published, and sess
+// (nil: none) the session that will publish it. From here on readers see f: it
+// must hold already what they are to see. On failure f is closed and sess is
+// still the caller's.
+func (w *writing) start(f *os.File, sess Writer) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if err := w.markLocked(f); err != nil {
 		_ = f.Close()
 		return err
 	}
+	w.sess, w.sessFile = sess, sess != nil && sess.Local() != nil
 	w.f.Store(f)
 	return nil
 }
@@ -239,19 +243,19 @@ func (w *writing) prepare(ctx context.Context, keep int64) error {
 	if keep < 0 {
 		keep = 1<<63 - 1
 	}
-	if err := w.adoptSession(sess); err != nil {
+	f, err := w.privateFile(sess)
+	if err == nil && keep > 0 {
+		if err = w.fillOld(ctx, f, keep); err != nil {
+			_ = f.Close()
+		}
+	}
+	if err == nil {
+		err = w.start(f, sess)
+	}
+	if err != nil {
 		_ = sess.Abort(ctx)
-		return err
 	}
-	if keep == 0 {
-		return nil
-	}
-	if err := w.fillOld(ctx, keep); err != nil {
-		w.f.Swap(nil).Close()
-		w.dropSession(ctx)
-		return err
-	}
-	return nil
+	return err
 }
 
 // overwrite opens a session for the next version.
@@ -263,23 +267,17 @@ func (w *writing) overwrite(ctx context.Context) (sess Writer, err error) {
 	return sess, err
 }
 
-// fillOld copies old content. The daemon reads it as itself: the writer need
-// not be allowed to.
-func (w *writing) fillOld(ctx context.Context, keep int64) error {
+// fillOld copies old content into f. The daemon reads it as itself: the writer
+// need not be allowed to.
+func (w *writing) fillOld(ctx context.Context, f *os.File, keep int64) error {
 	old, err := w.g.fs.Open(ctx, orca.Caller{}, w.ino)
 	if err != nil {
 		return err
 	}
 	defer old.Close()
-	f := w.file()
 	n, err := copyOld(ctx, f, old, keep)
-	if err != nil {
-		return err
-	}
 	w.g.m.Copied.Add(n)
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return w.markLocked(f)
+	return err
 }
 
 // truncate sets the length of the private file.
@@ -585,43 +583,5 @@ func (g *gateway) shutdown(ctx context.Context) {
 	g.mu.Unlock()
 	for _, h := range handles {
 		g.releaseHandle(h)
-	}
-}
-
-// spoolOpen moves handles that read through the daemon to a private copy of
-// the content, which is about to be removed.
-func (g *gateway) spoolOpen(ctx context.Context, n *node) {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	o := n.open
-	if o == nil || o.b != nil || o.w != nil && o.w.file() != nil {
-		return
-	}
-	if o.attr.Length > g.cfg.SpoolUnlinked {
-		return
-	}
-	f, err := scratchFile(g.cfg.SpoolDir)
-	if err != nil {
-		g.cfg.Logger.Warn("an open file was removed without a copy", "ino", n.ino, "err", err)
-		return
-	}
-	old, err := g.fs.Open(ctx, orca.Caller{}, n.ino)
-	if err == nil {
-		_, err = copyOld(ctx, f, old, old.Attr().Length)
-		_ = old.Close()
-	}
-	if err != nil {
-		_ = f.Close()
-		g.cfg.Logger.Warn("an open file was removed without a copy", "ino", n.ino, "err", err)
-		return
-	}
-	if o.w == nil {
-		o.w = g.newWriting(orca.Caller{}, &o.attr)
-	}
-	o.w.mu.Lock()
-	o.w.unlinked = true
-	o.w.mu.Unlock()
-	if err := o.w.start(f); err == nil {
-		n.live.Store(o.w)
 	}
 }

@@ -73,8 +73,8 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 
 // Config of a Server.
 type Config struct {
-	// Addr to listen on, host:port; port 0 chooses one.
-	Addr string
+	// Listener to serve, from Listen; it is the server's afterwards.
+	Listener net.Listener
 	// Ready answers /readyz: nil means ready.
 	Ready func(context.Context) error
 	// Sources of the metrics page.
@@ -91,12 +91,19 @@ type Server struct {
 	done chan struct{}
 }
 
-// NewServer listens and serves until Close.
-func NewServer(cfg Config, log *slog.Logger) (*Server, error) {
-	ln, err := net.Listen("tcp", cfg.Addr)
+// Listen opens the door at addr, host:port; port 0 chooses one. Who knocks
+// before NewServer waits.
+func Listen(addr string) (net.Listener, error) {
+	ln, err := net.Listen("tcp", addr)
 	if err != nil {
-		return nil, &orca.Error{Op: "telemetry.NewServer", Path: cfg.Addr, Kind: orca.Unavailable, Msg: "cannot listen", Err: err}
+		return nil, &orca.Error{Op: "telemetry.Listen", Path: addr, Kind: orca.Unavailable, Msg: "cannot listen", Err: err}
 	}
+	return ln, nil
+}
+
+// NewServer serves until Close.
+func NewServer(cfg Config, log *slog.Logger) *Server {
+	ln := cfg.Listener
 	s := &Server{ln: ln, done: make(chan struct{})}
 	s.http = &http.Server{
 		Handler:           routes(cfg),
@@ -110,7 +117,7 @@ func NewServer(cfg Config, log *slog.Logger) (*Server, error) {
 			log.Error("http server stopped", "err", err)
 		}
 	}()
-	return s, nil
+	return s
 }
 
 // Addr returns the address that it listens on.

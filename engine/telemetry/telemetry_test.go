@@ -30,8 +30,12 @@ func get(t *testing.T, url string) (int, string) {
 func TestPages(t *testing.T) {
 	var n atomic.Int64
 	var ready atomic.Bool
-	s, err := NewServer(Config{
-		Addr: "127.0.0.1:0",
+	ln, err := Listen("127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := NewServer(Config{
+		Listener: ln,
 		Ready: func(context.Context) error {
 			if !ready.Load() {
 				return errors.New("starting")
@@ -42,9 +46,6 @@ func TestPages(t *testing.T) {
 			emit(Sample{Name: "orca_test_total", Help: "x", Counter: true, Labels: map[string]string{"tier": "MEM"}, Value: float64(n.Load())})
 		}},
 	}, slog.New(slog.DiscardHandler))
-	if err != nil {
-		t.Fatal(err)
-	}
 	defer s.Close()
 	base := "http://" + s.Addr()
 	if code, body := get(t, base+"/readyz"); code != http.StatusServiceUnavailable || !strings.Contains(body, "starting") {
@@ -86,12 +87,13 @@ func (r *recorder) Write(b []byte) (int, error) { return len(b), nil }
 func (r *recorder) WriteHeader(c int)           { r.code = c }
 
 func TestTakenPort(t *testing.T) {
-	s, err := NewServer(Config{Addr: "127.0.0.1:0"}, slog.New(slog.DiscardHandler))
+	ln, err := Listen("127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
+	s := NewServer(Config{Listener: ln}, slog.New(slog.DiscardHandler))
 	defer s.Close()
-	if _, err := NewServer(Config{Addr: s.Addr()}, slog.New(slog.DiscardHandler)); err == nil || !strings.Contains(err.Error(), s.Addr()) {
+	if _, err := Listen(s.Addr()); err == nil || !strings.Contains(err.Error(), s.Addr()) {
 		t.Errorf("taken port: %v", err)
 	}
 }

@@ -47,6 +47,11 @@ type Config struct {
 	Pause time.Duration
 	// Goodbye bounds the last report of Close. Default 2 s.
 	Goodbye time.Duration
+	// Settle is called before results are reported: it makes what the work
+	// cached outlive a kill of this process, and known to the metaplane, so
+	// that who hears that a load is done finds it done. It obeys its context.
+	// Nil: nothing to do.
+	Settle func(ctx context.Context)
 }
 
 func (c *Config) setDefaults() {
@@ -361,6 +366,9 @@ func (w *Worker) reportLoop() {
 			default:
 				more = false
 			}
+		}
+		if w.cfg.Settle != nil {
+			w.cfg.Settle(w.ctx)
 		}
 		w.report(q)
 	}

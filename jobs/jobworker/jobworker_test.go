@@ -6,6 +6,7 @@ import (
 	"context"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -141,6 +142,31 @@ func TestSlotsAndReports(t *testing.T) {
 		require.EqualValues(t, 100, r.Done.Bytes)
 	}
 	require.EqualValues(t, 2000, w.Stats.Bytes.Load())
+}
+
+// TestSettledBeforeReported: when the master hears of a result, what the work
+// cached has been settled.
+func TestSettledBeforeReported(t *testing.T) {
+	m := &master{work: work(4)}
+	s := slow{make(chan struct{})}
+	close(s.gate)
+	var w *Worker
+	var done atomic.Int64 // loads that were through when Settle was last called
+	w, err := New(Config{
+		ID: func() uint64 { return 3 }, Slots: 2, Wait: 20 * time.Millisecond, Pause: 5 * time.Millisecond, Goodbye: 50 * time.Millisecond,
+		Settle: func(context.Context) {
+			require.Less(t, len(m.reported()), 4)
+			done.Store(w.Stats.Loads.Load())
+		},
+	}, m, s, nil, slog.New(slog.DiscardHandler))
+	require.NoError(t, err)
+	w.Start()
+	until(t, func() bool {
+		n := int64(len(m.reported()))
+		require.GreaterOrEqual(t, done.Load(), n)
+		return n == 4
+	})
+	w.Close()
 }
 
 // TestReportsSurviveOutage: results wait for a master that is away.

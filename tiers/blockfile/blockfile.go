@@ -100,11 +100,18 @@ func Path(root string, id orca.BlockID) string {
 	return filepath.Join(Folder(root, id), id.String())
 }
 
+// Folders is how many folders the block files of a directory are spread over.
+const Folders = 1 << 16
+
 // Folder returns the folder that Path is in.
 func Folder(root string, id orca.BlockID) string {
+	return FolderAt(root, int(uint64(id.File)*0x9E3779B97F4A7C15>>48))
+}
+
+// FolderAt returns the nth of the Folders below the folder of blocks.
+func FolderAt(root string, n int) string {
 	const hex = "0123456789abcdef"
-	h := uint64(id.File) * 0x9E3779B97F4A7C15
-	a, b := byte(h>>56), byte(h>>48)
+	a, b := byte(n>>8), byte(n)
 	return filepath.Join(root, string([]byte{hex[a>>4], hex[a&15]}), string([]byte{hex[b>>4], hex[b&15]}))
 }
 

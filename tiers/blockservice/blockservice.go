@@ -210,7 +210,7 @@ func (s *Service) Load(ctx context.Context, id orca.BlockID, off, n int64, g dat
 	total := int64(0)
 	for total < n {
 		passed := s.Read.Metrics.Passed.Load()
-		e, err := s.Open(ctx, dataplane.ReadRequest{ID: id, Off: off + total, N: n - total, Sequential: true, Grant: g})
+		e, err := s.Open(ctx, dataplane.ReadRequest{ID: id, Off: off + total, N: n - total, Sequential: true, Direct: true, Grant: g})
 		if err != nil {
 			return total, err
 		}

@@ -182,6 +182,67 @@ func (d *Dir) Return(n int64) { d.used.Add(-n) }
 // Healthy is false once the medium has failed.
 func (d *Dir) Healthy() bool { return !d.bad.Load() }
 
+// Probe returns why the directory cannot be used any more although no call has
+// failed yet: it was removed, or what was mounted there is gone. What lies
+// under its path then is not ours, and must not be filled.
+func (d *Dir) Probe() error { return blockfile.Fail("dir.Probe", d.Path, d.vanished(nil)) }
+
+// vanished returns err, or that the directory is gone if it is: a file that
+// does not exist is a lost block then, and much more.
+func (d *Dir) vanished(err error) error {
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	path := filepath.Join(d.Path, "lock")
+	var ours, there unix.Stat_t
+	if unix.Fstat(int(d.lock.Fd()), &ours) != nil {
+		return err // closed
+	}
+	switch serr := unix.Stat(path, &there); {
+	case serr == nil && ours.Dev == there.Dev && ours.Ino == there.Ino:
+		return err
+	case serr == nil, errors.Is(serr, unix.ENOENT), errors.Is(serr, unix.ENOTDIR):
+		return &os.PathError{Op: "stat", Path: path, Err: unix.ENODEV}
+	default:
+		return &os.PathError{Op: "stat", Path: path, Err: serr}
+	}
+}
+
+// Blocks returns the block files in the nth of blockfile.Folders.
+func (d *Dir) Blocks(n int) (ids []orca.BlockID) {
+	f, err := os.Open(blockfile.FolderAt(d.blocks(), n))
+	if err != nil {
+		return nil // no block has ever been there
+	}
+	defer f.Close()
+	names, _ := f.Readdirnames(-1) // what cannot be listed is found by its readers
+	for _, name := range names {
+		if id, err := orca.ParseBlockID(name); err == nil {
+			ids = append(ids, id)
+		}
+	}
+	return ids
+}
+
+// OpenDirect opens the file of a block for reading past the page cache, so
+// that what is read is what the medium has; where the file system cannot, the
+// cached pages of the file are dropped first.
+func (d *Dir) OpenDirect(id orca.BlockID, length int64) (*os.File, error) {
+	path := blockfile.Path(d.blocks(), id)
+	f, err := d.ops.OpenFile(path, os.O_RDONLY|unix.O_DIRECT, 0)
+	if err == nil {
+		return f, nil
+	}
+	if !errors.Is(err, unix.EINVAL) {
+		return nil, blockfile.Fail("dir.OpenDirect", path, d.vanished(err))
+	}
+	if f, err = d.OpenBlock(id, length, false); err != nil {
+		return nil, err
+	}
+	_ = unix.Fadvise(int(f.Fd()), 0, 0, unix.FADV_DONTNEED) // a hint; tmpfs has no other copy
+	return f, nil
+}
+
 // Check marks the directory bad when err says that its medium has failed, and
 // reports whether this call did so.
 func (d *Dir) Check(err error) bool {
@@ -199,6 +260,9 @@ func (d *Dir) Create(id orca.BlockID, length int64) (*os.File, error) {
 	const flag = os.O_RDWR | os.O_CREATE | os.O_EXCL
 	f, err := d.ops.OpenFile(path, flag, 0o400)
 	if errors.Is(err, os.ErrNotExist) {
+		if gone := d.vanished(nil); gone != nil {
+			return nil, blockfile.Fail(op, path, gone)
+		}
 		if err := d.ops.MkdirAll(filepath.Dir(path)); err != nil {
 			return nil, blockfile.Fail(op, path, err)
 		}
@@ -239,7 +303,7 @@ func (d *Dir) OpenBlock(id orca.BlockID, length int64, write bool) (*os.File, er
 		}
 	}
 	if err != nil {
-		return nil, blockfile.Fail(op, path, err)
+		return nil, blockfile.Fail(op, path, d.vanished(err))
 	}
 	st, err := f.Stat()
 	if err == nil && st.Size() != length {
@@ -266,7 +330,7 @@ func (d *Dir) Adopt(id orca.BlockID, from string, durable bool) error {
 	if durable {
 		f, err := d.ops.OpenFile(from, os.O_RDWR, 0)
 		if err != nil {
-			return blockfile.Fail(op, from, err)
+			return blockfile.Fail(op, from, d.vanished(err))
 		}
 		err = d.ops.Datasync(f)
 		f.Close()
@@ -275,10 +339,13 @@ func (d *Dir) Adopt(id orca.BlockID, from string, durable bool) error {
 		}
 	}
 	if err := d.ops.Chmod(from, 0o400); err != nil {
-		return blockfile.Fail(op, from, err)
+		return blockfile.Fail(op, from, d.vanished(err))
 	}
 	err := d.ops.Rename(from, path)
 	if errors.Is(err, os.ErrNotExist) {
+		if err = d.vanished(nil); err != nil {
+			return blockfile.Fail(op, path, err)
+		}
 		if err = d.ops.MkdirAll(filepath.Dir(path)); err == nil {
 			err = d.ops.Rename(from, path)
 		}

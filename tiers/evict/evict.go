@@ -53,6 +53,10 @@ const (
 // Listed reports whether the entry is in a policy.
 func (e *Entry) Listed() bool { return e.in != none }
 
+// Old makes an entry that is not listed one that was before: a block found
+// again after a restart is no newcomer, and its return is no use.
+func (e *Entry) Old() { e.home = small }
+
 // Policy orders the entries of one directory. now grows with every use.
 type Policy interface {
 	// Add puts an entry in. One that is new counts as just used; one that was

@@ -37,7 +37,7 @@ func (p *LRFU) used(e *Entry, now uint64) float64 {
 
 // Add implements Policy.
 func (p *LRFU) Add(e *Entry, now uint64) {
-	if e.home == none {
+	if e.home == none || e.rank == 0 { // 0: Old
 		e.rank = p.used(e, now)
 	}
 	e.in, e.home, e.slot = large, large, int32(len(p.heap))

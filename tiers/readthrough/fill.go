@@ -28,6 +28,9 @@ type fill struct {
 	size  int64 // length of the block
 	grant atomic.Pointer[dataplane.Grant]
 	dead  atomic.Bool // nobody may join any more
+	// direct: another worker waits, so that no further one may be asked to
+	// fetch; two would wait for one another.
+	direct atomic.Bool
 
 	users int // GUARDED_BY(Service.mu)
 

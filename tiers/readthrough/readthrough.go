@@ -54,6 +54,9 @@ type Source struct {
 	Key string
 	// Peers hold blocks of it, best first.
 	Peers []Peer
+	// Home is the worker that fetches what no worker holds, for all others, so
+	// that the store is asked once; without an Addr it is this one.
+	Home Peer
 }
 
 // Resolver finds the source of a file; the worker asks the metaplane.
@@ -70,7 +73,8 @@ type Mounts interface {
 // Peers reads from other workers.
 type Peers interface {
 	// Open returns the bytes that req asks for, verified against their sums;
-	// fewer than req.N make the reader end early. req.OnlyCached is set.
+	// fewer than req.N make the reader end early. req.OnlyCached is set, or
+	// req.Direct for the home of a file.
 	Open(ctx context.Context, p Peer, req dataplane.ReadRequest) (io.ReadCloser, error)
 }
 
@@ -149,6 +153,8 @@ type Metrics struct {
 	Fills      atomic.Int64 // blocks that began to fill
 	UFSReads   atomic.Int64 // GETs opened
 	PeerReads  atomic.Int64
+	HomeReads  atomic.Int64 // asked of the home of a file
+	HomeBusy   atomic.Int64 // refused as the home of a file, for load
 	UFSBytes   atomic.Int64
 	PeerBytes  atomic.Int64
 	CacheBytes atomic.Int64 // handed out from the store at once
@@ -268,6 +274,10 @@ func (s *Service) miss(ctx context.Context, req dataplane.ReadRequest) (dataplan
 	if req.Type == orca.ReadNoCache || time.Now().UnixNano() < s.noRoom.Load() {
 		return s.pass(ctx, req, seq)
 	}
+	if req.Direct && s.loaded(req.ID) {
+		s.Metrics.HomeBusy.Add(1)
+		return dataplane.Extent{}, &orca.Error{Op: "readthrough.Open", Path: req.ID.String(), Kind: orca.Busy, Msg: "this worker fetches enough for others"}
+	}
 	for range maxRestarts {
 		f, joined, err := s.join(req)
 		if err != nil {
@@ -291,6 +301,17 @@ func (s *Service) miss(ctx context.Context, req dataplane.ReadRequest) (dataplan
 	return dataplane.Extent{}, &orca.Error{Op: "readthrough.Open", Path: req.ID.String(), Kind: orca.Busy, Msg: "block was removed again and again while it was filled"}
 }
 
+// loaded bounds what a home does for others: with half of its streams in use
+// it begins nothing new for them, but lets them join what is under way.
+func (s *Service) loaded(id orca.BlockID) bool {
+	if s.Metrics.Streams.Load() < int64(s.cfg.MaxStreams+1)/2 {
+		return false
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.fills[id] == nil
+}
+
 // errRestart says that the block of a fill is gone: begin another.
 var errRestart error = orca.E("readthrough.fill", orca.Busy, "block was removed while it was filled")
 
@@ -303,10 +324,14 @@ func (s *Service) join(req dataplane.ReadRequest) (f *fill, joined bool, err err
 	}
 	if f = s.fills[req.ID]; f != nil && !f.dead.Load() {
 		f.users++
+		if req.Direct {
+			f.direct.Store(true)
+		}
 		return f, true, nil
 	}
 	f = &fill{s: s, id: req.ID, ready: make(chan struct{}), tick: make(chan struct{}), users: 2}
 	f.grant.Store(&req.Grant)
+	f.direct.Store(req.Direct)
 	s.fills[req.ID] = f
 	s.Metrics.Fills.Add(1)
 	s.Metrics.Active.Add(1)

@@ -59,6 +59,7 @@ func (s *Store) Adopt(ctx context.Context, r tiers.Room, a tiers.Adoption) error
 		s.feed.add(b.ID)
 		s.excessWakeLocked(p)
 		s.Metrics.Adopted.Add(1)
+		s.Metrics.FilledBytes.Add(a.Length)
 	}
 	s.mu.Unlock()
 	if err != nil {

@@ -33,8 +33,10 @@ type block struct {
 	gone          bool // left the map
 	unlinked      bool // its name is gone or belongs to another block now
 	unlinking     bool
-	fillers       int
-	pins          int
+	hot           bool // used since the clock's hand passed
+	listed        bool // in Store.open
+	fillers       int32
+	pins          int32
 	charged       int64 // quota held
 
 	counted int64 // bytes of it in place.listed
@@ -44,8 +46,6 @@ type block struct {
 	pos    int64 // where the last range that was served began
 
 	file    *os.File // read only, cached; nil: not open
-	hot     bool     // used since the clock's hand passed
-	listed  bool     // in Store.open
 	release func()   // unpin, made with file
 
 	fnext, fprev *block // of the same file
@@ -90,14 +90,22 @@ func (b *block) runLocked(g, end int) int {
 
 // insertLocked puts a block into the map, its file's list and its place.
 func (s *Store) insertLocked(b *block) {
+	s.addLocked(b)
+	s.enterLocked(b)
+}
+
+// addLocked puts a block into the map and its file's list.
+func (s *Store) addLocked(b *block) {
+	s.blocks[b.ID] = b
+	delete(s.spoilt, b.ID)
+	linkTo(s.files, b)
+}
+
+// enterLocked gives a block its generation and its place.
+func (s *Store) enterLocked(b *block) {
 	s.gen++
 	b.gen = s.gen
 	b.pinned = s.pinned[b.ID.File]
-	s.blocks[b.ID] = b
-	if head := s.files[b.ID.File]; head != nil {
-		b.fnext, head.fprev = head, b
-	}
-	s.files[b.ID.File] = b
 	b.at.blocks++
 	b.at.grains += int64(b.n)
 	s.rankLocked(b)
@@ -151,17 +159,7 @@ func (s *Store) leaveLocked(b *block, note bool) {
 	if s.blocks[b.ID] == b {
 		delete(s.blocks, b.ID)
 	}
-	if b.fprev != nil {
-		b.fprev.fnext = b.fnext
-	} else if b.fnext != nil {
-		s.files[b.ID.File] = b.fnext
-	} else {
-		delete(s.files, b.ID.File)
-	}
-	if b.fnext != nil {
-		b.fnext.fprev = b.fprev
-	}
-	b.fnext, b.fprev = nil, nil
+	unlink(s.files, b)
 	b.at.blocks--
 	b.at.grains -= int64(b.n)
 	b.at.leaving += b.charged

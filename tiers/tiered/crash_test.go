@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -121,7 +122,7 @@ func TestRotIsNeverServed(t *testing.T) {
 			_, _, _, derr := s.Descriptor(ctx, tiertest.ID(1))
 			if !dirty {
 				require.ErrorIs(t, err, orca.NotFound, "quarantined: read it from its source")
-				require.ErrorIs(t, derr, orca.NotFound)
+				require.ErrorIs(t, derr, orca.Corrupt, "who holds an older descriptor must give it up")
 				tiertest.Fill(t, s, tiertest.ID(1), p)
 				got, err := tiertest.ReadAll(s, tiertest.ID(1), 1<<20)
 				require.NoError(t, err)
@@ -139,6 +140,31 @@ func TestRotIsNeverServed(t *testing.T) {
 			require.ErrorIs(t, err, orca.Corrupt, "the only copy is never mended in place")
 		})
 	}
+}
+
+// TestFlushOutlivesAKill: what was flushed is found by a process that opens
+// what a killed one left, here a copy of the directory taken while it is open.
+func TestFlushOutlivesAKill(t *testing.T) {
+	o := tiertest.Options{SSD: 64 << 20, Root: t.TempDir()}
+	c := config(o, nil)
+	c.FlushEvery = time.Hour
+	s, err := tiered.Open(c, discard())
+	require.NoError(t, err)
+	defer s.Close()
+	want := tiertest.Bytes(1, 300_000)
+	tiertest.Fill(t, s, tiertest.ID(1), want)
+	require.NoError(t, s.Flush())
+	tiertest.Fill(t, s, tiertest.ID(2), want)
+
+	killed := tiertest.Options{SSD: o.SSD, Root: t.TempDir()}
+	require.NoError(t, os.CopyFS(killed.Root, os.DirFS(o.Root)))
+	next := openWith(t, killed, nil)
+	defer next.Close()
+	got, err := tiertest.ReadAll(next, tiertest.ID(1), int64(len(want)))
+	require.NoError(t, err)
+	require.True(t, bytes.Equal(want, got))
+	_, err = next.Stat(tiertest.ID(2))
+	require.ErrorIs(t, err, orca.NotFound, "nothing wrote it down: the flush above is what the first one owes its life to")
 }
 
 func TestMissingAndShortFilesAreDropped(t *testing.T) {

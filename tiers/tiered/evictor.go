@@ -28,6 +28,9 @@ func (s *Store) run() {
 			s.compact()
 			for _, p := range s.places {
 				p.Regain()
+				if p.Healthy() {
+					s.fault(p, p.Probe())
+				}
 			}
 		}
 		for again := true; again; {

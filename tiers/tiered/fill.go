@@ -272,6 +272,7 @@ func (w *filler) landed(first, end int, n int64) error {
 	b.at.grains += int64(end - first)
 	b.cached += n
 	b.charged += n
+	s.Metrics.FilledBytes.Add(n)
 	if b.n == len(b.sums) {
 		b.have = nil
 		w.recordLocked()

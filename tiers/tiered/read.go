@@ -185,6 +185,7 @@ func (s *Store) quarantine(b *block, g int) error {
 	if !b.dirty {
 		s.Metrics.Quarantined.Add(1)
 		s.leaveLocked(b, true)
+		s.spoilLocked(b.ID)
 		return errAbsent
 	}
 	if b.have == nil {
@@ -199,6 +200,18 @@ func (s *Store) quarantine(b *block, g int) error {
 		s.feed.add(b.ID)
 	}
 	return &orca.Error{Op: "tiered.Get", Path: b.ID.String(), Kind: orca.Corrupt, Msg: "a grain of the only copy is damaged"}
+}
+
+// spoiltMax bounds how many quarantined blocks are remembered.
+const spoiltMax = 4096
+
+// spoilLocked remembers that the file that readers may hold descriptors of is
+// bad, until the block is here again.
+func (s *Store) spoilLocked(id orca.BlockID) {
+	if len(s.spoilt) >= spoiltMax {
+		clear(s.spoilt) // who asks then learns that the block is absent
+	}
+	s.spoilt[id] = true
 }
 
 // Recheck implements tiers.Store.
@@ -245,7 +258,11 @@ func (s *Store) Descriptor(ctx context.Context, id orca.BlockID) (*os.File, int6
 	s.mu.Lock()
 	b := s.blocks[id]
 	if b == nil {
+		spoilt := s.spoilt[id]
 		s.mu.Unlock()
+		if spoilt {
+			return nil, 0, 0, &orca.Error{Op: op, Path: id.String(), Kind: orca.Corrupt, Msg: "a grain was damaged: read it through the worker"}
+		}
 		return nil, 0, 0, notFound(op, id)
 	}
 	if b.have != nil {

@@ -3,8 +3,6 @@
 package tiered
 
 import (
-	"os"
-	"path/filepath"
 	"time"
 
 	"orca"
@@ -21,8 +19,11 @@ func (s *Store) openPlace(c dir.Config) error {
 		return err
 	}
 	p := &place{n: len(s.places), policy: policy}
-	found := make(map[orca.BlockID]*block, expected(c.Path))
-	d, err := dir.Open(c, s.cfg.Ops, s.log, func(r *blockfile.Record) { replay(found, r) })
+	s.mu.Lock()
+	first := len(s.blocks) == 0
+	s.mu.Unlock()
+	defer holdGC(expected(c.Path))()
+	l, d, err := load(c, first, func(fn func(*blockfile.Record)) (*dir.Dir, error) { return dir.Open(c, s.cfg.Ops, s.log, fn) })
 	if err != nil {
 		return err
 	}
@@ -34,74 +35,39 @@ func (s *Store) openPlace(c dir.Config) error {
 	s.places = append(s.places, p)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if len(s.blocks) == 0 {
-		// The usual case: one large directory. Its map becomes the store's.
-		s.blocks = found
-		s.files = make(map[orca.Ino]*block, len(found))
-		for id, b := range found {
-			if !s.recoverable(p, b) {
-				delete(found, id)
-				continue
-			}
-			s.recoverLocked(p, b)
-		}
-		return nil
+	if first {
+		// The usual case: one large directory. Its maps become the store's.
+		s.blocks, s.files = l.found, l.files
 	}
-	for id, b := range found {
-		twin := s.blocks[id]
-		if !s.recoverable(p, b) {
-			continue
+	for _, b := range l.order {
+		switch {
+		case b.gone:
+		case !s.recoverable(p, b):
+			if first {
+				l.drop(b)
+			}
+		case first:
+			s.recoverLocked(p, b)
+		default:
+			s.mergeLocked(p, b)
 		}
-		// Of two the first stays, unless its file is gone already: it had moved.
-		if twin != nil && (twin.dirty || twin.cached >= b.cached && !b.dirty && twin.at.Has(id, twin.length)) {
-			s.forget(p, b)
-			continue
-		}
-		if twin != nil {
-			s.leaveLocked(twin, false)
-		}
-		s.recoverLocked(p, b)
 	}
 	return nil
 }
 
-// expected estimates the number of blocks in an index from its length.
-func expected(path string) int64 {
-	st, err := os.Stat(filepath.Join(path, blockfile.IndexName))
-	if err != nil {
-		return 0
-	}
-	return min(st.Size()/blockfile.StateLen(2), 1<<25)
-}
-
-// replay applies one record to the blocks of one directory.
-func replay(found map[orca.BlockID]*block, r *blockfile.Record) {
-	if r.Kind == blockfile.KindRemove {
-		delete(found, r.ID)
+// mergeLocked takes over a block of a further directory: of two copies the
+// dirty one, else the larger one stays, unless its file is gone: it had moved.
+func (s *Store) mergeLocked(p *place, b *block) {
+	twin := s.blocks[b.ID]
+	if twin != nil && (twin.dirty || twin.cached >= b.cached && !b.dirty && twin.at.Has(b.ID, twin.length)) {
+		s.forget(p, b)
 		return
 	}
-	b := found[r.ID]
-	if b == nil {
-		if len(r.Sums) == 0 {
-			return // flags of a block whose grains were lost with damage
-		}
-		n := blockfile.Grains(r.Length)
-		b = &block{length: r.Length, sums: make([]uint32, n)}
-		if len(r.Sums) < n {
-			b.have = blockfile.NewGrainSet(n)
-		}
-		b.ID = r.ID
-		found[r.ID] = b
+	if twin != nil {
+		s.leaveLocked(twin, false)
 	}
-	if b.length != r.Length {
-		return
-	}
-	b.dirty = r.Flags&blockfile.FlagDirty != 0
-	b.pinned = r.Flags&blockfile.FlagPinned != 0
-	copy(b.sums[r.First:], r.Sums)
-	if b.have != nil {
-		b.have.AddRange(int(r.First), int(r.First)+len(r.Sums))
-	}
+	s.addLocked(b)
+	s.recoverLocked(p, b)
 }
 
 // recoverable completes what replay left open, and refuses a block that is
@@ -133,14 +99,16 @@ func (s *Store) forget(p *place, b *block) {
 	p.Index.Append(blockfile.Record{Kind: blockfile.KindRemove, ID: b.ID, Length: b.length})
 }
 
-// recoverLocked takes over one block; nothing in it is trusted yet.
+// recoverLocked takes over one block that is in the maps; nothing in it is
+// trusted yet.
 func (s *Store) recoverLocked(p *place, b *block) {
 	b.charged, b.served = b.cached, b.cached
+	b.Old()
 	p.Recovered(b.charged)
 	if b.pinned {
 		s.pinned[b.ID.File] = true
 	}
-	s.insertLocked(b)
+	s.enterLocked(b)
 }
 
 // sweep removes block files that no index knows.
@@ -169,12 +137,24 @@ func (s *Store) flushLoop() {
 			return
 		case <-tick.C:
 		}
-		for _, p := range s.places {
-			if p.Healthy() {
-				s.noteFlush(p, p.Index.Flush())
-			}
+		_ = s.Flush() // noted
+	}
+}
+
+// Flush implements tiers.Store.
+func (s *Store) Flush() error {
+	var first error
+	for _, p := range s.places {
+		if !p.Healthy() {
+			continue
+		}
+		err := p.Index.Flush()
+		s.noteFlush(p, err)
+		if first == nil {
+			first = err
 		}
 	}
+	return first
 }
 
 // noteFlush looks at the result of writing an index: a full disk is tried

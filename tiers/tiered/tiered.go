@@ -138,6 +138,8 @@ type Metrics struct {
 	CorruptGrains   atomic.Int64
 	Quarantined     atomic.Int64 // blocks
 	VerifiedGrains  atomic.Int64
+	ScrubbedBytes   atomic.Int64 // read by Check
+	FilledBytes     atomic.Int64 // stored by fillers and adoptions
 	NoSpace         atomic.Int64 // requests refused
 	RoomWaits       atomic.Int64 // requests that had to wait for eviction
 	DirFailures     atomic.Int64
@@ -209,6 +211,7 @@ type Store struct {
 	gen        uint64                  // last generation; GUARDED_BY(mu)
 	freed      chan struct{}           // closed and replaced when quota returns; GUARDED_BY(mu)
 	feed       feed                    // GUARDED_BY(mu)
+	spoilt     map[orca.BlockID]bool   // quarantined and not here again; GUARDED_BY(mu)
 	closed     bool                    // GUARDED_BY(mu)
 }
 
@@ -226,7 +229,7 @@ func Open(cfg Config, log *slog.Logger) (*Store, error) {
 		done: make(chan struct{}), kick: make(chan struct{}, 1),
 		blocks: map[orca.BlockID]*block{}, leaving: map[fileName]*block{},
 		arriving: map[orca.BlockID]int{}, files: map[orca.Ino]*block{}, pinned: map[orca.Ino]bool{},
-		freed: make(chan struct{}), gen: rand.Uint64() >> 1,
+		freed: make(chan struct{}), spoilt: map[orca.BlockID]bool{}, gen: rand.Uint64() >> 1,
 	}
 	var last error
 	s.alloc, _ = alloc.New(cfg.Alloc) // Validate has looked at the name

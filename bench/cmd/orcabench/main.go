@@ -111,7 +111,7 @@ func newRun() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "run SUITE",
 		Short: "Run a suite, or some of its cases",
-		Long: `Run a suite: env, io, meta, fuse or evict. No flag is needed.
+		Long: `Run a suite: env, io, meta, fuse, restart or evict. No flag is needed.
 
 The exit status is 0 when every case has a figure, else 1; a case that failed is
 a row with an error and without figures.`,
@@ -132,6 +132,7 @@ a row with an error and without figures.`,
 	fl.IntVar(&f.opt.Pairs, "samples", 0, "pairs of samples per case, at least 5 (default 7)")
 	fl.StringVar(&f.size, "size", "", "file size of the bulk cases, such as 512MiB (default 256MiB, io cold 1GiB)")
 	fl.IntVar(&f.opt.Files, "files", 0, "files in the directories of the meta and fuse suites (default 1000)")
+	fl.IntVar(&f.opt.Blocks, "blocks", 0, "blocks in the index of the restart suite (default 10000000)")
 	fl.IntVar(&f.opt.Clients, "clients", 0, "clients of the meta suite, one connection each (default 16)")
 	fl.IntVar(&f.opt.Pipeline, "pipeline", 0, "requests that each client has outstanding (default 1)")
 	fl.DurationVar(&f.opt.Sample, "sample-time", 0, "length of one sample of the meta suite (default 1s)")

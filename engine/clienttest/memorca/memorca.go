@@ -79,7 +79,8 @@ const WholeMax = 8_000_000
 // BlockSize is the size of the blocks of longer files.
 const BlockSize = 4 << 20
 
-// New returns an empty Orca with one worker per node name, storing below dir.
+// New returns an empty Orca with one worker per node name (or node@rack),
+// storing below dir.
 func New(dir string, nodes ...string) (*Orca, error) {
 	o := &Orca{
 		inodes: map[uint64]*inode{}, sessions: map[uint64]*session{}, store: map[uint64]stored{},

@@ -10,6 +10,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"time"
 
@@ -25,8 +26,9 @@ type Worker struct {
 	pb  *metapb.Worker
 
 	mu      sync.Mutex
-	blocks  map[orca.BlockID]int64 // complete blocks and their lengths; GUARDED_BY(mu)
-	writes  map[uint64]string      // private files
+	blocks  map[orca.BlockID]int64  // complete blocks and their lengths; GUARDED_BY(mu)
+	gens    map[orca.BlockID]uint64 // how many files a block has had
+	writes  map[uint64]string       // private files
 	fail    func(op string) error
 	down    bool
 	noDescs bool
@@ -40,9 +42,10 @@ func newWorker(o *Orca, dir string, id uint64, node string) (*Worker, error) {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return nil, err
 	}
+	node, rack, _ := strings.Cut(node, "@")
 	return &Worker{
-		o: o, dir: dir, blocks: map[orca.BlockID]int64{}, writes: map[uint64]string{}, calls: map[string]int{},
-		pb: &metapb.Worker{Id: id, Node: node, Addr: fmt.Sprintf("127.0.0.1:%d", 20000+id), Live: true, Boot: 1,
+		o: o, dir: dir, blocks: map[orca.BlockID]int64{}, gens: map[orca.BlockID]uint64{}, writes: map[uint64]string{}, calls: map[string]int{},
+		pb: &metapb.Worker{Id: id, Node: node, Rack: rack, Addr: fmt.Sprintf("127.0.0.1:%d", 20000+id), Live: true, Boot: 1,
 			Tiers: []*metapb.TierUsage{{Capacity: 1 << 30, Healthy: true, Dir: dir}}},
 	}, nil
 }
@@ -83,7 +86,7 @@ func (w *Worker) isDown() bool {
 }
 
 func (w *Worker) proto() *metapb.Worker {
-	return &metapb.Worker{Id: w.pb.Id, Node: w.pb.Node, Addr: w.pb.Addr, Live: true, Boot: 1, Tiers: w.pb.Tiers}
+	return &metapb.Worker{Id: w.pb.Id, Node: w.pb.Node, Rack: w.pb.Rack, Addr: w.pb.Addr, Live: true, Boot: 1, Tiers: w.pb.Tiers}
 }
 
 func (w *Worker) enter(op string) error {
@@ -195,6 +198,7 @@ func (w *Worker) adopt(id orca.BlockID, b []byte) error {
 		return orca.PathE("memorca.adopt", id.String(), orca.NoSpace, err)
 	}
 	w.blocks[id] = int64(len(b))
+	w.gens[id]++
 	return nil
 }
 
@@ -205,7 +209,7 @@ func (w *Worker) Descriptor(_ context.Context, id orca.BlockID, _ dataplane.Gran
 	}
 	w.mu.Lock()
 	n, ok := w.blocks[id]
-	refuse := w.noDescs
+	gen, refuse := w.gens[id], w.noDescs
 	w.mu.Unlock()
 	if !ok || refuse {
 		return nil, 0, 0, orca.PathE("memorca.Descriptor", id.String(), orca.Unsupported, nil)
@@ -214,7 +218,7 @@ func (w *Worker) Descriptor(_ context.Context, id orca.BlockID, _ dataplane.Gran
 	if err != nil {
 		return nil, 0, 0, orca.PathE("memorca.Descriptor", id.String(), orca.NotFound, err)
 	}
-	return f, n, 1, nil
+	return f, n, gen, nil
 }
 
 // CreateWrite implements dataplane.Writes.

@@ -28,11 +28,11 @@ func logger(o cli.LogOptions, s cli.Streams) *slog.Logger {
 
 func nodeConfig(o cli.NodeOptions) (daemon.Config, error) {
 	cfg := daemon.Config{
-		Data: o.Data, Node: o.Node,
+		Data: o.Data, Node: o.Node, Rack: o.Rack,
 		Root: o.Root, RootOptions: o.RootOptions, RootReadOnly: o.RootReadOnly, SyncInterval: o.SyncInterval,
 		MetaAddr: o.MetaAddr, WebAddr: o.WebAddr, WorkerAddr: o.WorkerAddr, WorkerWebAddr: o.WorkerWebAddr,
 		Mem: o.MemBytes, SSD: o.SSDBytes, MemDir: o.MemDir, SSDDir: o.SSDDir,
-		WholeMax: o.WholeMax, WriteType: o.WriteType,
+		WholeMax: o.WholeMax, WriteType: o.WriteType, ScrubPeriod: o.ScrubPeriod, ScrubRate: o.ScrubRate,
 		Tiers: tiered.Config{Policy: o.EvictPolicy, Alloc: o.AllocPolicy, MoveRate: o.MoveRate, Marks: evict.Marks{High: o.HighWatermark, Low: o.LowWatermark}},
 	}
 	for _, d := range o.Dirs { // the command line has checked the spelling
@@ -79,7 +79,7 @@ func start(ctx context.Context, o cli.StartOptions, s cli.Streams) error {
 
 func mount(ctx context.Context, o cli.MountOptions, s cli.Streams) error {
 	log := logger(o.Log, s)
-	fs, err := client.Open(ctx, client.Config{Addresses: o.Addresses, Node: o.Node, Logger: log})
+	fs, err := client.Open(ctx, client.Config{Addresses: o.Addresses, Node: o.Node, Rack: o.Rack, ReadPolicy: o.ReadPolicy, WritePolicy: o.WritePolicy, Logger: log})
 	if err != nil {
 		return err
 	}

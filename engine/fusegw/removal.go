@@ -1,0 +1,165 @@
+// Copyright The Orca Authors. SPDX-License-Identifier: Apache-2.0
+
+package fusegw
+
+import (
+	"context"
+	"os"
+
+	"orca"
+)
+
+// removal is a name about to be removed or replaced by this mount. What is read
+// through the daemon must be copied before, since the metaplane frees the
+// content of an inode with its last name, whoever has it open here.
+//
+// No open may fall between that copy and the removal. So a removal is listed
+// first and copies what is open then, and an open lists its handle first and
+// copies what it reads when it finds a removal of its inode: whichever comes
+// second sees the other. Nobody waits.
+type removal struct {
+	at entryKey
+
+	// Guarded by gateway.mu.
+	ino    orca.Ino   // 0: was not looked up, since nothing was open
+	relink []*writing // taken back when the name stays
+	failed bool
+}
+
+// beginRemoval prepares for the end of the inode at dir/name: a write in
+// progress will not be published, and what is open through the daemon is
+// copied. done must be called with the outcome.
+func (g *gateway) beginRemoval(ctx context.Context, c orca.Caller, dir orca.Ino, name string) (done func(error)) {
+	r := &removal{at: entryKey{dir, name}}
+	g.mu.Lock()
+	g.removals[r] = struct{}{}
+	idle := len(g.handles) == 0
+	g.mu.Unlock()
+	done = func(err error) { g.endRemoval(r, err) }
+	if idle {
+		return done
+	}
+	e, err := g.fs.Lookup(ctx, c, dir, name)
+	if err != nil || e.Type != orca.TypeFile {
+		return done
+	}
+	g.mu.Lock()
+	r.ino = e.Ino
+	g.mu.Unlock()
+	if w := g.writingOf(e.Ino); w != nil {
+		w.unlink(ctx)
+		g.relinkAfter(r, w)
+	}
+	for _, n := range g.openNodes(e.Ino) {
+		if err := g.keep(ctx, n, r); err != nil {
+			g.cfg.Logger.Warn("an open file was removed without a copy", "ino", e.Ino, "err", err)
+		}
+		g.drop(n)
+	}
+	return done
+}
+
+func (g *gateway) endRemoval(r *removal, err error) {
+	g.mu.Lock()
+	delete(g.removals, r)
+	r.failed = err != nil
+	ws := r.relink
+	g.mu.Unlock()
+	if err != nil {
+		for _, w := range ws {
+			w.relink()
+		}
+	}
+}
+
+// relinkAfter has w relinked when the removal that cut it off fails.
+func (g *gateway) relinkAfter(r *removal, w *writing) {
+	g.mu.Lock()
+	r.relink = append(r.relink, w)
+	failed := r.failed
+	g.mu.Unlock()
+	if failed {
+		w.relink()
+	}
+}
+
+// keepLeaving copies what a new handle of n reads through the daemon when its
+// inode is being removed. It fails when the inode went first.
+func (g *gateway) keepLeaving(ctx context.Context, n *node) error {
+	g.mu.Lock()
+	if len(g.removals) == 0 {
+		g.mu.Unlock()
+		return nil
+	}
+	rs := make([]*removal, 0, len(g.removals))
+	inos := make([]orca.Ino, 0, len(g.removals))
+	for r := range g.removals {
+		rs, inos = append(rs, r), append(inos, r.ino)
+	}
+	g.mu.Unlock()
+	for i, r := range rs {
+		if inos[i] == 0 {
+			if e, err := g.fs.Lookup(ctx, orca.Caller{}, r.at.dir, r.at.name); err == nil {
+				inos[i] = e.Ino
+			}
+		}
+		if inos[i] == n.ino {
+			return g.keep(ctx, n, r)
+		}
+	}
+	// None of them, or the one has been removed by now.
+	if _, err := g.fs.Stat(ctx, orca.Caller{}, n.ino); orca.KindOf(err) == orca.NotFound {
+		return g.keep(ctx, n, &removal{})
+	}
+	return nil
+}
+
+func (g *gateway) keep(ctx context.Context, n *node, r *removal) error {
+	n.mu.Lock()
+	w, err := g.keepLocked(ctx, n)
+	n.mu.Unlock()
+	if w != nil {
+		g.relinkAfter(r, w)
+	}
+	return err
+}
+
+// keepLocked copies what the handles of n read through the daemon, unless it
+// is here already. A write that has not copied the old content yet gets it now,
+// and is returned: it must be relinked if the name stays.
+func (g *gateway) keepLocked(ctx context.Context, n *node) (*writing, error) {
+	o := n.open
+	if o == nil || o.b != nil || o.file == nil || o.w == nil && n.kept.Load() != nil || o.w != nil && o.w.file() != nil {
+		return nil, nil
+	}
+	if o.attr.Length > g.cfg.SpoolUnlinked {
+		return nil, nil
+	}
+	f, err := scratchFile(g.cfg.SpoolDir)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := copyOld(ctx, f, o.file, o.file.Attr().Length); err != nil {
+		_ = f.Close()
+		return nil, err
+	}
+	if o.w == nil {
+		n.kept.Store(f)
+		return nil, nil
+	}
+	return o.w, o.w.keepOld(f)
+}
+
+// keepOld makes f, a copy of the old content, the private file of a write whose
+// name is going.
+func (w *writing) keepOld(f *os.File) error {
+	w.pub.Lock()
+	defer w.pub.Unlock()
+	if w.file() != nil { // prepared meanwhile
+		return f.Close()
+	}
+	w.mu.Lock()
+	w.unlinked = true
+	w.mu.Unlock()
+	return w.start(f, nil)
+}

@@ -1,0 +1,146 @@
+// Copyright The Orca Authors. SPDX-License-Identifier: Apache-2.0
+
+package fusegw
+
+import (
+	"bytes"
+	"context"
+	"io"
+	"os"
+	"sync/atomic"
+	"testing"
+
+	"orca"
+)
+
+// through mounts an FS whose files can only be read by the daemon, and not at
+// all once they are removed.
+func through(t *testing.T) (*memFS, string) {
+	fs := newMemFS(t)
+	fs.noBacking, fs.fragile = true, true
+	m, dir := mounted(t, fs, func(c *Config) { c.NoPassthrough = true })
+	ready(t, m)
+	return fs, dir
+}
+
+func (m *memFS) hookRemove(hook func() error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.onRemove = hook
+}
+
+// An open that comes while a removal is on its way to the metaplane reads all
+// of the old file, whether or not others had it open before.
+func TestOpenedDuringItsRemoval(t *testing.T) {
+	for _, how := range []string{"unlink", "rename"} {
+		for _, busy := range []string{"idle", "another open file", "open already"} {
+			t.Run(how+" "+busy, func(t *testing.T) {
+				fs, dir := through(t)
+				data := bytes.Repeat([]byte("old "), 100_000)
+				fs.put(t, 1, "f", data)
+				fs.put(t, 1, "new", []byte("new"))
+				fs.put(t, 1, "other", []byte("other"))
+				name := map[string]string{"another open file": "/other", "open already": "/f"}[busy]
+				if name != "" {
+					other, err := os.Open(dir + name)
+					if err != nil {
+						t.Fatal(err)
+					}
+					defer other.Close()
+				}
+				if _, err := os.Stat(dir + "/f"); err != nil { // the name is in the kernel now
+					t.Fatal(err)
+				}
+				var f *os.File
+				var openErr error
+				fs.hookRemove(func() error { f, openErr = os.Open(dir + "/f"); return nil })
+				var err error
+				if how == "unlink" {
+					err = os.Remove(dir + "/f")
+				} else {
+					err = os.Rename(dir+"/new", dir+"/f")
+				}
+				if err != nil || openErr != nil {
+					t.Fatal(err, openErr)
+				}
+				defer f.Close()
+				if got, err := io.ReadAll(f); err != nil || !bytes.Equal(got, data) {
+					t.Errorf("%d of %d bytes, %v", len(got), len(data), err)
+				}
+			})
+		}
+	}
+}
+
+// A removal that fails leaves the file as it was: what is written through
+// handles of that time is published.
+func TestFailedRemovalLosesNothing(t *testing.T) {
+	for _, flag := range []int{os.O_RDONLY, os.O_RDWR, os.O_WRONLY} {
+		fs, dir := through(t)
+		fs.put(t, 1, "f", bytes.Repeat([]byte("old "), 1000))
+		held, err := os.OpenFile(dir+"/f", flag, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		fs.hookRemove(func() error { return merr(orca.Unavailable) })
+		if err := os.Remove(dir + "/f"); err == nil {
+			t.Fatal("the removal did not fail")
+		}
+		fs.hookRemove(nil)
+		w := held
+		if flag == os.O_RDONLY {
+			if w, err = os.OpenFile(dir+"/f", os.O_WRONLY, 0); err != nil {
+				t.Fatal(err)
+			}
+			defer held.Close()
+		}
+		if _, err := w.WriteAt([]byte("new"), 0); err != nil {
+			t.Fatal(err)
+		}
+		if err := w.Close(); err != nil {
+			t.Fatal(err)
+		}
+		e, err := fs.Lookup(context.Background(), orca.Caller{}, 1, "f")
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := os.ReadFile(fs.blob(e.Ino, e.Version))
+		if err != nil || len(got) != 4000 || string(got[:8]) != "new old " {
+			t.Errorf("flag %d: published %d bytes %q, %v", flag, len(got), got[:min(8, len(got))], err)
+		}
+	}
+}
+
+// Readers see the old content while a write copies it to the private file.
+func TestReadDuringTheFirstWriteOfASharedHandle(t *testing.T) {
+	fs, dir := through(t)
+	data := bytes.Repeat([]byte("old "), 2<<20)
+	fs.put(t, 1, "f", data)
+	r, err := os.Open(dir + "/f")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	w, err := os.OpenFile(dir+"/f", os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer w.Close()
+	var first atomic.Bool
+	got := make([]byte, 4096)
+	var n int
+	var readErr error
+	fs.mu.Lock()
+	fs.onRead = func() { // the read in it calls it again
+		if first.CompareAndSwap(false, true) {
+			n, readErr = r.ReadAt(got, 4<<20)
+		}
+	}
+	fs.mu.Unlock()
+	if _, err := w.WriteAt([]byte("new"), 0); err != nil {
+		t.Fatal(err)
+	}
+	if readErr != nil || !bytes.Equal(got[:n], data[4<<20:4<<20+4096]) {
+		t.Errorf("%d bytes %q, %v", n, got[:min(n, 8)], readErr)
+	}
+}
