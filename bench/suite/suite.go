@@ -138,12 +138,15 @@ type Case struct {
 	open func(ctx context.Context, s *stage) (*trial, error)
 }
 
-// The units of a case. Their work is counted in MB (10^6 bytes), operations or entries.
+// The units of a case. Their work is counted in MB (10^6 bytes), operations or
+// entries; a hit rate is no work per time, and a sample of it lasts a second by
+// definition.
 const (
 	unitMBs     = "MB/s"
 	unitOps     = "ops/s"
 	unitEntries = "entries/s"
 	unitBlocks  = "blocks/s"
+	unitRate    = "of the bytes"
 )
 
 // trial is an open case. Each side does a fixed amount of work per call, or
@@ -183,11 +186,11 @@ func (m *measure) add(o measure) {
 func (m measure) value() float64 { return m.work / m.took.Seconds() }
 
 // Suites returns the names of the suites, in the order of a full run.
-func Suites() []string { return []string{"env", "io", "meta", "fuse", "restart"} }
+func Suites() []string { return []string{"env", "io", "meta", "fuse", "restart", "evict"} }
 
 // Cases returns all cases, by suite.
 func Cases() []Case {
-	return slices.Concat(envCases(), ioCases(), metaCases(), fuseCases(), restartCases())
+	return slices.Concat(envCases(), ioCases(), metaCases(), fuseCases(), restartCases(), evictCases())
 }
 
 // Select returns the cases of a suite; names limits them, in their order.
@@ -459,7 +462,10 @@ func costUnit(unit string) string {
 }
 
 func cost(unit string, m measure) float64 {
-	if unit == unitMBs {
+	switch unit {
+	case unitRate:
+		return 0 // of the same trace, whatever it took
+	case unitMBs:
 		return m.cpu.Seconds() / (m.work / 1e3)
 	}
 	return float64(m.cpu.Nanoseconds()) / 1e3 / m.work

@@ -251,7 +251,7 @@ func TestServerFlags(t *testing.T) {
 	require.Zero(t, code, msg)
 	require.Equal(t, UpOptions{
 		NodeOptions: NodeOptions{Data: "/d", Node: "n", Log: LogOptions{Level: "info"}, MetaAddr: "127.0.0.1:18998", WebAddr: "127.0.0.1:18999",
-			WorkerAddr: "127.0.0.1:28999", WorkerWebAddr: "127.0.0.1:28998", MemBytes: 1 << 30, SSDBytes: -1, SyncInterval: -1, ScrubPeriod: 24 * time.Hour, ScrubRate: 32 << 20, WriteType: orca.Through, Root: "s3://b/p",
+			WorkerAddr: "127.0.0.1:28999", WorkerWebAddr: "127.0.0.1:28998", MemBytes: 1 << 30, SSDBytes: -1, EvictPolicy: "adaptive", AllocPolicy: "max-free", MoveRate: 256 << 20, HighWatermark: 0.97, LowWatermark: 0.95, SyncInterval: -1, ScrubPeriod: 24 * time.Hour, ScrubRate: 32 << 20, WriteType: orca.Through, Root: "s3://b/p",
 			RootOptions: map[string]string{"s3.region": "r", "k": "a=b"}},
 		Mount: "/m",
 	}, up)
@@ -261,7 +261,7 @@ func TestServerFlags(t *testing.T) {
 	require.Zero(t, start.MemBytes)
 	require.Equal(t, []string{"SSD:/x=10GB"}, start.Dirs)
 	require.Equal(t, []string{"a:1", "b:2"}, start.Meta)
-	for _, bad := range []string{"start", "start --role cook", "up x", "up --mem lots", "up --whole-max x", "up --tier RAM:/x=1", "up --root-option k", "up --log-level loud", "mount /x"} {
+	for _, bad := range []string{"start", "start --role cook", "up x", "up --mem lots", "up --evict-policy mru", "up --alloc-policy x", "up --move-rate fast", "up --low-watermark 0", "up --low-watermark 0.99", "up --high-watermark 2", "up --whole-max x", "up --tier RAM:/x=1", "up --root-option k", "up --log-level loud", "mount /x"} {
 		code, msg = run(bad)
 		require.Equal(t, 2, code, "%s: %s", bad, msg)
 	}

@@ -14,6 +14,8 @@ import (
 
 	"orca"
 	"orca/engine/placement"
+	"orca/tiers/alloc"
+	"orca/tiers/evict"
 )
 
 // LogOptions say how a server logs.
@@ -47,6 +49,15 @@ type NodeOptions struct {
 	// second; 0: the default.
 	ScrubPeriod time.Duration
 	ScrubRate   int64
+	// EvictPolicy and AllocPolicy name which cached blocks leave first, and
+	// into which directory of a tier a new one goes.
+	EvictPolicy, AllocPolicy string
+	// MoveRate bounds the copying of blocks to a slower tier, in bytes per
+	// second; negative: they are dropped instead.
+	MoveRate int64
+	// HighWatermark and LowWatermark are the parts of a directory's quota at
+	// which blocks start and stop to leave.
+	HighWatermark, LowWatermark float64
 	// WholeMax is the longest file kept as one block, in bytes; 0: the
 	// default.
 	WholeMax int64
@@ -102,6 +113,7 @@ type serverFlags struct {
 	NodeOptions
 	mem, ssd, wholeMax string
 	scrubRate          string
+	moveRate           string
 	rootOptions        []string
 	write              *string
 }
@@ -124,6 +136,11 @@ func (f *serverFlags) register(c *cobra.Command) {
 	fl.StringVar(&f.WebAddr, "web-addr", "127.0.0.1:18999", "address of /metrics, /livez and /readyz; empty: none")
 	fl.StringVar(&f.WorkerWebAddr, "worker-web-addr", "127.0.0.1:28998", "the same of a process that is only a worker")
 	fl.StringArrayVar(&f.Dirs, "tier", nil, "another tier directory, SSD:/path=100GB or HDD:/path=1TB; may be repeated")
+	fl.StringVar(&f.EvictPolicy, "evict-policy", evict.Default, "which cached blocks leave first: "+strings.Join(evict.Names(), ", "))
+	fl.StringVar(&f.AllocPolicy, "alloc-policy", alloc.Default, "which directory of a tier gets a new block: "+strings.Join(alloc.Names(), ", "))
+	fl.StringVar(&f.moveRate, "move-rate", "256MiB", "bytes per second at which blocks that leave a tier are copied to a slower one, at most; 0: they are dropped")
+	fl.Float64Var(&f.HighWatermark, "high-watermark", evict.DefaultMarks.High, "part of a tier directory's quota above which blocks leave")
+	fl.Float64Var(&f.LowWatermark, "low-watermark", evict.DefaultMarks.Low, "part of the quota down to which they do")
 	fl.DurationVar(&f.SyncInterval, "sync-interval", -1, "how old what is known of the root store may be: 0 looks on every access, negative loads once")
 	fl.Lookup("sync-interval").DefValue = "load once"
 	fl.StringVar(&f.Root, "root", "", "URI of the store behind / of a new namespace (default: a folder below --data)")
@@ -149,6 +166,9 @@ func (f *serverFlags) finish(e *env) (NodeOptions, error) {
 	if o.SSDBytes, err = quota("--ssd", f.ssd, -1); err != nil {
 		return o, err
 	}
+	if o.MoveRate, err = quota("--move-rate", f.moveRate, -1); err != nil {
+		return o, err
+	}
 	if o.WholeMax, err = quota("--whole-max", f.wholeMax, 0); err != nil {
 		return o, err
 	}
@@ -162,6 +182,15 @@ func (f *serverFlags) finish(e *env) (NodeOptions, error) {
 		return o, usagef("--scrub-rate %q: no scrubbing is --scrub-period 0", f.scrubRate)
 	case o.ScrubPeriod == 0:
 		o.ScrubPeriod = -1
+	}
+	if _, err := evict.New(o.EvictPolicy); err != nil {
+		return o, usagef("--evict-policy %q: want one of %s", o.EvictPolicy, strings.Join(evict.Names(), ", "))
+	}
+	if _, err := alloc.New(o.AllocPolicy); err != nil {
+		return o, usagef("--alloc-policy %q: want one of %s", o.AllocPolicy, strings.Join(alloc.Names(), ", "))
+	}
+	if m := (evict.Marks{High: o.HighWatermark, Low: o.LowWatermark}); !m.Valid() {
+		return o, usagef("want 0 < --low-watermark <= --high-watermark <= 1, not %g and %g", m.Low, m.High)
 	}
 	for _, d := range o.Dirs {
 		kind, rest, _ := strings.Cut(d, ":")

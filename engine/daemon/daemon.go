@@ -29,8 +29,11 @@ import (
 
 	"orca"
 	"orca/metaplane/metapb"
+	"orca/tiers/alloc"
 	"orca/tiers/dir"
+	"orca/tiers/evict"
 	"orca/tiers/scrub"
+	"orca/tiers/tiered"
 )
 
 // Ports that Orca listens on when nothing else is said: Alluxio's less 1000,
@@ -73,6 +76,9 @@ type Config struct {
 	Mem, SSD int64
 	// Dirs are further tier directories.
 	Dirs []dir.Config
+	// Tiers says how the worker's store treats its directories; Dirs of it are
+	// set from the above.
+	Tiers tiered.Config
 	// MemDir and SSDDir override the folders. Default below Data.
 	MemDir, SSDDir string
 	// ScrubPeriod is within what time every cached block is read again and
@@ -157,6 +163,10 @@ func (c *Config) values() []*metapb.ConfReply_Value {
 		v("worker.addr", c.WorkerAddr, "node"),
 		v("worker.tiers.mem.capacity", strconv.FormatInt(c.Mem, 10), "node"),
 		v("worker.tiers.ssd.capacity", strconv.FormatInt(c.SSD, 10), "node"),
+		v("worker.tiers.evict_policy", cmp.Or(c.Tiers.Policy, evict.Default), "node"),
+		v("worker.tiers.high_watermark", strconv.FormatFloat(cmp.Or(c.Tiers.Marks.High, evict.DefaultMarks.High), 'g', -1, 64), "node"),
+		v("worker.tiers.low_watermark", strconv.FormatFloat(cmp.Or(c.Tiers.Marks.Low, evict.DefaultMarks.Low), 'g', -1, 64), "node"),
+		v("worker.tiers.alloc_policy", cmp.Or(c.Tiers.Alloc, alloc.Default), "node"),
 		v("worker.scrub.period", scrubPeriod(c.ScrubPeriod), "node"),
 		v("worker.scrub.rate", strconv.FormatInt(c.ScrubRate, 10), "node"),
 		v("block.whole_max", strconv.FormatInt(c.WholeMax, 10), "cluster"),

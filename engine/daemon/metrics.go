@@ -6,6 +6,7 @@ import (
 	"orca"
 	"orca/engine/fusegw"
 	"orca/engine/telemetry"
+	"orca/tiers/tiered"
 )
 
 // sources returns what the metrics page of this process shows.
@@ -75,6 +76,10 @@ func (w *workerRole) tierGauges(emit func(telemetry.Sample)) {
 		emit(telemetry.Sample{Name: "orca_tier_capacity_bytes", Help: "Quota of the tier.", Labels: l, Value: float64(capacity[t])})
 		emit(telemetry.Sample{Name: "orca_tier_used_bytes", Help: "Bytes of blocks and private files.", Labels: l, Value: float64(used[t])})
 		emit(telemetry.Sample{Name: "orca_tier_blocks", Help: "Blocks held.", Labels: l, Value: float64(blocks[t])})
+		for r := range tiered.Reasons {
+			emit(telemetry.Sample{Name: "orca_block_evictions_total", Help: "Blocks evicted, by reason.", Counter: true,
+				Labels: map[string]string{"tier": t.String(), "reason": r.String()}, Value: float64(m.Evictions[t][r].Load())})
+		}
 		emit(telemetry.Sample{Name: "orca_worker_tier_hits_total", Help: "Ranges served from the tier.", Counter: true, Labels: l, Value: float64(m.Hits[t].Load())})
 		emit(telemetry.Sample{Name: "orca_worker_tier_hit_bytes_total", Help: "Bytes served from the tier.", Counter: true, Labels: l, Value: float64(m.HitBytes[t].Load())})
 	}

@@ -116,8 +116,10 @@ func (w *workerRole) openTiers(cfg *Config) error {
 	if len(dirs) == 0 {
 		return orca.E("daemon.tiers", orca.Invalid, "a worker needs a tier: --mem, --ssd or --tier")
 	}
+	tc := cfg.Tiers
+	tc.Dirs = dirs
 	var err error
-	w.store, err = tiered.Open(tiered.Config{Dirs: dirs}, w.log)
+	w.store, err = tiered.Open(tc, w.log)
 	return err
 }
 

@@ -1,103 +1,185 @@
 // Copyright The Orca Authors. SPDX-License-Identifier: Apache-2.0
 
-// Package evict decides in which order blocks leave a directory, and nothing
-// else: it is pure. The store holds its own lock around every call, passes a
-// sequence number where others would read a clock, and takes out of the policy
-// what must not leave (dirty, pinned or filling blocks), so that a policy
-// cannot choose them.
+// Package evict decides which block leaves a directory, and nothing else: it
+// is pure. The store holds its own lock around every call, passes a sequence
+// number where others would read a clock, and takes out of the policy what
+// must not leave (dirty, pinned or filling blocks), so that a policy cannot
+// choose them.
+//
+//	cached, evictable   Add ──► listed ──► Next: leaves, and becomes a ghost
+//	used                Touch
+//	dirty, pinned, …    Remove ──► (the entry keeps what is known of it) ──► Add
+//
+// A block is always stored when it arrives: a write never waits for a verdict.
+// So admission is a decision about leaving: a newcomer that does not deserve
+// its room is the next to go. Shares and admission are counted in bytes.
 //
 // Entries are embedded in the store's own records: a hit costs no lookup and
-// no allocation here. No goroutines, no locks.
+// no allocation here. Cache drives a policy without files, as package tiered
+// does with them. No goroutines, no locks.
 package evict
 
-import "orca"
+import (
+	"strings"
 
-// Entry is one block in a policy. Its owner sets ID and Size before Add and
-// may change Size at any time; the rest belongs to the policy.
+	"orca"
+)
+
+// Entry is one block in a policy. Its owner sets ID and Size before Add; Size
+// stays while the entry is listed. The rest belongs to the policy.
 type Entry struct {
 	ID   orca.BlockID
 	Size int64
 
 	next, prev *Entry
-	in         bool
-	seen       uint64
+	rank       float64 // LRFU: its place in the order
+	seen       uint64  // clock of the last use
+	slot       int32   // LRFU: index in the heap
+	in         queue   // where it is listed; none: nowhere
+	home       queue   // where it was listed last, until it leaves by Next
+	freq       uint8   // S3-FIFO: uses since it was looked at
 }
+
+// queue names a list of a policy.
+type queue uint8
+
+const (
+	none queue = iota
+	small
+	large
+	protected
+)
 
 // Listed reports whether the entry is in a policy.
-func (e *Entry) Listed() bool { return e.in }
+func (e *Entry) Listed() bool { return e.in != none }
 
-// Policy orders the entries of one directory. now grows with every call.
+// Old makes an entry that is not listed one that was before: a block found
+// again after a restart is no newcomer, and its return is no use.
+func (e *Entry) Old() { e.home = small }
+
+// Policy orders the entries of one directory. now grows with every use.
 type Policy interface {
-	// Add puts an entry in, as just used. It must not be Listed.
+	// Add puts an entry in. One that is new counts as just used; one that was
+	// taken out by Remove goes on where it was. It must not be Listed.
 	Add(e *Entry, now uint64)
-	// Touch notes a use; nothing happens when the entry is not Listed.
+	// Touch notes a use, of a listed entry or of one taken out by Remove. It
+	// does not allocate.
 	Touch(e *Entry, now uint64)
-	// Remove takes an entry out if it is Listed.
+	// Remove takes an entry out if it is Listed, for a reason of the store's.
 	Remove(e *Entry)
-	// Victims calls yield in order of leaving until it returns false. yield may
-	// Remove the entry that it is given, and no other.
-	Victims(now uint64, yield func(*Entry) bool)
-	// Len returns the number of entries.
+	// Next chooses the entry that leaves, takes it out and returns it; nil
+	// when there is none. keep is how many bytes the store wants to go on
+	// holding in this policy: what shares of the room refer to.
+	Next(now uint64, keep int64) *Entry
+	// Len and Bytes are the number of entries and the sum of their sizes.
 	Len() int
+	Bytes() int64
 }
 
-// LRU lets the least recently used block leave first.
-type LRU struct {
-	root Entry // root.next is the most recent, root.prev the next victim
-	n    int
+// Default is the name of the policy for who does not choose.
+const Default = "adaptive"
+
+// table is the one list of policies.
+var table = []struct {
+	name string
+	make func() Policy
+}{
+	{Default, func() Policy { return NewAdaptive() }},
+	{"lru", func() Policy { return NewLRU() }},
+	{"lrfu", func() Policy { return NewLRFU(DefaultLambda) }},
+	{"s3fifo", func() Policy { return NewS3FIFO() }},
+	{"tinylfu", func() Policy { return NewTinyLFU() }},
+	{"epoch", func() Policy { return NewEpoch() }},
 }
 
-var _ Policy = (*LRU)(nil)
-
-// NewLRU returns an empty LRU.
-func NewLRU() *LRU {
-	l := &LRU{}
-	l.root.next, l.root.prev = &l.root, &l.root
-	return l
+// Names returns the names of the policies, the default first.
+func Names() []string {
+	var out []string
+	for _, t := range table {
+		out = append(out, t.name)
+	}
+	return out
 }
 
-// Add implements Policy.
-func (l *LRU) Add(e *Entry, now uint64) {
-	e.in = true
+// New returns an empty policy by name; "" is the default. Invalid.
+func New(name string) (Policy, error) {
+	if name == "" {
+		name = Default
+	}
+	for _, t := range table {
+		if t.name == name {
+			return t.make(), nil
+		}
+	}
+	return nil, &orca.Error{Op: "evict.New", Path: name, Kind: orca.Invalid,
+		Msg: "no such eviction policy; there are " + strings.Join(Names(), ", ")}
+}
+
+// hash spreads the id of a block over 64 bits.
+func hash(id orca.BlockID) uint64 {
+	return mix(uint64(id.File)*0x9e3779b97f4a7c15 ^ mix(uint64(id.Version)<<32|uint64(id.Index)))
+}
+
+// mix is the finalizer of SplitMix64.
+func mix(z uint64) uint64 {
+	z = (z ^ z>>30) * 0xbf58476d1ce4e5b9
+	z = (z ^ z>>27) * 0x94d049bb133111eb
+	return z ^ z>>31
+}
+
+// list is a queue of entries, the newest in front.
+type list struct {
+	root  Entry // root.next is the newest, root.prev the oldest
+	n     int
+	bytes int64
+	name  queue
+}
+
+func (l *list) init(name queue) {
+	l.root.next, l.root.prev, l.name = &l.root, &l.root, name
+}
+
+func (l *list) push(e *Entry) {
+	e.in, e.home = l.name, l.name
+	e.prev, e.next = &l.root, l.root.next
+	e.next.prev, l.root.next = e, e
 	l.n++
-	l.front(e, now)
+	l.bytes += e.Size
 }
 
-// Touch implements Policy.
-func (l *LRU) Touch(e *Entry, now uint64) {
-	if !e.in || l.root.next == e {
+func (l *list) drop(e *Entry) {
+	e.prev.next, e.next.prev = e.next, e.prev
+	e.next, e.prev, e.in = nil, nil, none
+	l.n--
+	l.bytes -= e.Size
+}
+
+func (l *list) front(e *Entry) {
+	if l.root.next == e {
 		return
 	}
 	e.prev.next, e.next.prev = e.next, e.prev
-	l.front(e, now)
-}
-
-func (l *LRU) front(e *Entry, now uint64) {
-	e.seen = now
 	e.prev, e.next = &l.root, l.root.next
 	e.next.prev, l.root.next = e, e
 }
 
-// Remove implements Policy.
-func (l *LRU) Remove(e *Entry) {
-	if !e.in {
-		return
+// oldest and newest return nil when the list is empty.
+func (l *list) oldest() *Entry {
+	if l.n == 0 {
+		return nil
 	}
-	e.prev.next, e.next.prev = e.next, e.prev
-	e.next, e.prev, e.in = nil, nil, false
-	l.n--
+	return l.root.prev
 }
 
-// Victims implements Policy.
-func (l *LRU) Victims(_ uint64, yield func(*Entry) bool) {
-	for e := l.root.prev; e != &l.root; {
-		prev := e.prev
-		if !yield(e) {
-			return
-		}
-		e = prev
+func (l *list) newest() *Entry {
+	if l.n == 0 {
+		return nil
 	}
+	return l.root.next
 }
 
-// Len implements Policy.
-func (l *LRU) Len() int { return l.n }
+// leave makes an entry that was chosen a stranger.
+func leave(e *Entry) *Entry {
+	e.home, e.freq = none, 0
+	return e
+}

@@ -34,7 +34,7 @@ func (s *Store) Adopt(ctx context.Context, r tiers.Room, a tiers.Adoption) error
 		return err
 	}
 	b := &block{length: a.Length, at: p, sums: a.Sums, n: len(a.Sums), cached: a.Length, charged: a.Length,
-		trusted: true, made: true, dirty: a.Dirty}
+		trusted: true, made: true, dirty: a.Dirty, served: a.Length}
 	b.ID = a.ID
 	err := s.withSpace(ctx, op, p, orca.GrainSize, func() error { return p.Adopt(a.ID, a.Path, a.Dirty) })
 	if err == nil {

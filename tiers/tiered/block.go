@@ -39,6 +39,12 @@ type block struct {
 	pins          int32
 	charged       int64 // quota held
 
+	counted int64 // bytes of it in place.listed
+	chosen  bool  // the policy has given it up, and it is on its way out
+
+	served int64 // bytes served since the last use that counted
+	pos    int64 // where the last range that was served began
+
 	file    *os.File // read only, cached; nil: not open
 	release func()   // unpin, made with file
 
@@ -105,19 +111,41 @@ func (s *Store) enterLocked(b *block) {
 	s.rankLocked(b)
 }
 
-// rankLocked makes the policy hold the block iff it may be evicted.
+// mayLeave reports whether the block may be evicted.
+func (b *block) mayLeave() bool { return !b.gone && !b.dirty && !b.pinned && b.fillers == 0 }
+
+// rankLocked makes the policy hold the block iff it may be evicted and has not
+// been chosen already.
 func (s *Store) rankLocked(b *block) {
-	may := !b.gone && !b.dirty && !b.pinned && b.fillers == 0
-	switch {
+	counted := int64(0)
+	if b.mayLeave() {
+		counted = b.charged
+	}
+	b.at.listed += counted - b.counted
+	b.counted = counted
+	switch may := b.mayLeave() && !b.chosen; {
 	case may && !b.Listed():
 		s.now++
 		b.Size = b.charged
 		b.at.policy.Add(&b.Entry, s.now)
-		b.at.listed += b.Size
 	case !may && b.Listed():
 		b.at.policy.Remove(&b.Entry)
-		b.at.listed -= b.Size
 	}
+}
+
+// useLocked notes that n bytes from off on are served. A reader takes a block
+// in many ranges: what counts as a use is a pass over it, that is, a range that
+// begins before the last one did, after half of what is there was served.
+// Without this one slow scan would look like a hot block.
+func (s *Store) useLocked(b *block, off, n int64) {
+	b.hot = true
+	if off <= b.pos && b.served >= b.cached/2 {
+		b.served = 0
+		s.now++
+		b.at.policy.Touch(&b.Entry, s.now)
+	}
+	b.pos = off
+	b.served += n
 }
 
 // leaveLocked takes a block out of the map; its file is unlinked when no pin

@@ -226,9 +226,9 @@ func TestTornIndex(t *testing.T) {
 	}
 }
 
-// workload does a bit of everything, and returns which dirty blocks were
+// mixture does a bit of everything, and returns which dirty blocks were
 // acknowledged.
-func workload(s *tiered.Store) (acked map[uint64][]byte) {
+func mixture(s *tiered.Store) (acked map[uint64][]byte) {
 	acked = map[uint64][]byte{}
 	for i := uint64(1); i <= 3; i++ {
 		p := tiertest.Bytes(i, 150_000)
@@ -312,7 +312,7 @@ func TestFaultSweep(t *testing.T) {
 					ops := &tiertest.Faults{}
 					s := openWith(t, tiertest.Options{SSD: 8 << 20, Root: root}, ops)
 					ops.FailAt(n, always, errno)
-					acked := workload(s)
+					acked := mixture(s)
 					for i, p := range acked {
 						if got, err := tiertest.ReadAll(s, tiertest.ID(i), int64(len(p))); err == nil {
 							require.True(t, bytes.Equal(p, got))
@@ -363,8 +363,10 @@ func TestOneWorkerPerDirectory(t *testing.T) {
 }
 
 func TestDemotion(t *testing.T) {
-	o := tiertest.Options{MEM: 8 << 20, SSD: 64 << 20, Root: t.TempDir()}
-	s := openWith(t, o, nil)
+	c := config(tiertest.Options{MEM: 8 << 20, SSD: 64 << 20, Root: t.TempDir()}, nil)
+	c.Policy = "lru"
+	s, err := tiered.Open(c, discard())
+	require.NoError(t, err)
 	defer s.Close()
 	for i := range uint64(24) {
 		tiertest.Fill(t, s, tiertest.ID(i), tiertest.Bytes(i, 1<<20))

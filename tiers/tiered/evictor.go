@@ -9,7 +9,6 @@ import (
 
 	"orca"
 	"orca/tiers/blockfile"
-	"orca/tiers/evict"
 )
 
 // evictBatch is how many blocks leave per hold of the lock.
@@ -52,19 +51,16 @@ func (s *Store) run() {
 // excessLocked returns how many bytes a directory should lose, not counting
 // what is leaving already.
 func (s *Store) excessLocked(p *place) int64 {
-	used := p.Used() - p.leaving
-	n := int64(0)
-	fits := p.Usable()
-	if float64(used) > s.cfg.High*float64(fits) {
-		n = used - int64(s.cfg.Low*float64(fits))
-	}
-	return max(n, p.want-(fits-used))
+	return s.cfg.Marks.Excess(p.Used()-p.leaving, p.Usable(), p.want)
 }
 
 // relieve lets blocks leave one directory; it reports whether any did.
 func (s *Store) relieve(p *place) bool {
 	s.mu.Lock()
-	urgent := p.want > 0
+	urgent, why := p.want > 0, Watermark
+	if urgent {
+		why = Need
+	}
 	excess := s.excessLocked(p)
 	if p.want > 0 && p.Free() >= p.want {
 		p.want = 0
@@ -74,20 +70,23 @@ func (s *Store) relieve(p *place) bool {
 		return false
 	}
 	var victims []*block
-	got := int64(0)
-	p.policy.Victims(s.now, func(e *evict.Entry) bool {
+	for got := int64(0); got < excess && len(victims) < evictBatch && (urgent || got < 64<<20); {
+		e := p.policy.Next(s.now, p.policy.Bytes()-(excess-got))
+		if e == nil {
+			break
+		}
 		b := s.blocks[e.ID]
 		if b == nil || &b.Entry != e {
-			return true // cannot be: a listed entry is in the map
+			continue // cannot be: a listed entry is in the map
 		}
+		b.chosen = true
 		victims = append(victims, b)
 		got += b.charged
-		return got < excess && len(victims) < evictBatch && (urgent || got < 64<<20)
-	})
+	}
 	lower := s.lowerLocked(p)
 	if urgent || lower == nil {
 		for _, b := range victims {
-			s.evictLocked(b)
+			s.evictLocked(b, why)
 		}
 		if len(victims) == 0 {
 			p.want = 0 // nothing can leave: those who wait find out
@@ -100,7 +99,7 @@ func (s *Store) relieve(p *place) bool {
 	for _, b := range victims {
 		if !s.demote(b) {
 			s.mu.Lock()
-			s.evictLocked(b)
+			s.evictLocked(b, why)
 			s.mu.Unlock()
 		}
 	}
@@ -108,18 +107,21 @@ func (s *Store) relieve(p *place) bool {
 }
 
 // evictLocked lets a block leave unless it became wanted meanwhile.
-func (s *Store) evictLocked(b *block) {
-	if b.gone || !b.Listed() {
+func (s *Store) evictLocked(b *block, why Reason) {
+	b.chosen = false
+	if !b.mayLeave() {
+		s.rankLocked(b)
 		return
 	}
 	s.Metrics.Evicted.Add(1)
+	s.Metrics.Evictions[b.at.Tier][why].Add(1)
 	s.Metrics.EvictedBytes.Add(b.charged)
 	s.leaveLocked(b, true)
 }
 
 // lowerLocked returns the slower directory that evicted blocks move to.
 func (s *Store) lowerLocked(p *place) *place {
-	if s.cfg.NoDemote || p.Tier != orca.MEM {
+	if s.cfg.MoveRate < 0 {
 		return nil
 	}
 	var best *place
@@ -137,8 +139,15 @@ func (s *Store) lowerLocked(p *place) *place {
 func (s *Store) demote(b *block) bool {
 	s.mu.Lock()
 	to := s.lowerLocked(b.at)
-	if to == nil || b.have != nil || b.gone || !b.Listed() || b.length > to.Capacity/2 || b.at.want > 0 ||
-		float64(to.Used()+b.length) > s.cfg.High*float64(to.Capacity) || s.arriving[b.ID] > 0 || !s.takeForLocked(b, to) {
+	fits := int64(0)
+	if to != nil {
+		fits = int64(s.cfg.Marks.High * float64(to.Usable()))
+		if s.lowerLocked(to) != nil {
+			fits = to.Usable() // what is too much moves on
+		}
+	}
+	if to == nil || b.have != nil || !b.mayLeave() || b.length > to.Capacity/2 || b.at.want > 0 ||
+		to.Used()+b.length > fits || s.arriving[b.ID] > 0 || !s.takeForLocked(b, to) {
 		s.mu.Unlock()
 		if to != nil {
 			s.makeRoomBelow(to, b.length)
@@ -149,20 +158,29 @@ func (s *Store) demote(b *block) bool {
 	s.arriving[b.ID]++ // the sweep of the target leaves the file alone
 	s.mu.Unlock()
 	moved := s.copyBlock(b, to)
+	if moved {
+		// The compaction of an index runs in this goroutine too: it cannot come
+		// between the record and the block that it is of.
+		to.Index.Append(blockfile.Record{Kind: blockfile.KindState, Flags: blockfile.FlagComplete, ID: b.ID, Length: b.length, Sums: b.sums})
+		if err := to.Index.Flush(); err != nil {
+			s.noteFlush(to, err)
+			moved = false
+			s.withdraw(b, to)
+		}
+	}
 	s.mu.Lock()
 	if s.arriving[b.ID]--; s.arriving[b.ID] == 0 {
 		delete(s.arriving, b.ID)
 	}
-	if moved && (b.gone || !b.Listed()) {
+	if moved && !b.mayLeave() {
 		moved = false
 		s.mu.Unlock()
-		_ = to.Unlink(b.ID)
+		s.withdraw(b, to)
 		s.mu.Lock()
 	}
 	if moved {
-		n := &block{length: b.length, at: to, sums: b.sums, n: b.n, cached: b.cached, charged: b.length, trusted: true, made: true}
+		n := &block{length: b.length, at: to, sums: b.sums, n: b.n, cached: b.cached, charged: b.length, trusted: true, made: true, served: b.length}
 		n.ID = b.ID
-		to.Index.Append(blockfile.Record{Kind: blockfile.KindState, Flags: blockfile.FlagComplete, ID: n.ID, Length: n.length, Sums: n.sums})
 		s.leaveLocked(b, false)
 		s.insertLocked(n)
 		s.feed.add(n.ID)
@@ -175,6 +193,12 @@ func (s *Store) demote(b *block) bool {
 	s.mu.Unlock()
 	s.unpin(b)
 	return moved || gone
+}
+
+// withdraw takes back a copy that was made.
+func (s *Store) withdraw(b *block, to *place) {
+	s.forget(to, b)
+	_ = to.Unlink(b.ID) // the sweep of the next start finds what stays
 }
 
 // takeForLocked takes the quota and the name for a block that moves.
@@ -194,8 +218,8 @@ func (s *Store) takeForLocked(b *block, to *place) bool {
 func (s *Store) makeRoomBelow(to *place, n int64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if float64(to.Used()+n) > s.cfg.High*float64(to.Capacity) && to.policy.Len() > 0 {
-		to.want = max(to.want, to.Capacity-int64(s.cfg.Low*float64(to.Capacity)))
+	if float64(to.Used()+n) > s.cfg.Marks.High*float64(to.Capacity) && to.policy.Len() > 0 {
+		to.want = max(to.want, to.Capacity-int64(s.cfg.Marks.Low*float64(to.Capacity)))
 	}
 }
 
@@ -213,6 +237,7 @@ func (s *Store) copyBlock(b *block, to *place) bool {
 	}
 	defer dst.Close()
 	buf := make([]byte, orca.GrainSize)
+	begin := time.Now()
 	for g := range b.sums {
 		p := buf[:blockfile.GrainLen(b.length, g)]
 		off := int64(g) * orca.GrainSize
@@ -228,7 +253,7 @@ func (s *Store) copyBlock(b *block, to *place) bool {
 			s.fault(to, err)
 			break
 		}
-		if g%64 == 63 && s.waiting(b.at) {
+		if g%paceGrains == paceGrains-1 && (s.waiting(b.at) || !s.pace(begin, off, b.at)) {
 			err = os.ErrDeadlineExceeded
 			break
 		}
@@ -238,6 +263,31 @@ func (s *Store) copyBlock(b *block, to *place) bool {
 		return false
 	}
 	return true
+}
+
+// paceGrains is how many grains are copied between two looks at the pace.
+const paceGrains = 16
+
+// pace waits until n bytes may have been moved since begin, in short steps, and
+// reports false when somebody wants the directory's room meanwhile.
+func (s *Store) pace(begin time.Time, n int64, from *place) bool {
+	due := begin.Add(time.Duration(float64(n) / float64(s.cfg.MoveRate) * float64(time.Second)))
+	for {
+		left := time.Until(due)
+		if left <= 0 {
+			return true
+		}
+		t := time.NewTimer(min(left, 20*time.Millisecond))
+		select {
+		case <-s.done:
+			t.Stop()
+			return false
+		case <-t.C:
+		}
+		if s.waiting(from) {
+			return false
+		}
+	}
 }
 
 func (s *Store) waiting(p *place) bool {

@@ -14,6 +14,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"orca"
+	"orca/tiers"
 	"orca/tiers/blockfile"
 	"orca/tiers/dir"
 	"orca/tiers/tiered"
@@ -76,6 +77,46 @@ func TestFileSystemSmallerThanQuota(t *testing.T) {
 	}))
 	require.Positive(t, s.Metrics.Evicted.Load())
 	require.Greater(t, calls, 0)
+}
+
+// lateOps calls a hook before a block file is opened for reading.
+type lateOps struct {
+	blockfile.Ops
+	hook atomic.Pointer[func()]
+}
+
+func (o *lateOps) OpenFile(path string, flag int, perm os.FileMode) (*os.File, error) {
+	if flag == os.O_RDONLY {
+		if h := o.hook.Swap(nil); h != nil {
+			(*h)()
+		}
+	}
+	return o.Ops.OpenFile(path, flag, perm)
+}
+
+// TestOpenedTooLate: between finding a block and opening its file, the block
+// leaves and a new one of its name begins. The empty file of the new one must
+// not be served as the old one's.
+func TestOpenedTooLate(t *testing.T) {
+	ops := &lateOps{Ops: blockfile.OS{}}
+	s := openWith(t, tiertest.Options{SSD: 8 << 20, Root: t.TempDir()}, ops)
+	defer s.Close()
+	id, p := tiertest.ID(1), tiertest.Bytes(1, 1<<20)
+	tiertest.Fill(t, s, id, p)
+	called := false
+	var late tiers.Filler
+	hook := func() {
+		called = true
+		require.NoError(t, s.Remove(id))
+		w, err := s.Begin(t.Context(), id, 1<<20)
+		require.NoError(t, err)
+		late = w
+	}
+	ops.hook.Store(&hook)
+	_, err := s.Get(id, 0, 1<<20)
+	require.True(t, called)
+	require.NoError(t, late.Close())
+	require.ErrorIs(t, err, orca.NotFound)
 }
 
 // TestFullWithNothingToEvict refuses at once.

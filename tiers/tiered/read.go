@@ -44,9 +44,7 @@ func (s *Store) Get(id orca.BlockID, off, n int64) (dataplane.Extent, error) {
 		return dataplane.Extent{}, errAbsent
 	}
 	b.pins++
-	b.hot = true
-	s.now++
-	b.at.policy.Touch(&b.Entry, s.now)
+	s.useLocked(b, off, min(n, min(int64(end)*orca.GrainSize, b.length)-off))
 	ready := b.trusted && b.file != nil
 	f, release, gen := b.file, b.release, b.gen
 	s.mu.Unlock()
@@ -132,6 +130,13 @@ func (s *Store) openLocked(b *block) (*os.File, func(), error) {
 		return nil, nil, err
 	}
 	s.mu.Lock()
+	if b.unlinked {
+		// The block has left and its name went to a new one, whose file this
+		// may be: what is not written there yet would be served as ours.
+		s.mu.Unlock()
+		f.Close()
+		return nil, nil, errAbsent
+	}
 	if b.release == nil {
 		b.release = func() { s.unpin(b) }
 	}
@@ -265,9 +270,7 @@ func (s *Store) Descriptor(ctx context.Context, id orca.BlockID) (*os.File, int6
 		return nil, 0, 0, &orca.Error{Op: op, Path: id.String(), Kind: orca.Unsupported, Msg: "block is partial"}
 	}
 	b.pins++
-	b.hot = true
-	s.now++
-	b.at.policy.Touch(&b.Entry, s.now)
+	s.useLocked(b, 0, b.length)
 	trusted, f, gen := b.trusted, b.file, b.gen
 	s.mu.Unlock()
 	defer s.unpin(b)

@@ -8,12 +8,17 @@ import (
 	"orca"
 	"orca/tiers/blockfile"
 	"orca/tiers/dir"
+	"orca/tiers/evict"
 )
 
 // openPlace opens one directory and takes over the blocks in its index. It
 // runs before anything is concurrent.
 func (s *Store) openPlace(c dir.Config) error {
-	p := &place{n: len(s.places), policy: s.cfg.Policy()}
+	policy, err := evict.New(s.cfg.Policy)
+	if err != nil {
+		return err
+	}
+	p := &place{n: len(s.places), policy: policy}
 	s.mu.Lock()
 	first := len(s.blocks) == 0
 	s.mu.Unlock()
@@ -51,10 +56,10 @@ func (s *Store) openPlace(c dir.Config) error {
 }
 
 // mergeLocked takes over a block of a further directory: of two copies the
-// dirty one, else the larger one stays.
+// dirty one, else the larger one stays, unless its file is gone: it had moved.
 func (s *Store) mergeLocked(p *place, b *block) {
 	twin := s.blocks[b.ID]
-	if twin != nil && (twin.dirty || twin.cached >= b.cached && !b.dirty) {
+	if twin != nil && (twin.dirty || twin.cached >= b.cached && !b.dirty && twin.at.Has(b.ID, twin.length)) {
 		s.forget(p, b)
 		return
 	}
@@ -97,7 +102,8 @@ func (s *Store) forget(p *place, b *block) {
 // recoverLocked takes over one block that is in the maps; nothing in it is
 // trusted yet.
 func (s *Store) recoverLocked(p *place, b *block) {
-	b.charged = b.cached
+	b.charged, b.served = b.cached, b.cached
+	b.Old()
 	p.Recovered(b.charged)
 	if b.pinned {
 		s.pinned[b.ID.File] = true

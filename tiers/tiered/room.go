@@ -19,10 +19,10 @@ func (s *Store) candidatesLocked(n alloc.Need) (order []alloc.Place, now int) {
 	for _, p := range s.places {
 		if p.Healthy() {
 			ps = append(ps, alloc.Place{Index: p.n, Tier: p.Tier, Capacity: p.Usable(), Free: p.Free(),
-				Evictable: p.listed + p.leaving, Durable: p.Tier != orca.MEM})
+				Evictable: p.listed + p.leaving, Durable: p.Tier != orca.MEM, Last: p.last, Placed: p.placed})
 		}
 	}
-	return alloc.MaxFree(ps, n)
+	return s.alloc.Order(ps, n)
 }
 
 // takeRoom reserves need.Room bytes in the best directory, waiting for the
@@ -38,6 +38,8 @@ func (s *Store) takeRoom(ctx context.Context, op string, need alloc.Need) (*plac
 		order, now := s.candidatesLocked(need)
 		for _, c := range order[:now] {
 			if p := s.places[c.Index]; p.Take(need.Room) {
+				s.placements++
+				p.last, p.placed = s.placements, p.placed+need.Length
 				s.excessWakeLocked(p)
 				s.mu.Unlock()
 				return p, nil

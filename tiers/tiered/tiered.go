@@ -11,8 +11,10 @@
 //
 // Nothing is evicted in the caller's goroutine. Who needs room asks for it,
 // and waits at most Config.RoomWait while the background makes it. A clean
-// block that leaves MEM moves to a slower tier when nobody is waiting and
-// there is room for it.
+// block that leaves a tier moves to a slower one when nobody is waiting and
+// there is room for it, at most at Config.MoveRate. The slower directory's
+// index has it before the faster one's loses it: after a crash it is in one of
+// them, or in both, and then the faster one keeps it.
 //
 // Blocks recovered from an index are not trusted: each grain is checked
 // against its CRC32C before it is first served. A clean block with a bad grain
@@ -35,6 +37,7 @@ import (
 
 	"orca"
 	"orca/tiers"
+	"orca/tiers/alloc"
 	"orca/tiers/blockfile"
 	"orca/tiers/dir"
 	"orca/tiers/evict"
@@ -45,32 +48,34 @@ type Config struct {
 	// Dirs are the directories, in any order. One that does not open is
 	// reported unhealthy and left out; at least one must open.
 	Dirs []dir.Config
-	// High and Low are the watermarks of background eviction in parts of a
-	// directory's capacity (default 0.95 and 0.90).
-	High, Low float64
+	// Marks are the watermarks of background eviction (default
+	// evict.DefaultMarks).
+	Marks evict.Marks
 	// RoomWait bounds how long a caller waits for eviction (default 2 s).
 	RoomWait time.Duration
 	// MaxOpen bounds the block files that stay open while nobody reads them
 	// (default 4096).
 	MaxOpen int
-	// NoDemote drops clean blocks that leave MEM instead of moving them to a
-	// slower tier.
-	NoDemote bool
+	// MoveRate bounds in bytes per second how fast blocks that leave a tier are
+	// copied to a slower one (default 256 MiB/s); negative: they are dropped.
+	MoveRate int64
+	// Alloc names the allocator of new blocks (package alloc).
+	Alloc string
 	// FlushEvery is the period of writing buffered index records (default
 	// 100 ms). Records of dirty blocks are written and synced at once.
 	FlushEvery time.Duration
-	// Policy makes the eviction policy of a directory (default LRU).
-	Policy func() evict.Policy
+	// Policy names the eviction policy of every directory (package evict).
+	Policy string
 	// Ops are the file operations (default blockfile.OS).
 	Ops blockfile.Ops
 }
 
 func (c Config) withDefaults() Config {
-	if c.High == 0 {
-		c.High = 0.95
+	if c.MoveRate == 0 {
+		c.MoveRate = 256 << 20
 	}
-	if c.Low == 0 {
-		c.Low = min(0.90, c.High)
+	if c.Marks == (evict.Marks{}) {
+		c.Marks = evict.DefaultMarks
 	}
 	if c.RoomWait == 0 {
 		c.RoomWait = 2 * time.Second
@@ -80,9 +85,6 @@ func (c Config) withDefaults() Config {
 	}
 	if c.FlushEvery == 0 {
 		c.FlushEvery = 100 * time.Millisecond
-	}
-	if c.Policy == nil {
-		c.Policy = func() evict.Policy { return evict.NewLRU() }
 	}
 	if c.Ops == nil {
 		c.Ops = blockfile.OS{}
@@ -97,10 +99,16 @@ func (c Config) Validate() error {
 	switch {
 	case len(c.Dirs) == 0:
 		return orca.E(op, orca.Invalid, "no tier directory")
-	case c.Low <= 0 || c.Low > c.High || c.High > 1:
+	case !c.Marks.Valid():
 		return orca.E(op, orca.Invalid, "watermarks must be 0 < low <= high <= 1")
 	case c.MaxOpen < 1 || c.RoomWait < 0 || c.FlushEvery < 0:
 		return orca.E(op, orca.Invalid, "negative limit")
+	}
+	if _, err := evict.New(c.Policy); err != nil {
+		return err
+	}
+	if _, err := alloc.New(c.Alloc); err != nil {
+		return err
 	}
 	seen := map[string]bool{}
 	for _, d := range c.Dirs {
@@ -117,10 +125,12 @@ func (c Config) Validate() error {
 
 // Metrics are counters that only grow; engine/telemetry exports them.
 type Metrics struct {
-	Hits            [3]atomic.Int64 // extents, by tier
-	HitBytes        [3]atomic.Int64
-	Misses          atomic.Int64
-	Evicted         atomic.Int64 // blocks, by watermark or need
+	Hits     [3]atomic.Int64 // extents, by tier
+	HitBytes [3]atomic.Int64
+	Misses   atomic.Int64
+	// Evictions are the blocks evicted, by tier and reason, Evicted all.
+	Evictions       [3][Reasons]atomic.Int64
+	Evicted         atomic.Int64
 	EvictedBytes    atomic.Int64
 	Demoted         atomic.Int64
 	DemotedBytes    atomic.Int64
@@ -140,6 +150,25 @@ type Metrics struct {
 	DescriptorsOpen atomic.Int64 // gauge: cached block descriptors
 }
 
+// Reason is why a block was evicted.
+type Reason uint8
+
+// The reasons: the directory was over its high watermark, or somebody waited
+// for room.
+const (
+	Watermark Reason = iota
+	Need
+	Reasons
+)
+
+// String returns the name of the reason for metrics.
+func (r Reason) String() string {
+	if r == Need {
+		return "need"
+	}
+	return "watermark"
+}
+
 // state of one directory.
 type place struct {
 	*dir.Dir
@@ -148,7 +177,9 @@ type place struct {
 	blocks   int64        // GUARDED_BY(Store.mu)
 	grains   int64        // in live blocks, for the compaction estimate; GUARDED_BY(Store.mu)
 	leaving  int64        // bytes of blocks that wait for reaping or pins; GUARDED_BY(Store.mu)
-	listed   int64        // bytes in policy; GUARDED_BY(Store.mu)
+	last     uint64       // number of the last placement here; GUARDED_BY(Store.mu)
+	placed   int64        // bytes of blocks placed here; GUARDED_BY(Store.mu)
+	listed   int64        // bytes of blocks that may leave; GUARDED_BY(Store.mu)
 	want     int64        // room that somebody waits for; GUARDED_BY(Store.mu)
 	lastFail error        // of the index, logged once; GUARDED_BY(Store.mu)
 }
@@ -159,27 +190,29 @@ type Store struct {
 
 	cfg    Config
 	log    *slog.Logger
+	alloc  alloc.Allocator
 	places []*place
 	failed []tiers.Usage // directories that did not open
 	done   chan struct{}
 	kick   chan struct{}
 	wg     sync.WaitGroup
 
-	mu       sync.Mutex
-	blocks   map[orca.BlockID]*block // GUARDED_BY(mu)
-	leaving  map[fileName]*block     // wait for unlink; GUARDED_BY(mu)
-	arriving map[orca.BlockID]int    // adoptions under way; GUARDED_BY(mu)
-	files    map[orca.Ino]*block     // head of each file's list; GUARDED_BY(mu)
-	pinned   map[orca.Ino]bool       // GUARDED_BY(mu)
-	reap     []*block                // to unlink; GUARDED_BY(mu)
-	open     []*block                // clock of cached descriptors; GUARDED_BY(mu)
-	hand     int                     // GUARDED_BY(mu)
-	now      uint64                  // sequence for the policies; GUARDED_BY(mu)
-	gen      uint64                  // last generation; GUARDED_BY(mu)
-	freed    chan struct{}           // closed and replaced when quota returns; GUARDED_BY(mu)
-	feed     feed                    // GUARDED_BY(mu)
-	spoilt   map[orca.BlockID]bool   // quarantined and not here again; GUARDED_BY(mu)
-	closed   bool                    // GUARDED_BY(mu)
+	mu         sync.Mutex
+	blocks     map[orca.BlockID]*block // GUARDED_BY(mu)
+	leaving    map[fileName]*block     // wait for unlink; GUARDED_BY(mu)
+	arriving   map[orca.BlockID]int    // adoptions under way; GUARDED_BY(mu)
+	files      map[orca.Ino]*block     // head of each file's list; GUARDED_BY(mu)
+	pinned     map[orca.Ino]bool       // GUARDED_BY(mu)
+	reap       []*block                // to unlink; GUARDED_BY(mu)
+	open       []*block                // clock of cached descriptors; GUARDED_BY(mu)
+	hand       int                     // GUARDED_BY(mu)
+	now        uint64                  // sequence for the policies; GUARDED_BY(mu)
+	placements uint64                  // GUARDED_BY(mu)
+	gen        uint64                  // last generation; GUARDED_BY(mu)
+	freed      chan struct{}           // closed and replaced when quota returns; GUARDED_BY(mu)
+	feed       feed                    // GUARDED_BY(mu)
+	spoilt     map[orca.BlockID]bool   // quarantined and not here again; GUARDED_BY(mu)
+	closed     bool                    // GUARDED_BY(mu)
 }
 
 var _ tiers.Store = (*Store)(nil)
@@ -199,6 +232,7 @@ func Open(cfg Config, log *slog.Logger) (*Store, error) {
 		freed: make(chan struct{}), spoilt: map[orca.BlockID]bool{}, gen: rand.Uint64() >> 1,
 	}
 	var last error
+	s.alloc, _ = alloc.New(cfg.Alloc) // Validate has looked at the name
 	for _, dc := range cfg.Dirs {
 		if err := s.openPlace(dc); err != nil {
 			last = err
@@ -315,6 +349,9 @@ func (s *Store) Drain(ctx context.Context) error {
 	for {
 		s.mu.Lock()
 		busy := len(s.reap) > 0
+		for _, b := range s.leaving {
+			busy = busy || b.pins == 0 // being unlinked: its quota is not back yet
+		}
 		for _, p := range s.places {
 			busy = busy || p.want > 0 || s.excessLocked(p) > 0 && p.policy.Len() > 0
 		}

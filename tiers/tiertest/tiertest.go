@@ -299,9 +299,11 @@ func testEvictOrder(t *testing.T, open OpenFunc) {
 	for i := range uint64(9) {
 		Fill(t, s, ID(i), Bytes(i, 1<<20))
 	}
-	for _, i := range []uint64{0, 1} { // used again: last to leave
-		_, err := ReadAll(s, ID(i), 1<<20)
-		require.NoError(t, err)
+	for range 5 {
+		for _, i := range []uint64{0, 1} { // used again and again: no policy lets them leave
+			_, err := ReadAll(s, ID(i), 1<<20)
+			require.NoError(t, err)
+		}
 	}
 	for i := uint64(20); i < 26; i++ {
 		Fill(t, s, ID(i), Bytes(i, 1<<20))
@@ -309,14 +311,14 @@ func testEvictOrder(t *testing.T, open OpenFunc) {
 			require.LessOrEqual(t, u.Used, u.Capacity)
 		}
 	}
-	for _, i := range []uint64{2, 3, 4} {
+	for _, i := range []uint64{0, 1} {
 		_, err := s.Stat(ID(i))
-		require.ErrorIs(t, err, orca.NotFound, "block %d is the least recently used", i)
+		require.NoError(t, err, "block %d was used often", i)
 	}
-	for _, i := range []uint64{0, 1, 25, 24} {
-		_, err := s.Stat(ID(i))
-		require.NoError(t, err, "block %d was used lately", i)
-	}
+	n := 0
+	s.Each(func(tiers.Meta) bool { n++; return true })
+	require.LessOrEqual(t, n, 10, "others left instead")
+	require.GreaterOrEqual(t, n, 8, "no more than had to")
 }
 
 func testDirtyAndPinnedStay(t *testing.T, open OpenFunc) {

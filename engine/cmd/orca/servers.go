@@ -17,6 +17,8 @@ import (
 	"orca/engine/daemon"
 	"orca/engine/telemetry"
 	"orca/tiers/dir"
+	"orca/tiers/evict"
+	"orca/tiers/tiered"
 )
 
 func logger(o cli.LogOptions, s cli.Streams) *slog.Logger {
@@ -31,6 +33,7 @@ func nodeConfig(o cli.NodeOptions) (daemon.Config, error) {
 		MetaAddr: o.MetaAddr, WebAddr: o.WebAddr, WorkerAddr: o.WorkerAddr, WorkerWebAddr: o.WorkerWebAddr,
 		Mem: o.MemBytes, SSD: o.SSDBytes, MemDir: o.MemDir, SSDDir: o.SSDDir,
 		WholeMax: o.WholeMax, WriteType: o.WriteType, ScrubPeriod: o.ScrubPeriod, ScrubRate: o.ScrubRate,
+		Tiers: tiered.Config{Policy: o.EvictPolicy, Alloc: o.AllocPolicy, MoveRate: o.MoveRate, Marks: evict.Marks{High: o.HighWatermark, Low: o.LowWatermark}},
 	}
 	for _, d := range o.Dirs { // the command line has checked the spelling
 		kind, rest, _ := strings.Cut(d, ":")
