@@ -10,7 +10,7 @@
 //	PATH/scratch/  private files of writers; emptied by Open
 //
 // It knows nothing of eviction or placement (package tiered), and starts no
-// goroutines. Quota is counted here and never exceeded: bytes are reserved
+// goroutines but a timer's that lets go of spare memory (spares). Quota is counted here and never exceeded: bytes are reserved
 // before they are written. A directory whose medium fails is marked bad and is
 // refused by its owner from then on; that is never fatal to the worker.
 package dir
@@ -65,6 +65,8 @@ type Dir struct {
 	used atomic.Int64
 	full atomic.Int64 // what fits, once the file system has refused bytes; 0: Capacity
 	bad  atomic.Bool
+
+	spare spares
 
 	mu     sync.Mutex
 	synced map[string]bool // folders whose own entry is durable; GUARDED_BY(mu)
@@ -135,11 +137,17 @@ func (d *Dir) Usable() int64 {
 }
 
 // Refused notes that the file system had no space although the quota had: what
-// is used now is all that fits, until Regain finds more.
-func (d *Dir) Refused() {
+// is used now is all that fits, until Regain finds more. It reports true when
+// there was spare memory to give back instead: try again.
+func (d *Dir) Refused() bool {
+	if d.spare.bytes.Load() > 0 {
+		d.spare.fit(0)
+		return true
+	}
 	if n := max(1, d.used.Load()); n < d.Usable() {
 		d.full.Store(n)
 	}
+	return false
 }
 
 // Regain looks, after Refused, whether the file system has space again.
@@ -167,6 +175,7 @@ func (d *Dir) Take(n int64) bool {
 			return false
 		}
 		if d.used.CompareAndSwap(u, u+n) {
+			d.spare.fit(d.Usable() - u - n)
 			return true
 		}
 	}
@@ -318,6 +327,7 @@ func (d *Dir) OpenBlock(id orca.BlockID, length int64, write bool) (*os.File, er
 
 // Write writes p to a block file that Create or OpenBlock opened.
 func (d *Dir) Write(f *os.File, p []byte, off int64) error {
+	d.spare.feed(int64(len(p)))
 	_, err := d.ops.WriteAt(f, p, off)
 	return blockfile.Fail("dir.Write", f.Name(), err)
 }
@@ -383,7 +393,15 @@ func (d *Dir) syncFolders(folder string) error {
 // Unlink removes the file of a block; one that is gone already is no error.
 func (d *Dir) Unlink(id orca.BlockID) error {
 	path := blockfile.Path(d.blocks(), id)
-	if err := d.ops.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+	var kept *spare
+	if d.huge {
+		kept = pin(path)
+	}
+	err := d.ops.Remove(path)
+	if kept != nil {
+		d.spare.keep(kept)
+	}
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
 		return blockfile.Fail("dir.Unlink", path, err)
 	}
 	return nil
@@ -436,6 +454,7 @@ func (d *Dir) sweep(folder string, depth int, done <-chan struct{}, keep func(or
 
 // Close flushes the index and gives the lock back.
 func (d *Dir) Close() error {
+	d.spare.close()
 	err := d.Index.Close()
 	if cerr := d.lock.Close(); err == nil && cerr != nil {
 		err = blockfile.Fail("dir.Close", d.Path, cerr)

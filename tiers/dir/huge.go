@@ -32,6 +32,7 @@ func (d *Dir) Prepare(f *os.File, off, n int64) {
 // that are there already: writing to it cannot fail for lack of space. nil
 // when that cannot be had.
 func (d *Dir) Map(f *os.File, off, n int64) []byte {
+	d.spare.feed(n)
 	m, err := unix.Mmap(int(f.Fd()), off, int(n), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
 	if err != nil {
 		return nil

@@ -109,7 +109,9 @@ func (s *Store) withSpace(ctx context.Context, op string, p *place, n int64, do 
 		if orca.KindOf(err) != orca.NoSpace {
 			return err
 		}
-		p.Refused()
+		if p.Refused() {
+			continue
+		}
 		s.mu.Lock()
 		if s.closed || !p.Healthy() || p.listed+p.leaving == 0 {
 			s.mu.Unlock()
