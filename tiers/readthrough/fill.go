@@ -203,11 +203,53 @@ func (f *fill) demand(off, n int64, seq, whole bool, window int64) (*stream, <-c
 		st.open = st.open || seq && window > f.s.cfg.Page
 		st.nudge()
 		st.awaitLocked(start, off+n, whole)
+		f.spreadLocked(start, upTo, seq && window > f.s.cfg.Page)
 		return st, f.tick
 	}
 	st := f.launchLocked(start, upTo, seq && window > f.s.cfg.Page)
 	st.awaitLocked(start, off+n, whole)
+	f.spreadLocked(st.stop, upTo, seq && window > f.s.cfg.Page)
 	return st, f.tick
+}
+
+// spreadLocked fetches [from, upTo) by streams of a part each when its store is
+// far: one connection carries no more than its window in a round trip.
+func (f *fill) spreadLocked(from, upTo int64, open bool) {
+	if !open || !f.s.lat.far(f.src.Attr.MountID) {
+		return
+	}
+	for at := alignDown(from); at < upTo; {
+		moff, mn := f.w.Missing(at, upTo-at)
+		if mn == 0 {
+			return
+		}
+		at = moff
+		st := f.claimedLocked(at)
+		if st == nil {
+			at = f.launchLocked(at, upTo, true).stop
+			continue
+		}
+		if st.stop-st.limit > farPart { // from before the store was known to be far
+			st.stop = (st.limit + farPart) / farPart * farPart
+		}
+		if to := min(upTo, st.stop); st.limit < to {
+			st.limit, st.open = to, true
+			st.nudge()
+		}
+		at = st.stop
+	}
+	f.s.track.reach(f.id, upTo)
+}
+
+// claimedLocked returns the stream that fetches an offset or is on its way
+// there.
+func (f *fill) claimedLocked(at int64) *stream {
+	for _, st := range f.streams {
+		if !st.done && st.pos <= at && at < st.stop {
+			return st
+		}
+	}
+	return nil
 }
 
 // awaitLocked asks for a wake-up when the grain at start is there; when end is,
@@ -239,6 +281,8 @@ func (f *fill) launchLocked(start, upTo int64, open bool) *stream {
 	if !open && !f.s.cfg.FillRest {
 		// What is asked for is claimed, and no more: a jumper stays small.
 		stop = min(stop, max(upTo, start+grain))
+	} else if open && f.s.lat.far(f.src.Attr.MountID) {
+		stop = min(stop, (start+farPart)/farPart*farPart)
 	}
 	ctx, cancel := context.WithCancel(f.s.ctx)
 	st := &stream{f: f, cancel: cancel, wake: make(chan struct{}, 1), start: start, pos: start, limit: min(upTo, stop), stop: stop, open: open}
@@ -272,6 +316,10 @@ func (f *fill) ahead(end, window int64) {
 	upTo := min(f.size, alignUp(end+window))
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	if f.s.lat.far(f.src.Attr.MountID) {
+		f.spreadLocked(end, upTo, window > f.s.cfg.Page)
+		return
+	}
 	for _, st := range f.streams {
 		if !st.done && st.pos >= alignDown(end) && st.pos <= upTo && st.limit < upTo && st.limit < st.stop {
 			st.limit = min(upTo, st.stop)

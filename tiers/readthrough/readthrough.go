@@ -16,6 +16,11 @@
 // a stream that reaches its limit parks with the GET open, and goes when nobody
 // wants more for Idle. A reader that jumps gets just the grains it asks for.
 //
+// When the store of a mount is far (its GETs take farAfter to answer), what is
+// fetched ahead of a reader in order is split into streams of farPart: one
+// connection carries no more than its window in a round trip. A store that is
+// near gets one GET per block, for there a second one only costs.
+//
 // Every read of a UFS carries the fingerprint of the version, so versions are
 // never mixed: a mismatch is Stale, after one look at whether the file only
 // moved.
@@ -189,6 +194,7 @@ type Service struct {
 	track  tracker
 	known  sources
 	bodies bodies
+	lat    latencies
 
 	mu     sync.Mutex
 	fills  map[orca.BlockID]*fill // GUARDED_BY(mu)

@@ -162,7 +162,12 @@ func (s *Service) openUFS(ctx context.Context, src *Source, req dataplane.ReadRe
 	}
 	s.Metrics.UFSReads.Add(1)
 	base := int64(req.ID.Index) * src.Attr.BlockSize
-	return fs.Open(ctx, src.Key, base+req.Off, req.N, src.Attr.Fingerprint)
+	asked := time.Now()
+	rc, err := fs.Open(ctx, src.Key, base+req.Off, req.N, src.Attr.Fingerprint)
+	if err == nil {
+		s.lat.note(src.Attr.MountID, time.Since(asked))
+	}
+	return rc, err
 }
 
 // stale reports that the content of a version is gone.
