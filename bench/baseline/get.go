@@ -89,6 +89,29 @@ func Get(ctx context.Context, c *http.Client, url string, size int64, buf []byte
 	return took, nil
 }
 
+// FirstByte asks for the object behind url, and returns the time until its
+// first byte is in buf. The rest is not read: the next request takes another
+// connection.
+func FirstByte(ctx context.Context, c *http.Client, url string, buf []byte) (time.Duration, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	if err != nil {
+		return 0, err
+	}
+	start := time.Now()
+	resp, err := c.Do(req)
+	if err != nil {
+		return 0, err
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		return 0, fmt.Errorf("GET: status %s", resp.Status)
+	}
+	if _, err := io.ReadFull(resp.Body, buf[:1]); err != nil {
+		return 0, err
+	}
+	return time.Since(start), nil
+}
+
 // NewHTTPClient returns a client of one kept-alive connection, no compression.
 func NewHTTPClient() *http.Client {
 	t := http.DefaultTransport.(*http.Transport).Clone()

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"strings"
 	"time"
 
 	"orca"
@@ -26,6 +27,8 @@ const (
 	coldMount  = "/s3"
 	coldPath   = coldMount + "/" + coldKey
 	coldSeed   = 3
+	// coldDelay is how long the relay of cold-20ms holds each byte, either way.
+	coldDelay = 10 * time.Millisecond
 )
 
 // telling is the CPU time from which on it says whether MinIO sent a file;
@@ -45,56 +48,119 @@ type coldStage struct {
 	fs *client.FS
 	// direct is the CPU time that MinIO spent on the last direct GET.
 	direct time.Duration
+	// endpoint is how both sides reach MinIO: itself, or the relay.
+	endpoint string
+	relay    *baseline.Relay // nil: none
 }
 
-func openCold(ctx context.Context, s *stage) (*trial, error) {
-	o, err := s.ioOrca()
+// openCold reads the whole object, over a relay that delays each way.
+func openCold(def int64, delay time.Duration) func(ctx context.Context, s *stage) (*trial, error) {
+	return func(ctx context.Context, s *stage) (*trial, error) {
+		c, url, err := newColdStage(ctx, s, def, delay)
+		if err != nil {
+			return nil, err
+		}
+		http := baseline.NewHTTPClient()
+		direct := side{name: directName, pids: []int{c.minio.Pid()}, run: func(ctx context.Context) (measure, error) {
+			var took time.Duration
+			used, err := c.minioCPU(func() (err error) {
+				took, err = baseline.Get(ctx, http, url, c.size, c.buf)
+				return err
+			})
+			c.direct = used
+			return measure{work: float64(c.size) / 1e6, took: took}, err
+		}}
+		// MinIO reads the object from the page cache for both sides, and the check
+		// of the first cold read has something to compare with.
+		if _, err := direct.run(ctx); err != nil {
+			return nil, errors.Join(err, c.close())
+		}
+		cold := side{name: "cold read", pids: []int{c.orca.PID(), c.minio.Pid()}, before: c.free, run: c.read}
+		return &trial{system: cold, baselines: []side{direct}, close: func() error { http.CloseIdleConnections(); return c.close() }}, nil
+	}
+}
+
+// openFirstByte measures from asking for the file to its first byte. Larger is
+// better: the unit is how often that could be done in a second.
+func openFirstByte(ctx context.Context, s *stage) (*trial, error) {
+	c, url, err := newColdStage(ctx, s, defaultBulk, 0)
 	if err != nil {
 		return nil, err
-	}
-	c := &coldStage{s: s, orca: o, size: s.opt.size(defaultCold), buf: baseline.Buffer(baseline.Chunk)}
-	if c.admin, err = s.connect(ctx, o, client.Config{Node: o.Endpoints.Node}); err != nil {
-		return nil, err
-	}
-	if err := c.store(ctx); err != nil {
-		return nil, err
-	}
-	url, err := baseline.S3{
-		Endpoint: c.minio.Endpoint, Region: "us-east-1", Bucket: coldBucket, AccessKey: c.minio.AccessKey, Secret: c.minio.SecretKey,
-	}.Presign(coldKey, time.Now())
-	if err != nil {
-		return nil, errors.Join(err, c.close())
 	}
 	http := baseline.NewHTTPClient()
-	direct := side{name: directName, pids: []int{c.minio.Pid()}, run: func(ctx context.Context) (measure, error) {
-		var took time.Duration
-		used, err := c.minioCPU(func() (err error) {
-			took, err = baseline.Get(ctx, http, url, c.size, c.buf)
-			return err
-		})
-		c.direct = used
-		return measure{work: float64(c.size) / 1e6, took: took}, err
+	buf := make([]byte, 1)
+	direct := side{name: firstByteName, pids: []int{c.minio.Pid()}, run: func(ctx context.Context) (measure, error) {
+		took, err := baseline.FirstByte(ctx, http, url, buf)
+		return measure{work: 1, took: took}, err
 	}}
-	// MinIO reads the object from the page cache for both sides, and the check
-	// of the first cold read has something to compare with.
-	if _, err := direct.run(ctx); err != nil {
+	if _, err := direct.run(ctx); err != nil { // MinIO has the object in the page cache
 		return nil, errors.Join(err, c.close())
 	}
-	cold := side{name: "cold read", pids: []int{o.PID(), c.minio.Pid()}, before: c.free, run: c.read}
-	return &trial{system: cold, baselines: []side{direct}, close: func() error { http.CloseIdleConnections(); return c.close() }}, nil
+	read := false
+	free := func(ctx context.Context) error {
+		// What is not known to be cached would not be freed.
+		if read {
+			if err := c.await(ctx, "no byte is cached", func(held int64) bool { return held > 0 }); err != nil {
+				return err
+			}
+		}
+		return c.free(ctx)
+	}
+	first := side{name: "first byte of a cold file", pids: []int{c.orca.PID(), c.minio.Pid()}, before: free, run: func(ctx context.Context) (measure, error) {
+		start := time.Now()
+		f, err := c.fs.Open(ctx, client.Path(coldPath), client.ReadOptions{})
+		if err != nil {
+			return measure{}, err
+		}
+		_, err = f.ReadAtContext(ctx, buf, 0)
+		took := time.Since(start)
+		read = true
+		return measure{work: 1, took: took}, errors.Join(err, f.Close())
+	}}
+	return &trial{system: first, baselines: []side{direct}, close: func() error { http.CloseIdleConnections(); return c.close() }}, nil
+}
+
+// newColdStage starts what the cold cases need, and signs a URL of the object.
+func newColdStage(ctx context.Context, s *stage, def int64, delay time.Duration) (*coldStage, string, error) {
+	o, err := s.ioOrca()
+	if err != nil {
+		return nil, "", err
+	}
+	c := &coldStage{s: s, orca: o, size: s.opt.size(def), buf: baseline.Buffer(baseline.Chunk)}
+	if c.admin, err = s.connect(ctx, o, client.Config{Node: o.Endpoints.Node}); err != nil {
+		return nil, "", err
+	}
+	if err := c.store(ctx, delay); err != nil {
+		return nil, "", err
+	}
+	url, err := baseline.S3{
+		Endpoint: c.endpoint, Region: "us-east-1", Bucket: coldBucket, AccessKey: c.minio.AccessKey, Secret: c.minio.SecretKey,
+	}.Presign(coldKey, time.Now())
+	if err != nil {
+		return nil, "", errors.Join(err, c.close())
+	}
+	return c, url, nil
 }
 
 // store starts MinIO, puts the object there, mounts it, and compares what Orca
 // reads with the seed.
-func (c *coldStage) store(ctx context.Context) error {
+func (c *coldStage) store(ctx context.Context, delay time.Duration) error {
 	dir, err := c.s.dir("minio")
 	if err != nil {
 		return err
 	}
-	c.s.progress("io/cold: starting MinIO")
+	c.s.progress("io: starting MinIO")
 	c.minio, err = minio.Start(ctx, minio.Config{Dir: dir, Buckets: []string{coldBucket}, Progress: c.s.opt.Progress})
 	if err != nil {
 		return err
+	}
+	c.endpoint = c.minio.Endpoint
+	if delay > 0 {
+		const scheme = "http://"
+		if c.relay, err = baseline.NewRelay(strings.TrimPrefix(c.endpoint, scheme), delay); err != nil {
+			return errors.Join(err, c.close())
+		}
+		c.endpoint = scheme + c.relay.Addr()
 	}
 	if err = c.fill(ctx); err != nil {
 		return errors.Join(err, c.close())
@@ -120,7 +186,9 @@ func (c *coldStage) fill(ctx context.Context) error {
 	if err := ufs.Close(); err != nil {
 		return err
 	}
-	m := &client.Mount{Path: coldMount, Uri: "s3://" + coldBucket + "/", Options: c.minio.Options()}
+	options := c.minio.Options()
+	options["s3.endpoint"] = c.endpoint
+	m := &client.Mount{Path: coldMount, Uri: "s3://" + coldBucket + "/", Options: options}
 	if _, err := c.admin.Mount(ctx, m, true); err != nil {
 		return err
 	}
@@ -143,6 +211,16 @@ func (c *coldStage) free(ctx context.Context) error {
 	if err := c.admin.Free(ctx, client.Path(coldPath), client.FreeOptions{Force: true}); err != nil {
 		return err
 	}
+	if err := c.await(ctx, "some bytes are still cached", func(held int64) bool { return held == 0 }); err != nil {
+		return err
+	}
+	var err error
+	c.fs, err = client.Open(ctx, client.Config{Addresses: []string{c.orca.Endpoints.Meta}, Node: c.orca.Endpoints.Node})
+	return err
+}
+
+// await waits until the bytes that workers report to hold are as wanted.
+func (c *coldStage) await(ctx context.Context, not string, ok func(held int64) bool) error {
 	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()
 	for {
@@ -154,18 +232,15 @@ func (c *coldStage) free(ctx context.Context) error {
 		for _, l := range locs {
 			held += l.Cached
 		}
-		if held == 0 {
-			break
+		if ok(held) {
+			return nil
 		}
 		select {
 		case <-ctx.Done():
-			return fmt.Errorf("%d bytes of %s are still cached after it was freed", held, coldPath)
+			return fmt.Errorf("%s of %s after 30 s", not, coldPath)
 		case <-time.After(50 * time.Millisecond):
 		}
 	}
-	var err error
-	c.fs, err = client.Open(ctx, client.Config{Addresses: []string{c.orca.Endpoints.Meta}, Node: c.orca.Endpoints.Node})
-	return err
 }
 
 // read reads the file for the first time, and checks that MinIO had to send it
@@ -214,6 +289,9 @@ func (c *coldStage) close() error {
 	defer cancel()
 	if err := c.admin.Unmount(ctx, coldMount); err != nil && !errors.Is(err, orca.NotFound) {
 		errs = append(errs, err)
+	}
+	if c.relay != nil {
+		errs = append(errs, c.relay.Close())
 	}
 	c.minio.Stop()
 	return errors.Join(errs...)

@@ -40,11 +40,20 @@ func ioCases() []Case {
 		{Suite: "io", Name: "remote-noverify", Metric: "read rate", Unit: unitMBs, Baseline: "raw sendfile",
 			About: "the same without verifying checksums", open: openRemote(false)},
 		{Suite: "io", Name: "cold", Metric: "read rate", Unit: unitMBs, Baseline: directName,
-			About: "first read of a file on MinIO through Orca, filling MEM, against one direct GET stream", open: openCold},
+			About: "first read of a file on MinIO through Orca, filling MEM, against one direct GET stream", open: openCold(defaultCold, 0)},
+		{Suite: "io", Name: "cold-20ms", Metric: "read rate", Unit: unitMBs, Baseline: directName,
+			About: "the same over a relay that delays each way by 10 ms", open: openCold(defaultFar, coldDelay)},
+		{Suite: "io", Name: "cold-ttfb", Metric: "first bytes", Unit: unitOps, Baseline: firstByteName,
+			About: "from opening a cold file to its first byte, against that of one direct GET", open: openFirstByte},
 	}
 }
 
-const directName = "one direct GET stream"
+const (
+	directName    = "one direct GET stream"
+	firstByteName = "one direct GET, to its first byte"
+	// defaultFar is the size of the file of cold-20ms: several blocks.
+	defaultFar = 512 << 20
+)
 
 // ioOrca is the Orca of the io suite, with room in MEM for its files.
 func (s *stage) ioOrca() (*target.Orca, error) {
