@@ -40,11 +40,14 @@ func (q *readRequest) reset() {
 // first bytes leave while the rest is still being fetched. A piece that does
 // not end on a grain boundary is the end of the block.
 func (s *Server) read(ctx context.Context, r *transport.Request) transport.Reply {
-	req, reply, ok := s.request(r)
+	req, exact, reply, ok := s.request(r)
 	if !ok {
 		return reply
 	}
 	s.metrics.Reads.Add(1)
+	if exact {
+		return s.exact(ctx, r, req)
+	}
 	for {
 		ext, err := s.blocks.Open(ctx, req)
 		if err != nil {
@@ -66,7 +69,7 @@ func (s *Server) read(ctx context.Context, r *transport.Request) transport.Reply
 // from the descriptor that Sharer gave it. Unsupported when the bytes do not
 // stay in the block's file: they have to be asked for by read.
 func (s *Server) present(ctx context.Context, r *transport.Request) transport.Reply {
-	req, reply, ok := s.request(r)
+	req, _, reply, ok := s.request(r)
 	if !ok {
 		return reply
 	}
@@ -93,26 +96,27 @@ func (s *Server) present(ctx context.Context, r *transport.Request) transport.Re
 }
 
 // request decodes and checks a ReadRequest; !ok: reply says why not.
-func (s *Server) request(r *transport.Request) (dataplane.ReadRequest, transport.Reply, bool) {
+func (s *Server) request(r *transport.Request) (req dataplane.ReadRequest, exact bool, reply transport.Reply, ok bool) {
 	q := requestPool.Get().(*readRequest)
 	q.reset()
 	err := q.UnmarshalVT(r.Meta)
-	req := dataplane.ReadRequest{
+	req = dataplane.ReadRequest{
 		ID: q.Block.ToBlock(), Off: q.Off, N: q.N,
 		Type: orca.ReadType(q.Type), Sequential: q.Sequential, Grant: q.Grant.ToGrant(),
 		OnlyCached: q.OnlyCached, Verify: q.Verify, Whole: q.Whole, Direct: q.Direct,
 	}
+	exact = q.Exact
 	requestPool.Put(q)
 	if err != nil {
-		return req, malformed(r, err), false
+		return req, exact, malformed(r, err), false
 	}
-	if req.Off < 0 || req.N <= 0 || req.N > frame.MaxBody {
-		return req, transport.Fail(orca.PathE("blockserver.read", req.ID.String(), orca.Invalid, nil)), false
+	if req.Off < 0 || req.N <= 0 || req.N > frame.MaxBody || exact && req.N > maxExact {
+		return req, exact, transport.Fail(orca.PathE("blockserver.read", req.ID.String(), orca.Invalid, nil)), false
 	}
 	if err := s.grants.Read(&req.Grant, req.ID, peer(r)); err != nil {
-		return req, s.denied(err), false
+		return req, exact, s.denied(err), false
 	}
-	return req, transport.Reply{}, true
+	return req, exact, transport.Reply{}, true
 }
 
 // extentReply makes the frame that carries ext, of which it takes care, and

@@ -175,17 +175,20 @@ func (x *Block) GetIndex() uint32 {
 // meta is the CRC32C (big-endian uint32) of each grain that the body touches,
 // its body is the data.
 type ReadRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Block         *Block                 `protobuf:"bytes,1,opt,name=block,proto3" json:"block,omitempty"`
-	Off           int64                  `protobuf:"varint,2,opt,name=off,proto3" json:"off,omitempty"`
-	N             int64                  `protobuf:"varint,3,opt,name=n,proto3" json:"n,omitempty"`
-	Type          uint32                 `protobuf:"varint,4,opt,name=type,proto3" json:"type,omitempty"`
-	Sequential    bool                   `protobuf:"varint,5,opt,name=sequential,proto3" json:"sequential,omitempty"`
-	Grant         *Grant                 `protobuf:"bytes,6,opt,name=grant,proto3" json:"grant,omitempty"`
-	OnlyCached    bool                   `protobuf:"varint,7,opt,name=only_cached,json=onlyCached,proto3" json:"only_cached,omitempty"`
-	Verify        bool                   `protobuf:"varint,8,opt,name=verify,proto3" json:"verify,omitempty"`
-	Whole         bool                   `protobuf:"varint,9,opt,name=whole,proto3" json:"whole,omitempty"`
-	Direct        bool                   `protobuf:"varint,10,opt,name=direct,proto3" json:"direct,omitempty"`
+	state      protoimpl.MessageState `protogen:"open.v1"`
+	Block      *Block                 `protobuf:"bytes,1,opt,name=block,proto3" json:"block,omitempty"`
+	Off        int64                  `protobuf:"varint,2,opt,name=off,proto3" json:"off,omitempty"`
+	N          int64                  `protobuf:"varint,3,opt,name=n,proto3" json:"n,omitempty"`
+	Type       uint32                 `protobuf:"varint,4,opt,name=type,proto3" json:"type,omitempty"`
+	Sequential bool                   `protobuf:"varint,5,opt,name=sequential,proto3" json:"sequential,omitempty"`
+	Grant      *Grant                 `protobuf:"bytes,6,opt,name=grant,proto3" json:"grant,omitempty"`
+	OnlyCached bool                   `protobuf:"varint,7,opt,name=only_cached,json=onlyCached,proto3" json:"only_cached,omitempty"`
+	Verify     bool                   `protobuf:"varint,8,opt,name=verify,proto3" json:"verify,omitempty"`
+	Whole      bool                   `protobuf:"varint,9,opt,name=whole,proto3" json:"whole,omitempty"`
+	Direct     bool                   `protobuf:"varint,10,opt,name=direct,proto3" json:"direct,omitempty"`
+	// The worker verifies the grains that the range touches, and answers with no
+	// more than the range and the CRC32C of it (one big-endian uint32).
+	Exact         bool `protobuf:"varint,11,opt,name=exact,proto3" json:"exact,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -286,6 +289,13 @@ func (x *ReadRequest) GetWhole() bool {
 func (x *ReadRequest) GetDirect() bool {
 	if x != nil {
 		return x.Direct
+	}
+	return false
+}
+
+func (x *ReadRequest) GetExact() bool {
+	if x != nil {
+		return x.Exact
 	}
 	return false
 }
@@ -1109,7 +1119,7 @@ const file_data_proto_rawDesc = "" +
 	"\x05Block\x12\x12\n" +
 	"\x04file\x18\x01 \x01(\x04R\x04file\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\rR\aversion\x12\x14\n" +
-	"\x05index\x18\x03 \x01(\rR\x05index\"\x98\x02\n" +
+	"\x05index\x18\x03 \x01(\rR\x05index\"\xae\x02\n" +
 	"\vReadRequest\x12&\n" +
 	"\x05block\x18\x01 \x01(\v2\x10.orca.data.BlockR\x05block\x12\x10\n" +
 	"\x03off\x18\x02 \x01(\x03R\x03off\x12\f\n" +
@@ -1124,7 +1134,8 @@ const file_data_proto_rawDesc = "" +
 	"\x06verify\x18\b \x01(\bR\x06verify\x12\x14\n" +
 	"\x05whole\x18\t \x01(\bR\x05whole\x12\x16\n" +
 	"\x06direct\x18\n" +
-	" \x01(\bR\x06direct\"<\n" +
+	" \x01(\bR\x06direct\x12\x14\n" +
+	"\x05exact\x18\v \x01(\bR\x05exact\"<\n" +
 	"\fPresentReply\x12\f\n" +
 	"\x01n\x18\x01 \x01(\x03R\x01n\x12\x1e\n" +
 	"\n" +

@@ -61,9 +61,14 @@ type private struct {
 // NewStore makes an empty store that the end of the test removes.
 func NewStore(tb testing.TB) *Store {
 	tb.Helper()
-	s := &Store{dir: tb.TempDir(), blocks: make(map[orca.BlockID]*block), writes: make(map[uint64]*private), nextID: 1 << 40}
+	s := NewStoreIn(tb.TempDir())
 	tb.Cleanup(s.close)
 	return s
+}
+
+// NewStoreIn makes an empty store in a folder that is the caller's to remove.
+func NewStoreIn(dir string) *Store {
+	return &Store{dir: dir, blocks: make(map[orca.BlockID]*block), writes: make(map[uint64]*private), nextID: 1 << 40}
 }
 
 // Configure runs f, which changes the knobs of the store. (That a request of a
@@ -89,16 +94,24 @@ func (s *Store) close() {
 // Put stores a block.
 func (s *Store) Put(tb testing.TB, id orca.BlockID, data []byte) {
 	tb.Helper()
-	f, err := os.Create(filepath.Join(s.dir, id.String()))
-	if err != nil {
+	if err := s.Add(id, data); err != nil {
 		tb.Fatal(err)
 	}
+}
+
+// Add is Put outside of a test.
+func (s *Store) Add(id orca.BlockID, data []byte) error {
+	f, err := os.Create(filepath.Join(s.dir, id.String()))
+	if err != nil {
+		return err
+	}
 	if _, err := f.Write(data); err != nil {
-		tb.Fatal(err)
+		return err
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.blocks[id] = &block{file: f, length: int64(len(data)), sums: Sums(data), gen: 1}
+	return nil
 }
 
 // Sums returns the CRC32C of each grain.

@@ -9,6 +9,7 @@ import (
 	"net"
 	"syscall"
 	"time"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 
@@ -30,10 +31,13 @@ type Stream struct {
 	body int    // bytes of the current reply's body that are still to be read
 
 	rc    syscall.RawConn
-	await func(fd uintptr) // waitBulk on the descriptor, made once
-	want  int              // bytes that await waits for
-	skip  int              // replies that are not waited for, after a miss
-	miss  int              // the last value of skip
+	probe func(fd uintptr) // look, made once
+	await func(fd uintptr) // waitBulk on the descriptor, made once; nil: not TCP
+	alive bool
+	peek  [1]byte
+	want  int // bytes that await waits for
+	skip  int // replies that are not waited for, after a miss
+	miss  int // the last value of skip
 	fail  error
 }
 
@@ -56,8 +60,13 @@ func DialStream(ctx context.Context, cfg ClientConfig) (*Stream, error) {
 		}
 	}
 	s := &Stream{nc: nc, in: make([]byte, streamIn)}
-	if tc, ok := nc.(*net.TCPConn); ok {
-		s.prepareAwait(tc)
+	if s.rc, err = nc.(syscall.Conn).SyscallConn(); err != nil {
+		_ = nc.Close()
+		return nil, orca.PathE("transport.Dial", cfg.Addr, orca.Internal, err)
+	}
+	s.probe = s.look
+	if _, ok := nc.(*net.TCPConn); ok {
+		s.prepareAwait()
 	}
 	return s, nil
 }
@@ -77,12 +86,8 @@ const (
 // lock of the socket, and throughput halves. SO_RCVLOWAT lets it sleep until
 // half of the range is there (of 25, 50, 75 and 95 %, 50 was the fastest). What that costs in memory is the same: the range
 // was asked for, and the window admits it.
-func (s *Stream) prepareAwait(tc *net.TCPConn) {
-	rc, err := tc.SyscallConn()
-	if err != nil {
-		return
-	}
-	err = rc.Control(func(fd uintptr) {
+func (s *Stream) prepareAwait() {
+	err := s.rc.Control(func(fd uintptr) {
 		// Raises the buffer and the window to what the kernel allows.
 		_ = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVLOWAT, awaitClamp)
 		_ = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVLOWAT, 1)
@@ -90,7 +95,6 @@ func (s *Stream) prepareAwait(tc *net.TCPConn) {
 	if err != nil {
 		return
 	}
-	s.rc = rc
 	s.await = func(fd uintptr) { s.waitBulk(int(fd)) }
 }
 
@@ -257,17 +261,15 @@ func (s *Stream) Alive() bool {
 	if s.fail != nil || s.r != s.w || s.body > 0 {
 		return false
 	}
-	rc, err := s.nc.(syscall.Conn).SyscallConn()
-	if err != nil {
-		return false
-	}
-	alive := false
-	err = rc.Control(func(fd uintptr) {
-		var b [1]byte
-		_, _, err := unix.Recvfrom(int(fd), b[:], unix.MSG_PEEK|unix.MSG_DONTWAIT)
-		alive = err == unix.EAGAIN // readable now means an end, an error or a stray reply
-	})
-	return err == nil && alive
+	s.alive = false
+	return s.rc.Control(s.probe) == nil && s.alive
+}
+
+// look sets s.alive: readable now means an end, an error or a stray reply.
+func (s *Stream) look(fd uintptr) {
+	// unix.Recvfrom makes room for an address on the heap.
+	_, _, err := unix.Syscall6(unix.SYS_RECVFROM, fd, uintptr(unsafe.Pointer(&s.peek[0])), 1, unix.MSG_PEEK|unix.MSG_DONTWAIT, 0, 0)
+	s.alive = err == unix.EAGAIN
 }
 
 // Close closes the connection; the server stops working on what is
