@@ -33,7 +33,7 @@ var below = map[string][]string{
 
 // owners gives each third-party engine its only importers.
 var owners = map[string][]string{
-	"github.com/cloudwego/netpoll":        {"dataplane/transport"},
+	"github.com/cloudwego/netpoll":        {"dataplane/transport", "bench/baseline"}, // ADR 0005
 	"github.com/valyala/bytebufferpool":   {"dataplane/transport"},
 	"github.com/lni/dragonboat":           {"metaplane/raftgroup"},
 	"github.com/cockroachdb/pebble/v2":    {"metaplane/inodekv"},

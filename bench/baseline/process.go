@@ -20,7 +20,7 @@ import (
 // binary.
 const Role = "baseline-process"
 
-// Main is the body of such a process: "raw-serve FILE", "raw-receive PORT" or
+// Main is the body of such a process: "raw-serve FILE", "raw-receive PORT", "echo-serve SIZE" or
 // what the roles given by the caller add. It returns when stdin ends.
 func Main(args []string, more map[string]func(args []string) error) error {
 	if len(args) == 0 {
@@ -35,6 +35,12 @@ func Main(args []string, more map[string]func(args []string) error) error {
 			return err
 		}
 		return RawReceive(port, os.Stdin, os.Stdout)
+	case args[0] == "echo-serve" && len(args) == 2:
+		size, err := strconv.Atoi(args[1])
+		if err != nil {
+			return err
+		}
+		return EchoServe(size, os.Stdin, os.Stdout)
 	}
 	if run, ok := more[args[0]]; ok {
 		return run(args[1:])

@@ -61,6 +61,10 @@ type Sample struct {
 	CPU         float64 `json:"cpu,omitempty"`
 	BaselineCPU float64 `json:"baseline_cpu,omitempty"`
 	CPUUnit     string  `json:"cpu_unit,omitempty"`
+	// Allocs are the heap objects that the measuring process, which holds the
+	// client of either side, made per operation or MB.
+	Allocs         float64 `json:"allocs,omitempty"`
+	BaselineAllocs float64 `json:"baseline_allocs,omitempty"`
 	// Latency of single operations, where the case times them.
 	Latency         *hist.Summary `json:"latency,omitempty"`
 	BaselineLatency *hist.Summary `json:"baseline_latency,omitempty"`
@@ -172,6 +176,10 @@ func writeDetails(w io.Writer, rows []Row) {
 		if s.CPU > 0 && s.BaselineCPU > 0 {
 			c, b := medianCPU(row.Samples)
 			fmt.Fprintf(w, "%s: cpu %.3g %s, baseline %.3g (%.2fx)\n", name, c, s.CPUUnit, b, c/b)
+		}
+		if s.Allocs > 0 {
+			unit, _, _ := strings.Cut(row.Unit, "/")
+			fmt.Fprintf(w, "%s: %.3g heap objects per %s in the client's process, baseline %.3g\n", name, s.Allocs, strings.TrimSuffix(unit, "s"), s.BaselineAllocs)
 		}
 		if s.Latency != nil {
 			fmt.Fprintf(w, "%s: latency %s; baseline %s\n", name, s.Latency, s.BaselineLatency)

@@ -39,6 +39,8 @@ func ioCases() []Case {
 			About: "File.ReadAt from a worker of another node over loopback, checksums verified, against the best raw sendfile", open: openRemote(true)},
 		{Suite: "io", Name: "remote-noverify", Metric: "read rate", Unit: unitMBs, Baseline: "raw sendfile",
 			About: "the same without verifying checksums", open: openRemote(false)},
+		{Suite: "io", Name: "remote-4k", Metric: "reads", Unit: unitOps, Baseline: echo4KName,
+			About: "File.ReadAt of 4 KiB at random places from a worker of another node, verified, 8 readers, against a netpoll echo of 4 KiB on 8 connections", open: openRemote4K},
 		{Suite: "io", Name: "cold", Metric: "read rate", Unit: unitMBs, Baseline: directName,
 			About: "first read of a file on MinIO through Orca, filling MEM, against one direct GET stream", open: openCold(defaultCold, 0)},
 		{Suite: "io", Name: "cold-20ms", Metric: "read rate", Unit: unitMBs, Baseline: directName,
@@ -235,32 +237,39 @@ func (s *stage) elsewhere(verify bool) client.Config {
 	return cfg
 }
 
+// remoteFile opens the cached bulk file as a client of another node does.
+func (s *stage) remoteFile(ctx context.Context, verify bool) (*client.FS, *client.File, *target.Orca, error) {
+	o, err := s.ioOrca()
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	writer, err := s.connect(ctx, o, client.Config{Node: o.Endpoints.Node})
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	size := s.opt.size(defaultBulk)
+	local, err := s.cached(ctx, writer, size)
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	if err := local.Close(); err != nil {
+		return nil, nil, nil, err
+	}
+	fs, err := s.connect(ctx, o, s.elsewhere(verify))
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	f, err := openFile(ctx, fs, bulkPath, bulkSeed, size)
+	return fs, f, o, err
+}
+
 func openRemote(verify bool) func(ctx context.Context, s *stage) (*trial, error) {
 	return func(ctx context.Context, s *stage) (*trial, error) {
-		o, err := s.ioOrca()
+		fs, f, o, err := s.remoteFile(ctx, verify)
 		if err != nil {
 			return nil, err
 		}
-		writer, err := s.connect(ctx, o, client.Config{Node: o.Endpoints.Node})
-		if err != nil {
-			return nil, err
-		}
-		size := s.opt.size(defaultBulk)
-		local, err := s.cached(ctx, writer, size)
-		if err != nil {
-			return nil, err
-		}
-		if err := local.Close(); err != nil {
-			return nil, err
-		}
-		fs, err := s.connect(ctx, o, s.elsewhere(verify))
-		if err != nil {
-			return nil, err
-		}
-		f, err := openFile(ctx, fs, bulkPath, bulkSeed, size)
-		if err != nil {
-			return nil, err
-		}
+		size := f.Size()
 		sides, closeRaw, err := s.rawSides(ctx, size)
 		if err != nil {
 			return nil, errors.Join(err, f.Close())

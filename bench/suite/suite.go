@@ -22,6 +22,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"runtime/metrics"
 	"slices"
 	"strings"
 	"time"
@@ -174,10 +175,11 @@ type measure struct {
 	took time.Duration
 	lat  *hist.Hist // nil: single operations are not timed
 	cpu  time.Duration
+	objs uint64 // made on the heap of this process
 }
 
 func (m *measure) add(o measure) {
-	m.work, m.took, m.cpu = m.work+o.work, m.took+o.took, m.cpu+o.cpu
+	m.work, m.took, m.cpu, m.objs = m.work+o.work, m.took+o.took, m.cpu+o.cpu, m.objs+o.objs
 	if m.lat != nil && o.lat != nil {
 		m.lat.Merge(o.lat)
 	}
@@ -387,10 +389,12 @@ func pass(ctx context.Context, s side) (measure, error) {
 	if err != nil {
 		return measure{}, err
 	}
+	objs := objects()
 	m, err := s.run(ctx)
 	if err != nil {
 		return measure{}, err
 	}
+	m.objs = objects() - objs
 	after, err := cpuOf(s.pids)
 	if err != nil {
 		return measure{}, err
@@ -400,6 +404,13 @@ func pass(ctx context.Context, s side) (measure, error) {
 	}
 	m.cpu += after - before // beside that of processes which ended in the pass
 	return m, nil
+}
+
+// objects returns how many heap objects this process has made.
+func objects() uint64 {
+	s := []metrics.Sample{{Name: "/gc/heap/allocs:objects"}}
+	metrics.Read(s)
+	return s[0].Value.Uint64()
 }
 
 func cpuOf(pids []int) (time.Duration, error) {
@@ -433,6 +444,7 @@ func fill(row *report.Row, c Case, t *trial, system []measure, rivals [][]measur
 		samples[i] = report.Sample{
 			Value: m.value(), Baseline: b.value(),
 			CPU: cost(c.Unit, m), BaselineCPU: cost(c.Unit, b), CPUUnit: costUnit(c.Unit),
+			Allocs: float64(m.objs) / m.work, BaselineAllocs: float64(b.objs) / b.work,
 			Latency: m.lat.Summary(), BaselineLatency: b.lat.Summary(),
 		}
 		for other := range rivals {
