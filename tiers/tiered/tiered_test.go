@@ -35,8 +35,6 @@ func config(o tiertest.Options, ops blockfile.Ops) tiered.Config {
 	return c
 }
 
-func open(t testing.TB, o tiertest.Options) tiers.Store { return openWith(t, o, nil) }
-
 func openWith(t testing.TB, o tiertest.Options, ops blockfile.Ops) *tiered.Store {
 	t.Helper()
 	s, err := tiered.Open(config(o, ops), discard())
