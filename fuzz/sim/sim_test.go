@@ -83,6 +83,8 @@ func TestFoundSeeds(t *testing.T) {
 		257: "the upload of a dead session lay below an unpersisted version and outlived its removal",
 		280: "a rename replaced a directory that was never listed, and an object store merged the two",
 		648: "a listing of a directory that is moved took a file that was cut over back to its old content",
+		718: "a coordinator that ended within a second of an empty put left its upload for ever",
+		830: "the same, with a rename on the way",
 		880: "the answer to a decision was lost, and the operation was reported as not found",
 	} {
 		if r := Play(t, NewPlan(seed), nil); r.Failure != nil {

@@ -72,7 +72,7 @@ func (e *Executor) propose(r *run, in *command.Intent, out outcome, cause error)
 // orphan reports whether the intent may have been worked on by an earlier life
 // of this node, or by another leader.
 func (e *Executor) orphan(in *command.Intent) bool {
-	return e.cfg.Now().UnixNano()-in.Created > int64(time.Second)
+	return in.Created <= e.begun || e.cfg.Now().UnixNano()-in.Created > int64(time.Second)
 }
 
 // hopelessAfter is how many failures without a kind of their own are enough to

@@ -137,6 +137,7 @@ type Executor struct {
 	wg     sync.WaitGroup
 	slots  chan struct{}
 	wake   chan struct{}
+	begun  int64 // ns since 1970; what was intended before may have been worked on
 
 	mu       sync.Mutex
 	runs     map[uint64]*run // by intent
@@ -161,7 +162,7 @@ func New(cfg Config, g Group, stores Stores, sync Syncer, log *slog.Logger) *Exe
 		cfg: cfg, group: g, stores: stores, sync: sync, log: log,
 		ctx: ctx, cancel: cancel,
 		slots: make(chan struct{}, cfg.Concurrent), wake: make(chan struct{}, 1),
-		runs: map[uint64]*run{}, sessions: map[uint64]bool{},
+		runs: map[uint64]*run{}, sessions: map[uint64]bool{}, begun: cfg.Now().UnixNano(),
 	}
 }
 
