@@ -202,6 +202,67 @@ func (WorkerOrder_Kind) EnumDescriptor() ([]byte, []int) {
 	return file_meta_proto_rawDescGZIP(), []int{47, 0}
 }
 
+type QuorumRequest_Change int32
+
+const (
+	QuorumRequest_NONE     QuorumRequest_Change = 0 // just tell
+	QuorumRequest_WHO      QuorumRequest_Change = 1 // just tell who leads, as far as this member knows, at once
+	QuorumRequest_ADD      QuorumRequest_Change = 2 // replica (0: the next number) at raft_addr learns
+	QuorumRequest_PROMOTE  QuorumRequest_Change = 3 // replica votes
+	QuorumRequest_REMOVE   QuorumRequest_Change = 4 // replica is a member no more
+	QuorumRequest_TRANSFER QuorumRequest_Change = 5 // replica (0: any other) leads
+	QuorumRequest_JOIN     QuorumRequest_Change = 6 // what a host at raft_addr has to know to start as a member
+)
+
+// Enum value maps for QuorumRequest_Change.
+var (
+	QuorumRequest_Change_name = map[int32]string{
+		0: "NONE",
+		1: "WHO",
+		2: "ADD",
+		3: "PROMOTE",
+		4: "REMOVE",
+		5: "TRANSFER",
+		6: "JOIN",
+	}
+	QuorumRequest_Change_value = map[string]int32{
+		"NONE":     0,
+		"WHO":      1,
+		"ADD":      2,
+		"PROMOTE":  3,
+		"REMOVE":   4,
+		"TRANSFER": 5,
+		"JOIN":     6,
+	}
+)
+
+func (x QuorumRequest_Change) Enum() *QuorumRequest_Change {
+	p := new(QuorumRequest_Change)
+	*p = x
+	return p
+}
+
+func (x QuorumRequest_Change) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (QuorumRequest_Change) Descriptor() protoreflect.EnumDescriptor {
+	return file_meta_proto_enumTypes[3].Descriptor()
+}
+
+func (QuorumRequest_Change) Type() protoreflect.EnumType {
+	return &file_meta_proto_enumTypes[3]
+}
+
+func (x QuorumRequest_Change) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use QuorumRequest_Change.Descriptor instead.
+func (QuorumRequest_Change) EnumDescriptor() ([]byte, []int) {
+	return file_meta_proto_rawDescGZIP(), []int{67, 0}
+}
+
 // Caller is a POSIX identity.
 type Caller struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -3720,6 +3781,7 @@ type HeartbeatReply struct {
 	Orders        []*WorkerOrder         `protobuf:"bytes,1,rep,name=orders,proto3" json:"orders,omitempty"`
 	Register      bool                   `protobuf:"varint,2,opt,name=register,proto3" json:"register,omitempty"` // unknown here: send a full report
 	MountEpoch    uint64                 `protobuf:"varint,3,opt,name=mount_epoch,json=mountEpoch,proto3" json:"mount_epoch,omitempty"`
+	Members       []string               `protobuf:"bytes,4,rep,name=members,proto3" json:"members,omitempty"` // addresses of the metaplane's members; empty: just this one
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3773,6 +3835,13 @@ func (x *HeartbeatReply) GetMountEpoch() uint64 {
 		return x.MountEpoch
 	}
 	return 0
+}
+
+func (x *HeartbeatReply) GetMembers() []string {
+	if x != nil {
+		return x.Members
+	}
+	return nil
 }
 
 type ListWorkersRequest struct {
@@ -4940,6 +5009,243 @@ func (x *ConfReply) GetValues() []*ConfReply_Value {
 	return nil
 }
 
+// QuorumRequest asks for the members of the metaplane, or for a change.
+type QuorumRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	H             *Header                `protobuf:"bytes,1,opt,name=h,proto3" json:"h,omitempty"`
+	Change        QuorumRequest_Change   `protobuf:"varint,2,opt,name=change,proto3,enum=orca.meta.QuorumRequest_Change" json:"change,omitempty"`
+	Replica       uint64                 `protobuf:"varint,3,opt,name=replica,proto3" json:"replica,omitempty"`
+	RaftAddr      string                 `protobuf:"bytes,4,opt,name=raft_addr,json=raftAddr,proto3" json:"raft_addr,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *QuorumRequest) Reset() {
+	*x = QuorumRequest{}
+	mi := &file_meta_proto_msgTypes[67]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *QuorumRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*QuorumRequest) ProtoMessage() {}
+
+func (x *QuorumRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_meta_proto_msgTypes[67]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use QuorumRequest.ProtoReflect.Descriptor instead.
+func (*QuorumRequest) Descriptor() ([]byte, []int) {
+	return file_meta_proto_rawDescGZIP(), []int{67}
+}
+
+func (x *QuorumRequest) GetH() *Header {
+	if x != nil {
+		return x.H
+	}
+	return nil
+}
+
+func (x *QuorumRequest) GetChange() QuorumRequest_Change {
+	if x != nil {
+		return x.Change
+	}
+	return QuorumRequest_NONE
+}
+
+func (x *QuorumRequest) GetReplica() uint64 {
+	if x != nil {
+		return x.Replica
+	}
+	return 0
+}
+
+func (x *QuorumRequest) GetRaftAddr() string {
+	if x != nil {
+		return x.RaftAddr
+	}
+	return ""
+}
+
+type Member struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Replica       uint64                 `protobuf:"varint,1,opt,name=replica,proto3" json:"replica,omitempty"`
+	RaftAddr      string                 `protobuf:"bytes,2,opt,name=raft_addr,json=raftAddr,proto3" json:"raft_addr,omitempty"`
+	Addr          string                 `protobuf:"bytes,3,opt,name=addr,proto3" json:"addr,omitempty"` // for clients; "" until it has started once
+	Voter         bool                   `protobuf:"varint,4,opt,name=voter,proto3" json:"voter,omitempty"`
+	Leader        bool                   `protobuf:"varint,5,opt,name=leader,proto3" json:"leader,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Member) Reset() {
+	*x = Member{}
+	mi := &file_meta_proto_msgTypes[68]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Member) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Member) ProtoMessage() {}
+
+func (x *Member) ProtoReflect() protoreflect.Message {
+	mi := &file_meta_proto_msgTypes[68]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Member.ProtoReflect.Descriptor instead.
+func (*Member) Descriptor() ([]byte, []int) {
+	return file_meta_proto_rawDescGZIP(), []int{68}
+}
+
+func (x *Member) GetReplica() uint64 {
+	if x != nil {
+		return x.Replica
+	}
+	return 0
+}
+
+func (x *Member) GetRaftAddr() string {
+	if x != nil {
+		return x.RaftAddr
+	}
+	return ""
+}
+
+func (x *Member) GetAddr() string {
+	if x != nil {
+		return x.Addr
+	}
+	return ""
+}
+
+func (x *Member) GetVoter() bool {
+	if x != nil {
+		return x.Voter
+	}
+	return false
+}
+
+func (x *Member) GetLeader() bool {
+	if x != nil {
+		return x.Leader
+	}
+	return false
+}
+
+type QuorumReply struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Cluster       string                 `protobuf:"bytes,1,opt,name=cluster,proto3" json:"cluster,omitempty"`
+	Term          uint64                 `protobuf:"varint,2,opt,name=term,proto3" json:"term,omitempty"`
+	Leader        uint64                 `protobuf:"varint,3,opt,name=leader,proto3" json:"leader,omitempty"`                          // replica; 0: none known
+	LeaderAddr    string                 `protobuf:"bytes,4,opt,name=leader_addr,json=leaderAddr,proto3" json:"leader_addr,omitempty"` // for clients
+	Members       []*Member              `protobuf:"bytes,5,rep,name=members,proto3" json:"members,omitempty"`
+	Replica       uint64                 `protobuf:"varint,6,opt,name=replica,proto3" json:"replica,omitempty"` // that ADD or JOIN is about, else the member that answers
+	Removed       []uint64               `protobuf:"varint,7,rep,packed,name=removed,proto3" json:"removed,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *QuorumReply) Reset() {
+	*x = QuorumReply{}
+	mi := &file_meta_proto_msgTypes[69]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *QuorumReply) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*QuorumReply) ProtoMessage() {}
+
+func (x *QuorumReply) ProtoReflect() protoreflect.Message {
+	mi := &file_meta_proto_msgTypes[69]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use QuorumReply.ProtoReflect.Descriptor instead.
+func (*QuorumReply) Descriptor() ([]byte, []int) {
+	return file_meta_proto_rawDescGZIP(), []int{69}
+}
+
+func (x *QuorumReply) GetCluster() string {
+	if x != nil {
+		return x.Cluster
+	}
+	return ""
+}
+
+func (x *QuorumReply) GetTerm() uint64 {
+	if x != nil {
+		return x.Term
+	}
+	return 0
+}
+
+func (x *QuorumReply) GetLeader() uint64 {
+	if x != nil {
+		return x.Leader
+	}
+	return 0
+}
+
+func (x *QuorumReply) GetLeaderAddr() string {
+	if x != nil {
+		return x.LeaderAddr
+	}
+	return ""
+}
+
+func (x *QuorumReply) GetMembers() []*Member {
+	if x != nil {
+		return x.Members
+	}
+	return nil
+}
+
+func (x *QuorumReply) GetReplica() uint64 {
+	if x != nil {
+		return x.Replica
+	}
+	return 0
+}
+
+func (x *QuorumReply) GetRemoved() []uint64 {
+	if x != nil {
+		return x.Removed
+	}
+	return nil
+}
+
 // HostedRequest goes to a state machine that the metaplane hosts (jobs).
 type HostedRequest struct {
 	state   protoimpl.MessageState `protogen:"open.v1"`
@@ -4955,7 +5261,7 @@ type HostedRequest struct {
 
 func (x *HostedRequest) Reset() {
 	*x = HostedRequest{}
-	mi := &file_meta_proto_msgTypes[67]
+	mi := &file_meta_proto_msgTypes[70]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4967,7 +5273,7 @@ func (x *HostedRequest) String() string {
 func (*HostedRequest) ProtoMessage() {}
 
 func (x *HostedRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[67]
+	mi := &file_meta_proto_msgTypes[70]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4980,7 +5286,7 @@ func (x *HostedRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HostedRequest.ProtoReflect.Descriptor instead.
 func (*HostedRequest) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{67}
+	return file_meta_proto_rawDescGZIP(), []int{70}
 }
 
 func (x *HostedRequest) GetH() *Header {
@@ -5027,7 +5333,7 @@ type HostedReply struct {
 
 func (x *HostedReply) Reset() {
 	*x = HostedReply{}
-	mi := &file_meta_proto_msgTypes[68]
+	mi := &file_meta_proto_msgTypes[71]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5039,7 +5345,7 @@ func (x *HostedReply) String() string {
 func (*HostedReply) ProtoMessage() {}
 
 func (x *HostedReply) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[68]
+	mi := &file_meta_proto_msgTypes[71]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5052,7 +5358,7 @@ func (x *HostedReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HostedReply.ProtoReflect.Descriptor instead.
 func (*HostedReply) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{68}
+	return file_meta_proto_rawDescGZIP(), []int{71}
 }
 
 func (x *HostedReply) GetBody() []byte {
@@ -5074,7 +5380,7 @@ type ErrorReply struct {
 
 func (x *ErrorReply) Reset() {
 	*x = ErrorReply{}
-	mi := &file_meta_proto_msgTypes[69]
+	mi := &file_meta_proto_msgTypes[72]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5086,7 +5392,7 @@ func (x *ErrorReply) String() string {
 func (*ErrorReply) ProtoMessage() {}
 
 func (x *ErrorReply) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[69]
+	mi := &file_meta_proto_msgTypes[72]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5099,7 +5405,7 @@ func (x *ErrorReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ErrorReply.ProtoReflect.Descriptor instead.
 func (*ErrorReply) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{69}
+	return file_meta_proto_rawDescGZIP(), []int{72}
 }
 
 func (x *ErrorReply) GetOp() string {
@@ -5134,7 +5440,7 @@ type ConfReply_Value struct {
 
 func (x *ConfReply_Value) Reset() {
 	*x = ConfReply_Value{}
-	mi := &file_meta_proto_msgTypes[72]
+	mi := &file_meta_proto_msgTypes[75]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5146,7 +5452,7 @@ func (x *ConfReply_Value) String() string {
 func (*ConfReply_Value) ProtoMessage() {}
 
 func (x *ConfReply_Value) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[72]
+	mi := &file_meta_proto_msgTypes[75]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5492,12 +5798,13 @@ const file_meta_proto_rawDesc = "" +
 	"\n" +
 	"CLEAN_FILE\x10\x03\x12\a\n" +
 	"\x03PIN\x10\x04\x12\t\n" +
-	"\x05UNPIN\x10\x05\"}\n" +
+	"\x05UNPIN\x10\x05\"\x97\x01\n" +
 	"\x0eHeartbeatReply\x12.\n" +
 	"\x06orders\x18\x01 \x03(\v2\x16.orca.meta.WorkerOrderR\x06orders\x12\x1a\n" +
 	"\bregister\x18\x02 \x01(\bR\bregister\x12\x1f\n" +
 	"\vmount_epoch\x18\x03 \x01(\x04R\n" +
-	"mountEpoch\"5\n" +
+	"mountEpoch\x12\x18\n" +
+	"\amembers\x18\x04 \x03(\tR\amembers\"5\n" +
 	"\x12ListWorkersRequest\x12\x1f\n" +
 	"\x01h\x18\x01 \x01(\v2\x11.orca.meta.HeaderR\x01h\"?\n" +
 	"\x10ListWorkersReply\x12+\n" +
@@ -5587,7 +5894,36 @@ const file_meta_proto_rawDesc = "" +
 	"\x05Value\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value\x12\x16\n" +
-	"\x06source\x18\x03 \x01(\tR\x06source\"\x8a\x01\n" +
+	"\x06source\x18\x03 \x01(\tR\x06source\"\xf7\x01\n" +
+	"\rQuorumRequest\x12\x1f\n" +
+	"\x01h\x18\x01 \x01(\v2\x11.orca.meta.HeaderR\x01h\x127\n" +
+	"\x06change\x18\x02 \x01(\x0e2\x1f.orca.meta.QuorumRequest.ChangeR\x06change\x12\x18\n" +
+	"\areplica\x18\x03 \x01(\x04R\areplica\x12\x1b\n" +
+	"\traft_addr\x18\x04 \x01(\tR\braftAddr\"U\n" +
+	"\x06Change\x12\b\n" +
+	"\x04NONE\x10\x00\x12\a\n" +
+	"\x03WHO\x10\x01\x12\a\n" +
+	"\x03ADD\x10\x02\x12\v\n" +
+	"\aPROMOTE\x10\x03\x12\n" +
+	"\n" +
+	"\x06REMOVE\x10\x04\x12\f\n" +
+	"\bTRANSFER\x10\x05\x12\b\n" +
+	"\x04JOIN\x10\x06\"\x81\x01\n" +
+	"\x06Member\x12\x18\n" +
+	"\areplica\x18\x01 \x01(\x04R\areplica\x12\x1b\n" +
+	"\traft_addr\x18\x02 \x01(\tR\braftAddr\x12\x12\n" +
+	"\x04addr\x18\x03 \x01(\tR\x04addr\x12\x14\n" +
+	"\x05voter\x18\x04 \x01(\bR\x05voter\x12\x16\n" +
+	"\x06leader\x18\x05 \x01(\bR\x06leader\"\xd5\x01\n" +
+	"\vQuorumReply\x12\x18\n" +
+	"\acluster\x18\x01 \x01(\tR\acluster\x12\x12\n" +
+	"\x04term\x18\x02 \x01(\x04R\x04term\x12\x16\n" +
+	"\x06leader\x18\x03 \x01(\x04R\x06leader\x12\x1f\n" +
+	"\vleader_addr\x18\x04 \x01(\tR\n" +
+	"leaderAddr\x12+\n" +
+	"\amembers\x18\x05 \x03(\v2\x11.orca.meta.MemberR\amembers\x12\x18\n" +
+	"\areplica\x18\x06 \x01(\x04R\areplica\x12\x18\n" +
+	"\aremoved\x18\a \x03(\x04R\aremoved\"\x8a\x01\n" +
 	"\rHostedRequest\x12\x1f\n" +
 	"\x01h\x18\x01 \x01(\v2\x11.orca.meta.HeaderR\x01h\x12\x18\n" +
 	"\amachine\x18\x02 \x01(\tR\amachine\x12\x16\n" +
@@ -5632,181 +5968,188 @@ func file_meta_proto_rawDescGZIP() []byte {
 	return file_meta_proto_rawDescData
 }
 
-var file_meta_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_meta_proto_msgTypes = make([]protoimpl.MessageInfo, 73)
+var file_meta_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
+var file_meta_proto_msgTypes = make([]protoimpl.MessageInfo, 76)
 var file_meta_proto_goTypes = []any{
 	(SetAttrMask)(0),              // 0: orca.meta.SetAttrMask
 	(EventKind)(0),                // 1: orca.meta.EventKind
 	(WorkerOrder_Kind)(0),         // 2: orca.meta.WorkerOrder.Kind
-	(*Caller)(nil),                // 3: orca.meta.Caller
-	(*Header)(nil),                // 4: orca.meta.Header
-	(*Target)(nil),                // 5: orca.meta.Target
-	(*Run)(nil),                   // 6: orca.meta.Run
-	(*Attr)(nil),                  // 7: orca.meta.Attr
-	(*SyncOption)(nil),            // 8: orca.meta.SyncOption
-	(*StatRequest)(nil),           // 9: orca.meta.StatRequest
-	(*StatReply)(nil),             // 10: orca.meta.StatReply
-	(*ListRequest)(nil),           // 11: orca.meta.ListRequest
-	(*Entry)(nil),                 // 12: orca.meta.Entry
-	(*ListReply)(nil),             // 13: orca.meta.ListReply
-	(*MkdirRequest)(nil),          // 14: orca.meta.MkdirRequest
-	(*MkdirReply)(nil),            // 15: orca.meta.MkdirReply
-	(*CreateRequest)(nil),         // 16: orca.meta.CreateRequest
-	(*CreateReply)(nil),           // 17: orca.meta.CreateReply
-	(*WriteSession)(nil),          // 18: orca.meta.WriteSession
-	(*CompleteRequest)(nil),       // 19: orca.meta.CompleteRequest
-	(*CompleteReply)(nil),         // 20: orca.meta.CompleteReply
-	(*AbandonRequest)(nil),        // 21: orca.meta.AbandonRequest
-	(*Empty)(nil),                 // 22: orca.meta.Empty
-	(*RenewRequest)(nil),          // 23: orca.meta.RenewRequest
-	(*RenewReply)(nil),            // 24: orca.meta.RenewReply
-	(*OpenRequest)(nil),           // 25: orca.meta.OpenRequest
-	(*OpenReply)(nil),             // 26: orca.meta.OpenReply
-	(*Grant)(nil),                 // 27: orca.meta.Grant
-	(*Location)(nil),              // 28: orca.meta.Location
-	(*RenameRequest)(nil),         // 29: orca.meta.RenameRequest
-	(*DeleteRequest)(nil),         // 30: orca.meta.DeleteRequest
-	(*SetAttrRequest)(nil),        // 31: orca.meta.SetAttrRequest
-	(*SetAttrReply)(nil),          // 32: orca.meta.SetAttrReply
-	(*XattrRequest)(nil),          // 33: orca.meta.XattrRequest
-	(*XattrReply)(nil),            // 34: orca.meta.XattrReply
-	(*Mount)(nil),                 // 35: orca.meta.Mount
-	(*MountRequest)(nil),          // 36: orca.meta.MountRequest
-	(*MountReply)(nil),            // 37: orca.meta.MountReply
-	(*UnmountRequest)(nil),        // 38: orca.meta.UnmountRequest
-	(*ListMountsRequest)(nil),     // 39: orca.meta.ListMountsRequest
-	(*ListMountsReply)(nil),       // 40: orca.meta.ListMountsReply
-	(*WatchRequest)(nil),          // 41: orca.meta.WatchRequest
-	(*Event)(nil),                 // 42: orca.meta.Event
-	(*WatchReply)(nil),            // 43: orca.meta.WatchReply
-	(*TierUsage)(nil),             // 44: orca.meta.TierUsage
-	(*Worker)(nil),                // 45: orca.meta.Worker
-	(*RegisterRequest)(nil),       // 46: orca.meta.RegisterRequest
-	(*RegisterReply)(nil),         // 47: orca.meta.RegisterReply
-	(*FileReport)(nil),            // 48: orca.meta.FileReport
-	(*HeartbeatRequest)(nil),      // 49: orca.meta.HeartbeatRequest
-	(*WorkerOrder)(nil),           // 50: orca.meta.WorkerOrder
-	(*HeartbeatReply)(nil),        // 51: orca.meta.HeartbeatReply
-	(*ListWorkersRequest)(nil),    // 52: orca.meta.ListWorkersRequest
-	(*ListWorkersReply)(nil),      // 53: orca.meta.ListWorkersReply
-	(*ResolveRequest)(nil),        // 54: orca.meta.ResolveRequest
-	(*ResolveReply)(nil),          // 55: orca.meta.ResolveReply
-	(*LocationsRequest)(nil),      // 56: orca.meta.LocationsRequest
-	(*LocationsReply)(nil),        // 57: orca.meta.LocationsReply
-	(*FreeRequest)(nil),           // 58: orca.meta.FreeRequest
-	(*SyncRequest)(nil),           // 59: orca.meta.SyncRequest
-	(*SyncReply)(nil),             // 60: orca.meta.SyncReply
-	(*StaleUFSRequest)(nil),       // 61: orca.meta.StaleUFSRequest
-	(*PersistPrepareRequest)(nil), // 62: orca.meta.PersistPrepareRequest
-	(*PersistPrepareReply)(nil),   // 63: orca.meta.PersistPrepareReply
-	(*PersistCommitRequest)(nil),  // 64: orca.meta.PersistCommitRequest
-	(*ReportRequest)(nil),         // 65: orca.meta.ReportRequest
-	(*Intent)(nil),                // 66: orca.meta.Intent
-	(*ReportReply)(nil),           // 67: orca.meta.ReportReply
-	(*ConfRequest)(nil),           // 68: orca.meta.ConfRequest
-	(*ConfReply)(nil),             // 69: orca.meta.ConfReply
-	(*HostedRequest)(nil),         // 70: orca.meta.HostedRequest
-	(*HostedReply)(nil),           // 71: orca.meta.HostedReply
-	(*ErrorReply)(nil),            // 72: orca.meta.ErrorReply
-	nil,                           // 73: orca.meta.Mount.OptionsEntry
-	nil,                           // 74: orca.meta.ReportReply.CountersEntry
-	(*ConfReply_Value)(nil),       // 75: orca.meta.ConfReply.Value
+	(QuorumRequest_Change)(0),     // 3: orca.meta.QuorumRequest.Change
+	(*Caller)(nil),                // 4: orca.meta.Caller
+	(*Header)(nil),                // 5: orca.meta.Header
+	(*Target)(nil),                // 6: orca.meta.Target
+	(*Run)(nil),                   // 7: orca.meta.Run
+	(*Attr)(nil),                  // 8: orca.meta.Attr
+	(*SyncOption)(nil),            // 9: orca.meta.SyncOption
+	(*StatRequest)(nil),           // 10: orca.meta.StatRequest
+	(*StatReply)(nil),             // 11: orca.meta.StatReply
+	(*ListRequest)(nil),           // 12: orca.meta.ListRequest
+	(*Entry)(nil),                 // 13: orca.meta.Entry
+	(*ListReply)(nil),             // 14: orca.meta.ListReply
+	(*MkdirRequest)(nil),          // 15: orca.meta.MkdirRequest
+	(*MkdirReply)(nil),            // 16: orca.meta.MkdirReply
+	(*CreateRequest)(nil),         // 17: orca.meta.CreateRequest
+	(*CreateReply)(nil),           // 18: orca.meta.CreateReply
+	(*WriteSession)(nil),          // 19: orca.meta.WriteSession
+	(*CompleteRequest)(nil),       // 20: orca.meta.CompleteRequest
+	(*CompleteReply)(nil),         // 21: orca.meta.CompleteReply
+	(*AbandonRequest)(nil),        // 22: orca.meta.AbandonRequest
+	(*Empty)(nil),                 // 23: orca.meta.Empty
+	(*RenewRequest)(nil),          // 24: orca.meta.RenewRequest
+	(*RenewReply)(nil),            // 25: orca.meta.RenewReply
+	(*OpenRequest)(nil),           // 26: orca.meta.OpenRequest
+	(*OpenReply)(nil),             // 27: orca.meta.OpenReply
+	(*Grant)(nil),                 // 28: orca.meta.Grant
+	(*Location)(nil),              // 29: orca.meta.Location
+	(*RenameRequest)(nil),         // 30: orca.meta.RenameRequest
+	(*DeleteRequest)(nil),         // 31: orca.meta.DeleteRequest
+	(*SetAttrRequest)(nil),        // 32: orca.meta.SetAttrRequest
+	(*SetAttrReply)(nil),          // 33: orca.meta.SetAttrReply
+	(*XattrRequest)(nil),          // 34: orca.meta.XattrRequest
+	(*XattrReply)(nil),            // 35: orca.meta.XattrReply
+	(*Mount)(nil),                 // 36: orca.meta.Mount
+	(*MountRequest)(nil),          // 37: orca.meta.MountRequest
+	(*MountReply)(nil),            // 38: orca.meta.MountReply
+	(*UnmountRequest)(nil),        // 39: orca.meta.UnmountRequest
+	(*ListMountsRequest)(nil),     // 40: orca.meta.ListMountsRequest
+	(*ListMountsReply)(nil),       // 41: orca.meta.ListMountsReply
+	(*WatchRequest)(nil),          // 42: orca.meta.WatchRequest
+	(*Event)(nil),                 // 43: orca.meta.Event
+	(*WatchReply)(nil),            // 44: orca.meta.WatchReply
+	(*TierUsage)(nil),             // 45: orca.meta.TierUsage
+	(*Worker)(nil),                // 46: orca.meta.Worker
+	(*RegisterRequest)(nil),       // 47: orca.meta.RegisterRequest
+	(*RegisterReply)(nil),         // 48: orca.meta.RegisterReply
+	(*FileReport)(nil),            // 49: orca.meta.FileReport
+	(*HeartbeatRequest)(nil),      // 50: orca.meta.HeartbeatRequest
+	(*WorkerOrder)(nil),           // 51: orca.meta.WorkerOrder
+	(*HeartbeatReply)(nil),        // 52: orca.meta.HeartbeatReply
+	(*ListWorkersRequest)(nil),    // 53: orca.meta.ListWorkersRequest
+	(*ListWorkersReply)(nil),      // 54: orca.meta.ListWorkersReply
+	(*ResolveRequest)(nil),        // 55: orca.meta.ResolveRequest
+	(*ResolveReply)(nil),          // 56: orca.meta.ResolveReply
+	(*LocationsRequest)(nil),      // 57: orca.meta.LocationsRequest
+	(*LocationsReply)(nil),        // 58: orca.meta.LocationsReply
+	(*FreeRequest)(nil),           // 59: orca.meta.FreeRequest
+	(*SyncRequest)(nil),           // 60: orca.meta.SyncRequest
+	(*SyncReply)(nil),             // 61: orca.meta.SyncReply
+	(*StaleUFSRequest)(nil),       // 62: orca.meta.StaleUFSRequest
+	(*PersistPrepareRequest)(nil), // 63: orca.meta.PersistPrepareRequest
+	(*PersistPrepareReply)(nil),   // 64: orca.meta.PersistPrepareReply
+	(*PersistCommitRequest)(nil),  // 65: orca.meta.PersistCommitRequest
+	(*ReportRequest)(nil),         // 66: orca.meta.ReportRequest
+	(*Intent)(nil),                // 67: orca.meta.Intent
+	(*ReportReply)(nil),           // 68: orca.meta.ReportReply
+	(*ConfRequest)(nil),           // 69: orca.meta.ConfRequest
+	(*ConfReply)(nil),             // 70: orca.meta.ConfReply
+	(*QuorumRequest)(nil),         // 71: orca.meta.QuorumRequest
+	(*Member)(nil),                // 72: orca.meta.Member
+	(*QuorumReply)(nil),           // 73: orca.meta.QuorumReply
+	(*HostedRequest)(nil),         // 74: orca.meta.HostedRequest
+	(*HostedReply)(nil),           // 75: orca.meta.HostedReply
+	(*ErrorReply)(nil),            // 76: orca.meta.ErrorReply
+	nil,                           // 77: orca.meta.Mount.OptionsEntry
+	nil,                           // 78: orca.meta.ReportReply.CountersEntry
+	(*ConfReply_Value)(nil),       // 79: orca.meta.ConfReply.Value
 }
 var file_meta_proto_depIdxs = []int32{
-	3,  // 0: orca.meta.Header.caller:type_name -> orca.meta.Caller
-	6,  // 1: orca.meta.Attr.runs:type_name -> orca.meta.Run
-	4,  // 2: orca.meta.StatRequest.h:type_name -> orca.meta.Header
-	5,  // 3: orca.meta.StatRequest.target:type_name -> orca.meta.Target
-	8,  // 4: orca.meta.StatRequest.sync:type_name -> orca.meta.SyncOption
-	7,  // 5: orca.meta.StatReply.attr:type_name -> orca.meta.Attr
-	4,  // 6: orca.meta.ListRequest.h:type_name -> orca.meta.Header
-	5,  // 7: orca.meta.ListRequest.target:type_name -> orca.meta.Target
-	8,  // 8: orca.meta.ListRequest.sync:type_name -> orca.meta.SyncOption
-	7,  // 9: orca.meta.Entry.attr:type_name -> orca.meta.Attr
-	12, // 10: orca.meta.ListReply.entries:type_name -> orca.meta.Entry
-	7,  // 11: orca.meta.ListReply.dir:type_name -> orca.meta.Attr
-	4,  // 12: orca.meta.MkdirRequest.h:type_name -> orca.meta.Header
-	5,  // 13: orca.meta.MkdirRequest.target:type_name -> orca.meta.Target
-	7,  // 14: orca.meta.MkdirReply.attr:type_name -> orca.meta.Attr
-	4,  // 15: orca.meta.CreateRequest.h:type_name -> orca.meta.Header
-	5,  // 16: orca.meta.CreateRequest.target:type_name -> orca.meta.Target
-	7,  // 17: orca.meta.CreateReply.attr:type_name -> orca.meta.Attr
-	18, // 18: orca.meta.CreateReply.session:type_name -> orca.meta.WriteSession
-	45, // 19: orca.meta.CreateReply.workers:type_name -> orca.meta.Worker
-	27, // 20: orca.meta.WriteSession.grant:type_name -> orca.meta.Grant
-	4,  // 21: orca.meta.CompleteRequest.h:type_name -> orca.meta.Header
-	7,  // 22: orca.meta.CompleteReply.attr:type_name -> orca.meta.Attr
-	18, // 23: orca.meta.CompleteReply.session:type_name -> orca.meta.WriteSession
-	4,  // 24: orca.meta.AbandonRequest.h:type_name -> orca.meta.Header
-	4,  // 25: orca.meta.RenewRequest.h:type_name -> orca.meta.Header
-	4,  // 26: orca.meta.OpenRequest.h:type_name -> orca.meta.Header
-	5,  // 27: orca.meta.OpenRequest.target:type_name -> orca.meta.Target
-	8,  // 28: orca.meta.OpenRequest.sync:type_name -> orca.meta.SyncOption
-	7,  // 29: orca.meta.OpenReply.attr:type_name -> orca.meta.Attr
-	27, // 30: orca.meta.OpenReply.grant:type_name -> orca.meta.Grant
-	28, // 31: orca.meta.OpenReply.locations:type_name -> orca.meta.Location
-	45, // 32: orca.meta.OpenReply.workers:type_name -> orca.meta.Worker
-	4,  // 33: orca.meta.RenameRequest.h:type_name -> orca.meta.Header
-	5,  // 34: orca.meta.RenameRequest.src:type_name -> orca.meta.Target
-	5,  // 35: orca.meta.RenameRequest.dst:type_name -> orca.meta.Target
-	4,  // 36: orca.meta.DeleteRequest.h:type_name -> orca.meta.Header
-	5,  // 37: orca.meta.DeleteRequest.target:type_name -> orca.meta.Target
-	4,  // 38: orca.meta.SetAttrRequest.h:type_name -> orca.meta.Header
-	5,  // 39: orca.meta.SetAttrRequest.target:type_name -> orca.meta.Target
-	7,  // 40: orca.meta.SetAttrReply.attr:type_name -> orca.meta.Attr
-	4,  // 41: orca.meta.XattrRequest.h:type_name -> orca.meta.Header
-	5,  // 42: orca.meta.XattrRequest.target:type_name -> orca.meta.Target
-	73, // 43: orca.meta.Mount.options:type_name -> orca.meta.Mount.OptionsEntry
-	4,  // 44: orca.meta.MountRequest.h:type_name -> orca.meta.Header
-	35, // 45: orca.meta.MountRequest.mount:type_name -> orca.meta.Mount
-	35, // 46: orca.meta.MountReply.mount:type_name -> orca.meta.Mount
-	4,  // 47: orca.meta.UnmountRequest.h:type_name -> orca.meta.Header
-	4,  // 48: orca.meta.ListMountsRequest.h:type_name -> orca.meta.Header
-	35, // 49: orca.meta.ListMountsReply.mounts:type_name -> orca.meta.Mount
-	4,  // 50: orca.meta.WatchRequest.h:type_name -> orca.meta.Header
+	4,  // 0: orca.meta.Header.caller:type_name -> orca.meta.Caller
+	7,  // 1: orca.meta.Attr.runs:type_name -> orca.meta.Run
+	5,  // 2: orca.meta.StatRequest.h:type_name -> orca.meta.Header
+	6,  // 3: orca.meta.StatRequest.target:type_name -> orca.meta.Target
+	9,  // 4: orca.meta.StatRequest.sync:type_name -> orca.meta.SyncOption
+	8,  // 5: orca.meta.StatReply.attr:type_name -> orca.meta.Attr
+	5,  // 6: orca.meta.ListRequest.h:type_name -> orca.meta.Header
+	6,  // 7: orca.meta.ListRequest.target:type_name -> orca.meta.Target
+	9,  // 8: orca.meta.ListRequest.sync:type_name -> orca.meta.SyncOption
+	8,  // 9: orca.meta.Entry.attr:type_name -> orca.meta.Attr
+	13, // 10: orca.meta.ListReply.entries:type_name -> orca.meta.Entry
+	8,  // 11: orca.meta.ListReply.dir:type_name -> orca.meta.Attr
+	5,  // 12: orca.meta.MkdirRequest.h:type_name -> orca.meta.Header
+	6,  // 13: orca.meta.MkdirRequest.target:type_name -> orca.meta.Target
+	8,  // 14: orca.meta.MkdirReply.attr:type_name -> orca.meta.Attr
+	5,  // 15: orca.meta.CreateRequest.h:type_name -> orca.meta.Header
+	6,  // 16: orca.meta.CreateRequest.target:type_name -> orca.meta.Target
+	8,  // 17: orca.meta.CreateReply.attr:type_name -> orca.meta.Attr
+	19, // 18: orca.meta.CreateReply.session:type_name -> orca.meta.WriteSession
+	46, // 19: orca.meta.CreateReply.workers:type_name -> orca.meta.Worker
+	28, // 20: orca.meta.WriteSession.grant:type_name -> orca.meta.Grant
+	5,  // 21: orca.meta.CompleteRequest.h:type_name -> orca.meta.Header
+	8,  // 22: orca.meta.CompleteReply.attr:type_name -> orca.meta.Attr
+	19, // 23: orca.meta.CompleteReply.session:type_name -> orca.meta.WriteSession
+	5,  // 24: orca.meta.AbandonRequest.h:type_name -> orca.meta.Header
+	5,  // 25: orca.meta.RenewRequest.h:type_name -> orca.meta.Header
+	5,  // 26: orca.meta.OpenRequest.h:type_name -> orca.meta.Header
+	6,  // 27: orca.meta.OpenRequest.target:type_name -> orca.meta.Target
+	9,  // 28: orca.meta.OpenRequest.sync:type_name -> orca.meta.SyncOption
+	8,  // 29: orca.meta.OpenReply.attr:type_name -> orca.meta.Attr
+	28, // 30: orca.meta.OpenReply.grant:type_name -> orca.meta.Grant
+	29, // 31: orca.meta.OpenReply.locations:type_name -> orca.meta.Location
+	46, // 32: orca.meta.OpenReply.workers:type_name -> orca.meta.Worker
+	5,  // 33: orca.meta.RenameRequest.h:type_name -> orca.meta.Header
+	6,  // 34: orca.meta.RenameRequest.src:type_name -> orca.meta.Target
+	6,  // 35: orca.meta.RenameRequest.dst:type_name -> orca.meta.Target
+	5,  // 36: orca.meta.DeleteRequest.h:type_name -> orca.meta.Header
+	6,  // 37: orca.meta.DeleteRequest.target:type_name -> orca.meta.Target
+	5,  // 38: orca.meta.SetAttrRequest.h:type_name -> orca.meta.Header
+	6,  // 39: orca.meta.SetAttrRequest.target:type_name -> orca.meta.Target
+	8,  // 40: orca.meta.SetAttrReply.attr:type_name -> orca.meta.Attr
+	5,  // 41: orca.meta.XattrRequest.h:type_name -> orca.meta.Header
+	6,  // 42: orca.meta.XattrRequest.target:type_name -> orca.meta.Target
+	77, // 43: orca.meta.Mount.options:type_name -> orca.meta.Mount.OptionsEntry
+	5,  // 44: orca.meta.MountRequest.h:type_name -> orca.meta.Header
+	36, // 45: orca.meta.MountRequest.mount:type_name -> orca.meta.Mount
+	36, // 46: orca.meta.MountReply.mount:type_name -> orca.meta.Mount
+	5,  // 47: orca.meta.UnmountRequest.h:type_name -> orca.meta.Header
+	5,  // 48: orca.meta.ListMountsRequest.h:type_name -> orca.meta.Header
+	36, // 49: orca.meta.ListMountsReply.mounts:type_name -> orca.meta.Mount
+	5,  // 50: orca.meta.WatchRequest.h:type_name -> orca.meta.Header
 	1,  // 51: orca.meta.Event.kind:type_name -> orca.meta.EventKind
-	42, // 52: orca.meta.WatchReply.events:type_name -> orca.meta.Event
-	44, // 53: orca.meta.Worker.tiers:type_name -> orca.meta.TierUsage
-	4,  // 54: orca.meta.RegisterRequest.h:type_name -> orca.meta.Header
-	45, // 55: orca.meta.RegisterRequest.worker:type_name -> orca.meta.Worker
-	48, // 56: orca.meta.RegisterRequest.files:type_name -> orca.meta.FileReport
-	4,  // 57: orca.meta.HeartbeatRequest.h:type_name -> orca.meta.Header
-	45, // 58: orca.meta.HeartbeatRequest.worker:type_name -> orca.meta.Worker
-	48, // 59: orca.meta.HeartbeatRequest.files:type_name -> orca.meta.FileReport
+	43, // 52: orca.meta.WatchReply.events:type_name -> orca.meta.Event
+	45, // 53: orca.meta.Worker.tiers:type_name -> orca.meta.TierUsage
+	5,  // 54: orca.meta.RegisterRequest.h:type_name -> orca.meta.Header
+	46, // 55: orca.meta.RegisterRequest.worker:type_name -> orca.meta.Worker
+	49, // 56: orca.meta.RegisterRequest.files:type_name -> orca.meta.FileReport
+	5,  // 57: orca.meta.HeartbeatRequest.h:type_name -> orca.meta.Header
+	46, // 58: orca.meta.HeartbeatRequest.worker:type_name -> orca.meta.Worker
+	49, // 59: orca.meta.HeartbeatRequest.files:type_name -> orca.meta.FileReport
 	2,  // 60: orca.meta.WorkerOrder.kind:type_name -> orca.meta.WorkerOrder.Kind
-	50, // 61: orca.meta.HeartbeatReply.orders:type_name -> orca.meta.WorkerOrder
-	4,  // 62: orca.meta.ListWorkersRequest.h:type_name -> orca.meta.Header
-	45, // 63: orca.meta.ListWorkersReply.workers:type_name -> orca.meta.Worker
-	4,  // 64: orca.meta.ResolveRequest.h:type_name -> orca.meta.Header
-	7,  // 65: orca.meta.ResolveReply.attr:type_name -> orca.meta.Attr
-	28, // 66: orca.meta.ResolveReply.locations:type_name -> orca.meta.Location
-	45, // 67: orca.meta.ResolveReply.workers:type_name -> orca.meta.Worker
-	4,  // 68: orca.meta.LocationsRequest.h:type_name -> orca.meta.Header
-	5,  // 69: orca.meta.LocationsRequest.target:type_name -> orca.meta.Target
-	7,  // 70: orca.meta.LocationsReply.attr:type_name -> orca.meta.Attr
-	28, // 71: orca.meta.LocationsReply.locations:type_name -> orca.meta.Location
-	45, // 72: orca.meta.LocationsReply.workers:type_name -> orca.meta.Worker
-	4,  // 73: orca.meta.FreeRequest.h:type_name -> orca.meta.Header
-	5,  // 74: orca.meta.FreeRequest.target:type_name -> orca.meta.Target
-	4,  // 75: orca.meta.SyncRequest.h:type_name -> orca.meta.Header
-	5,  // 76: orca.meta.SyncRequest.target:type_name -> orca.meta.Target
-	4,  // 77: orca.meta.StaleUFSRequest.h:type_name -> orca.meta.Header
-	4,  // 78: orca.meta.PersistPrepareRequest.h:type_name -> orca.meta.Header
-	7,  // 79: orca.meta.PersistPrepareReply.attr:type_name -> orca.meta.Attr
-	4,  // 80: orca.meta.PersistCommitRequest.h:type_name -> orca.meta.Header
-	4,  // 81: orca.meta.ReportRequest.h:type_name -> orca.meta.Header
-	66, // 82: orca.meta.ReportReply.intents:type_name -> orca.meta.Intent
-	35, // 83: orca.meta.ReportReply.mounts:type_name -> orca.meta.Mount
-	45, // 84: orca.meta.ReportReply.workers:type_name -> orca.meta.Worker
-	74, // 85: orca.meta.ReportReply.counters:type_name -> orca.meta.ReportReply.CountersEntry
-	4,  // 86: orca.meta.ConfRequest.h:type_name -> orca.meta.Header
-	75, // 87: orca.meta.ConfReply.values:type_name -> orca.meta.ConfReply.Value
-	4,  // 88: orca.meta.HostedRequest.h:type_name -> orca.meta.Header
-	89, // [89:89] is the sub-list for method output_type
-	89, // [89:89] is the sub-list for method input_type
-	89, // [89:89] is the sub-list for extension type_name
-	89, // [89:89] is the sub-list for extension extendee
-	0,  // [0:89] is the sub-list for field type_name
+	51, // 61: orca.meta.HeartbeatReply.orders:type_name -> orca.meta.WorkerOrder
+	5,  // 62: orca.meta.ListWorkersRequest.h:type_name -> orca.meta.Header
+	46, // 63: orca.meta.ListWorkersReply.workers:type_name -> orca.meta.Worker
+	5,  // 64: orca.meta.ResolveRequest.h:type_name -> orca.meta.Header
+	8,  // 65: orca.meta.ResolveReply.attr:type_name -> orca.meta.Attr
+	29, // 66: orca.meta.ResolveReply.locations:type_name -> orca.meta.Location
+	46, // 67: orca.meta.ResolveReply.workers:type_name -> orca.meta.Worker
+	5,  // 68: orca.meta.LocationsRequest.h:type_name -> orca.meta.Header
+	6,  // 69: orca.meta.LocationsRequest.target:type_name -> orca.meta.Target
+	8,  // 70: orca.meta.LocationsReply.attr:type_name -> orca.meta.Attr
+	29, // 71: orca.meta.LocationsReply.locations:type_name -> orca.meta.Location
+	46, // 72: orca.meta.LocationsReply.workers:type_name -> orca.meta.Worker
+	5,  // 73: orca.meta.FreeRequest.h:type_name -> orca.meta.Header
+	6,  // 74: orca.meta.FreeRequest.target:type_name -> orca.meta.Target
+	5,  // 75: orca.meta.SyncRequest.h:type_name -> orca.meta.Header
+	6,  // 76: orca.meta.SyncRequest.target:type_name -> orca.meta.Target
+	5,  // 77: orca.meta.StaleUFSRequest.h:type_name -> orca.meta.Header
+	5,  // 78: orca.meta.PersistPrepareRequest.h:type_name -> orca.meta.Header
+	8,  // 79: orca.meta.PersistPrepareReply.attr:type_name -> orca.meta.Attr
+	5,  // 80: orca.meta.PersistCommitRequest.h:type_name -> orca.meta.Header
+	5,  // 81: orca.meta.ReportRequest.h:type_name -> orca.meta.Header
+	67, // 82: orca.meta.ReportReply.intents:type_name -> orca.meta.Intent
+	36, // 83: orca.meta.ReportReply.mounts:type_name -> orca.meta.Mount
+	46, // 84: orca.meta.ReportReply.workers:type_name -> orca.meta.Worker
+	78, // 85: orca.meta.ReportReply.counters:type_name -> orca.meta.ReportReply.CountersEntry
+	5,  // 86: orca.meta.ConfRequest.h:type_name -> orca.meta.Header
+	79, // 87: orca.meta.ConfReply.values:type_name -> orca.meta.ConfReply.Value
+	5,  // 88: orca.meta.QuorumRequest.h:type_name -> orca.meta.Header
+	3,  // 89: orca.meta.QuorumRequest.change:type_name -> orca.meta.QuorumRequest.Change
+	72, // 90: orca.meta.QuorumReply.members:type_name -> orca.meta.Member
+	5,  // 91: orca.meta.HostedRequest.h:type_name -> orca.meta.Header
+	92, // [92:92] is the sub-list for method output_type
+	92, // [92:92] is the sub-list for method input_type
+	92, // [92:92] is the sub-list for extension type_name
+	92, // [92:92] is the sub-list for extension extendee
+	0,  // [0:92] is the sub-list for field type_name
 }
 
 func init() { file_meta_proto_init() }
@@ -5819,8 +6162,8 @@ func file_meta_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_meta_proto_rawDesc), len(file_meta_proto_rawDesc)),
-			NumEnums:      3,
-			NumMessages:   73,
+			NumEnums:      4,
+			NumMessages:   76,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -239,9 +239,10 @@ func (g *Group) launch(f *flight, entry []byte) {
 	deadline := time.Now().Add(g.host.cfg.ProposeTimeout)
 	g.table.add(f)
 	for {
+		changed := g.LeaderChanged()
 		rs, err := g.host.nh.Propose(session, entry, time.Until(deadline))
 		if err == nil {
-			g.flights <- arrival{f.id, rs}
+			g.flights <- arrival{f.id, rs, changed}
 			return
 		}
 		if !g.again(err, deadline) {
@@ -287,12 +288,11 @@ func proposeError(err error) error {
 func (g *Group) completeLoop() {
 	const op = "metaplane.Propose"
 	for a := range g.flights {
-		var r dragonboat.RequestResult
-		select {
-		case r = <-a.rs.ResultC():
-		case <-g.quit:
+		r, err := g.await(a)
+		if err != nil {
 			if f := g.table.take(a.id); f != nil {
-				fail(f.ops, orca.E(op, orca.Timeout, "the group is closing; the outcome is unknown"))
+				g.Stats.Timeouts.Add(1)
+				fail(f.ops, err)
 			}
 			<-g.slots
 			continue
@@ -315,8 +315,32 @@ func (g *Group) completeLoop() {
 
 // arrival is a flight whose end is to be waited for.
 type arrival struct {
-	id uint64
-	rs *dragonboat.RequestState
+	id      uint64
+	rs      *dragonboat.RequestState
+	changed <-chan struct{} // closed when the leader is another one
+}
+
+// leaderGrace is for how long an entry that was proposed under another leader
+// may still be committed by its successor before its outcome is given up.
+const leaderGrace = 250 * time.Millisecond
+
+// await waits for the end of an entry. An entry of a leader that is gone may
+// never have one.
+func (g *Group) await(a arrival) (dragonboat.RequestResult, error) {
+	const op = "metaplane.Propose"
+	var giveUp <-chan time.Time
+	for changed := a.changed; ; {
+		select {
+		case r := <-a.rs.ResultC():
+			return r, nil
+		case <-changed:
+			changed, giveUp = nil, time.After(leaderGrace)
+		case <-giveUp:
+			return dragonboat.RequestResult{}, orca.E(op, orca.Timeout, "the leader has changed; the outcome is unknown")
+		case <-g.quit:
+			return dragonboat.RequestResult{}, orca.E(op, orca.Timeout, "the group is closing; the outcome is unknown")
+		}
+	}
 }
 
 // deliver tells the commands of an applied entry what they came to.

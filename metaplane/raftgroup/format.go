@@ -4,23 +4,32 @@ package raftgroup
 
 import (
 	"crypto/rand"
+	"crypto/sha256"
 	"encoding/binary"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
+	"strconv"
 	"strings"
+	"sync"
 
 	"golang.org/x/sys/unix"
 
 	"orca"
 )
 
-// formatVersion numbers the layout of a host's folder.
-const formatVersion = 1
+// The layouts of a host's folder: of a host that is alone, and of a member of
+// a cluster, which an older build must not open as the former.
+const (
+	formatAlone   = 1
+	formatCluster = 2
+)
 
 // formatFile is the file that says what the folder is, in JSON:
 //
@@ -43,6 +52,34 @@ type format struct {
 	// Started is set once the replica has a journal: from then on a missing
 	// journal is a loss, not a beginning.
 	Started bool `json:"started"`
+
+	// Of a member of a cluster:
+
+	// Replica is its number in the group; 0 of a host that is alone.
+	Replica uint64 `json:"replica,omitempty"`
+	// Incarnation is random, of this folder: another one under the same
+	// replica has lost its journal.
+	Incarnation string `json:"incarnation,omitempty"`
+	// Members are the Raft addresses of the first members, by replica; of one
+	// that joined later there are none.
+	Members map[uint64]string `json:"members,omitempty"`
+	// Learner is set from joining to promotion: it has no vote.
+	Learner bool `json:"learner,omitempty"`
+	// Peers are the incarnations of the replicas that were met.
+	Peers map[uint64]string `json:"peers,omitempty"`
+
+	mu sync.Mutex // guards Peers, Store and Started once the host runs, and save
+}
+
+// alone reports whether the host is the only member, without a network.
+func (f *format) alone() bool { return f.Address == localAddress }
+
+// replica is the host's number in the group.
+func (f *format) replica() uint64 {
+	if f.alone() {
+		return loneReplica
+	}
+	return f.Replica
 }
 
 // localAddress is the Raft address of a host without a listener.
@@ -67,29 +104,88 @@ func loadFormat(cfg Config) (*format, error) {
 	if err := json.Unmarshal(b, f); err != nil {
 		return nil, orca.PathE(op, path, orca.Corrupt, err)
 	}
-	if f.Format != formatVersion {
+	if f.Format != formatAlone && f.Format != formatCluster {
 		return nil, &orca.Error{Op: op, Path: path, Kind: orca.Unsupported, Msg: fmt.Sprintf("format %d of another Orca", f.Format)}
 	}
-	if cfg.Address != "" && cfg.Address != f.Address {
-		return nil, &orca.Error{Op: op, Path: path, Kind: orca.Invalid, Msg: "this member's Raft address is " + f.Address + ", not " + cfg.Address}
+	if err := f.check(cfg, path); err != nil {
+		return nil, err
 	}
 	return f, f.adoptHost(cfg.Dir, host)
 }
 
-func newFormat(cfg Config, host string) (*format, error) {
-	if entries, err := os.ReadDir(filepath.Join(cfg.Dir, "journal")); err == nil && len(entries) > 0 {
-		return nil, &orca.Error{Op: "raftgroup.Open", Path: cfg.Dir, Kind: orca.Corrupt, Msg: "there is a journal but no FORMAT file"}
+// check holds what this start asks for against what the folder is.
+func (f *format) check(cfg Config, path string) error {
+	refuse := func(msg string) error {
+		return &orca.Error{Op: "raftgroup.Open", Path: path, Kind: orca.Invalid, Msg: msg}
 	}
+	switch {
+	case f.alone() && (len(cfg.Members) > 0 || cfg.Join != nil || cfg.Address != "" && cfg.Address != localAddress):
+		return refuse("this folder is an Orca of one member and cannot become one of several: start the cluster in a new folder, or go on here without a Raft address and peers")
+	case cfg.Address != "" && cfg.Address != f.Address:
+		return refuse("this member's Raft address is " + f.Address + ", not " + cfg.Address +
+			": start it there, or replace the member (orca admin quorum remove " + strconv.FormatUint(f.Replica, 10) + ", then add)")
+	case len(cfg.Members) > 0 && len(f.Members) > 0 && clusterOf(cfg.Members) != f.Cluster:
+		return refuse("this folder belongs to another cluster, whose first members were " + memberList(f.Members) +
+			": give that list or none, or another folder")
+	case cfg.Join != nil && cfg.Join.Cluster != f.Cluster:
+		return refuse("this folder belongs to cluster " + f.Cluster + ", not to " + cfg.Join.Cluster + ": give another folder")
+	}
+	return nil
+}
+
+func newFormat(cfg Config, host string) (*format, error) {
+	const op = "raftgroup.Open"
+	if entries, err := os.ReadDir(filepath.Join(cfg.Dir, "journal")); err == nil && len(entries) > 0 {
+		return nil, &orca.Error{Op: op, Path: cfg.Dir, Kind: orca.Corrupt,
+			Msg: "there is a journal but no FORMAT file: restore the file, or start with an empty folder as a new member"}
+	}
+	f := &format{Format: formatAlone, Address: localAddress, Host: host, Journal: cfg.Journal, Shards: 2, Store: 1}
+	switch {
+	case len(cfg.Members) > 0:
+		for id, addr := range cfg.Members {
+			if addr == cfg.Address {
+				f.Replica = id
+			}
+		}
+		f.Members, f.Cluster = cfg.Members, clusterOf(cfg.Members)
+	case cfg.Join != nil:
+		f.Replica, f.Cluster, f.Learner = cfg.Join.Replica, cfg.Join.Cluster, true
+	default:
+		if cfg.Address != "" {
+			return nil, orca.E(op, orca.Invalid, "a Raft address, but neither the first members of a cluster nor one to join: give --peers or --join")
+		}
+		f.Cluster = randomHex()
+	}
+	if f.Replica != 0 {
+		f.Format, f.Address, f.Incarnation = formatCluster, cfg.Address, randomHex()
+	}
+	id, err := hex.DecodeString(f.Cluster)
+	if err != nil || len(id) != 16 {
+		return nil, &orca.Error{Op: op, Path: f.Cluster, Kind: orca.Invalid, Msg: "not the identity of a cluster", Err: err}
+	}
+	f.Deployment = binary.BigEndian.Uint64(id)>>1 | 1
+	return f, f.save(cfg.Dir)
+}
+
+func randomHex() string {
 	var id [16]byte
 	_, _ = rand.Read(id[:])
-	f := &format{
-		Format: formatVersion, Cluster: hex.EncodeToString(id[:]), Deployment: binary.BigEndian.Uint64(id[:])>>1 | 1,
-		Address: cfg.Address, Host: host, Journal: cfg.Journal, Shards: 2, Store: 1,
+	return hex.EncodeToString(id[:])
+}
+
+// clusterOf is the identity of a cluster: the members that it begins with.
+func clusterOf(members map[uint64]string) string {
+	sum := sha256.Sum256([]byte("orca cluster " + memberList(members)))
+	return hex.EncodeToString(sum[:16])
+}
+
+// memberList spells members as the command line does.
+func memberList(members map[uint64]string) string {
+	var parts []string
+	for _, id := range slices.Sorted(maps.Keys(members)) {
+		parts = append(parts, strconv.FormatUint(id, 10)+"="+members[id])
 	}
-	if f.Address == "" {
-		f.Address = localAddress
-	}
-	return f, f.save(cfg.Dir)
+	return strings.Join(parts, ",")
 }
 
 // adoptHost lets a folder follow its single node to a new host name (a
@@ -99,8 +195,9 @@ func (f *format) adoptHost(dir, host string) error {
 	if f.Host == host {
 		return nil
 	}
-	if f.Address != localAddress {
-		return &orca.Error{Op: "raftgroup.Open", Path: dir, Kind: orca.Invalid, Msg: "this member belongs to host " + f.Host + ", not " + host}
+	if !f.alone() {
+		return &orca.Error{Op: "raftgroup.Open", Path: dir, Kind: orca.Invalid, Msg: "this member belongs to host " + f.Host + ", but this host is called " + host +
+			": give it its name back, or replace the member (orca admin quorum remove " + strconv.FormatUint(f.Replica, 10) + ", then add)"}
 	}
 	journal := filepath.Join(dir, "journal")
 	if err := os.Rename(filepath.Join(journal, f.Host), filepath.Join(journal, host)); err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -115,6 +212,20 @@ func (f *format) adoptHost(dir, host string) error {
 
 // save replaces the format file durably.
 func (f *format) save(dir string) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.saveLocked(dir)
+}
+
+// update changes f and saves it.
+func (f *format) update(dir string, change func()) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	change()
+	return f.saveLocked(dir)
+}
+
+func (f *format) saveLocked(dir string) error {
 	const op = "raftgroup.save"
 	b, err := json.MarshalIndent(f, "", "  ")
 	if err != nil {

@@ -41,6 +41,8 @@ type Group struct {
 	effects  chan fsm.Effect
 	dropped  atomic.Int64
 	reads    reader
+	// membership has a token after a change of the members.
+	membership chan struct{}
 
 	db      *inodekv.DB // changed by openStore and a snapshot only
 	machine *fsm.Machine
@@ -56,6 +58,7 @@ func newGroup(h *Host) *Group {
 		host: h, log: h.log, flights: make(chan arrival, inFlight), proposer: rand.Uint64(),
 		slots: make(chan struct{}, inFlight), quit: make(chan struct{}),
 		effects: make(chan fsm.Effect, effectQueue), changed: make(chan struct{}),
+		membership: make(chan struct{}, 1),
 	}
 	g.queue.wake = make(chan struct{}, 1)
 	g.table.by = make(map[uint64]*flight)
@@ -67,6 +70,9 @@ func newGroup(h *Host) *Group {
 func (g *Group) run() {
 	g.wg.Go(g.batchLoop)
 	g.wg.Go(g.completeLoop)
+	if g.host.f.Learner {
+		g.wg.Go(g.promotionLoop)
+	}
 }
 
 // stop ends them; proposals after it are refused.
@@ -114,8 +120,22 @@ func (g *Group) Machine() *fsm.Machine { return g.machine }
 func (g *Group) Leader() (leading bool, term uint64) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	return g.leader == replicaID, g.term
+	return g.leader == g.host.f.replica(), g.term
 }
+
+// LeaderReplica returns the replica that leads as far as this host knows (0:
+// none), and the current term.
+func (g *Group) LeaderReplica() (replica, term uint64) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.leader, g.term
+}
+
+// Alone reports whether the group has one voter for ever: this host.
+func (g *Group) Alone() bool { return g.host.f.alone() }
+
+// Replica is this host's number in the group.
+func (g *Group) Replica() uint64 { return g.host.f.replica() }
 
 // LeaderChanged returns a channel that is closed at the next change of Leader.
 func (g *Group) LeaderChanged() <-chan struct{} {

@@ -7,6 +7,8 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"strconv"
+	"sync/atomic"
 	"time"
 
 	"github.com/lni/dragonboat/v4"
@@ -25,6 +27,7 @@ type Host struct {
 	nh    *dragonboat.NodeHost
 	lock  *os.File
 	group *Group
+	net   atomic.Pointer[transport] // nil of a host that is alone
 }
 
 // Open opens the host in cfg.Dir, creating it on first use. Busy: another
@@ -57,6 +60,11 @@ func (h *Host) open() error {
 	}
 	h.cfg.Journal = h.f.Journal
 	routeRaftLog(h.log)
+	if !h.f.alone() && !h.f.Started {
+		if err := h.probe(); err != nil {
+			return errors.Join(err, os.Remove(filepath.Join(h.cfg.Dir, formatFile)))
+		}
+	}
 	fatal := func(reason string) { h.cfg.fatal(h.log, reason) }
 	fatalTo.Store(&fatal)
 	h.group = newGroup(h)
@@ -92,10 +100,11 @@ func (h *Host) nodeHostConfig() config.NodeHostConfig {
 			},
 		},
 	}
-	if h.f.Address == localAddress {
+	if h.f.alone() {
 		c.Expert.TransportFactory = noTransport{}
 	} else {
-		c.RTTMillisecond = 50
+		c.Expert.TransportFactory = network{h}
+		c.RTTMillisecond = clusterTick
 	}
 	if h.cfg.Journal == journalTan {
 		db.KVWriteBufferSize = 1 << 20
@@ -108,12 +117,15 @@ func (h *Host) nodeHostConfig() config.NodeHostConfig {
 // start starts the group's replica.
 func (h *Host) start() error {
 	const op = "raftgroup.Open"
-	known := h.nh.HasNodeInfo(shardID, replicaID)
+	known := h.nh.HasNodeInfo(shardID, h.f.replica())
 	if h.f.Started && !known {
-		return &orca.Error{
-			Op: op, Path: h.cfg.Dir, Kind: orca.Corrupt,
-			Msg: "the journal of this member is gone: restore it, or remove the member's folder and add a new member",
+		msg := "the journal of this member is gone: restore it, or remove the folder and start anew"
+		if !h.f.alone() {
+			id := strconv.FormatUint(h.f.Replica, 10)
+			msg = "the journal of this member is gone, and with it what it acknowledged: restore it, or replace the member (orca admin quorum remove " +
+				id + ", then add a new one with an empty folder)"
 		}
+		return &orca.Error{Op: op, Path: h.cfg.Dir, Kind: orca.Corrupt, Msg: msg}
 	}
 	if err := sweepStores(h.cfg.Dir, h.f.Store); err != nil {
 		return err
@@ -121,29 +133,91 @@ func (h *Host) start() error {
 	if err := h.group.openStore(); err != nil {
 		return err
 	}
-	members := map[uint64]dragonboat.Target{replicaID: h.f.Address}
+	members := h.f.Members
+	if h.f.alone() {
+		members = map[uint64]dragonboat.Target{loneReplica: h.f.Address}
+	}
 	create := func(uint64, uint64) statemachine.IOnDiskStateMachine { return (*replica)(h.group) }
-	if err := h.nh.StartOnDiskReplica(members, false, create, h.replicaConfig()); err != nil {
+	if err := h.nh.StartOnDiskReplica(members, len(members) == 0, create, h.replicaConfig()); err != nil {
 		return orca.PathE(op, h.cfg.Dir, orca.Unavailable, err)
 	}
-	if err := h.group.awaitLeader(); err != nil {
-		return err
+	if h.f.Learner && h.votes() { // promoted just before it ended
+		if err := h.promoted(); err != nil {
+			return err
+		}
+		if err := h.nh.StopReplica(shardID, h.f.replica()); err != nil {
+			return orca.PathE(op, h.cfg.Dir, orca.Unavailable, err)
+		}
+		if err := h.nh.StartOnDiskReplica(members, true, create, h.replicaConfig()); err != nil {
+			return orca.PathE(op, h.cfg.Dir, orca.Unavailable, err)
+		}
+	}
+	if h.f.alone() { // the others of a cluster may come later
+		if err := h.group.awaitLeader(); err != nil {
+			return err
+		}
 	}
 	h.group.run()
 	if !h.f.Started {
-		h.f.Started = true
-		return h.f.save(h.cfg.Dir)
+		return h.f.update(h.cfg.Dir, func() { h.f.Started = true })
 	}
 	return nil
 }
 
+// votes reports whether this replica is a voter as far as it has applied.
+func (h *Host) votes() bool {
+	for _, s := range h.nh.GetNodeHostInfo(dragonboat.NodeHostInfoOption{SkipLogInfo: true}).ShardInfoList {
+		if _, ok := s.Replicas[h.f.replica()]; ok && s.ShardID == shardID {
+			return true
+		}
+	}
+	return false
+}
+
+// promoted notes that this replica learns no more.
+func (h *Host) promoted() error {
+	return h.f.update(h.cfg.Dir, func() { h.f.Learner = false })
+}
+
+// promotionLoop waits for a learner's promotion: a restart after it must not
+// begin as a learner.
+func (g *Group) promotionLoop() {
+	for {
+		select {
+		case <-g.membership:
+		case <-g.quit:
+			return
+		}
+		if !g.host.votes() {
+			continue
+		}
+		if err := g.host.promoted(); err != nil {
+			g.host.cfg.fatal(g.log, err.Error())
+		}
+		return
+	}
+}
+
+// A cluster's tick, in ms, and its times in ticks: a leader that is silent is
+// replaced after one to two election times.
+const (
+	clusterTick      = 10
+	clusterElection  = 25
+	clusterHeartbeat = 4
+)
+
 // replicaConfig is dragonboat's configuration of a replica.
 func (h *Host) replicaConfig() config.Config {
-	return config.Config{
-		ReplicaID: replicaID, ShardID: shardID, ElectionRTT: 20, HeartbeatRTT: 2, CheckQuorum: true,
+	c := config.Config{
+		ReplicaID: h.f.replica(), ShardID: shardID, ElectionRTT: 20, HeartbeatRTT: 2, CheckQuorum: true,
 		OrderedConfigChange: true, MaxInMemLogSize: 256 << 20, SnapshotEntries: h.cfg.SnapshotEntries,
 		CompactionOverhead: h.cfg.SnapshotEntries / 4, WaitReady: true,
 	}
+	if !h.f.alone() {
+		c.IsNonVoting = h.f.Learner
+		c.ElectionRTT, c.HeartbeatRTT, c.PreVote = clusterElection, clusterHeartbeat, true
+	}
+	return c
 }
 
 // awaitLeader waits for the first leader, as proposals before it are dropped.
@@ -187,7 +261,13 @@ func (g *Group) LeaderUpdated(info raftio.LeaderInfo) {
 }
 
 // MembershipChanged is called by dragonboat: local reads need a new proof.
-func (g *Group) MembershipChanged(raftio.NodeInfo) { g.reads.reset() }
+func (g *Group) MembershipChanged(raftio.NodeInfo) {
+	g.reads.reset()
+	select {
+	case g.membership <- struct{}{}:
+	default:
+	}
+}
 
 // The other system events are of no interest.
 

@@ -18,15 +18,21 @@
 // Locks: Group.mu, opQueue.mu, flightTable.mu, watcher.mu and reader.mu are
 // leaves, never held across a call out of the package.
 //
+// A host is alone (one voter, no network) or a member of a cluster, for ever.
+// Members speak through transport.go, which lets in only the incarnation of a
+// replica that was met first: one that lost its folder is no voter any more.
+//
 // It refuses to start beside dragonboat-*-settings.json in the working
 // directory (they would change settings behind its back), with another Raft
-// address than before, and as a known replica whose journal is gone.
+// address, host name or cluster than before, and as a known replica whose
+// journal is gone.
 //
 // dragonboat panics when its disk fails, in its own goroutines: that ends the
 // process, after OnFatal was called. A member is whole or dead.
 package raftgroup
 
 import (
+	"fmt"
 	"log/slog"
 	"time"
 
@@ -44,17 +50,25 @@ const (
 	eventRing = 1 << 16
 	// effectQueue is how many effects may wait for their reader.
 	effectQueue = 1 << 14
-	// shardID and replicaID are those of the all-in-one group.
-	shardID   = 1
-	replicaID = 1
+	// shardID is that of the all-in-one group, loneReplica the replica of a
+	// host that is its only member.
+	shardID     = 1
+	loneReplica = 1
 )
 
 // Config describes a host. Zero fields have the stated defaults.
 type Config struct {
 	// Dir holds the journal, the store and the format file.
 	Dir string
-	// Address is the Raft address; "" opens no listener (a single node).
+	// Address is the Raft address of a member of a cluster; it is kept from
+	// the first start on. "" on the first start: a single node, no listener.
 	Address string
+	// Members are the first members of a new cluster, Raft addresses by
+	// replica; Address is one of them. All begin with the same.
+	Members map[uint64]string
+	// Join makes this host, on its first start, a member that was added to a
+	// running cluster.
+	Join *Join
 	// Machine sizes the machine.
 	Machine fsm.Config
 	// Hosted are the machines that share the group.
@@ -77,6 +91,12 @@ type Config struct {
 	// failed and the process must end at once. By default it ends by the
 	// panic that follows.
 	OnFatal func(reason string)
+}
+
+// Join is how a running cluster knows a member that was added to it.
+type Join struct {
+	Cluster string // Host.Cluster of the others
+	Replica uint64
 }
 
 func (c Config) withDefaults() Config {
@@ -103,6 +123,34 @@ func (c Config) Validate() error {
 		return orca.E(op, orca.Invalid, "no folder")
 	case c.Journal != "" && c.Journal != journalTan && c.Journal != journalPebble:
 		return orca.E(op, orca.Invalid, "unknown journal "+c.Journal+" (want tan or pebble)")
+	case len(c.Members) > 0 && c.Join != nil:
+		return orca.E(op, orca.Invalid, "either the first members of a cluster or one to join")
+	}
+	if c.Join != nil && (c.Join.Replica == 0 || c.Address == "") {
+		return orca.E(op, orca.Invalid, "joining needs a replica and a Raft address")
+	}
+	return c.validateMembers(op)
+}
+
+func (c Config) validateMembers(op string) error {
+	if len(c.Members) == 0 {
+		return nil
+	}
+	if n := len(c.Members); n < 3 || n%2 == 0 {
+		return orca.E(op, orca.Invalid, fmt.Sprintf("%d members: want 3 or 5", n))
+	}
+	seen := map[string]bool{}
+	for id, addr := range c.Members {
+		if id == 0 || !validAddress(addr) {
+			return &orca.Error{Op: op, Path: addr, Kind: orca.Invalid, Msg: "want members as 1=HOST:PORT, 2=HOST:PORT, ..."}
+		}
+		if seen[addr] {
+			return &orca.Error{Op: op, Path: addr, Kind: orca.Invalid, Msg: "two members have the same Raft address"}
+		}
+		seen[addr] = true
+	}
+	if !seen[c.Address] {
+		return &orca.Error{Op: op, Path: c.Address, Kind: orca.Invalid, Msg: "this member's Raft address is not among the members " + memberList(c.Members)}
 	}
 	return nil
 }

@@ -47,7 +47,7 @@ func OpenRaw(cfg Config, log *slog.Logger) (*Raw, error) {
 	if err != nil {
 		return nil, orca.PathE(op, cfg.Dir, orca.Busy, err)
 	}
-	members := map[uint64]dragonboat.Target{replicaID: f.Address}
+	members := map[uint64]dragonboat.Target{loneReplica: f.Address}
 	create := func(uint64, uint64) sm.IOnDiskStateMachine { return noMachine{} }
 	if err := nh.StartOnDiskReplica(members, false, create, h.replicaConfig()); err != nil {
 		nh.Close()

@@ -100,8 +100,7 @@ func (r *replica) RecoverFromSnapshot(in io.Reader, stop <-chan struct{}) error 
 	if db, err = inodekv.Open(g.storeConfig(next), g.log); err != nil {
 		return err
 	}
-	g.host.f.Store = next
-	if err := g.host.f.save(g.host.cfg.Dir); err != nil {
+	if err := g.host.f.update(g.host.cfg.Dir, func() { g.host.f.Store = next }); err != nil {
 		return errors.Join(err, db.Close(false))
 	}
 	if err := g.machine.Reset(db); err != nil {

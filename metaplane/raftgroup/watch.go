@@ -191,7 +191,7 @@ func (r *reader) loop() {
 		r.mu.Unlock()
 		now.err = r.g.readIndex()
 		r.mu.Lock()
-		if now.err == nil && r.epoch == epoch && r.g.alone() {
+		if now.err == nil && r.epoch == epoch && r.g.Alone() {
 			r.proven.Store(true)
 		}
 		r.mu.Unlock()
@@ -199,14 +199,12 @@ func (r *reader) loop() {
 	}
 }
 
-// alone reports whether the group has one voter.
-func (g *Group) alone() bool { return g.host.f.Address == localAddress }
-
 // readIndex makes one ReadIndex, trying again around an election.
 func (g *Group) readIndex() error {
 	const op = "metaplane.ReadReady"
 	deadline := time.Now().Add(g.host.cfg.ProposeTimeout)
 	for {
+		changed := g.LeaderChanged()
 		rs, err := g.host.nh.ReadIndex(shardID, time.Until(deadline))
 		if err == nil {
 			select {
@@ -219,6 +217,7 @@ func (g *Group) readIndex() error {
 				if !dropped {
 					return orca.E(op, orca.Timeout, "no leader answered in time")
 				}
+			case <-changed: // who was asked leads no more, perhaps
 			case <-g.quit:
 				return orca.E(op, orca.Unavailable, "the group is closing")
 			}

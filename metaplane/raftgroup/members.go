@@ -1,0 +1,231 @@
+// Copyright The Orca Authors. SPDX-License-Identifier: Apache-2.0
+
+package raftgroup
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/lni/dragonboat/v4"
+
+	"orca"
+)
+
+// Member is one replica of the group.
+type Member struct {
+	Replica uint64
+	Address string // Raft address
+	Voter   bool   // false: it learns, and does not count
+	Leader  bool
+}
+
+// Members is the membership at one moment. Version orders changes: one that
+// was decided on an older version is refused.
+type Members struct {
+	Version uint64
+	List    []Member // by replica
+	Removed []uint64 // replicas that were members; their numbers are never used again
+}
+
+// find returns the member with a number; nil if there is none.
+func (m *Members) find(replica uint64) *Member {
+	i := slices.IndexFunc(m.List, func(x Member) bool { return x.Replica == replica })
+	if i < 0 {
+		return nil
+	}
+	return &m.List[i]
+}
+
+// Voters counts those that vote.
+func (m *Members) Voters() (n int) {
+	for i := range m.List {
+		if m.List[i].Voter {
+			n++
+		}
+	}
+	return n
+}
+
+// changeTimeout bounds one change of membership when its context does not.
+const changeTimeout = 10 * time.Second
+
+// Members asks for the membership; it is linearizable.
+func (g *Group) Members(ctx context.Context) (*Members, error) {
+	const op = "metaplane.Members"
+	ctx, cancel := context.WithTimeout(ctx, changeTimeout)
+	defer cancel()
+	var ms *dragonboat.Membership
+	if err := g.retry(ctx, func() (err error) {
+		ms, err = g.host.nh.SyncGetShardMembership(ctx, shardID)
+		return err
+	}); err != nil {
+		return nil, memberError(op, err)
+	}
+	leader, _ := g.LeaderReplica()
+	out := &Members{Version: ms.ConfigChangeID}
+	for id, addr := range ms.Nodes {
+		out.List = append(out.List, Member{Replica: id, Address: addr, Voter: true, Leader: id == leader})
+	}
+	for id, addr := range ms.NonVotings {
+		out.List = append(out.List, Member{Replica: id, Address: addr})
+	}
+	slices.SortFunc(out.List, func(a, b Member) int { return cmp.Compare(a.Replica, b.Replica) })
+	for id := range ms.Removed {
+		out.Removed = append(out.Removed, id)
+	}
+	slices.Sort(out.Removed)
+	return out, nil
+}
+
+// AddLearner makes a host that is not running yet a member that learns. The
+// same again is done already. Its replica must be a number that was never
+// used.
+func (g *Group) AddLearner(ctx context.Context, replica uint64, address string) error {
+	const op = "metaplane.AddLearner"
+	if g.Alone() {
+		return orca.E(op, orca.Unsupported, "an Orca of one member stays alone: start the cluster in new folders")
+	}
+	if replica == 0 || !validAddress(address) {
+		return &orca.Error{Op: op, Path: address, Kind: orca.Invalid, Msg: "want a member as REPLICA=HOST:PORT"}
+	}
+	return g.change(ctx, op, func(ctx context.Context, m *Members) error {
+		switch have := m.find(replica); {
+		case have != nil && have.Address == address:
+			return nil
+		case have != nil:
+			return orca.E(op, orca.Exists, fmt.Sprintf("replica %d is the member at %s", replica, have.Address))
+		case slices.Contains(m.Removed, replica):
+			return orca.E(op, orca.Exists, fmt.Sprintf("replica %d was a member once: a new one needs a new number", replica))
+		case slices.ContainsFunc(m.List, func(x Member) bool { return x.Address == address }):
+			return orca.E(op, orca.Exists, "another member has the Raft address "+address)
+		}
+		return g.host.nh.SyncRequestAddNonVoting(ctx, shardID, replica, address, m.Version)
+	})
+}
+
+// Promote gives a learner its vote. It returns when it has caught up and
+// votes, or ctx ends.
+func (g *Group) Promote(ctx context.Context, replica uint64) error {
+	const op = "metaplane.Promote"
+	return g.change(ctx, op, func(ctx context.Context, m *Members) error {
+		have := m.find(replica)
+		if have == nil {
+			return orca.E(op, orca.NotFound, fmt.Sprintf("no member has the number %d", replica))
+		}
+		if have.Voter {
+			return nil
+		}
+		return g.host.nh.SyncRequestAddReplica(ctx, shardID, replica, have.Address, m.Version)
+	})
+}
+
+// Remove ends a membership. Those that are left must be able to decide.
+func (g *Group) Remove(ctx context.Context, replica uint64) error {
+	const op = "metaplane.Remove"
+	return g.change(ctx, op, func(ctx context.Context, m *Members) error {
+		have := m.find(replica)
+		switch {
+		case have == nil && slices.Contains(m.Removed, replica):
+			return nil
+		case have == nil:
+			return orca.E(op, orca.NotFound, fmt.Sprintf("no member has the number %d", replica))
+		case have.Voter && m.Voters() == 1:
+			return orca.E(op, orca.Invalid, "the last voter stays")
+		}
+		return g.host.nh.SyncRequestDeleteReplica(ctx, shardID, replica, m.Version)
+	})
+}
+
+// Transfer hands the leadership to a voter and returns when it leads; 0 means
+// any other. It asks only a group that this host leads.
+func (g *Group) Transfer(ctx context.Context, replica uint64) error {
+	const op = "metaplane.Transfer"
+	ctx, cancel := context.WithTimeout(ctx, changeTimeout)
+	defer cancel()
+	m, err := g.Members(ctx)
+	if err != nil {
+		return err
+	}
+	if replica == 0 {
+		for i := range m.List {
+			if x := &m.List[i]; x.Voter && x.Replica != g.Replica() {
+				replica = x.Replica
+				break
+			}
+		}
+	}
+	if to := m.find(replica); to == nil || !to.Voter {
+		return orca.E(op, orca.NotFound, fmt.Sprintf("no voter has the number %d", replica))
+	}
+	for {
+		changed := g.LeaderChanged()
+		leader, _ := g.LeaderReplica()
+		if leader == replica {
+			return nil
+		}
+		if leader == g.Replica() {
+			if err := g.host.nh.RequestLeaderTransfer(shardID, replica); err != nil {
+				return memberError(op, err)
+			}
+		}
+		select {
+		case <-changed:
+		case <-time.After(time.Second): // dragonboat promises nothing: ask again
+		case <-ctx.Done():
+			return orca.PathE(op, "", orca.Timeout, ctx.Err())
+		}
+	}
+}
+
+// change makes one change on the membership of the moment, anew when another
+// one was faster.
+func (g *Group) change(ctx context.Context, op string, do func(context.Context, *Members) error) error {
+	ctx, cancel := context.WithTimeout(ctx, changeTimeout)
+	defer cancel()
+	for {
+		m, err := g.Members(ctx)
+		if err != nil {
+			return err
+		}
+		err = g.retry(ctx, func() error { return do(ctx, m) })
+		if !errors.Is(err, dragonboat.ErrRejected) || ctx.Err() != nil {
+			return memberError(op, err)
+		}
+	}
+}
+
+// retry repeats what fails because there is no leader just now.
+func (g *Group) retry(ctx context.Context, do func() error) error {
+	for {
+		err := do()
+		if !errors.Is(err, dragonboat.ErrShardNotReady) && !errors.Is(err, dragonboat.ErrSystemBusy) {
+			return err
+		}
+		select {
+		case <-time.After(5 * time.Millisecond):
+		case <-ctx.Done():
+			return err
+		case <-g.quit:
+			return err
+		}
+	}
+}
+
+func memberError(op string, err error) error {
+	var e *orca.Error
+	switch {
+	case err == nil:
+		return nil
+	case errors.As(err, &e):
+		return err
+	case errors.Is(err, dragonboat.ErrTimeout), errors.Is(err, context.DeadlineExceeded):
+		return orca.PathE(op, "", orca.Timeout, err)
+	case errors.Is(err, dragonboat.ErrRejected):
+		return orca.PathE(op, "", orca.Busy, err)
+	}
+	return orca.PathE(op, "", orca.Unavailable, err)
+}
