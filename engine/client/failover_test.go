@@ -224,7 +224,7 @@ func TestFaultsInMidRead(t *testing.T) {
 			t.Run(fname+"/"+sname, func(t *testing.T) {
 				t.Parallel()
 				for _, bad := range []int{1, 2} {
-					for _, after := range []int64{0, 50, 700_000} {
+					for _, after := range []int64{0, 50, 200_000} {
 						faultyRead(t, o, want, flt, bad, after, read)
 					}
 				}
