@@ -176,8 +176,10 @@ func (m *Machine) fillFromUFS(f *inode.File, s *syncing, e *metapb.SyncEntry) {
 func (m *Machine) syncFile(c *call, s *syncing, e *metapb.SyncEntry, old *inode.File) {
 	f := clone(old)
 	if old.Persist != orca.Persisted {
-		s.res.Skipped++
-		if s.Session != 0 && e.Fingerprint != old.Fingerprint {
+		switch {
+		case s.Session == 0:
+			s.res.Skipped++
+		case e.Fingerprint != old.Fingerprint:
 			// The upload of a dead session lies below a version that is ours
 			// alone. That one stays, but who removes it must remove both.
 			f.Fingerprint = e.Fingerprint

@@ -146,7 +146,7 @@ func (t *transport) serve(c net.Conn) {
 	}
 	t.conns[c] = struct{}{}
 	t.wg.Go(func() {
-		if err := t.receive(c); err != nil && !errors.Is(err, io.EOF) {
+		if err := t.receive(c); !errors.Is(err, io.EOF) {
 			t.h.log.Debug("raft connection ended", "peer", c.RemoteAddr().String(), "err", err)
 		}
 		t.mu.Lock()

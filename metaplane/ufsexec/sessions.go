@@ -5,6 +5,7 @@ package ufsexec
 import (
 	"context"
 	"strconv"
+	"time"
 
 	"orca"
 	"orca/metaplane/command"
@@ -72,7 +73,11 @@ func (e *Executor) sweepSession(s *command.Session) {
 	go func() {
 		defer e.wg.Done()
 		err := e.sweep(s)
-		if err != nil && e.ctx.Err() == nil {
+		switch {
+		case err == nil || e.ctx.Err() != nil:
+		case orca.KindOf(err) == orca.Busy: // another writer has the file: when that is done
+			e.pause()
+		default:
 			e.log.Warn("remains of a write session", "ino", s.File, "session", s.Id, "err", err)
 			e.pause()
 		}
@@ -81,6 +86,9 @@ func (e *Executor) sweepSession(s *command.Session) {
 		e.mu.Unlock()
 	}()
 }
+
+// strayFor is for how long what a session uploaded is offered to the namespace.
+const strayFor = time.Hour
 
 // maxSweeps caps sessions that are being swept at one time.
 const maxSweeps = 32
@@ -103,7 +111,12 @@ func (e *Executor) sweep(s *command.Session) error {
 				return err
 			}
 			at := ufssync.Place{Mount: s.MountId, Key: s.UfsKey, Dir: orca.Ino(s.Dir), Name: s.Name, Session: s.Id}
-			if _, err := e.sync.Name(ctx, at); absent(err) != nil {
+			_, err := e.sync.Name(ctx, at)
+			if orca.KindOf(err) == orca.Busy && e.cfg.Now().UnixNano()-s.Expires > int64(strayFor) {
+				e.log.Warn("what a dead write session uploaded is left to the next sync", "mount", s.MountId, "key", s.UfsKey, "session", s.Id)
+				err = nil
+			}
+			if absent(err) != nil {
 				return err
 			}
 		}
