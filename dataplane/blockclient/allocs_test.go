@@ -49,6 +49,9 @@ func serveAlone() {
 // A read of what a remote worker holds allocates nothing at the reader, small
 // or long, aligned or not.
 func TestRemoteHitAllocatesNothing(t *testing.T) {
+	if raceDetector {
+		t.Skip("the race detector makes pools forget on purpose")
+	}
 	cmd := exec.Command(os.Args[0])
 	cmd.Env = append(os.Environ(), serveEnv+"="+t.TempDir())
 	cmd.Stderr = os.Stderr

@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -103,8 +104,11 @@ func TestCrashWhileMoving(t *testing.T) {
 		return len(survivors(t, to)) == 3
 	})
 	type snap struct{ root, what string }
+	var mu sync.Mutex // files are changed by who fills, and by who moves
 	var snaps []snap
 	ops.Before(func(n int, op, path string) {
+		mu.Lock()
+		defer mu.Unlock()
 		if n%4 != 0 && !strings.HasSuffix(path, "index") && op != "remove" || len(snaps) > 60 {
 			return // one in four of the writes of grains
 		}
