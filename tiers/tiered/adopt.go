@@ -37,6 +37,7 @@ func (s *Store) Adopt(ctx context.Context, r tiers.Room, a tiers.Adoption) error
 		trusted: true, made: true, dirty: a.Dirty, served: a.Length}
 	b.ID = a.ID
 	err := s.withSpace(ctx, op, p, orca.GrainSize, func() error { return p.Adopt(a.ID, a.Path, a.Dirty) })
+	p.adopting.RLock()
 	if err == nil {
 		flags := blockfile.FlagComplete
 		if a.Dirty {
@@ -62,6 +63,7 @@ func (s *Store) Adopt(ctx context.Context, r tiers.Room, a tiers.Adoption) error
 		s.Metrics.FilledBytes.Add(a.Length)
 	}
 	s.mu.Unlock()
+	p.adopting.RUnlock()
 	if err != nil {
 		_ = p.Unlink(a.ID)
 		rm.put(a.Length)

@@ -192,6 +192,9 @@ func (s *Store) compact() {
 
 // snapshot emits the state of every block of a directory, a few at a time.
 func (s *Store) snapshot(p *place, emit func(blockfile.Record)) {
+	// What is recorded since Compact was called is kept beside the snapshot;
+	// what was recorded before must be in the table by now.
+	p.adopting.Lock()
 	s.mu.Lock()
 	ids := make([]orca.BlockID, 0, p.blocks)
 	for id, b := range s.blocks {
@@ -200,6 +203,7 @@ func (s *Store) snapshot(p *place, emit func(blockfile.Record)) {
 		}
 	}
 	s.mu.Unlock()
+	p.adopting.Unlock()
 	for len(ids) > 0 {
 		part := ids[:min(256, len(ids))]
 		ids = ids[len(part):]

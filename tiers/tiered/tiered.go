@@ -182,6 +182,10 @@ type place struct {
 	listed   int64        // bytes of blocks that may leave; GUARDED_BY(Store.mu)
 	want     int64        // room that somebody waits for; GUARDED_BY(Store.mu)
 	lastFail error        // of the index, logged once; GUARDED_BY(Store.mu)
+	// adopting is held for reading from the index record of an adopted block to
+	// its place in the table: a compaction that began in between would find it
+	// in neither. Before Store.mu.
+	adopting sync.RWMutex
 }
 
 // Store is the composed store.
