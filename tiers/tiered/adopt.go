@@ -48,10 +48,11 @@ func (s *Store) Adopt(ctx context.Context, r tiers.Room, a tiers.Adoption) error
 			err = p.Index.Sync()
 		}
 	}
-	s.mu.Lock()
-	if s.arriving[a.ID]--; s.arriving[a.ID] == 0 {
-		delete(s.arriving, a.ID)
+	if err != nil {
+		_ = p.Unlink(a.ID) // before the name is given back
 	}
+	s.mu.Lock()
+	s.arrivedLocked(a.ID)
 	if err == nil {
 		s.insertLocked(b)
 		if b.pinned {
@@ -65,7 +66,6 @@ func (s *Store) Adopt(ctx context.Context, r tiers.Room, a tiers.Adoption) error
 	s.mu.Unlock()
 	p.adopting.RUnlock()
 	if err != nil {
-		_ = p.Unlink(a.ID)
 		rm.put(a.Length)
 		s.fault(p, err)
 		return err
@@ -73,8 +73,8 @@ func (s *Store) Adopt(ctx context.Context, r tiers.Room, a tiers.Adoption) error
 	return nil
 }
 
-// claimName makes sure that no block of this id is there, and that the sweep
-// leaves a file of this name alone until arriving is counted down. A partial
+// claimName makes sure that no block of this id is there, and that none comes
+// and the sweep leaves a file of this name alone, until arrivedLocked. A partial
 // block gives way to the complete one. Exists when a complete one is there.
 func (s *Store) claimName(op string, id orca.BlockID, p *place) error {
 	for {
@@ -95,7 +95,15 @@ func (s *Store) claimName(op string, id orca.BlockID, p *place) error {
 			}
 		}
 		s.mu.Unlock()
-		time.Sleep(time.Millisecond) // its file is being unlinked, or another one arrives
+		time.Sleep(time.Millisecond) // its file is being made or unlinked, or another one arrives
+	}
+}
+
+// arrivedLocked ends what claimName began, when the block is in the map or will
+// not come.
+func (s *Store) arrivedLocked(id orca.BlockID) {
+	if s.arriving[id]--; s.arriving[id] == 0 {
+		delete(s.arriving, id)
 	}
 }
 

@@ -190,13 +190,14 @@ func (s *Store) unpin(b *block) {
 
 // takeNameLocked makes the name of a block free for a new file: one that is
 // still waiting for its pins loses it now (its readers keep the open file).
-// It reports false while that file is just being unlinked: try again.
+// It reports false while that file is just being made or unlinked, by name and
+// without the lock: try again.
 func (s *Store) takeNameLocked(id orca.BlockID, p *place) bool {
 	old := s.leaving[fileName{id, p}]
 	if old == nil {
 		return true
 	}
-	if old.unlinking {
+	if old.unlinking || !old.made {
 		return false
 	}
 	old.unlinked = true

@@ -155,7 +155,7 @@ func (s *Store) demote(b *block) bool {
 		return false
 	}
 	b.pins++
-	s.arriving[b.ID]++ // the sweep of the target leaves the file alone
+	s.arriving[b.ID]++ // the name is this copy's, until it is in the map or withdrawn
 	s.mu.Unlock()
 	moved := s.copyBlock(b, to)
 	if moved {
@@ -169,15 +169,13 @@ func (s *Store) demote(b *block) bool {
 		}
 	}
 	s.mu.Lock()
-	if s.arriving[b.ID]--; s.arriving[b.ID] == 0 {
-		delete(s.arriving, b.ID)
-	}
 	if moved && !b.mayLeave() {
 		moved = false
 		s.mu.Unlock()
 		s.withdraw(b, to)
 		s.mu.Lock()
 	}
+	s.arrivedLocked(b.ID)
 	if moved {
 		n := &block{length: b.length, at: to, sums: b.sums, n: b.n, cached: b.cached, charged: b.length, trusted: true, made: true, served: b.length}
 		n.ID = b.ID
@@ -253,7 +251,7 @@ func (s *Store) copyBlock(b *block, to *place) bool {
 			s.fault(to, err)
 			break
 		}
-		if g%paceGrains == paceGrains-1 && (s.waiting(b.at) || !s.pace(begin, off, b.at)) {
+		if g%paceGrains == paceGrains-1 && (s.unwanted(b) || !s.pace(begin, off, b)) {
 			err = os.ErrDeadlineExceeded
 			break
 		}
@@ -269,8 +267,8 @@ func (s *Store) copyBlock(b *block, to *place) bool {
 const paceGrains = 16
 
 // pace waits until n bytes may have been moved since begin, in short steps, and
-// reports false when somebody wants the directory's room meanwhile.
-func (s *Store) pace(begin time.Time, n int64, from *place) bool {
+// reports false when the copy of the block is unwanted meanwhile.
+func (s *Store) pace(begin time.Time, n int64, b *block) bool {
 	due := begin.Add(time.Duration(float64(n) / float64(s.cfg.MoveRate) * float64(time.Second)))
 	for {
 		left := time.Until(due)
@@ -284,13 +282,15 @@ func (s *Store) pace(begin time.Time, n int64, from *place) bool {
 			return false
 		case <-t.C:
 		}
-		if s.waiting(from) {
+		if s.unwanted(b) {
 			return false
 		}
 	}
 }
 
-func (s *Store) waiting(p *place) bool {
+// unwanted reports that a copy of a block need not be finished: somebody waits
+// for room where it is, or it has left, and perhaps is wanted anew.
+func (s *Store) unwanted(b *block) bool {
 	select {
 	case <-s.done:
 		return true
@@ -298,5 +298,5 @@ func (s *Store) waiting(p *place) bool {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return p.want > 0
+	return b.gone || b.at.want > 0
 }

@@ -61,11 +61,15 @@ func (s *Store) Begin(ctx context.Context, id orca.BlockID, length int64) (tiers
 			return s.startFill(b, nil, 0, err)
 		}
 		s.mu.Lock()
-		if s.blocks[id] == nil && s.takeNameLocked(id, p) {
+		if s.blocks[id] == nil && s.arriving[id] == 0 && s.takeNameLocked(id, p) {
 			break
 		}
 		s.mu.Unlock()
-		time.Sleep(time.Millisecond) // its file is being unlinked
+		if ctx.Err() != nil {
+			p.Return(first)
+			return nil, orca.PathE(op, id.String(), orca.Canceled, ctx.Err())
+		}
+		time.Sleep(time.Millisecond) // its file is being unlinked, or the block arrives
 	}
 	fresh.fill.Lock()
 	s.insertLocked(fresh)
@@ -82,6 +86,9 @@ func (s *Store) Begin(ctx context.Context, id orca.BlockID, length int64) (tiers
 		s.mu.Lock()
 		fresh.unlinked = true
 		s.leaveLocked(fresh, false)
+		if name := (fileName{id, p}); s.leaving[name] == fresh {
+			delete(s.leaving, name) // removed meanwhile: nothing is left to unlink
+		}
 		s.mu.Unlock()
 		s.unfill(fresh)
 		return nil, err
@@ -241,6 +248,13 @@ func (w *filler) openFile() error {
 	f, err := w.b.at.OpenBlock(w.b.ID, w.b.length, true)
 	if err != nil {
 		return w.s.lost(w.b, err)
+	}
+	w.s.mu.Lock()
+	gone := w.b.gone
+	w.s.mu.Unlock()
+	if gone { // and its name may be that of a new block's file
+		f.Close()
+		return errAbsent
 	}
 	w.f = f
 	return nil

@@ -233,7 +233,7 @@ func (s *Store) Share(id orca.BlockID) (*os.File, int64, uint64, error) {
 	const op = "tiered.Share"
 	s.mu.Lock()
 	b := s.blocks[id]
-	if b == nil {
+	if b == nil || !b.made {
 		s.mu.Unlock()
 		return nil, 0, 0, notFound(op, id)
 	}

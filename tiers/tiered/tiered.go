@@ -204,7 +204,7 @@ type Store struct {
 	mu         sync.Mutex
 	blocks     map[orca.BlockID]*block // GUARDED_BY(mu)
 	leaving    map[fileName]*block     // wait for unlink; GUARDED_BY(mu)
-	arriving   map[orca.BlockID]int    // adoptions under way; GUARDED_BY(mu)
+	arriving   map[orca.BlockID]int    // adoptions and moves under way; GUARDED_BY(mu)
 	files      map[orca.Ino]*block     // head of each file's list; GUARDED_BY(mu)
 	pinned     map[orca.Ino]bool       // GUARDED_BY(mu)
 	reap       []*block                // to unlink; GUARDED_BY(mu)

@@ -168,7 +168,7 @@ func CopyTree(t testing.TB, from, to string) {
 // Eventually polls until ok or the test fails.
 func Eventually(t testing.TB, what string, ok func() bool) {
 	t.Helper()
-	for end := time.Now().Add(10 * time.Second); !ok(); {
+	for end := time.Now().Add(time.Minute); !ok(); {
 		if time.Now().After(end) {
 			t.Fatalf("timeout: %s", what)
 		}
