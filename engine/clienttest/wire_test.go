@@ -57,7 +57,7 @@ func wire(t *testing.T) *wired {
 	sock := filepath.Join(dir, "worker.sock")
 	require.NoError(t, w.passing.Listen(sock))
 	t.Cleanup(func() {
-		ctx, stop := context.WithTimeout(context.Background(), 5*time.Second)
+		ctx, stop := context.WithTimeout(context.Background(), time.Minute)
 		defer stop()
 		require.NoError(t, w.worker.Shutdown(ctx))
 		require.NoError(t, w.passing.Close())
@@ -122,7 +122,7 @@ func TestNobodyAnswers(t *testing.T) {
 	start := time.Now()
 	_, err := client.Open(t.Context(), client.Config{Addresses: []string{"127.0.0.1:1"}, FirstAnswer: 200 * time.Millisecond})
 	require.ErrorIs(t, err, orca.Unavailable)
-	require.Less(t, time.Since(start), 5*time.Second)
+	require.Less(t, time.Since(start), time.Minute)
 	_, err = client.Open(t.Context(), client.Config{Addresses: []string{"nonsense"}})
 	require.ErrorIs(t, err, orca.Invalid)
 	ctx, stop := context.WithCancel(t.Context())

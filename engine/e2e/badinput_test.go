@@ -69,7 +69,7 @@ func TestTakenPort(t *testing.T) {
 		if err == nil || !strings.Contains(p.output(), ln.Addr().String()) {
 			t.Errorf("exit %v, message does not name the port:\n%s", err, p.output())
 		}
-	case <-time.After(30 * time.Second):
+	case <-time.After(2 * time.Minute):
 		t.Fatal("neither started nor failed")
 	}
 }
@@ -104,7 +104,7 @@ func TestBadStores(t *testing.T) {
 				if err == nil || !found {
 					t.Errorf("exit %v; the message names none of %q:\n%s", err, c.want, out)
 				}
-			case <-time.After(60 * time.Second):
+			case <-time.After(2 * time.Minute):
 				t.Fatal("neither started nor failed")
 			}
 		})
@@ -133,7 +133,7 @@ func TestBadRequests(t *testing.T) {
 			t.Errorf("orca %.60s: exit %d, want %d; stderr %q lacks %q", strings.Join(c.args, " "), code, c.code, stderr, c.want)
 		}
 	}
-	if _, err := p.fs().Stat(ctxFor(t, 10*time.Second), client.Path(long), client.Sync{}); orca.KindOf(err) != orca.NameTooLong {
+	if _, err := p.fs().Stat(ctxFor(t, time.Minute), client.Path(long), client.Sync{}); orca.KindOf(err) != orca.NameTooLong {
 		t.Errorf("client: %v", err)
 	}
 }

@@ -21,7 +21,7 @@ func startWorker(t *testing.T, meta, node string) *proc {
 	w, ready := launch(t, data, nil, slices.Concat([]string{"start", "--role", "worker", "--meta", meta, "--node", node, "--data", data}, freePorts)...)
 	select {
 	case <-ready:
-	case <-time.After(60 * time.Second):
+	case <-time.After(2 * time.Minute):
 		t.Fatalf("the worker %s is not ready:\n%s", node, w.output())
 	}
 	w.loadEndpoints()
@@ -48,7 +48,7 @@ func TestWorkerFailsInMidRead(t *testing.T) {
 				t.Fatal(err)
 			}
 			reader := dial(t, client.Config{Addresses: []string{p.ep.Meta}, Node: "third", Attempt: 2 * time.Second})
-			eventually(t, 20*time.Second, "the worker reports what it holds", func() bool {
+			eventually(t, time.Minute, "the worker reports what it holds", func() bool {
 				_, locs, err := reader.Locations(ctx, client.Path(path))
 				return err == nil && len(locs) == 1 && locs[0].Worker != nil && locs[0].Worker.Node == name
 			})

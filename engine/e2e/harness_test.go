@@ -148,7 +148,7 @@ func upEnv(t *testing.T, data string, env []string, args ...string) *proc {
 	case err := <-p.exit:
 		p.exit <- err
 		t.Fatalf("orca up ended before it was ready: %v\n%s", err, tail(p.output(), 6000))
-	case <-time.After(60 * time.Second):
+	case <-time.After(2 * time.Minute):
 		p.kill()
 		t.Fatalf("orca up was not ready in time\n%s", tail(p.output(), 6000))
 	}
@@ -181,7 +181,7 @@ func (p *proc) stop() error {
 	case err := <-p.exit:
 		p.exit <- err
 		return err
-	case <-time.After(30 * time.Second):
+	case <-time.After(2 * time.Minute):
 		p.kill()
 		return errors.New("no clean stop within 30 s")
 	}
@@ -195,7 +195,7 @@ func (p *proc) fs() *client.FS {
 
 func dial(t *testing.T, cfg client.Config) *client.FS {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	fs, err := client.Open(ctx, cfg)
 	if err != nil {

@@ -307,7 +307,7 @@ func runMutation(t *testing.T, newStore func(*testing.T) *store, m mutation, n i
 	} else {
 		s.trap.arm(n, func() { victim.Signal(syscall.SIGKILL) })
 	}
-	opCtx, cancel := context.WithTimeout(ctx, 20*time.Second)
+	opCtx, cancel := context.WithTimeout(ctx, 2*time.Minute)
 	defer cancel()
 	done := make(chan error, 1)
 	go func() { done <- m.do(opCtx, fs) }()
@@ -327,7 +327,7 @@ func runMutation(t *testing.T, newStore func(*testing.T) *store, m mutation, n i
 				acked = err == nil
 			case <-time.After(50 * time.Millisecond):
 			}
-		case <-time.After(time.Minute):
+		case <-time.After(3 * time.Minute):
 			steps, _ := s.trap.disarm()
 			t.Fatalf("the trap at step %d never closed (%d steps)", n, steps)
 		}

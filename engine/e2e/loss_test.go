@@ -22,7 +22,7 @@ func TestLostAfterRestart(t *testing.T) {
 	args := []string{"--root", root, "--mem", "64MB", "--ssd", "0"}
 	p := up(t, data, args...)
 	fs := p.fs()
-	ctx := ctxFor(t, 30*time.Second)
+	ctx := ctxFor(t, 2*time.Minute)
 	if err := write(ctx, fs, "/cached", "nowhere else", client.CreateOptions{WriteType: orca.MustCache}); err != nil {
 		t.Fatal(err)
 	}

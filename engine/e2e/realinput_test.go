@@ -185,7 +185,7 @@ func TestRemoteWorker(t *testing.T) {
 	w2, ready := launch(t, data2, s.env, slices.Concat([]string{"start", "--role", "worker", "--meta", p.ep.Meta, "--node", "second", "--data", data2}, freePorts)...)
 	select {
 	case <-ready:
-	case <-time.After(60 * time.Second):
+	case <-time.After(2 * time.Minute):
 		t.Fatalf("the second worker is not ready:\n%s", w2.output())
 	}
 	w2.loadEndpoints()
@@ -198,7 +198,7 @@ func TestRemoteWorker(t *testing.T) {
 	if n := s.reads() - reads; n != 0 {
 		t.Errorf("the bucket was asked %d times for what the first worker holds", n)
 	}
-	eventually(t, 20*time.Second, "the second worker reports its copy", func() bool {
+	eventually(t, time.Minute, "the second worker reports its copy", func() bool {
 		_, locs, err := far.Locations(ctx, client.Path("/f"))
 		return err == nil && len(locs) == 2
 	})

@@ -91,11 +91,11 @@ func TestScrub(t *testing.T) {
 		t.Error("cat gives wrong bytes")
 	}
 	buf := make([]byte, len(want))
-	eventually(t, 30*time.Second, "an open file gives up the bad descriptor", func() bool {
+	eventually(t, time.Minute, "an open file gives up the bad descriptor", func() bool {
 		n, err := f.ReadAt(buf, 0)
 		return n == len(want) && err == nil && string(buf) == want
 	})
-	eventually(t, 30*time.Second, "and maps the new file", func() bool {
+	eventually(t, time.Minute, "and maps the new file", func() bool {
 		v, err := f.Slice(ctx, 0, int64(len(want)))
 		if err != nil {
 			t.Fatal(err)

@@ -543,7 +543,7 @@ func TestUnmountPublishes(t *testing.T) {
 	if _, err := f.WriteString("kept"); err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	if err := m.Unmount(ctx); err != nil {
 		t.Fatal(err)

@@ -92,7 +92,7 @@ func stack(t *testing.T) (mnt, root string, fs *client.FS) {
 			t.Fatalf("not ready in 15 s\n%s", log.String())
 		}
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	fs, err := client.Open(ctx, client.Config{Addresses: []string{filepath.Join(data, "run", "meta.sock")}})
 	if err != nil {

@@ -138,7 +138,7 @@ func (r *rig) stat(path string) *metapb.Attr {
 // until polls for a condition.
 func (r *rig) until(what string, ok func() bool) {
 	r.t.Helper()
-	require.Eventually(r.t, ok, 20*time.Second, 5*time.Millisecond, what)
+	require.Eventually(r.t, ok, time.Minute, 5*time.Millisecond, what)
 }
 
 func (r *rig) persisted(path, data string) {
@@ -159,7 +159,7 @@ func (r *rig) list(k jobpb.Kind) []*jobpb.Job {
 
 func (r *rig) wait(id uint64) *jobpb.Job {
 	r.t.Helper()
-	ctx, cancel := context.WithTimeout(r.t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(r.t.Context(), time.Minute)
 	defer cancel()
 	j, err := r.jobs.Wait(ctx, id, 0, nil)
 	require.NoError(r.t, err)

@@ -193,7 +193,7 @@ func TestFlushesByItself(t *testing.T) {
 				tx.Set([]byte("b"), []byte("1"))
 				require.NoError(t, tx.Commit(i+1, 1))
 			}
-			require.Eventually(t, func() bool { return d.Stats.Flushes.Load() > 0 }, 5*time.Second, time.Millisecond)
+			require.Eventually(t, func() bool { return d.Stats.Flushes.Load() > 0 }, time.Minute, time.Millisecond)
 			require.NoError(t, tx.Close())
 			require.NoError(t, d.Close(true))
 		})

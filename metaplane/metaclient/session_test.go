@@ -91,7 +91,7 @@ func TestRetryEndsWithItsContextOrPatience(t *testing.T) {
 	begun := time.Now()
 	_, err = s.Mkdir(t.Context(), &metapb.MkdirRequest{})
 	require.ErrorIs(t, err, orca.Busy)
-	require.Less(t, time.Since(begun), 5*time.Second)
+	require.Less(t, time.Since(begun), time.Minute)
 }
 
 func TestAckedBelowFollowsTheOldestInFlight(t *testing.T) {

@@ -114,7 +114,7 @@ func proposeUntil(t testing.TB, g *Group, path string) {
 	c.Client, c.Seq = 99, uint64(time.Now().UnixNano())
 	deadline := time.Now().Add(time.Minute)
 	for {
-		ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 		_, err := g.Propose(ctx, c)
 		cancel()
 		if err == nil {
@@ -129,7 +129,7 @@ func proposeUntil(t testing.TB, g *Group, path string) {
 func applied(t testing.TB, h *Host, path string) {
 	t.Helper()
 	require.Eventually(t, func() bool {
-		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 		defer cancel()
 		return h.group.ReadReady(ctx) == nil && exists(t, h.group, path)
 	}, time.Minute, 10*time.Millisecond)

@@ -18,7 +18,7 @@ func TestRaw(t *testing.T) {
 		t.Run(journal, func(t *testing.T) {
 			r, err := OpenRaw(Config{Dir: t.TempDir(), Journal: journal}, slog.New(slog.DiscardHandler))
 			require.NoError(t, err)
-			ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 			defer cancel()
 			var wg sync.WaitGroup
 			errs := make([]error, 4)

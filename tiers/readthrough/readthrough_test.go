@@ -107,7 +107,7 @@ func (r *rig) file(ino orca.Ino, version uint32, p []byte, blockSize int64) {
 }
 
 func (r *rig) open(id orca.BlockID, off, n int64, seq bool) ([]byte, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	e, err := r.rt.Open(ctx, dataplane.ReadRequest{ID: id, Off: off, N: n, Sequential: seq})
 	if err != nil {

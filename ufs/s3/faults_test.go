@@ -71,7 +71,7 @@ func TestOpenFails(t *testing.T) {
 				require.ErrorContains(t, err, s)
 			}
 			require.NotContains(t, err.Error(), good.SecretKey)
-			require.Less(t, time.Since(start), 6*time.Second)
+			require.Less(t, time.Since(start), time.Minute)
 		})
 	}
 }
