@@ -100,6 +100,7 @@ func (w *world) heal() {
 			return
 		}
 		w.step()
+		w.settle()
 		if gates := w.waiting(); len(gates) == 0 {
 			w.sleep(time.Second)
 			w.persistRest()

@@ -336,7 +336,10 @@ func (w *world) run() {
 	w.stop()
 }
 
+// busy reports whether any client goes on. Who was released last may be about
+// to end: it is waited for.
 func (w *world) busy() bool {
+	w.settle()
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return w.active > 0
