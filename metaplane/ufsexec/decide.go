@@ -120,6 +120,9 @@ func (e *Executor) perform(in *command.Intent, redo bool) (outcome, error) {
 	case metapb.IntentOp_INTENT_MKDIR:
 		return outcome{}, mkdir(ctx, store, in)
 	case metapb.IntentOp_INTENT_REMOVE:
+		if err := e.removing(ctx, store, in); err != nil {
+			return outcome{}, err
+		}
 		return outcome{}, e.remove(ctx, store, in, redo)
 	case metapb.IntentOp_INTENT_RENAME:
 		return rename(ctx, store, in, redo)
@@ -177,6 +180,14 @@ func own(ctx context.Context, store ufs.FS, key string, c *metapb.Caller) error 
 		return nil
 	}
 	return err
+}
+
+// removing goes before what removes anything for an intent.
+func (e *Executor) removing(ctx context.Context, store ufs.FS, in *command.Intent) error {
+	if store.Caps().Directories {
+		return nil // its listings are never late
+	}
+	return e.sync.Removing(ctx, in.MountId)
 }
 
 // remove deletes one object or empty directory. What is gone is done; what

@@ -47,6 +47,9 @@ func (e *Executor) drain(in *command.Intent) error {
 	if err != nil {
 		return err
 	}
+	if err := e.removing(e.ctx, store, in); err != nil {
+		return err
+	}
 	switch in.Op {
 	case metapb.IntentOp_INTENT_REMOVE_TREE:
 		err := e.removeTree(e.ctx, store, in.Source)

@@ -58,6 +58,9 @@ type Stores interface {
 type Syncer interface {
 	// Name asks the UFS about one name of a directory and applies the answer.
 	Name(ctx context.Context, p ufssync.Place) (found bool, err error)
+	// Removing is called before anything is removed from a store whose
+	// listings may be late; on an error it is not removed.
+	Removing(ctx context.Context, mountID uint32) error
 	// Removed notes that the executor removed a key (with all below it).
 	Removed(mountID uint32, key string)
 }

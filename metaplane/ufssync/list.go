@@ -118,6 +118,7 @@ func (s *Syncer) list(ctx context.Context, v *fsm.View) (*metapb.SyncResult, err
 	if v.Moved {
 		l.op.Intent = v.Pending
 	}
+	l.late = !store.Caps().Directories && s.inherits(v.Attr.MountId)
 	s.Stats.Lists.Add(1)
 	err = store.List(ctx, v.Key, l.visit)
 	switch orca.KindOf(err) {
@@ -142,6 +143,7 @@ type lister struct {
 	ctx    context.Context
 	store  ufs.FS
 	owners bool
+	late   bool // it may show what an earlier coordinator removed
 	dir    *fsm.View
 	kids   *kids
 	op     *metapb.SyncApplyOp
@@ -192,7 +194,7 @@ func (l *lister) step(i ufs.Info) error {
 		if err != nil || !there {
 			return err
 		}
-	case l.s.removedLately(l.dir.Attr.MountId, i.Key):
+	case l.late || l.s.removedLately(l.dir.Attr.MountId, i.Key):
 		if there, err := l.there(i.Key); err != nil || !there {
 			return err
 		}
@@ -207,7 +209,7 @@ func (l *lister) step(i ufs.Info) error {
 // A first listing takes directories as they come: asking about each would make
 // it as slow as the store is far.
 func (l *lister) doubtful(name string) bool {
-	if l.dir.Loaded {
+	if l.dir.Loaded || l.late {
 		return true
 	}
 	w, err := l.s.group.Machine().Walk(orca.Caller{}, orca.Ino(l.dir.Attr.Ino), name)

@@ -144,6 +144,7 @@ type Syncer struct {
 	negative *recent[childKey] // names that were missing
 	misses   *recent[orca.Ino] // counted, not timed
 	removed  *recent[ufsKey]   // keys (with all below) that Orca removed
+	removals removals
 
 	ctx    context.Context // of background loads
 	cancel context.CancelFunc
@@ -176,6 +177,7 @@ func New(cfg Config, g Group, stores Stores, log *slog.Logger) *Syncer {
 		negative: newRecent[childKey](cfg.Memory),
 		misses:   newRecent[orca.Ino](cfg.Memory),
 		removed:  newRecent[ufsKey](cfg.Memory),
+		removals: removals{inherited: map[uint32]int64{}, noted: map[uint32]int64{}},
 		ctx:      ctx, cancel: cancel,
 		slots:   make(chan struct{}, cfg.Background),
 		flights: map[orca.Ino]*flightPair{},
