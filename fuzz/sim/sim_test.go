@@ -84,6 +84,7 @@ func TestFoundSeeds(t *testing.T) {
 		280: "a rename replaced a directory that was never listed, and an object store merged the two",
 		648: "a listing of a directory that is moved took a file that was cut over back to its old content",
 		718: "a coordinator that ended within a second of an empty put left its upload for ever",
+		745: "what was asked before a directory arrived was taken for an answer about what is in it",
 		830: "failed before what 718 needed was mended, and passes since",
 		851: "what a dead session had uploaded was let go while another writer had the name",
 		880: "the answer to a decision was lost, and the operation was reported as not found",

@@ -70,7 +70,7 @@ func commands() (names []string, cs []*command.Command) {
 	fs := (&command.Command{}).ProtoReflect().Descriptor().Fields()
 	for i := range fs.Len() {
 		f := fs.Get(i)
-		if f.Kind() != protoreflect.MessageKind || f.Name() == "caller" {
+		if f.Kind() != protoreflect.MessageKind || f.Name() == "caller" || f.Name() == "absent" {
 			continue
 		}
 		c := &command.Command{Client: 7, Seq: 8, AckedBelow: 6, Caller: &metapb.Caller{Uid: 1, Gid: 2, Groups: []uint32{3}}, Now: 1_700_000_000_000_000_000}
@@ -78,6 +78,9 @@ func commands() (names []string, cs []*command.Command) {
 		fill(c.ProtoReflect().Mutable(f).Message(), 1, &n)
 		names, cs = append(names, string(f.Name())), append(cs, c)
 	}
+	names = append(names, "checked")
+	cs = append(cs, &command.Command{Checks: 3, Absent: []*metapb.AbsentName{{Dir: 9, Name: "n"}},
+		Mkdir: &metapb.MkdirOp{Target: &metapb.Target{Path: "/n"}}})
 	return names, cs
 }
 

@@ -144,6 +144,8 @@ type Walked struct {
 	Dir View
 	// Rest are the names below Dir that do not exist; empty when Found.
 	Rest []string
+	// Held is a write session that holds the first of Rest; 0 if none.
+	Held uint64
 	// Mount is the mount that the path lies in; nil before the root mount.
 	Mount *command.Mount
 	// TargetKey is the UFS key that the whole path has or would have, and

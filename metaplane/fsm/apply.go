@@ -73,6 +73,8 @@ type refusal struct {
 	msg  string
 	busy uint64 // the intent in the way
 	walk bool   // a walk, name by name, may still be allowed
+	// unknown: the UFS has to be asked first
+	unknown bool
 }
 
 func refuse(kind orca.Kind, path, msg string) *refusal {
@@ -260,7 +262,7 @@ func (m *Machine) execute(c *call) {
 	c.res.Reset()
 	c.res.Index = m.batch.index
 	c.res.Kind, c.res.Path, c.res.Msg = uint32(r.kind), r.path, r.msg
-	c.res.BusyIntent, c.res.NeedWalk = r.busy, r.walk
+	c.res.BusyIntent, c.res.NeedWalk, c.res.Unknown = r.busy, r.walk, r.unknown
 }
 
 func (m *Machine) dispatch(c *call) *refusal {

@@ -37,6 +37,9 @@ func (m *Machine) setAttr(c *call, o *metapb.SetAttrOp) *refusal {
 	if r != nil {
 		return r
 	}
+	if r := m.unknownName(c, &s); r != nil {
+		return r
+	}
 	if s.none() {
 		return refuse(orca.NotFound, s.path, "")
 	}
@@ -196,6 +199,9 @@ func (m *Machine) setFileAttr(c *call, o *metapb.SetAttrOp, s *spot) {
 func (m *Machine) xattr(c *call, o *metapb.XattrOp) *refusal {
 	s, r := m.resolve(&c.who, o.Target, true)
 	if r != nil {
+		return r
+	}
+	if r := m.unknownName(c, &s); r != nil {
 		return r
 	}
 	if s.none() {

@@ -20,6 +20,9 @@ func (m *Machine) mkdir(c *call, o *metapb.MkdirOp) *refusal {
 	if !s.none() {
 		return m.mkdirExisting(c, o, &s)
 	}
+	if r := m.unknownName(c, &s); r != nil {
+		return r
+	}
 	if c.decided == nil {
 		if len(s.rest) > 1 && !o.Parents {
 			return refuse(orca.NotFound, s.path, "")
@@ -95,6 +98,9 @@ func (m *Machine) remove(c *call, o *metapb.DeleteOp) *refusal {
 	if r != nil {
 		return r
 	}
+	if r := m.unknownName(c, &s); r != nil {
+		return r
+	}
 	if s.none() {
 		return refuse(orca.NotFound, s.path, "")
 	}
@@ -163,7 +169,16 @@ func (m *Machine) checkRemove(c *call, o *metapb.DeleteOp, s *spot) *refusal {
 	if r := m.idle(s.dir, s.name, d, s.path); r != nil {
 		return r
 	}
-	if d == nil || d.rec.Entries == 0 {
+	if d == nil {
+		return nil
+	}
+	owner := c.who.UID == 0 || c.who.UID == d.rec.UID
+	if !o.Recursive || !owner {
+		if r := m.unknownContent(c, d, s.path); r != nil {
+			return r
+		}
+	}
+	if d.rec.Entries == 0 {
 		return nil
 	}
 	switch {
@@ -171,7 +186,7 @@ func (m *Machine) checkRemove(c *call, o *metapb.DeleteOp, s *spot) *refusal {
 		return refuse(orca.NotEmpty, s.path, "")
 	case m.mountBelow(d):
 		return refuse(orca.Invalid, s.path, "there is a mount point below it")
-	case c.who.UID != 0 && c.who.UID != d.rec.UID:
+	case !owner:
 		r := refuse(orca.Permission, s.path, "only its owner may remove a directory with all in it")
 		r.walk = true
 		return r

@@ -17,6 +17,9 @@ func (m *Machine) create(c *call, o *metapb.CreateOp) *refusal {
 	if r != nil {
 		return r
 	}
+	if r := m.unknownName(c, &s); r != nil {
+		return r
+	}
 	if c.decided == nil {
 		if r := m.checkCreate(c, o, &s); r != nil {
 			return r

@@ -45,6 +45,9 @@ func (m *Machine) mount(c *call, o *metapb.MountOp) *refusal {
 	if r != nil {
 		return r
 	}
+	if r := m.unknownName(c, &s); r != nil {
+		return r
+	}
 	d := s.dentry.dir
 	if d != nil && d.rec.Mount != 0 {
 		return m.remount(c, o, m.mounts[d.rec.Mount], &s)

@@ -137,6 +137,7 @@ func (m *Machine) Walk(c orca.Caller, from orca.Ino, path string) (*Walked, erro
 		w.TargetKey, w.TargetPending = w.Key, w.Pending
 		return w, nil
 	}
+	w.Held = m.byName[nameKey{s.dir.rec.Ino, s.name}]
 	l := m.locate(s.dir, strings.Join(s.rest, "/"))
 	w.TargetKey, w.TargetPending = l.key, m.overlap(l, true, 0)
 	return w, nil

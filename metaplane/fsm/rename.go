@@ -19,8 +19,14 @@ func (m *Machine) rename(c *call, o *metapb.RenameOp) *refusal {
 	if r != nil {
 		return r
 	}
+	if r := m.unknownName(c, &src); r != nil {
+		return r
+	}
 	if src.none() {
 		return refuse(orca.NotFound, src.path, "")
+	}
+	if r := m.unknownName(c, &dst); r != nil {
+		return r
 	}
 	if src.dir == dst.dir && src.name == dst.name {
 		if o.NoReplace {
@@ -29,7 +35,7 @@ func (m *Machine) rename(c *call, o *metapb.RenameOp) *refusal {
 		return nil
 	}
 	if c.decided == nil {
-		if r := firstRefusal(m.checkRename(o, &src, &dst), m.checkRenamer(c, &src, &dst)); r != nil {
+		if r := firstRefusal(m.checkRename(c, o, &src, &dst), m.checkRenamer(c, &src, &dst)); r != nil {
 			return r
 		}
 	}
@@ -82,7 +88,7 @@ func (m *Machine) renameIntent(src, dst *spot, from, to located) *command.Intent
 }
 
 // checkRename refuses what cannot be, whoever asks.
-func (m *Machine) checkRename(o *metapb.RenameOp, src, dst *spot) *refusal {
+func (m *Machine) checkRename(c *call, o *metapb.RenameOp, src, dst *spot) *refusal {
 	d, e := src.dentry.dir, dst.dentry.dir
 	switch {
 	case len(dst.rest) > 1:
@@ -106,6 +112,11 @@ func (m *Machine) checkRename(o *metapb.RenameOp, src, dst *spot) *refusal {
 	}
 	if dst.none() {
 		if r := checkNew(dst.dir, dst.rest, dst.path); r != nil {
+			return r
+		}
+	}
+	if e != nil {
+		if r := m.unknownContent(c, e, dst.path); r != nil {
 			return r
 		}
 	}

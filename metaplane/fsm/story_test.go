@@ -232,6 +232,9 @@ func (s *story) show(r *command.Result, a args) string {
 		if r.BusyIntent != 0 {
 			fmt.Fprintf(&b, " (intent %d)", r.BusyIntent)
 		}
+		if r.Unknown {
+			b.WriteString(" (unknown)")
+		}
 		if r.NeedWalk {
 			b.WriteString(" (walk)")
 		}

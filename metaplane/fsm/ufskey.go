@@ -172,6 +172,9 @@ func (s *maskSet) overlap(key string, subtree bool, except uint64) uint64 {
 
 // at returns a mask on exactly this key; unless exact, subtree masks only.
 func (s *maskSet) at(key string, exact bool, except uint64) uint64 {
+	if s == nil {
+		return 0
+	}
 	i, _ := slices.BinarySearchFunc(s.list, mask{key: key}, compareMasks)
 	for ; i < len(s.list) && s.list[i].key == key; i++ {
 		if k := s.list[i]; k.id != except && (exact || k.subtree) {

@@ -3,6 +3,7 @@
 package fsm
 
 import (
+	"strconv"
 	"strings"
 
 	"orca"
@@ -21,6 +22,13 @@ func (s *story) target(a args, i int) *metapb.Target {
 // build makes the command that a word of a story stands for.
 func (s *story) build(verb string, a args) *command.Command {
 	c := &command.Command{}
+	if a.has("names") {
+		c.Checks = uint32(metapb.CommandCheck_CHECK_NAMES | metapb.CommandCheck_CHECK_CONTENT)
+	}
+	if dir, name, ok := strings.Cut(a.opts["asked"], "/"); ok {
+		n, _ := strconv.ParseUint(dir, 16, 64)
+		c.Absent = []*metapb.AbsentName{{Dir: n, Name: name}}
+	}
 	switch verb {
 	case "create":
 		c.Create = s.createOp(a)

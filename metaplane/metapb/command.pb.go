@@ -27,6 +27,55 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+type CommandCheck int32
+
+const (
+	CommandCheck_CHECK_NONE    CommandCheck = 0
+	CommandCheck_CHECK_NAMES   CommandCheck = 1 // a missing name of a directory that was never listed is missing in the UFS, too
+	CommandCheck_CHECK_CONTENT CommandCheck = 2 // a directory that was never listed is empty
+)
+
+// Enum value maps for CommandCheck.
+var (
+	CommandCheck_name = map[int32]string{
+		0: "CHECK_NONE",
+		1: "CHECK_NAMES",
+		2: "CHECK_CONTENT",
+	}
+	CommandCheck_value = map[string]int32{
+		"CHECK_NONE":    0,
+		"CHECK_NAMES":   1,
+		"CHECK_CONTENT": 2,
+	}
+)
+
+func (x CommandCheck) Enum() *CommandCheck {
+	p := new(CommandCheck)
+	*p = x
+	return p
+}
+
+func (x CommandCheck) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (CommandCheck) Descriptor() protoreflect.EnumDescriptor {
+	return file_command_proto_enumTypes[0].Descriptor()
+}
+
+func (CommandCheck) Type() protoreflect.EnumType {
+	return &file_command_proto_enumTypes[0]
+}
+
+func (x CommandCheck) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use CommandCheck.Descriptor instead.
+func (CommandCheck) EnumDescriptor() ([]byte, []int) {
+	return file_command_proto_rawDescGZIP(), []int{0}
+}
+
 type IntentOp int32
 
 const (
@@ -78,11 +127,11 @@ func (x IntentOp) String() string {
 }
 
 func (IntentOp) Descriptor() protoreflect.EnumDescriptor {
-	return file_command_proto_enumTypes[0].Descriptor()
+	return file_command_proto_enumTypes[1].Descriptor()
 }
 
 func (IntentOp) Type() protoreflect.EnumType {
-	return &file_command_proto_enumTypes[0]
+	return &file_command_proto_enumTypes[1]
 }
 
 func (x IntentOp) Number() protoreflect.EnumNumber {
@@ -91,7 +140,7 @@ func (x IntentOp) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use IntentOp.Descriptor instead.
 func (IntentOp) EnumDescriptor() ([]byte, []int) {
-	return file_command_proto_rawDescGZIP(), []int{0}
+	return file_command_proto_rawDescGZIP(), []int{1}
 }
 
 type SessionState int32
@@ -130,11 +179,11 @@ func (x SessionState) String() string {
 }
 
 func (SessionState) Descriptor() protoreflect.EnumDescriptor {
-	return file_command_proto_enumTypes[1].Descriptor()
+	return file_command_proto_enumTypes[2].Descriptor()
 }
 
 func (SessionState) Type() protoreflect.EnumType {
-	return &file_command_proto_enumTypes[1]
+	return &file_command_proto_enumTypes[2]
 }
 
 func (x SessionState) Number() protoreflect.EnumNumber {
@@ -143,44 +192,48 @@ func (x SessionState) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use SessionState.Descriptor instead.
 func (SessionState) EnumDescriptor() ([]byte, []int) {
-	return file_command_proto_rawDescGZIP(), []int{1}
+	return file_command_proto_rawDescGZIP(), []int{2}
 }
 
 // Command is one mutation. Exactly one of the op fields is set. client 0 is
 // the metaplane itself: no dedup. now is proposed by the leader.
 type Command struct {
-	state          protoimpl.MessageState `protogen:"open.v1"`
-	Client         uint64                 `protobuf:"varint,1,opt,name=client,proto3" json:"client,omitempty"`
-	Seq            uint64                 `protobuf:"varint,2,opt,name=seq,proto3" json:"seq,omitempty"`
-	AckedBelow     uint64                 `protobuf:"varint,3,opt,name=acked_below,json=ackedBelow,proto3" json:"acked_below,omitempty"`
-	Caller         *Caller                `protobuf:"bytes,4,opt,name=caller,proto3" json:"caller,omitempty"` // absent: root
-	Now            int64                  `protobuf:"varint,5,opt,name=now,proto3" json:"now,omitempty"`
-	Create         *CreateOp              `protobuf:"bytes,10,opt,name=create,proto3" json:"create,omitempty"`
-	Complete       *CompleteOp            `protobuf:"bytes,11,opt,name=complete,proto3" json:"complete,omitempty"`
-	Abandon        *AbandonOp             `protobuf:"bytes,12,opt,name=abandon,proto3" json:"abandon,omitempty"`
-	Renew          *RenewOp               `protobuf:"bytes,13,opt,name=renew,proto3" json:"renew,omitempty"`
-	Expire         *ExpireOp              `protobuf:"bytes,14,opt,name=expire,proto3" json:"expire,omitempty"`
-	DropSession    *DropSessionOp         `protobuf:"bytes,15,opt,name=drop_session,json=dropSession,proto3" json:"drop_session,omitempty"`
-	Mkdir          *MkdirOp               `protobuf:"bytes,16,opt,name=mkdir,proto3" json:"mkdir,omitempty"`
-	Rename         *RenameOp              `protobuf:"bytes,17,opt,name=rename,proto3" json:"rename,omitempty"`
-	Delete         *DeleteOp              `protobuf:"bytes,18,opt,name=delete,proto3" json:"delete,omitempty"`
-	SetAttr        *SetAttrOp             `protobuf:"bytes,19,opt,name=set_attr,json=setAttr,proto3" json:"set_attr,omitempty"`
-	Xattr          *XattrOp               `protobuf:"bytes,20,opt,name=xattr,proto3" json:"xattr,omitempty"`
-	Mount          *MountOp               `protobuf:"bytes,21,opt,name=mount,proto3" json:"mount,omitempty"`
-	Unmount        *UnmountOp             `protobuf:"bytes,22,opt,name=unmount,proto3" json:"unmount,omitempty"`
-	Decide         *DecideOp              `protobuf:"bytes,23,opt,name=decide,proto3" json:"decide,omitempty"`
-	Cutover        *CutoverOp             `protobuf:"bytes,24,opt,name=cutover,proto3" json:"cutover,omitempty"`
-	FinishIntent   *FinishIntentOp        `protobuf:"bytes,25,opt,name=finish_intent,json=finishIntent,proto3" json:"finish_intent,omitempty"`
-	SyncApply      *SyncApplyOp           `protobuf:"bytes,26,opt,name=sync_apply,json=syncApply,proto3" json:"sync_apply,omitempty"`
-	Persist        *PersistOp             `protobuf:"bytes,27,opt,name=persist,proto3" json:"persist,omitempty"`
-	PersistPrepare *PersistPrepareOp      `protobuf:"bytes,28,opt,name=persist_prepare,json=persistPrepare,proto3" json:"persist_prepare,omitempty"`
-	PersistCommit  *PersistCommitOp       `protobuf:"bytes,29,opt,name=persist_commit,json=persistCommit,proto3" json:"persist_commit,omitempty"`
-	MarkLost       *MarkLostOp            `protobuf:"bytes,30,opt,name=mark_lost,json=markLost,proto3" json:"mark_lost,omitempty"`
-	SweepTrash     *SweepTrashOp          `protobuf:"bytes,31,opt,name=sweep_trash,json=sweepTrash,proto3" json:"sweep_trash,omitempty"`
-	RegisterWorker *RegisterWorkerOp      `protobuf:"bytes,32,opt,name=register_worker,json=registerWorker,proto3" json:"register_worker,omitempty"`
-	Hosted         *HostedOp              `protobuf:"bytes,33,opt,name=hosted,proto3" json:"hosted,omitempty"`
-	SetFact        *SetFactOp             `protobuf:"bytes,34,opt,name=set_fact,json=setFact,proto3" json:"set_fact,omitempty"`
-	Noop           *NoopOp                `protobuf:"bytes,35,opt,name=noop,proto3" json:"noop,omitempty"`
+	state      protoimpl.MessageState `protogen:"open.v1"`
+	Client     uint64                 `protobuf:"varint,1,opt,name=client,proto3" json:"client,omitempty"`
+	Seq        uint64                 `protobuf:"varint,2,opt,name=seq,proto3" json:"seq,omitempty"`
+	AckedBelow uint64                 `protobuf:"varint,3,opt,name=acked_below,json=ackedBelow,proto3" json:"acked_below,omitempty"`
+	Caller     *Caller                `protobuf:"bytes,4,opt,name=caller,proto3" json:"caller,omitempty"` // absent: root
+	Now        int64                  `protobuf:"varint,5,opt,name=now,proto3" json:"now,omitempty"`
+	// What the operation may not assume of a UFS, bits of CommandCheck: it is
+	// refused as unknown instead, and proposed again when that has been asked.
+	Checks         uint32            `protobuf:"varint,6,opt,name=checks,proto3" json:"checks,omitempty"`
+	Absent         []*AbsentName     `protobuf:"bytes,7,rep,name=absent,proto3" json:"absent,omitempty"` // what has been asked
+	Create         *CreateOp         `protobuf:"bytes,10,opt,name=create,proto3" json:"create,omitempty"`
+	Complete       *CompleteOp       `protobuf:"bytes,11,opt,name=complete,proto3" json:"complete,omitempty"`
+	Abandon        *AbandonOp        `protobuf:"bytes,12,opt,name=abandon,proto3" json:"abandon,omitempty"`
+	Renew          *RenewOp          `protobuf:"bytes,13,opt,name=renew,proto3" json:"renew,omitempty"`
+	Expire         *ExpireOp         `protobuf:"bytes,14,opt,name=expire,proto3" json:"expire,omitempty"`
+	DropSession    *DropSessionOp    `protobuf:"bytes,15,opt,name=drop_session,json=dropSession,proto3" json:"drop_session,omitempty"`
+	Mkdir          *MkdirOp          `protobuf:"bytes,16,opt,name=mkdir,proto3" json:"mkdir,omitempty"`
+	Rename         *RenameOp         `protobuf:"bytes,17,opt,name=rename,proto3" json:"rename,omitempty"`
+	Delete         *DeleteOp         `protobuf:"bytes,18,opt,name=delete,proto3" json:"delete,omitempty"`
+	SetAttr        *SetAttrOp        `protobuf:"bytes,19,opt,name=set_attr,json=setAttr,proto3" json:"set_attr,omitempty"`
+	Xattr          *XattrOp          `protobuf:"bytes,20,opt,name=xattr,proto3" json:"xattr,omitempty"`
+	Mount          *MountOp          `protobuf:"bytes,21,opt,name=mount,proto3" json:"mount,omitempty"`
+	Unmount        *UnmountOp        `protobuf:"bytes,22,opt,name=unmount,proto3" json:"unmount,omitempty"`
+	Decide         *DecideOp         `protobuf:"bytes,23,opt,name=decide,proto3" json:"decide,omitempty"`
+	Cutover        *CutoverOp        `protobuf:"bytes,24,opt,name=cutover,proto3" json:"cutover,omitempty"`
+	FinishIntent   *FinishIntentOp   `protobuf:"bytes,25,opt,name=finish_intent,json=finishIntent,proto3" json:"finish_intent,omitempty"`
+	SyncApply      *SyncApplyOp      `protobuf:"bytes,26,opt,name=sync_apply,json=syncApply,proto3" json:"sync_apply,omitempty"`
+	Persist        *PersistOp        `protobuf:"bytes,27,opt,name=persist,proto3" json:"persist,omitempty"`
+	PersistPrepare *PersistPrepareOp `protobuf:"bytes,28,opt,name=persist_prepare,json=persistPrepare,proto3" json:"persist_prepare,omitempty"`
+	PersistCommit  *PersistCommitOp  `protobuf:"bytes,29,opt,name=persist_commit,json=persistCommit,proto3" json:"persist_commit,omitempty"`
+	MarkLost       *MarkLostOp       `protobuf:"bytes,30,opt,name=mark_lost,json=markLost,proto3" json:"mark_lost,omitempty"`
+	SweepTrash     *SweepTrashOp     `protobuf:"bytes,31,opt,name=sweep_trash,json=sweepTrash,proto3" json:"sweep_trash,omitempty"`
+	RegisterWorker *RegisterWorkerOp `protobuf:"bytes,32,opt,name=register_worker,json=registerWorker,proto3" json:"register_worker,omitempty"`
+	Hosted         *HostedOp         `protobuf:"bytes,33,opt,name=hosted,proto3" json:"hosted,omitempty"`
+	SetFact        *SetFactOp        `protobuf:"bytes,34,opt,name=set_fact,json=setFact,proto3" json:"set_fact,omitempty"`
+	Noop           *NoopOp           `protobuf:"bytes,35,opt,name=noop,proto3" json:"noop,omitempty"`
 	unknownFields  protoimpl.UnknownFields
 	sizeCache      protoimpl.SizeCache
 }
@@ -248,6 +301,20 @@ func (x *Command) GetNow() int64 {
 		return x.Now
 	}
 	return 0
+}
+
+func (x *Command) GetChecks() uint32 {
+	if x != nil {
+		return x.Checks
+	}
+	return 0
+}
+
+func (x *Command) GetAbsent() []*AbsentName {
+	if x != nil {
+		return x.Absent
+	}
+	return nil
 }
 
 func (x *Command) GetCreate() *CreateOp {
@@ -432,6 +499,59 @@ func (x *Command) GetNoop() *NoopOp {
 	return nil
 }
 
+// AbsentName is a name of a directory that the UFS does not have.
+type AbsentName struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Dir           uint64                 `protobuf:"varint,1,opt,name=dir,proto3" json:"dir,omitempty"`
+	Name          string                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AbsentName) Reset() {
+	*x = AbsentName{}
+	mi := &file_command_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AbsentName) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AbsentName) ProtoMessage() {}
+
+func (x *AbsentName) ProtoReflect() protoreflect.Message {
+	mi := &file_command_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AbsentName.ProtoReflect.Descriptor instead.
+func (*AbsentName) Descriptor() ([]byte, []int) {
+	return file_command_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *AbsentName) GetDir() uint64 {
+	if x != nil {
+		return x.Dir
+	}
+	return 0
+}
+
+func (x *AbsentName) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
 // CreateOp opens a write session, or with complete makes an empty file or a
 // symbolic link at once.
 type CreateOp struct {
@@ -456,7 +576,7 @@ type CreateOp struct {
 
 func (x *CreateOp) Reset() {
 	*x = CreateOp{}
-	mi := &file_command_proto_msgTypes[1]
+	mi := &file_command_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -468,7 +588,7 @@ func (x *CreateOp) String() string {
 func (*CreateOp) ProtoMessage() {}
 
 func (x *CreateOp) ProtoReflect() protoreflect.Message {
-	mi := &file_command_proto_msgTypes[1]
+	mi := &file_command_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -481,7 +601,7 @@ func (x *CreateOp) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateOp.ProtoReflect.Descriptor instead.
 func (*CreateOp) Descriptor() ([]byte, []int) {
-	return file_command_proto_rawDescGZIP(), []int{1}
+	return file_command_proto_rawDescGZIP(), []int{2}
 }
 
 func (x *CreateOp) GetTarget() *Target {
@@ -602,7 +722,7 @@ type CompleteOp struct {
 
 func (x *CompleteOp) Reset() {
 	*x = CompleteOp{}
-	mi := &file_command_proto_msgTypes[2]
+	mi := &file_command_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -614,7 +734,7 @@ func (x *CompleteOp) String() string {
 func (*CompleteOp) ProtoMessage() {}
 
 func (x *CompleteOp) ProtoReflect() protoreflect.Message {
-	mi := &file_command_proto_msgTypes[2]
+	mi := &file_command_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -627,7 +747,7 @@ func (x *CompleteOp) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CompleteOp.ProtoReflect.Descriptor instead.
 func (*CompleteOp) Descriptor() ([]byte, []int) {
-	return file_command_proto_rawDescGZIP(), []int{2}
+	return file_command_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *CompleteOp) GetSession() uint64 {
@@ -720,7 +840,7 @@ type AbandonOp struct {
 
 func (x *AbandonOp) Reset() {
 	*x = AbandonOp{}
-	mi := &file_command_proto_msgTypes[3]
+	mi := &file_command_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -732,7 +852,7 @@ func (x *AbandonOp) String() string {
 func (*AbandonOp) ProtoMessage() {}
 
 func (x *AbandonOp) ProtoReflect() protoreflect.Message {
-	mi := &file_command_proto_msgTypes[3]
+	mi := &file_command_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -745,7 +865,7 @@ func (x *AbandonOp) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AbandonOp.ProtoReflect.Descriptor instead.
 func (*AbandonOp) Descriptor() ([]byte, []int) {
-	return file_command_proto_rawDescGZIP(), []int{3}
+	return file_command_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *AbandonOp) GetSession() uint64 {
@@ -783,7 +903,7 @@ type RenewOp struct {
 
 func (x *RenewOp) Reset() {
 	*x = RenewOp{}
-	mi := &file_command_proto_msgTypes[4]
+	mi := &file_command_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -795,7 +915,7 @@ func (x *RenewOp) String() string {
 func (*RenewOp) ProtoMessage() {}
 
 func (x *RenewOp) ProtoReflect() protoreflect.Message {
-	mi := &file_command_proto_msgTypes[4]
+	mi := &file_command_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -808,7 +928,7 @@ func (x *RenewOp) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RenewOp.ProtoReflect.Descriptor instead.
 func (*RenewOp) Descriptor() ([]byte, []int) {
-	return file_command_proto_rawDescGZIP(), []int{4}
+	return file_command_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *RenewOp) GetSessions() []uint64 {
@@ -842,7 +962,7 @@ type ExpireOp struct {
 
 func (x *ExpireOp) Reset() {
 	*x = ExpireOp{}
-	mi := &file_command_proto_msgTypes[5]
+	mi := &file_command_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -854,7 +974,7 @@ func (x *ExpireOp) String() string {
 func (*ExpireOp) ProtoMessage() {}
 
 func (x *ExpireOp) ProtoReflect() protoreflect.Message {
-	mi := &file_command_proto_msgTypes[5]
+	mi := &file_command_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -867,7 +987,7 @@ func (x *ExpireOp) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExpireOp.ProtoReflect.Descriptor instead.
 func (*ExpireOp) Descriptor() ([]byte, []int) {
-	return file_command_proto_rawDescGZIP(), []int{5}
+	return file_command_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *ExpireOp) GetSessions() []uint64 {
@@ -887,7 +1007,7 @@ type DropSessionOp struct {
 
 func (x *DropSessionOp) Reset() {
 	*x = DropSessionOp{}
-	mi := &file_command_proto_msgTypes[6]
+	mi := &file_command_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -899,7 +1019,7 @@ func (x *DropSessionOp) String() string {
 func (*DropSessionOp) ProtoMessage() {}
 
 func (x *DropSessionOp) ProtoReflect() protoreflect.Message {
-	mi := &file_command_proto_msgTypes[6]
+	mi := &file_command_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -912,7 +1032,7 @@ func (x *DropSessionOp) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DropSessionOp.ProtoReflect.Descriptor instead.
 func (*DropSessionOp) Descriptor() ([]byte, []int) {
-	return file_command_proto_rawDescGZIP(), []int{6}
+	return file_command_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *DropSessionOp) GetSession() uint64 {
@@ -934,7 +1054,7 @@ type MkdirOp struct {
 
 func (x *MkdirOp) Reset() {
 	*x = MkdirOp{}
-	mi := &file_command_proto_msgTypes[7]
+	mi := &file_command_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -946,7 +1066,7 @@ func (x *MkdirOp) String() string {
 func (*MkdirOp) ProtoMessage() {}
 
 func (x *MkdirOp) ProtoReflect() protoreflect.Message {
-	mi := &file_command_proto_msgTypes[7]
+	mi := &file_command_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -959,7 +1079,7 @@ func (x *MkdirOp) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MkdirOp.ProtoReflect.Descriptor instead.
 func (*MkdirOp) Descriptor() ([]byte, []int) {
-	return file_command_proto_rawDescGZIP(), []int{7}
+	return file_command_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *MkdirOp) GetTarget() *Target {
@@ -1001,7 +1121,7 @@ type RenameOp struct {
 
 func (x *RenameOp) Reset() {
 	*x = RenameOp{}
-	mi := &file_command_proto_msgTypes[8]
+	mi := &file_command_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1013,7 +1133,7 @@ func (x *RenameOp) String() string {
 func (*RenameOp) ProtoMessage() {}
 
 func (x *RenameOp) ProtoReflect() protoreflect.Message {
-	mi := &file_command_proto_msgTypes[8]
+	mi := &file_command_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1026,7 +1146,7 @@ func (x *RenameOp) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RenameOp.ProtoReflect.Descriptor instead.
 func (*RenameOp) Descriptor() ([]byte, []int) {
-	return file_command_proto_rawDescGZIP(), []int{8}
+	return file_command_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *RenameOp) GetSrc() *Target {
@@ -1062,7 +1182,7 @@ type DeleteOp struct {
 
 func (x *DeleteOp) Reset() {
 	*x = DeleteOp{}
-	mi := &file_command_proto_msgTypes[9]
+	mi := &file_command_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1074,7 +1194,7 @@ func (x *DeleteOp) String() string {
 func (*DeleteOp) ProtoMessage() {}
 
 func (x *DeleteOp) ProtoReflect() protoreflect.Message {
-	mi := &file_command_proto_msgTypes[9]
+	mi := &file_command_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1087,7 +1207,7 @@ func (x *DeleteOp) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteOp.ProtoReflect.Descriptor instead.
 func (*DeleteOp) Descriptor() ([]byte, []int) {
-	return file_command_proto_rawDescGZIP(), []int{9}
+	return file_command_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *DeleteOp) GetTarget() *Target {
@@ -1137,7 +1257,7 @@ type SetAttrOp struct {
 
 func (x *SetAttrOp) Reset() {
 	*x = SetAttrOp{}
-	mi := &file_command_proto_msgTypes[10]
+	mi := &file_command_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1149,7 +1269,7 @@ func (x *SetAttrOp) String() string {
 func (*SetAttrOp) ProtoMessage() {}
 
 func (x *SetAttrOp) ProtoReflect() protoreflect.Message {
-	mi := &file_command_proto_msgTypes[10]
+	mi := &file_command_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1162,7 +1282,7 @@ func (x *SetAttrOp) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetAttrOp.ProtoReflect.Descriptor instead.
 func (*SetAttrOp) Descriptor() ([]byte, []int) {
-	return file_command_proto_rawDescGZIP(), []int{10}
+	return file_command_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *SetAttrOp) GetTarget() *Target {
@@ -1249,7 +1369,7 @@ type XattrOp struct {
 
 func (x *XattrOp) Reset() {
 	*x = XattrOp{}
-	mi := &file_command_proto_msgTypes[11]
+	mi := &file_command_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1261,7 +1381,7 @@ func (x *XattrOp) String() string {
 func (*XattrOp) ProtoMessage() {}
 
 func (x *XattrOp) ProtoReflect() protoreflect.Message {
-	mi := &file_command_proto_msgTypes[11]
+	mi := &file_command_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1274,7 +1394,7 @@ func (x *XattrOp) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use XattrOp.ProtoReflect.Descriptor instead.
 func (*XattrOp) Descriptor() ([]byte, []int) {
-	return file_command_proto_rawDescGZIP(), []int{11}
+	return file_command_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *XattrOp) GetTarget() *Target {
@@ -1335,7 +1455,7 @@ type MountOp struct {
 
 func (x *MountOp) Reset() {
 	*x = MountOp{}
-	mi := &file_command_proto_msgTypes[12]
+	mi := &file_command_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1347,7 +1467,7 @@ func (x *MountOp) String() string {
 func (*MountOp) ProtoMessage() {}
 
 func (x *MountOp) ProtoReflect() protoreflect.Message {
-	mi := &file_command_proto_msgTypes[12]
+	mi := &file_command_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1360,7 +1480,7 @@ func (x *MountOp) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MountOp.ProtoReflect.Descriptor instead.
 func (*MountOp) Descriptor() ([]byte, []int) {
-	return file_command_proto_rawDescGZIP(), []int{12}
+	return file_command_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *MountOp) GetMount() *Mount {
@@ -1414,7 +1534,7 @@ type UnmountOp struct {
 
 func (x *UnmountOp) Reset() {
 	*x = UnmountOp{}
-	mi := &file_command_proto_msgTypes[13]
+	mi := &file_command_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1426,7 +1546,7 @@ func (x *UnmountOp) String() string {
 func (*UnmountOp) ProtoMessage() {}
 
 func (x *UnmountOp) ProtoReflect() protoreflect.Message {
-	mi := &file_command_proto_msgTypes[13]
+	mi := &file_command_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1439,7 +1559,7 @@ func (x *UnmountOp) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UnmountOp.ProtoReflect.Descriptor instead.
 func (*UnmountOp) Descriptor() ([]byte, []int) {
-	return file_command_proto_rawDescGZIP(), []int{13}
+	return file_command_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *UnmountOp) GetPath() string {
@@ -1468,7 +1588,7 @@ type MountRecord struct {
 
 func (x *MountRecord) Reset() {
 	*x = MountRecord{}
-	mi := &file_command_proto_msgTypes[14]
+	mi := &file_command_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1480,7 +1600,7 @@ func (x *MountRecord) String() string {
 func (*MountRecord) ProtoMessage() {}
 
 func (x *MountRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_command_proto_msgTypes[14]
+	mi := &file_command_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1493,7 +1613,7 @@ func (x *MountRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MountRecord.ProtoReflect.Descriptor instead.
 func (*MountRecord) Descriptor() ([]byte, []int) {
-	return file_command_proto_rawDescGZIP(), []int{14}
+	return file_command_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *MountRecord) GetMount() *Mount {
@@ -1586,7 +1706,7 @@ type UFSIntent struct {
 
 func (x *UFSIntent) Reset() {
 	*x = UFSIntent{}
-	mi := &file_command_proto_msgTypes[15]
+	mi := &file_command_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1598,7 +1718,7 @@ func (x *UFSIntent) String() string {
 func (*UFSIntent) ProtoMessage() {}
 
 func (x *UFSIntent) ProtoReflect() protoreflect.Message {
-	mi := &file_command_proto_msgTypes[15]
+	mi := &file_command_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1611,7 +1731,7 @@ func (x *UFSIntent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UFSIntent.ProtoReflect.Descriptor instead.
 func (*UFSIntent) Descriptor() ([]byte, []int) {
-	return file_command_proto_rawDescGZIP(), []int{15}
+	return file_command_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *UFSIntent) GetId() uint64 {
@@ -1750,7 +1870,7 @@ type DecideOp struct {
 
 func (x *DecideOp) Reset() {
 	*x = DecideOp{}
-	mi := &file_command_proto_msgTypes[16]
+	mi := &file_command_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1762,7 +1882,7 @@ func (x *DecideOp) String() string {
 func (*DecideOp) ProtoMessage() {}
 
 func (x *DecideOp) ProtoReflect() protoreflect.Message {
-	mi := &file_command_proto_msgTypes[16]
+	mi := &file_command_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1775,7 +1895,7 @@ func (x *DecideOp) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DecideOp.ProtoReflect.Descriptor instead.
 func (*DecideOp) Descriptor() ([]byte, []int) {
-	return file_command_proto_rawDescGZIP(), []int{16}
+	return file_command_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *DecideOp) GetIntent() uint64 {
@@ -1834,7 +1954,7 @@ type CutoverOp struct {
 
 func (x *CutoverOp) Reset() {
 	*x = CutoverOp{}
-	mi := &file_command_proto_msgTypes[17]
+	mi := &file_command_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1846,7 +1966,7 @@ func (x *CutoverOp) String() string {
 func (*CutoverOp) ProtoMessage() {}
 
 func (x *CutoverOp) ProtoReflect() protoreflect.Message {
-	mi := &file_command_proto_msgTypes[17]
+	mi := &file_command_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1859,7 +1979,7 @@ func (x *CutoverOp) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CutoverOp.ProtoReflect.Descriptor instead.
 func (*CutoverOp) Descriptor() ([]byte, []int) {
-	return file_command_proto_rawDescGZIP(), []int{17}
+	return file_command_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *CutoverOp) GetIntent() uint64 {
@@ -1900,7 +2020,7 @@ type FinishIntentOp struct {
 
 func (x *FinishIntentOp) Reset() {
 	*x = FinishIntentOp{}
-	mi := &file_command_proto_msgTypes[18]
+	mi := &file_command_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1912,7 +2032,7 @@ func (x *FinishIntentOp) String() string {
 func (*FinishIntentOp) ProtoMessage() {}
 
 func (x *FinishIntentOp) ProtoReflect() protoreflect.Message {
-	mi := &file_command_proto_msgTypes[18]
+	mi := &file_command_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1925,7 +2045,7 @@ func (x *FinishIntentOp) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FinishIntentOp.ProtoReflect.Descriptor instead.
 func (*FinishIntentOp) Descriptor() ([]byte, []int) {
-	return file_command_proto_rawDescGZIP(), []int{18}
+	return file_command_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *FinishIntentOp) GetIntent() uint64 {
@@ -1953,7 +2073,7 @@ type SyncEntry struct {
 
 func (x *SyncEntry) Reset() {
 	*x = SyncEntry{}
-	mi := &file_command_proto_msgTypes[19]
+	mi := &file_command_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1965,7 +2085,7 @@ func (x *SyncEntry) String() string {
 func (*SyncEntry) ProtoMessage() {}
 
 func (x *SyncEntry) ProtoReflect() protoreflect.Message {
-	mi := &file_command_proto_msgTypes[19]
+	mi := &file_command_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1978,7 +2098,7 @@ func (x *SyncEntry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SyncEntry.ProtoReflect.Descriptor instead.
 func (*SyncEntry) Descriptor() ([]byte, []int) {
-	return file_command_proto_rawDescGZIP(), []int{19}
+	return file_command_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *SyncEntry) GetName() string {
@@ -2068,7 +2188,7 @@ type SyncApplyOp struct {
 
 func (x *SyncApplyOp) Reset() {
 	*x = SyncApplyOp{}
-	mi := &file_command_proto_msgTypes[20]
+	mi := &file_command_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2080,7 +2200,7 @@ func (x *SyncApplyOp) String() string {
 func (*SyncApplyOp) ProtoMessage() {}
 
 func (x *SyncApplyOp) ProtoReflect() protoreflect.Message {
-	mi := &file_command_proto_msgTypes[20]
+	mi := &file_command_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2093,7 +2213,7 @@ func (x *SyncApplyOp) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SyncApplyOp.ProtoReflect.Descriptor instead.
 func (*SyncApplyOp) Descriptor() ([]byte, []int) {
-	return file_command_proto_rawDescGZIP(), []int{20}
+	return file_command_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *SyncApplyOp) GetDir() uint64 {
@@ -2201,7 +2321,7 @@ type SyncResult struct {
 
 func (x *SyncResult) Reset() {
 	*x = SyncResult{}
-	mi := &file_command_proto_msgTypes[21]
+	mi := &file_command_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2213,7 +2333,7 @@ func (x *SyncResult) String() string {
 func (*SyncResult) ProtoMessage() {}
 
 func (x *SyncResult) ProtoReflect() protoreflect.Message {
-	mi := &file_command_proto_msgTypes[21]
+	mi := &file_command_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2226,7 +2346,7 @@ func (x *SyncResult) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SyncResult.ProtoReflect.Descriptor instead.
 func (*SyncResult) Descriptor() ([]byte, []int) {
-	return file_command_proto_rawDescGZIP(), []int{21}
+	return file_command_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *SyncResult) GetCreated() int64 {
@@ -2274,7 +2394,7 @@ type PersistOp struct {
 
 func (x *PersistOp) Reset() {
 	*x = PersistOp{}
-	mi := &file_command_proto_msgTypes[22]
+	mi := &file_command_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2286,7 +2406,7 @@ func (x *PersistOp) String() string {
 func (*PersistOp) ProtoMessage() {}
 
 func (x *PersistOp) ProtoReflect() protoreflect.Message {
-	mi := &file_command_proto_msgTypes[22]
+	mi := &file_command_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2299,7 +2419,7 @@ func (x *PersistOp) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PersistOp.ProtoReflect.Descriptor instead.
 func (*PersistOp) Descriptor() ([]byte, []int) {
-	return file_command_proto_rawDescGZIP(), []int{22}
+	return file_command_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *PersistOp) GetTarget() *Target {
@@ -2319,7 +2439,7 @@ type PersistPrepareOp struct {
 
 func (x *PersistPrepareOp) Reset() {
 	*x = PersistPrepareOp{}
-	mi := &file_command_proto_msgTypes[23]
+	mi := &file_command_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2331,7 +2451,7 @@ func (x *PersistPrepareOp) String() string {
 func (*PersistPrepareOp) ProtoMessage() {}
 
 func (x *PersistPrepareOp) ProtoReflect() protoreflect.Message {
-	mi := &file_command_proto_msgTypes[23]
+	mi := &file_command_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2344,7 +2464,7 @@ func (x *PersistPrepareOp) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PersistPrepareOp.ProtoReflect.Descriptor instead.
 func (*PersistPrepareOp) Descriptor() ([]byte, []int) {
-	return file_command_proto_rawDescGZIP(), []int{23}
+	return file_command_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *PersistPrepareOp) GetFile() uint64 {
@@ -2377,7 +2497,7 @@ type PersistCommitOp struct {
 
 func (x *PersistCommitOp) Reset() {
 	*x = PersistCommitOp{}
-	mi := &file_command_proto_msgTypes[24]
+	mi := &file_command_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2389,7 +2509,7 @@ func (x *PersistCommitOp) String() string {
 func (*PersistCommitOp) ProtoMessage() {}
 
 func (x *PersistCommitOp) ProtoReflect() protoreflect.Message {
-	mi := &file_command_proto_msgTypes[24]
+	mi := &file_command_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2402,7 +2522,7 @@ func (x *PersistCommitOp) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PersistCommitOp.ProtoReflect.Descriptor instead.
 func (*PersistCommitOp) Descriptor() ([]byte, []int) {
-	return file_command_proto_rawDescGZIP(), []int{24}
+	return file_command_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *PersistCommitOp) GetIntent() uint64 {
@@ -2463,7 +2583,7 @@ type MarkLostOp struct {
 
 func (x *MarkLostOp) Reset() {
 	*x = MarkLostOp{}
-	mi := &file_command_proto_msgTypes[25]
+	mi := &file_command_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2475,7 +2595,7 @@ func (x *MarkLostOp) String() string {
 func (*MarkLostOp) ProtoMessage() {}
 
 func (x *MarkLostOp) ProtoReflect() protoreflect.Message {
-	mi := &file_command_proto_msgTypes[25]
+	mi := &file_command_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2488,7 +2608,7 @@ func (x *MarkLostOp) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MarkLostOp.ProtoReflect.Descriptor instead.
 func (*MarkLostOp) Descriptor() ([]byte, []int) {
-	return file_command_proto_rawDescGZIP(), []int{25}
+	return file_command_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *MarkLostOp) GetFiles() []uint64 {
@@ -2509,7 +2629,7 @@ type SweepTrashOp struct {
 
 func (x *SweepTrashOp) Reset() {
 	*x = SweepTrashOp{}
-	mi := &file_command_proto_msgTypes[26]
+	mi := &file_command_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2521,7 +2641,7 @@ func (x *SweepTrashOp) String() string {
 func (*SweepTrashOp) ProtoMessage() {}
 
 func (x *SweepTrashOp) ProtoReflect() protoreflect.Message {
-	mi := &file_command_proto_msgTypes[26]
+	mi := &file_command_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2534,7 +2654,7 @@ func (x *SweepTrashOp) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SweepTrashOp.ProtoReflect.Descriptor instead.
 func (*SweepTrashOp) Descriptor() ([]byte, []int) {
-	return file_command_proto_rawDescGZIP(), []int{26}
+	return file_command_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *SweepTrashOp) GetLimit() uint32 {
@@ -2555,7 +2675,7 @@ type WorkerRecord struct {
 
 func (x *WorkerRecord) Reset() {
 	*x = WorkerRecord{}
-	mi := &file_command_proto_msgTypes[27]
+	mi := &file_command_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2567,7 +2687,7 @@ func (x *WorkerRecord) String() string {
 func (*WorkerRecord) ProtoMessage() {}
 
 func (x *WorkerRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_command_proto_msgTypes[27]
+	mi := &file_command_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2580,7 +2700,7 @@ func (x *WorkerRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WorkerRecord.ProtoReflect.Descriptor instead.
 func (*WorkerRecord) Descriptor() ([]byte, []int) {
-	return file_command_proto_rawDescGZIP(), []int{27}
+	return file_command_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *WorkerRecord) GetId() uint64 {
@@ -2615,7 +2735,7 @@ type RegisterWorkerOp struct {
 
 func (x *RegisterWorkerOp) Reset() {
 	*x = RegisterWorkerOp{}
-	mi := &file_command_proto_msgTypes[28]
+	mi := &file_command_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2627,7 +2747,7 @@ func (x *RegisterWorkerOp) String() string {
 func (*RegisterWorkerOp) ProtoMessage() {}
 
 func (x *RegisterWorkerOp) ProtoReflect() protoreflect.Message {
-	mi := &file_command_proto_msgTypes[28]
+	mi := &file_command_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2640,7 +2760,7 @@ func (x *RegisterWorkerOp) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RegisterWorkerOp.ProtoReflect.Descriptor instead.
 func (*RegisterWorkerOp) Descriptor() ([]byte, []int) {
-	return file_command_proto_rawDescGZIP(), []int{28}
+	return file_command_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *RegisterWorkerOp) GetId() uint64 {
@@ -2667,7 +2787,7 @@ type HostedOp struct {
 
 func (x *HostedOp) Reset() {
 	*x = HostedOp{}
-	mi := &file_command_proto_msgTypes[29]
+	mi := &file_command_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2679,7 +2799,7 @@ func (x *HostedOp) String() string {
 func (*HostedOp) ProtoMessage() {}
 
 func (x *HostedOp) ProtoReflect() protoreflect.Message {
-	mi := &file_command_proto_msgTypes[29]
+	mi := &file_command_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2692,7 +2812,7 @@ func (x *HostedOp) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HostedOp.ProtoReflect.Descriptor instead.
 func (*HostedOp) Descriptor() ([]byte, []int) {
-	return file_command_proto_rawDescGZIP(), []int{29}
+	return file_command_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *HostedOp) GetMachine() string {
@@ -2722,7 +2842,7 @@ type SetFactOp struct {
 
 func (x *SetFactOp) Reset() {
 	*x = SetFactOp{}
-	mi := &file_command_proto_msgTypes[30]
+	mi := &file_command_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2734,7 +2854,7 @@ func (x *SetFactOp) String() string {
 func (*SetFactOp) ProtoMessage() {}
 
 func (x *SetFactOp) ProtoReflect() protoreflect.Message {
-	mi := &file_command_proto_msgTypes[30]
+	mi := &file_command_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2747,7 +2867,7 @@ func (x *SetFactOp) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetFactOp.ProtoReflect.Descriptor instead.
 func (*SetFactOp) Descriptor() ([]byte, []int) {
-	return file_command_proto_rawDescGZIP(), []int{30}
+	return file_command_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *SetFactOp) GetKey() string {
@@ -2779,7 +2899,7 @@ type NoopOp struct {
 
 func (x *NoopOp) Reset() {
 	*x = NoopOp{}
-	mi := &file_command_proto_msgTypes[31]
+	mi := &file_command_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2791,7 +2911,7 @@ func (x *NoopOp) String() string {
 func (*NoopOp) ProtoMessage() {}
 
 func (x *NoopOp) ProtoReflect() protoreflect.Message {
-	mi := &file_command_proto_msgTypes[31]
+	mi := &file_command_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2804,7 +2924,7 @@ func (x *NoopOp) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NoopOp.ProtoReflect.Descriptor instead.
 func (*NoopOp) Descriptor() ([]byte, []int) {
-	return file_command_proto_rawDescGZIP(), []int{31}
+	return file_command_proto_rawDescGZIP(), []int{32}
 }
 
 // SessionRecord is one write session.
@@ -2839,7 +2959,7 @@ type SessionRecord struct {
 
 func (x *SessionRecord) Reset() {
 	*x = SessionRecord{}
-	mi := &file_command_proto_msgTypes[32]
+	mi := &file_command_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2851,7 +2971,7 @@ func (x *SessionRecord) String() string {
 func (*SessionRecord) ProtoMessage() {}
 
 func (x *SessionRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_command_proto_msgTypes[32]
+	mi := &file_command_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2864,7 +2984,7 @@ func (x *SessionRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SessionRecord.ProtoReflect.Descriptor instead.
 func (*SessionRecord) Descriptor() ([]byte, []int) {
-	return file_command_proto_rawDescGZIP(), []int{32}
+	return file_command_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *SessionRecord) GetId() uint64 {
@@ -3054,13 +3174,14 @@ type Result struct {
 	Existed       bool   `protobuf:"varint,16,opt,name=existed,proto3" json:"existed,omitempty"` // mkdir with exist_ok: it was there
 	Index         uint64 `protobuf:"varint,17,opt,name=index,proto3" json:"index,omitempty"`     // Raft index of the apply
 	Parent        uint64 `protobuf:"varint,18,opt,name=parent,proto3" json:"parent,omitempty"`
+	Unknown       bool   `protobuf:"varint,19,opt,name=unknown,proto3" json:"unknown,omitempty"` // with kind Busy: the UFS must be asked first, see Command.checks
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Result) Reset() {
 	*x = Result{}
-	mi := &file_command_proto_msgTypes[33]
+	mi := &file_command_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3072,7 +3193,7 @@ func (x *Result) String() string {
 func (*Result) ProtoMessage() {}
 
 func (x *Result) ProtoReflect() protoreflect.Message {
-	mi := &file_command_proto_msgTypes[33]
+	mi := &file_command_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3085,7 +3206,7 @@ func (x *Result) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Result.ProtoReflect.Descriptor instead.
 func (*Result) Descriptor() ([]byte, []int) {
-	return file_command_proto_rawDescGZIP(), []int{33}
+	return file_command_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *Result) GetKind() uint32 {
@@ -3214,19 +3335,28 @@ func (x *Result) GetParent() uint64 {
 	return 0
 }
 
+func (x *Result) GetUnknown() bool {
+	if x != nil {
+		return x.Unknown
+	}
+	return false
+}
+
 var File_command_proto protoreflect.FileDescriptor
 
 const file_command_proto_rawDesc = "" +
 	"\n" +
 	"\rcommand.proto\x12\torca.meta\x1a\n" +
-	"meta.proto\"\xb4\v\n" +
+	"meta.proto\"\xfb\v\n" +
 	"\aCommand\x12\x16\n" +
 	"\x06client\x18\x01 \x01(\x04R\x06client\x12\x10\n" +
 	"\x03seq\x18\x02 \x01(\x04R\x03seq\x12\x1f\n" +
 	"\vacked_below\x18\x03 \x01(\x04R\n" +
 	"ackedBelow\x12)\n" +
 	"\x06caller\x18\x04 \x01(\v2\x11.orca.meta.CallerR\x06caller\x12\x10\n" +
-	"\x03now\x18\x05 \x01(\x03R\x03now\x12+\n" +
+	"\x03now\x18\x05 \x01(\x03R\x03now\x12\x16\n" +
+	"\x06checks\x18\x06 \x01(\rR\x06checks\x12-\n" +
+	"\x06absent\x18\a \x03(\v2\x15.orca.meta.AbsentNameR\x06absent\x12+\n" +
 	"\x06create\x18\n" +
 	" \x01(\v2\x13.orca.meta.CreateOpR\x06create\x121\n" +
 	"\bcomplete\x18\v \x01(\v2\x15.orca.meta.CompleteOpR\bcomplete\x12.\n" +
@@ -3255,7 +3385,11 @@ const file_command_proto_rawDesc = "" +
 	"\x0fregister_worker\x18  \x01(\v2\x1b.orca.meta.RegisterWorkerOpR\x0eregisterWorker\x12+\n" +
 	"\x06hosted\x18! \x01(\v2\x13.orca.meta.HostedOpR\x06hosted\x12/\n" +
 	"\bset_fact\x18\" \x01(\v2\x14.orca.meta.SetFactOpR\asetFact\x12%\n" +
-	"\x04noop\x18# \x01(\v2\x11.orca.meta.NoopOpR\x04noop\"\x95\x03\n" +
+	"\x04noop\x18# \x01(\v2\x11.orca.meta.NoopOpR\x04noop\"2\n" +
+	"\n" +
+	"AbsentName\x12\x10\n" +
+	"\x03dir\x18\x01 \x01(\x04R\x03dir\x12\x12\n" +
+	"\x04name\x18\x02 \x01(\tR\x04name\"\x95\x03\n" +
 	"\bCreateOp\x12)\n" +
 	"\x06target\x18\x01 \x01(\v2\x11.orca.meta.TargetR\x06target\x12\x12\n" +
 	"\x04mode\x18\x02 \x01(\rR\x04mode\x12\x18\n" +
@@ -3485,7 +3619,7 @@ const file_command_proto_rawDesc = "" +
 	"\x06caller\x18\x16 \x01(\v2\x11.orca.meta.CallerR\x06caller\x12\x1e\n" +
 	"\n" +
 	"committing\x18\x17 \x01(\x03R\n" +
-	"committing\"\x90\x04\n" +
+	"committing\"\xaa\x04\n" +
 	"\x06Result\x12\x12\n" +
 	"\x04kind\x18\x01 \x01(\rR\x04kind\x12\x12\n" +
 	"\x04path\x18\x02 \x01(\tR\x04path\x12\x10\n" +
@@ -3506,7 +3640,13 @@ const file_command_proto_rawDesc = "" +
 	"\breplaced\x18\x0f \x01(\x04R\breplaced\x12\x18\n" +
 	"\aexisted\x18\x10 \x01(\bR\aexisted\x12\x14\n" +
 	"\x05index\x18\x11 \x01(\x04R\x05index\x12\x16\n" +
-	"\x06parent\x18\x12 \x01(\x04R\x06parent*\xba\x01\n" +
+	"\x06parent\x18\x12 \x01(\x04R\x06parent\x12\x18\n" +
+	"\aunknown\x18\x13 \x01(\bR\aunknown*B\n" +
+	"\fCommandCheck\x12\x0e\n" +
+	"\n" +
+	"CHECK_NONE\x10\x00\x12\x0f\n" +
+	"\vCHECK_NAMES\x10\x01\x12\x11\n" +
+	"\rCHECK_CONTENT\x10\x02*\xba\x01\n" +
 	"\bIntentOp\x12\x0f\n" +
 	"\vINTENT_NONE\x10\x00\x12\x10\n" +
 	"\fINTENT_MKDIR\x10\x01\x12\x11\n" +
@@ -3535,104 +3675,107 @@ func file_command_proto_rawDescGZIP() []byte {
 	return file_command_proto_rawDescData
 }
 
-var file_command_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_command_proto_msgTypes = make([]protoimpl.MessageInfo, 34)
+var file_command_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
+var file_command_proto_msgTypes = make([]protoimpl.MessageInfo, 35)
 var file_command_proto_goTypes = []any{
-	(IntentOp)(0),            // 0: orca.meta.IntentOp
-	(SessionState)(0),        // 1: orca.meta.SessionState
-	(*Command)(nil),          // 2: orca.meta.Command
-	(*CreateOp)(nil),         // 3: orca.meta.CreateOp
-	(*CompleteOp)(nil),       // 4: orca.meta.CompleteOp
-	(*AbandonOp)(nil),        // 5: orca.meta.AbandonOp
-	(*RenewOp)(nil),          // 6: orca.meta.RenewOp
-	(*ExpireOp)(nil),         // 7: orca.meta.ExpireOp
-	(*DropSessionOp)(nil),    // 8: orca.meta.DropSessionOp
-	(*MkdirOp)(nil),          // 9: orca.meta.MkdirOp
-	(*RenameOp)(nil),         // 10: orca.meta.RenameOp
-	(*DeleteOp)(nil),         // 11: orca.meta.DeleteOp
-	(*SetAttrOp)(nil),        // 12: orca.meta.SetAttrOp
-	(*XattrOp)(nil),          // 13: orca.meta.XattrOp
-	(*MountOp)(nil),          // 14: orca.meta.MountOp
-	(*UnmountOp)(nil),        // 15: orca.meta.UnmountOp
-	(*MountRecord)(nil),      // 16: orca.meta.MountRecord
-	(*UFSIntent)(nil),        // 17: orca.meta.UFSIntent
-	(*DecideOp)(nil),         // 18: orca.meta.DecideOp
-	(*CutoverOp)(nil),        // 19: orca.meta.CutoverOp
-	(*FinishIntentOp)(nil),   // 20: orca.meta.FinishIntentOp
-	(*SyncEntry)(nil),        // 21: orca.meta.SyncEntry
-	(*SyncApplyOp)(nil),      // 22: orca.meta.SyncApplyOp
-	(*SyncResult)(nil),       // 23: orca.meta.SyncResult
-	(*PersistOp)(nil),        // 24: orca.meta.PersistOp
-	(*PersistPrepareOp)(nil), // 25: orca.meta.PersistPrepareOp
-	(*PersistCommitOp)(nil),  // 26: orca.meta.PersistCommitOp
-	(*MarkLostOp)(nil),       // 27: orca.meta.MarkLostOp
-	(*SweepTrashOp)(nil),     // 28: orca.meta.SweepTrashOp
-	(*WorkerRecord)(nil),     // 29: orca.meta.WorkerRecord
-	(*RegisterWorkerOp)(nil), // 30: orca.meta.RegisterWorkerOp
-	(*HostedOp)(nil),         // 31: orca.meta.HostedOp
-	(*SetFactOp)(nil),        // 32: orca.meta.SetFactOp
-	(*NoopOp)(nil),           // 33: orca.meta.NoopOp
-	(*SessionRecord)(nil),    // 34: orca.meta.SessionRecord
-	(*Result)(nil),           // 35: orca.meta.Result
-	(*Caller)(nil),           // 36: orca.meta.Caller
-	(*Target)(nil),           // 37: orca.meta.Target
-	(*Mount)(nil),            // 38: orca.meta.Mount
-	(*Attr)(nil),             // 39: orca.meta.Attr
+	(CommandCheck)(0),        // 0: orca.meta.CommandCheck
+	(IntentOp)(0),            // 1: orca.meta.IntentOp
+	(SessionState)(0),        // 2: orca.meta.SessionState
+	(*Command)(nil),          // 3: orca.meta.Command
+	(*AbsentName)(nil),       // 4: orca.meta.AbsentName
+	(*CreateOp)(nil),         // 5: orca.meta.CreateOp
+	(*CompleteOp)(nil),       // 6: orca.meta.CompleteOp
+	(*AbandonOp)(nil),        // 7: orca.meta.AbandonOp
+	(*RenewOp)(nil),          // 8: orca.meta.RenewOp
+	(*ExpireOp)(nil),         // 9: orca.meta.ExpireOp
+	(*DropSessionOp)(nil),    // 10: orca.meta.DropSessionOp
+	(*MkdirOp)(nil),          // 11: orca.meta.MkdirOp
+	(*RenameOp)(nil),         // 12: orca.meta.RenameOp
+	(*DeleteOp)(nil),         // 13: orca.meta.DeleteOp
+	(*SetAttrOp)(nil),        // 14: orca.meta.SetAttrOp
+	(*XattrOp)(nil),          // 15: orca.meta.XattrOp
+	(*MountOp)(nil),          // 16: orca.meta.MountOp
+	(*UnmountOp)(nil),        // 17: orca.meta.UnmountOp
+	(*MountRecord)(nil),      // 18: orca.meta.MountRecord
+	(*UFSIntent)(nil),        // 19: orca.meta.UFSIntent
+	(*DecideOp)(nil),         // 20: orca.meta.DecideOp
+	(*CutoverOp)(nil),        // 21: orca.meta.CutoverOp
+	(*FinishIntentOp)(nil),   // 22: orca.meta.FinishIntentOp
+	(*SyncEntry)(nil),        // 23: orca.meta.SyncEntry
+	(*SyncApplyOp)(nil),      // 24: orca.meta.SyncApplyOp
+	(*SyncResult)(nil),       // 25: orca.meta.SyncResult
+	(*PersistOp)(nil),        // 26: orca.meta.PersistOp
+	(*PersistPrepareOp)(nil), // 27: orca.meta.PersistPrepareOp
+	(*PersistCommitOp)(nil),  // 28: orca.meta.PersistCommitOp
+	(*MarkLostOp)(nil),       // 29: orca.meta.MarkLostOp
+	(*SweepTrashOp)(nil),     // 30: orca.meta.SweepTrashOp
+	(*WorkerRecord)(nil),     // 31: orca.meta.WorkerRecord
+	(*RegisterWorkerOp)(nil), // 32: orca.meta.RegisterWorkerOp
+	(*HostedOp)(nil),         // 33: orca.meta.HostedOp
+	(*SetFactOp)(nil),        // 34: orca.meta.SetFactOp
+	(*NoopOp)(nil),           // 35: orca.meta.NoopOp
+	(*SessionRecord)(nil),    // 36: orca.meta.SessionRecord
+	(*Result)(nil),           // 37: orca.meta.Result
+	(*Caller)(nil),           // 38: orca.meta.Caller
+	(*Target)(nil),           // 39: orca.meta.Target
+	(*Mount)(nil),            // 40: orca.meta.Mount
+	(*Attr)(nil),             // 41: orca.meta.Attr
 }
 var file_command_proto_depIdxs = []int32{
-	36, // 0: orca.meta.Command.caller:type_name -> orca.meta.Caller
-	3,  // 1: orca.meta.Command.create:type_name -> orca.meta.CreateOp
-	4,  // 2: orca.meta.Command.complete:type_name -> orca.meta.CompleteOp
-	5,  // 3: orca.meta.Command.abandon:type_name -> orca.meta.AbandonOp
-	6,  // 4: orca.meta.Command.renew:type_name -> orca.meta.RenewOp
-	7,  // 5: orca.meta.Command.expire:type_name -> orca.meta.ExpireOp
-	8,  // 6: orca.meta.Command.drop_session:type_name -> orca.meta.DropSessionOp
-	9,  // 7: orca.meta.Command.mkdir:type_name -> orca.meta.MkdirOp
-	10, // 8: orca.meta.Command.rename:type_name -> orca.meta.RenameOp
-	11, // 9: orca.meta.Command.delete:type_name -> orca.meta.DeleteOp
-	12, // 10: orca.meta.Command.set_attr:type_name -> orca.meta.SetAttrOp
-	13, // 11: orca.meta.Command.xattr:type_name -> orca.meta.XattrOp
-	14, // 12: orca.meta.Command.mount:type_name -> orca.meta.MountOp
-	15, // 13: orca.meta.Command.unmount:type_name -> orca.meta.UnmountOp
-	18, // 14: orca.meta.Command.decide:type_name -> orca.meta.DecideOp
-	19, // 15: orca.meta.Command.cutover:type_name -> orca.meta.CutoverOp
-	20, // 16: orca.meta.Command.finish_intent:type_name -> orca.meta.FinishIntentOp
-	22, // 17: orca.meta.Command.sync_apply:type_name -> orca.meta.SyncApplyOp
-	24, // 18: orca.meta.Command.persist:type_name -> orca.meta.PersistOp
-	25, // 19: orca.meta.Command.persist_prepare:type_name -> orca.meta.PersistPrepareOp
-	26, // 20: orca.meta.Command.persist_commit:type_name -> orca.meta.PersistCommitOp
-	27, // 21: orca.meta.Command.mark_lost:type_name -> orca.meta.MarkLostOp
-	28, // 22: orca.meta.Command.sweep_trash:type_name -> orca.meta.SweepTrashOp
-	30, // 23: orca.meta.Command.register_worker:type_name -> orca.meta.RegisterWorkerOp
-	31, // 24: orca.meta.Command.hosted:type_name -> orca.meta.HostedOp
-	32, // 25: orca.meta.Command.set_fact:type_name -> orca.meta.SetFactOp
-	33, // 26: orca.meta.Command.noop:type_name -> orca.meta.NoopOp
-	37, // 27: orca.meta.CreateOp.target:type_name -> orca.meta.Target
-	37, // 28: orca.meta.MkdirOp.target:type_name -> orca.meta.Target
-	37, // 29: orca.meta.RenameOp.src:type_name -> orca.meta.Target
-	37, // 30: orca.meta.RenameOp.dst:type_name -> orca.meta.Target
-	37, // 31: orca.meta.DeleteOp.target:type_name -> orca.meta.Target
-	37, // 32: orca.meta.SetAttrOp.target:type_name -> orca.meta.Target
-	37, // 33: orca.meta.XattrOp.target:type_name -> orca.meta.Target
-	38, // 34: orca.meta.MountOp.mount:type_name -> orca.meta.Mount
-	38, // 35: orca.meta.MountRecord.mount:type_name -> orca.meta.Mount
-	0,  // 36: orca.meta.UFSIntent.op:type_name -> orca.meta.IntentOp
-	2,  // 37: orca.meta.UFSIntent.command:type_name -> orca.meta.Command
-	21, // 38: orca.meta.SyncApplyOp.entries:type_name -> orca.meta.SyncEntry
-	21, // 39: orca.meta.SyncApplyOp.self:type_name -> orca.meta.SyncEntry
-	37, // 40: orca.meta.PersistOp.target:type_name -> orca.meta.Target
-	1,  // 41: orca.meta.SessionRecord.state:type_name -> orca.meta.SessionState
-	36, // 42: orca.meta.SessionRecord.caller:type_name -> orca.meta.Caller
-	39, // 43: orca.meta.Result.attr:type_name -> orca.meta.Attr
-	34, // 44: orca.meta.Result.session:type_name -> orca.meta.SessionRecord
-	17, // 45: orca.meta.Result.intent:type_name -> orca.meta.UFSIntent
-	16, // 46: orca.meta.Result.mount:type_name -> orca.meta.MountRecord
-	23, // 47: orca.meta.Result.sync:type_name -> orca.meta.SyncResult
-	48, // [48:48] is the sub-list for method output_type
-	48, // [48:48] is the sub-list for method input_type
-	48, // [48:48] is the sub-list for extension type_name
-	48, // [48:48] is the sub-list for extension extendee
-	0,  // [0:48] is the sub-list for field type_name
+	38, // 0: orca.meta.Command.caller:type_name -> orca.meta.Caller
+	4,  // 1: orca.meta.Command.absent:type_name -> orca.meta.AbsentName
+	5,  // 2: orca.meta.Command.create:type_name -> orca.meta.CreateOp
+	6,  // 3: orca.meta.Command.complete:type_name -> orca.meta.CompleteOp
+	7,  // 4: orca.meta.Command.abandon:type_name -> orca.meta.AbandonOp
+	8,  // 5: orca.meta.Command.renew:type_name -> orca.meta.RenewOp
+	9,  // 6: orca.meta.Command.expire:type_name -> orca.meta.ExpireOp
+	10, // 7: orca.meta.Command.drop_session:type_name -> orca.meta.DropSessionOp
+	11, // 8: orca.meta.Command.mkdir:type_name -> orca.meta.MkdirOp
+	12, // 9: orca.meta.Command.rename:type_name -> orca.meta.RenameOp
+	13, // 10: orca.meta.Command.delete:type_name -> orca.meta.DeleteOp
+	14, // 11: orca.meta.Command.set_attr:type_name -> orca.meta.SetAttrOp
+	15, // 12: orca.meta.Command.xattr:type_name -> orca.meta.XattrOp
+	16, // 13: orca.meta.Command.mount:type_name -> orca.meta.MountOp
+	17, // 14: orca.meta.Command.unmount:type_name -> orca.meta.UnmountOp
+	20, // 15: orca.meta.Command.decide:type_name -> orca.meta.DecideOp
+	21, // 16: orca.meta.Command.cutover:type_name -> orca.meta.CutoverOp
+	22, // 17: orca.meta.Command.finish_intent:type_name -> orca.meta.FinishIntentOp
+	24, // 18: orca.meta.Command.sync_apply:type_name -> orca.meta.SyncApplyOp
+	26, // 19: orca.meta.Command.persist:type_name -> orca.meta.PersistOp
+	27, // 20: orca.meta.Command.persist_prepare:type_name -> orca.meta.PersistPrepareOp
+	28, // 21: orca.meta.Command.persist_commit:type_name -> orca.meta.PersistCommitOp
+	29, // 22: orca.meta.Command.mark_lost:type_name -> orca.meta.MarkLostOp
+	30, // 23: orca.meta.Command.sweep_trash:type_name -> orca.meta.SweepTrashOp
+	32, // 24: orca.meta.Command.register_worker:type_name -> orca.meta.RegisterWorkerOp
+	33, // 25: orca.meta.Command.hosted:type_name -> orca.meta.HostedOp
+	34, // 26: orca.meta.Command.set_fact:type_name -> orca.meta.SetFactOp
+	35, // 27: orca.meta.Command.noop:type_name -> orca.meta.NoopOp
+	39, // 28: orca.meta.CreateOp.target:type_name -> orca.meta.Target
+	39, // 29: orca.meta.MkdirOp.target:type_name -> orca.meta.Target
+	39, // 30: orca.meta.RenameOp.src:type_name -> orca.meta.Target
+	39, // 31: orca.meta.RenameOp.dst:type_name -> orca.meta.Target
+	39, // 32: orca.meta.DeleteOp.target:type_name -> orca.meta.Target
+	39, // 33: orca.meta.SetAttrOp.target:type_name -> orca.meta.Target
+	39, // 34: orca.meta.XattrOp.target:type_name -> orca.meta.Target
+	40, // 35: orca.meta.MountOp.mount:type_name -> orca.meta.Mount
+	40, // 36: orca.meta.MountRecord.mount:type_name -> orca.meta.Mount
+	1,  // 37: orca.meta.UFSIntent.op:type_name -> orca.meta.IntentOp
+	3,  // 38: orca.meta.UFSIntent.command:type_name -> orca.meta.Command
+	23, // 39: orca.meta.SyncApplyOp.entries:type_name -> orca.meta.SyncEntry
+	23, // 40: orca.meta.SyncApplyOp.self:type_name -> orca.meta.SyncEntry
+	39, // 41: orca.meta.PersistOp.target:type_name -> orca.meta.Target
+	2,  // 42: orca.meta.SessionRecord.state:type_name -> orca.meta.SessionState
+	38, // 43: orca.meta.SessionRecord.caller:type_name -> orca.meta.Caller
+	41, // 44: orca.meta.Result.attr:type_name -> orca.meta.Attr
+	36, // 45: orca.meta.Result.session:type_name -> orca.meta.SessionRecord
+	19, // 46: orca.meta.Result.intent:type_name -> orca.meta.UFSIntent
+	18, // 47: orca.meta.Result.mount:type_name -> orca.meta.MountRecord
+	25, // 48: orca.meta.Result.sync:type_name -> orca.meta.SyncResult
+	49, // [49:49] is the sub-list for method output_type
+	49, // [49:49] is the sub-list for method input_type
+	49, // [49:49] is the sub-list for extension type_name
+	49, // [49:49] is the sub-list for extension extendee
+	0,  // [0:49] is the sub-list for field type_name
 }
 
 func init() { file_command_proto_init() }
@@ -3646,8 +3789,8 @@ func file_command_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_command_proto_rawDesc), len(file_command_proto_rawDesc)),
-			NumEnums:      2,
-			NumMessages:   34,
+			NumEnums:      3,
+			NumMessages:   35,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -17,10 +17,7 @@ func (s *Service) Create(ctx context.Context, r *metapb.CreateRequest) (*metapb.
 	if err := checkCreate(r); err != nil {
 		return nil, err
 	}
-	if err := s.known(ctx, r.H, r.Target); err != nil {
-		return nil, err
-	}
-	res, err := s.mutate(ctx, r.H, s.createCommand(r))
+	res, err := s.change(ctx, r.H, s.createCommand(r))
 	if err != nil {
 		return nil, err
 	}
@@ -51,7 +48,7 @@ func (s *Service) createCommand(r *metapb.CreateRequest) *command.Command {
 	if block == 0 {
 		block = s.cfg.BlockSize
 	}
-	return &command.Command{Create: &metapb.CreateOp{
+	return &command.Command{Checks: checkNames, Create: &metapb.CreateOp{
 		Target: r.Target, Mode: r.Mode, Parents: r.Parents, Exclusive: r.Exclusive, Overwrite: r.Overwrite,
 		WriteType: uint32(wt), BlockSize: block, WholeMax: s.cfg.WholeMax, Replicas: max(r.Replicas, 1),
 		Complete: r.Complete, Steal: r.Steal, Symlink: r.Symlink, Ttl: int64(s.cfg.SessionTTL),
@@ -205,11 +202,8 @@ func (s *Service) xattr(ctx context.Context, r *metapb.XattrRequest, x *metapb.X
 	case len(x.Value) > maxXattrValue:
 		return nil, orca.E(op, orca.TooLarge, "attribute value too long")
 	}
-	if err := s.known(ctx, r.H, r.Target); err != nil {
-		return nil, err
-	}
 	x.Target = r.Target
-	if _, err := s.mutate(ctx, r.H, &command.Command{Xattr: x}); err != nil {
+	if _, err := s.change(ctx, r.H, &command.Command{Checks: checkNames, Xattr: x}); err != nil {
 		return nil, err
 	}
 	return &metapb.Empty{}, nil

@@ -228,8 +228,9 @@ func (s *Service) GrantKey() []byte { return s.key }
 func now() int64 { return time.Now().UnixNano() }
 
 // callerOf returns the identity of a request; absent means root.
-func callerOf(h *metapb.Header) orca.Caller {
-	c := h.GetCaller()
+func callerOf(h *metapb.Header) orca.Caller { return callerIn(h.GetCaller()) }
+
+func callerIn(c *metapb.Caller) orca.Caller {
 	if c == nil {
 		return orca.Caller{}
 	}
@@ -283,7 +284,7 @@ func over(c *command.Command, res *command.Result, err error) bool {
 	if err == nil {
 		return res.Intent == nil || res.Intent.Deferred || !undecided(c)
 	}
-	return res == nil || orca.KindOf(err) != orca.Busy || res.BusyIntent == 0
+	return res == nil || orca.KindOf(err) != orca.Busy || res.BusyIntent == 0 && !res.Unknown
 }
 
 // see goes on with a command whose first proposal came to res and err.
@@ -291,6 +292,7 @@ func (s *Service) see(ctx context.Context, c *command.Command, res *command.Resu
 	until := time.Now().Add(s.cfg.BusyWait)
 	pause := time.Millisecond
 	for {
+		again := false
 		if err == nil && res.Intent != nil && !res.Intent.Deferred && undecided(c) {
 			res, err = s.execute(ctx, res.Intent)
 		}
@@ -301,9 +303,10 @@ func (s *Service) see(ctx context.Context, c *command.Command, res *command.Resu
 			}
 			return res, nil
 		case err == ufsexec.ErrDecided && c.Client != 0:
-		case orca.KindOf(err) == orca.Busy && res != nil && res.BusyIntent != 0:
+		case orca.KindOf(err) == orca.Busy && res != nil && (res.BusyIntent != 0 || res.Unknown):
 			s.Stats.BusyWaits.Add(1)
 			s.Exec.Wake()
+			again = res.Unknown
 		default:
 			s.Stats.Errors.Add(1)
 			return res, err
@@ -317,6 +320,11 @@ func (s *Service) see(ctx context.Context, c *command.Command, res *command.Resu
 		case <-time.After(pause):
 		}
 		pause = min(2*pause, 100*time.Millisecond)
+		if again {
+			if err := s.learn(ctx, c); err != nil {
+				return nil, err
+			}
+		}
 		c.Now = now()
 		res, err = s.group.Propose(ctx, c)
 	}
@@ -330,29 +338,6 @@ func (s *Service) execute(ctx context.Context, in *command.Intent) (*command.Res
 	ctx, cancel := context.WithTimeout(ctx, s.cfg.UFSWait)
 	defer cancel()
 	return s.Exec.Run(ctx, in)
-}
-
-// known makes the parent and the name of a target known from the UFS, so that
-// a mutation cannot overwrite what the namespace has not seen. What the walk
-// refuses is left to the state machine.
-func (s *Service) known(ctx context.Context, h *metapb.Header, t *metapb.Target) error {
-	if err := s.group.ReadReady(ctx); err != nil {
-		return err
-	}
-	c := callerOf(h)
-	if s.group.Machine().Settled(&c, orca.Ino(t.Ino), t.Path) {
-		return nil
-	}
-	_, err := s.Syncer.Path(ctx, c, orca.Ino(t.Ino), t.Path, ufssync.Option{})
-	switch orca.KindOf(err) {
-	case orca.OK, orca.NotFound, orca.NotDir, orca.NameTooLong, orca.Invalid:
-		return nil
-	case orca.Busy:
-		return nil // the state machine meets the same intent, and says which
-	case orca.Permission:
-		return nil // of the namespace; the store's own says so in the mutation
-	}
-	return err
 }
 
 // effects does what applied commands ask for. The channel is only a hint:

@@ -47,14 +47,8 @@ func (s *Service) Mount(ctx context.Context, r *metapb.MountRequest) (*metapb.Mo
 	if err != nil {
 		return nil, err
 	}
-	if !update && m.Path != "/" {
-		if err := s.known(ctx, r.H, &metapb.Target{Path: m.Path}); err != nil {
-			_ = fs.Close()
-			return nil, err
-		}
-	}
 	caps := fs.Caps()
-	res, err := s.mutate(ctx, r.H, &command.Command{Mount: &metapb.MountOp{Mount: m, Parents: r.Parents, Update: update,
+	res, err := s.change(ctx, r.H, &command.Command{Checks: checkNames, Mount: &metapb.MountOp{Mount: m, Parents: r.Parents, Update: update,
 		AtomicRename: caps.AtomicRename, Directories: caps.Directories, Owners: caps.Owners}})
 	if err != nil {
 		_ = fs.Close()

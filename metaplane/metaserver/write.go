@@ -30,10 +30,7 @@ func (s *Service) Mkdir(ctx context.Context, r *metapb.MkdirRequest) (*metapb.Mk
 	if err := checkNew(op, r.Target); err != nil {
 		return nil, err
 	}
-	if err := s.known(ctx, r.H, r.Target); err != nil {
-		return nil, err
-	}
-	res, err := s.mutate(ctx, r.H, &command.Command{Mkdir: &metapb.MkdirOp{
+	res, err := s.change(ctx, r.H, &command.Command{Checks: checkNames, Mkdir: &metapb.MkdirOp{
 		Target: r.Target, Mode: r.Mode, Parents: r.Parents, ExistOk: r.ExistOk}})
 	if err != nil {
 		return nil, err
@@ -52,28 +49,23 @@ func (s *Service) Rename(ctx context.Context, r *metapb.RenameRequest) (*metapb.
 	if err := checkNew(op, r.Dst); err != nil {
 		return nil, err
 	}
-	for _, t := range []*metapb.Target{r.Src, r.Dst} {
-		if err := s.known(ctx, r.H, t); err != nil {
-			return nil, err
-		}
-	}
-	// What the target directory holds decides, so it must have been listed: an
-	// object store would merge the two.
-	if err := s.contentKnown(ctx, &metapb.DeleteRequest{H: r.H, Target: r.Dst}); err != nil {
-		return nil, err
-	}
-	if _, err := s.mutate(ctx, r.H, renameCommand(r)); err != nil {
+	if _, err := s.change(ctx, r.H, renameCommand(r)); err != nil {
 		return nil, err
 	}
 	return &metapb.Empty{}, nil
 }
 
 func renameCommand(r *metapb.RenameRequest) *command.Command {
-	return &command.Command{Rename: &metapb.RenameOp{Src: r.Src, Dst: r.Dst, NoReplace: r.NoReplace}}
+	return &command.Command{Checks: checkNames | checkContent,
+		Rename: &metapb.RenameOp{Src: r.Src, Dst: r.Dst, NoReplace: r.NoReplace}}
 }
 
 func deleteCommand(r *metapb.DeleteRequest) *command.Command {
-	return &command.Command{Delete: &metapb.DeleteOp{
+	checks := checkNames
+	if !r.CacheOnly && !r.Unchecked {
+		checks |= checkContent
+	}
+	return &command.Command{Checks: checks, Delete: &metapb.DeleteOp{
 		Target: r.Target, Recursive: r.Recursive, CacheOnly: r.CacheOnly, Want: r.Want}}
 }
 
@@ -83,15 +75,7 @@ func (s *Service) Delete(ctx context.Context, r *metapb.DeleteRequest) (*metapb.
 	if err := checkTarget(op, r.Target); err != nil {
 		return nil, err
 	}
-	if err := s.known(ctx, r.H, r.Target); err != nil {
-		return nil, err
-	}
-	if !r.CacheOnly && !r.Unchecked {
-		if err := s.contentKnown(ctx, r); err != nil {
-			return nil, err
-		}
-	}
-	res, err := s.mutate(ctx, r.H, deleteCommand(r))
+	res, err := s.change(ctx, r.H, deleteCommand(r))
 	if err != nil && res != nil && res.NeedWalk && r.Recursive {
 		err = s.deleteWalk(ctx, r)
 	}
@@ -99,22 +83,6 @@ func (s *Service) Delete(ctx context.Context, r *metapb.DeleteRequest) (*metapb.
 		return nil, err
 	}
 	return &metapb.Empty{}, nil
-}
-
-// contentKnown lists a directory that was never listed when its deletion
-// depends on what is in it: it must be empty, or the caller has no right to
-// detach it whole.
-func (s *Service) contentKnown(ctx context.Context, r *metapb.DeleteRequest) error {
-	c := callerOf(r.H)
-	w, err := s.group.Machine().Walk(c, orca.Ino(r.Target.Ino), r.Target.Path)
-	if err != nil || !w.Found || w.Attr.Type != uint32(orca.TypeDir) || w.Loaded {
-		return nil // nothing to list, or the state machine says what is wrong
-	}
-	if r.Recursive && (c.UID == 0 || c.UID == w.Attr.Uid) {
-		return nil
-	}
-	_, err = s.Syncer.Dir(ctx, &w.View, ufssync.Option{})
-	return err
 }
 
 // deleteWalk is a recursive delete by a caller who owns neither the directory
@@ -186,12 +154,9 @@ func (s *Service) SetAttr(ctx context.Context, r *metapb.SetAttrRequest) (*metap
 	if err := checkTarget(op, r.Target); err != nil {
 		return nil, err
 	}
-	if err := s.known(ctx, r.H, r.Target); err != nil {
-		return nil, err
-	}
 	set := setAttrOp(r)
 	set.Target = r.Target
-	res, err := s.mutate(ctx, r.H, &command.Command{SetAttr: set})
+	res, err := s.change(ctx, r.H, &command.Command{Checks: checkNames, SetAttr: set})
 	if err != nil {
 		return nil, err
 	}

@@ -314,3 +314,45 @@ func TestRenameOntoUnlistedDirectory(t *testing.T) {
 	e.want(orca.NotEmpty, e.rename("/o/d", "/o/full"))
 	e.content("/o/full/x", "x")
 }
+
+// TestNamesOfADirectoryThatHasJustArrived: what was asked about a path before
+// a directory arrived there says nothing of that directory.
+func TestNamesOfADirectoryThatHasJustArrived(t *testing.T) {
+	h := NewHarness(t)
+	h.Start(t)
+	defer h.Stop()
+	cases := map[string]struct {
+		do   func(e *Env, p string) error
+		want orca.Kind
+	}{
+		"stat": {func(e *Env, p string) error { _, err := e.statErr(p, nil); return err }, orca.OK},
+		"create": {func(e *Env, p string) error {
+			_, err := e.NS.Create(e.ctx(), &metapb.CreateRequest{Target: at(p), Mode: 0o644, Overwrite: true})
+			return err
+		}, orca.IsDir},
+		"mkdir": {func(e *Env, p string) error {
+			_, err := e.NS.Mkdir(e.ctx(), &metapb.MkdirRequest{Target: at(p)})
+			return err
+		}, orca.Exists},
+		"delete": {func(e *Env, p string) error { return e.delete(p, false) }, orca.NotEmpty},
+		"rename": {func(e *Env, p string) error { return e.rename(p, p+"2") }, orca.OK},
+		"chmod":  {func(e *Env, p string) error { return chmod(e, p, 0o700) }, orca.OK},
+	}
+	for name, c := range cases {
+		t.Run(name, func(t *testing.T) {
+			e := newEnv(t, h)
+			h.Posix.Put(name+"/1/a/x", "x") // a directory, never listed, with one in it
+			f := h.Faults(posixURI)
+			defer f.Clear()
+			f.Add(wrap.Rule{Op: wrap.Stat, Key: name + "/2", Nth: 1, After: func(wrap.Call) {
+				e.ok(e.rename("/p/"+name+"/1", "/p/"+name+"/2"))
+			}})
+			dir := "/p/" + name + "/2/a"
+			e.equal(c.want, orca.KindOf(c.do(e, dir)))
+			if name == "rename" {
+				dir += "2"
+			}
+			e.content(dir+"/x", "x")
+		})
+	}
+}

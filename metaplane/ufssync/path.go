@@ -14,21 +14,7 @@ import (
 // Path resolves a path as fsm.Walk does, after bringing what it names up to
 // date as the option says. A missing name is not an error (see fsm.Walked).
 func (s *Syncer) Path(ctx context.Context, c orca.Caller, from orca.Ino, path string, o Option) (*fsm.Walked, error) {
-	m := s.group.Machine()
-	w, err := m.Walk(c, from, path)
-	for err == nil && !w.Found && s.worthAsking(w, o) {
-		rest := len(w.Rest)
-		found, aerr := s.ask(ctx, &w.Dir, w.Rest[0])
-		if aerr != nil {
-			return nil, aerr
-		}
-		if w, err = m.Walk(c, from, path); err != nil {
-			return nil, err
-		}
-		if !found || (!w.Found && len(w.Rest) >= rest) {
-			break // it is not there, or was skipped: somebody is changing it
-		}
-	}
+	w, _, err := s.find(ctx, c, from, path, o)
 	if err == nil && !w.Found && undetermined(w) {
 		return nil, &orca.Error{Op: "ufssync.Path", Path: path, Kind: orca.Busy, Msg: "its directory is being changed in the UFS"}
 	}
@@ -38,7 +24,63 @@ func (s *Syncer) Path(ctx context.Context, c orca.Caller, from orca.Ino, path st
 	if asked, err := s.refresh(ctx, &w.View, o); err != nil || !asked {
 		return w, err
 	}
-	return m.Walk(c, from, path)
+	return s.group.Machine().Walk(c, from, path)
+}
+
+// Known is Path for a mutation of what a path names, which it brings up to
+// date. When the first name that is missing is missing in the UFS, too, or the
+// store does not say, absent is that name: the namespace may rely on it, until
+// Orca itself makes the name.
+func (s *Syncer) Known(ctx context.Context, c orca.Caller, from orca.Ino, path string) (absent *metapb.AbsentName, err error) {
+	w, asked, err := s.find(ctx, c, from, path, Option{})
+	switch k := orca.KindOf(err); {
+	case err == nil && w.Found:
+		_, err = s.refresh(ctx, &w.View, Option{})
+		return nil, err
+	case w == nil || w.Found || err != nil && k != orca.Permission && k != orca.NameTooLong && k != orca.Invalid:
+		return nil, err
+	case err == nil && !asked:
+		return nil, nil
+	}
+	return &metapb.AbsentName{Dir: w.Dir.Attr.Ino, Name: w.Rest[0]}, err
+}
+
+// findTries bounds how often a walk that comes no further asks: somebody is
+// changing what is there.
+const findTries = 4
+
+// find resolves a path, and asks the UFS for the names that are missing in
+// directories that it may be missing in; absent says that the first missing
+// name of the answer was asked for, and is not there. With an error of the
+// store the walk says for which name.
+func (s *Syncer) find(ctx context.Context, c orca.Caller, from orca.Ino, path string, o Option) (w *fsm.Walked, absent bool, err error) {
+	m := s.group.Machine()
+	w, err = m.Walk(c, from, path)
+	for tries := 0; err == nil && !w.Found && tries < findTries; {
+		switch s.judge(w, o) {
+		case settled:
+			return w, false, nil
+		case believed:
+			return w, true, nil
+		}
+		found, aerr := s.ask(ctx, &w.Dir, w.Rest[0])
+		if aerr != nil {
+			return w, false, aerr
+		}
+		// The answer is about this directory: the path may lead to another one
+		// by now, in which the name was not asked for.
+		asked, rest := childKey{orca.Ino(w.Dir.Attr.Ino), w.Rest[0]}, len(w.Rest)
+		if w, err = m.Walk(c, from, path); err != nil || w.Found {
+			break
+		}
+		switch same := asked == (childKey{orca.Ino(w.Dir.Attr.Ino), w.Rest[0]}); {
+		case same && (!found || w.Held != 0):
+			return w, !found, nil
+		case same || len(w.Rest) >= rest:
+			tries++
+		}
+	}
+	return w, false, err
 }
 
 // Quick is Path for what memory alone can answer at once, without waiting and
@@ -64,32 +106,46 @@ func undetermined(w *fsm.Walked) bool {
 	return w.Mount != nil && d.Attr.MountId != 0 && !d.Loaded && d.Pending != 0 && !d.Moved && !ufs.IsTemp(w.Rest[0])
 }
 
-// worthAsking reports whether the first missing name of a walk may be in the
-// UFS without the namespace knowing.
-func (s *Syncer) worthAsking(w *fsm.Walked, o Option) bool {
+// verdict is what is known of a missing name.
+type verdict uint8
+
+const (
+	worthAsking verdict = iota // the UFS may have it without the namespace knowing
+	settled                    // the namespace is to be believed
+	believed                   // the UFS did not have it a moment ago
+)
+
+// judge judges the first missing name of a walk.
+func (s *Syncer) judge(w *fsm.Walked, o Option) verdict {
 	d := &w.Dir
-	if w.Mount == nil || d.Attr.MountId == 0 || ufs.IsTemp(w.Rest[0]) {
-		return false
+	switch {
+	case w.Mount == nil || d.Attr.MountId == 0:
+		return settled
+	case ufs.IsTemp(w.Rest[0]):
+		return believed // such names are Orca's own, and in no namespace
 	}
 	interval := o.IntervalOf(d)
 	if interval < 0 && d.Loaded {
-		return false
+		return settled
 	}
 	except := uint64(0)
 	if d.Moved {
 		except = d.Pending
 	}
 	if s.group.Machine().Overlap(d.Attr.MountId, joinKey(d.Key, w.Rest[0]), false, except) != 0 {
-		return false // masked: what the UFS says is not what the namespace means
+		return settled // masked: what the UFS says is not what the namespace means
 	}
 	missed := s.negative.get(childKey{orca.Ino(d.Attr.Ino), w.Rest[0]})
 	if missed == 0 || interval == 0 {
-		return true
+		return worthAsking
 	}
 	if interval < 0 {
 		interval = s.cfg.NegativeTTL
 	}
-	return s.due(missed, interval)
+	if s.due(missed, interval) {
+		return worthAsking
+	}
+	return believed
 }
 
 // ask looks for one name of a directory in the UFS and imports it.
