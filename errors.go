@@ -41,6 +41,7 @@ const (
 	TooLarge        Kind = 24 // over a size limit (EFBIG)
 	UFSFailure      Kind = 25 // the store below failed in a way that has no kind of its own
 	NoData          Kind = 26 // no such extended attribute
+	NotLeader       Kind = 27 // another member of the metaplane serves; Path is its address, if known: ask there
 )
 
 var kindNames = [...]string{
@@ -48,6 +49,7 @@ var kindNames = [...]string{
 	"not empty", "permission denied", "name too long", "read-only", "cross-mount", "busy",
 	"unavailable", "no space", "stale", "conflict", "corrupt", "lost", "unsupported",
 	"unauthenticated", "timeout", "session expired", "canceled", "too large", "ufs failure", "no data",
+	"not the leader",
 }
 
 // String returns a short lower-case name.
@@ -65,7 +67,7 @@ func (k Kind) Error() string { return k.String() }
 // Retryable reports whether the same request may succeed later without any
 // change by its caller.
 func (k Kind) Retryable() bool {
-	return k == Busy || k == Unavailable || k == Timeout
+	return k == Busy || k == Unavailable || k == Timeout || k == NotLeader
 }
 
 // Error is the one error type of the project. Edges make it once from a

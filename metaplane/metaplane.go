@@ -76,6 +76,8 @@ type Workers interface {
 type Admin interface {
 	Report(ctx context.Context, r *metapb.ReportRequest) (*metapb.ReportReply, error)
 	Conf(ctx context.Context, r *metapb.ConfRequest) (*metapb.ConfReply, error)
+	// Quorum tells of the members of the metaplane, or changes them.
+	Quorum(ctx context.Context, r *metapb.QuorumRequest) (*metapb.QuorumReply, error)
 	// Hosted passes a request to a hosted machine (jobs).
 	Hosted(ctx context.Context, r *metapb.HostedRequest) (*metapb.HostedReply, error)
 }

@@ -232,6 +232,7 @@ func (w *world) commit(g *gate, gates []*gate, f Faults) {
 // life is one coordinator: a service that leads the group until it crashes. It
 // is the metaserver.Group of its service.
 type life struct {
+	alone
 	w       *world
 	term    uint64
 	machine *fsm.Machine

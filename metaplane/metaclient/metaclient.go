@@ -8,30 +8,28 @@
 // same number until the answer is final. In one process with the service, a
 // Session over metaserver.Service does the same without a wire.
 //
-// Several addresses may be given: a call goes to the one that answered last,
-// and moves on to the next when that is unavailable.
+// Of several members one serves. A call goes to the one that did last; another
+// member's answer is where to go instead, an unavailable one is passed over,
+// and one that says nothing for a while is left when the others agree on a new
+// leader (members.go). The Session repeats what was not answered.
 //
-// Goroutines: those of transport.Client. Locks: Session.mu guards the numbers
-// in flight, stub.mu the connections; neither is held across a call. It
+// Goroutines: those of transport.Client, one that asks for the other members
+// once, and one per call that waits for long. Locks: Session.mu guards the
+// numbers in flight, stub.mu the members; neither is held across a call. It
 // refuses nothing by itself; a reply that does not parse is Corrupt.
 package metaclient
 
 import (
-	"context"
 	"log/slog"
-	"strings"
-	"sync"
-	"sync/atomic"
 
 	"orca"
 	"orca/dataplane/transport"
 	"orca/metaplane"
-	"orca/metaplane/metawire"
 )
 
 // Config says where the metaplane is.
 type Config struct {
-	// Addrs are host:port, or unix:PATH. At least one.
+	// Addrs are host:port, or unix:PATH. At least one; the others are learnt.
 	Addrs []string
 	// Session bounds retries and names the caller.
 	Session SessionConfig
@@ -43,6 +41,7 @@ type Config struct {
 type Client struct {
 	*Session
 	stub *stub
+	log  *slog.Logger
 }
 
 var _ metaplane.Namespace = (*Client)(nil)
@@ -53,76 +52,31 @@ func New(cfg Config, log *slog.Logger) (*Client, error) {
 	if len(cfg.Addrs) == 0 {
 		return nil, orca.E(op, orca.Invalid, "no address of the metaplane")
 	}
-	s := &stub{}
+	s := newStub(cfg.Transport, log)
 	for _, a := range cfg.Addrs {
-		t := cfg.Transport
-		t.Network, t.Addr = "tcp", a
-		if p, ok := strings.CutPrefix(a, "unix:"); ok {
-			t.Network, t.Addr = "unix", p
-		}
-		c, err := transport.NewClient(t, log)
-		if err != nil {
+		if _, err := s.add(a, 0); err != nil {
 			_ = s.close()
 			return nil, err
 		}
-		s.conns = append(s.conns, c)
 	}
-	return &Client{Session: NewSession(s, cfg.Session), stub: s}, nil
+	return &Client{Session: NewSession(s, cfg.Session), stub: s, log: log}, nil
 }
 
 // Addr returns the address that calls go to now.
-func (c *Client) Addr() string { return c.stub.conns[c.stub.index()].Addr() }
+func (c *Client) Addr() string { return c.stub.current().addr }
+
+// Members returns the addresses of the members that are known by now.
+func (c *Client) Members() []string { return c.stub.addrs() }
+
+// At returns one member by its address, whether it leads or not, tried once
+// per call: for reports that every member wants. It is closed with the client.
+func (c *Client) At(addr string) (metaplane.Workers, error) {
+	p, err := c.stub.add(addr, 0)
+	if err != nil {
+		return nil, err
+	}
+	return NewSession(&stub{only: p}, c.Session.cfg), nil
+}
 
 // Close closes the connections.
 func (c *Client) Close() error { return c.stub.close() }
-
-// stub makes one attempt per call.
-type stub struct {
-	conns []*transport.Client
-	at    atomic.Uint32
-
-	mu     sync.Mutex
-	closed bool
-}
-
-var _ metaplane.Namespace = (*stub)(nil)
-
-func (s *stub) index() int { return int(s.at.Load()) % len(s.conns) }
-
-func (s *stub) close() error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.closed {
-		return nil
-	}
-	s.closed = true
-	var first error
-	for _, c := range s.conns {
-		if err := c.Close(); err != nil && first == nil {
-			first = err
-		}
-	}
-	return first
-}
-
-// invoke sends one request and decodes its reply into p.
-func invoke[P metawire.Message](ctx context.Context, s *stub, op metawire.Op, q metawire.Message, p P) (P, error) {
-	var zero P
-	b, err := metawire.Marshal(q)
-	if err != nil {
-		return zero, err
-	}
-	i := s.index()
-	r, err := s.conns[i].Call(ctx, op, b, nil)
-	if err != nil {
-		if len(s.conns) > 1 && orca.KindOf(err) == orca.Unavailable {
-			s.at.CompareAndSwap(uint32(i), uint32(i+1)%uint32(len(s.conns)))
-		}
-		return zero, err
-	}
-	defer r.Release()
-	if err := p.UnmarshalVT(r.Meta); err != nil {
-		return zero, &orca.Error{Op: "metaclient.invoke", Kind: orca.Corrupt, Msg: "undecodable reply", Err: err}
-	}
-	return p, nil
-}

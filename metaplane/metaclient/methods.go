@@ -4,7 +4,9 @@ package metaclient
 
 import (
 	"context"
+	"time"
 
+	"orca"
 	"orca/metaplane/metapb"
 )
 
@@ -161,13 +163,28 @@ func (s *Session) Conf(ctx context.Context, r *metapb.ConfRequest) (*metapb.Conf
 	return read(ctx, s, &r.H, func(ctx context.Context) (*metapb.ConfReply, error) { return s.ns.Conf(ctx, r) })
 }
 
+// Quorum is metaplane.Namespace's, repeated while the server is away: what
+// was changed already is not changed again.
+func (s *Session) Quorum(ctx context.Context, r *metapb.QuorumRequest) (*metapb.QuorumReply, error) {
+	return read(ctx, s, &r.H, func(ctx context.Context) (*metapb.QuorumReply, error) { return s.ns.Quorum(ctx, r) })
+}
+
 // Calls whose caller has a loop of its own: one attempt each.
 
-// Watch is metaplane.Namespace's, tried once.
+// Watch is metaplane.Namespace's, repeated for as long as an election takes:
+// cursors mean the same on every member.
 func (s *Session) Watch(ctx context.Context, r *metapb.WatchRequest) (*metapb.WatchReply, error) {
 	r.H = s.header(r.H, ticket{})
-	return s.ns.Watch(ctx, r)
+	p, err := s.ns.Watch(ctx, r)
+	if orca.KindOf(err) != orca.NotLeader && orca.KindOf(err) != orca.Unavailable {
+		return p, err
+	}
+	return repeat(ctx, s, watchPatience, func(ctx context.Context) (*metapb.WatchReply, error) { return s.ns.Watch(ctx, r) })
 }
+
+// watchPatience is how long what a watcher has cached may be believed without
+// a word from the metaplane.
+const watchPatience = time.Second
 
 // Register is metaplane.Namespace's, tried once.
 func (s *Session) Register(ctx context.Context, r *metapb.RegisterRequest) (*metapb.RegisterReply, error) {

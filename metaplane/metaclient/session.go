@@ -211,6 +211,9 @@ func read[R any](ctx context.Context, s *Session, h **metapb.Header, call func(c
 	return repeat(ctx, s, s.cfg.ReadPatience, call)
 }
 
+// electionPause is the longest pause while no member leads.
+const electionPause = 40 * time.Millisecond
+
 func repeat[R any](ctx context.Context, s *Session, patience time.Duration, call func(context.Context) (R, error)) (R, error) {
 	began := time.Now()
 	pause := s.cfg.FirstPause
@@ -221,8 +224,11 @@ func repeat[R any](ctx context.Context, s *Session, patience time.Duration, call
 			return r, err
 		}
 		limit := patience
-		if kind == orca.Busy {
+		switch kind {
+		case orca.Busy:
 			limit = min(limit, s.cfg.BusyPatience)
+		case orca.NotLeader: // an election takes less than a second
+			pause = min(pause, electionPause)
 		}
 		if time.Since(began)+pause > limit {
 			return r, err

@@ -125,6 +125,10 @@ func (s *stub) Conf(ctx context.Context, r *metapb.ConfRequest) (*metapb.ConfRep
 	return invoke(ctx, s, metawire.OpConf, r, new(metapb.ConfReply))
 }
 
+func (s *stub) Quorum(ctx context.Context, r *metapb.QuorumRequest) (*metapb.QuorumReply, error) {
+	return invoke(ctx, s, metawire.OpQuorum, r, new(metapb.QuorumReply))
+}
+
 func (s *stub) Watch(ctx context.Context, r *metapb.WatchRequest) (*metapb.WatchReply, error) {
 	return invoke(ctx, s, metawire.OpWatch, r, new(metapb.WatchReply))
 }

@@ -3448,7 +3448,8 @@ type RegisterRequest struct {
 	H             *Header                `protobuf:"bytes,1,opt,name=h,proto3" json:"h,omitempty"`
 	Worker        *Worker                `protobuf:"bytes,2,opt,name=worker,proto3" json:"worker,omitempty"` // id 0 the first time; kept in its data folder after
 	Files         []*FileReport          `protobuf:"bytes,3,rep,name=files,proto3" json:"files,omitempty"`
-	More          bool                   `protobuf:"varint,4,opt,name=more,proto3" json:"more,omitempty"` // further pages of the full report follow
+	More          bool                   `protobuf:"varint,4,opt,name=more,proto3" json:"more,omitempty"`   // further pages of the full report follow
+	Epoch         uint64                 `protobuf:"varint,5,opt,name=epoch,proto3" json:"epoch,omitempty"` // of the last heartbeat's reply that came before the report was made
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3509,6 +3510,13 @@ func (x *RegisterRequest) GetMore() bool {
 		return x.More
 	}
 	return false
+}
+
+func (x *RegisterRequest) GetEpoch() uint64 {
+	if x != nil {
+		return x.Epoch
+	}
+	return 0
 }
 
 type RegisterReply struct {
@@ -3782,6 +3790,7 @@ type HeartbeatReply struct {
 	Register      bool                   `protobuf:"varint,2,opt,name=register,proto3" json:"register,omitempty"` // unknown here: send a full report
 	MountEpoch    uint64                 `protobuf:"varint,3,opt,name=mount_epoch,json=mountEpoch,proto3" json:"mount_epoch,omitempty"`
 	Members       []string               `protobuf:"bytes,4,rep,name=members,proto3" json:"members,omitempty"` // addresses of the metaplane's members; empty: just this one
+	Epoch         uint64                 `protobuf:"varint,5,opt,name=epoch,proto3" json:"epoch,omitempty"`    // for the next full report
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3842,6 +3851,13 @@ func (x *HeartbeatReply) GetMembers() []string {
 		return x.Members
 	}
 	return nil
+}
+
+func (x *HeartbeatReply) GetEpoch() uint64 {
+	if x != nil {
+		return x.Epoch
+	}
+	return 0
 }
 
 type ListWorkersRequest struct {
@@ -5765,12 +5781,13 @@ const file_meta_proto_rawDesc = "" +
 	"\aversion\x18\t \x01(\tR\aversion\x12\x12\n" +
 	"\x04boot\x18\n" +
 	" \x01(\x04R\x04boot\x12\x12\n" +
-	"\x04rack\x18\v \x01(\tR\x04rack\"\x9e\x01\n" +
+	"\x04rack\x18\v \x01(\tR\x04rack\"\xb4\x01\n" +
 	"\x0fRegisterRequest\x12\x1f\n" +
 	"\x01h\x18\x01 \x01(\v2\x11.orca.meta.HeaderR\x01h\x12)\n" +
 	"\x06worker\x18\x02 \x01(\v2\x11.orca.meta.WorkerR\x06worker\x12+\n" +
 	"\x05files\x18\x03 \x03(\v2\x15.orca.meta.FileReportR\x05files\x12\x12\n" +
-	"\x04more\x18\x04 \x01(\bR\x04more\"V\n" +
+	"\x04more\x18\x04 \x01(\bR\x04more\x12\x14\n" +
+	"\x05epoch\x18\x05 \x01(\x04R\x05epoch\"V\n" +
 	"\rRegisterReply\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12\x1b\n" +
 	"\tgrant_key\x18\x02 \x01(\fR\bgrantKey\x12\x18\n" +
@@ -5798,13 +5815,14 @@ const file_meta_proto_rawDesc = "" +
 	"\n" +
 	"CLEAN_FILE\x10\x03\x12\a\n" +
 	"\x03PIN\x10\x04\x12\t\n" +
-	"\x05UNPIN\x10\x05\"\x97\x01\n" +
+	"\x05UNPIN\x10\x05\"\xad\x01\n" +
 	"\x0eHeartbeatReply\x12.\n" +
 	"\x06orders\x18\x01 \x03(\v2\x16.orca.meta.WorkerOrderR\x06orders\x12\x1a\n" +
 	"\bregister\x18\x02 \x01(\bR\bregister\x12\x1f\n" +
 	"\vmount_epoch\x18\x03 \x01(\x04R\n" +
 	"mountEpoch\x12\x18\n" +
-	"\amembers\x18\x04 \x03(\tR\amembers\"5\n" +
+	"\amembers\x18\x04 \x03(\tR\amembers\x12\x14\n" +
+	"\x05epoch\x18\x05 \x01(\x04R\x05epoch\"5\n" +
 	"\x12ListWorkersRequest\x12\x1f\n" +
 	"\x01h\x18\x01 \x01(\v2\x11.orca.meta.HeaderR\x01h\"?\n" +
 	"\x10ListWorkersReply\x12+\n" +

@@ -14,8 +14,22 @@ import (
 	"orca/metaplane/mount"
 )
 
-// effect does one thing that an apply asked for.
+// effect does one thing that an apply asked for. Orders and work are the
+// leader's; the others follow what they need to take over.
 func (s *Service) effect(e fsm.Effect) {
+	if s.Serving() != nil {
+		switch e.Kind {
+		case fsm.EffectFree:
+			s.Workers.Forget(e.File)
+		case fsm.EffectMounts:
+			s.refreshMounts()
+		case fsm.EffectHosted:
+			if s.cfg.OnHosted != nil {
+				s.cfg.OnHosted(e.Name)
+			}
+		}
+		return
+	}
 	switch e.Kind {
 	case fsm.EffectFree:
 		s.Workers.OrderHolders(metapb.WorkerOrder_FREE_FILE, e.File, 0)

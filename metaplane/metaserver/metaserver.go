@@ -17,10 +17,14 @@
 // parser of its connection and answered where it is applied (Start): nothing
 // waits for it.
 //
-// Goroutines: one reader of the group's effects, those of ufssync and ufsexec,
-// and those of the transport; Close ends them all. Locks: none of its own but
-// the one around the mount table's rebuilding. It refuses requests without
-// target, and paths that orca.CleanPath refuses.
+// Of several members one serves, the leader; leader.go says what it does
+// before it serves, and what the others do.
+//
+// Goroutines: one reader of the group's effects, in a cluster one that follows
+// the leadership, those of ufssync and ufsexec, and those of the transport;
+// Close ends them all. Locks: none of its own but the one around the mount
+// table's rebuilding. It refuses requests without target, paths that
+// orca.CleanPath refuses, and with NotLeader what only the leader serves.
 package metaserver
 
 import (
@@ -37,6 +41,7 @@ import (
 	"orca/metaplane"
 	"orca/metaplane/command"
 	"orca/metaplane/fsm"
+	"orca/metaplane/members"
 	"orca/metaplane/metapb"
 	"orca/metaplane/mount"
 	"orca/metaplane/ufsexec"
@@ -72,6 +77,9 @@ type Config struct {
 	ListBytes int
 	// Conf returns the effective configuration for operators; may be nil.
 	Conf func() []*metapb.ConfReply_Value
+	// OnLead is called before this member serves as the leader of a cluster;
+	// what it returns an error for is tried again. May be nil.
+	OnLead func(ctx context.Context) error
 	// Hosted serves requests for hosted machines, by machine name.
 	Hosted map[string]HostedHandler
 	// OnHosted is called when a hosted machine has applied something; it must
@@ -126,6 +134,18 @@ type Group interface {
 	Effects() <-chan fsm.Effect
 	// Watch returns the events after a cursor; see raftgroup.Group.
 	Watch(ctx context.Context, cursor uint64) (events []fsm.Event, next uint64, lost bool)
+
+	// Alone reports whether this host is the only member, for ever; then only
+	// Quorum asks for what follows.
+	Alone() bool
+	Replica() uint64
+	LeaderReplica() (replica, term uint64)
+	Known() []uint64
+	Members(ctx context.Context) (*members.Members, error)
+	AddLearner(ctx context.Context, replica uint64, address string) error
+	Promote(ctx context.Context, replica uint64) error
+	Remove(ctx context.Context, replica uint64) error
+	Transfer(ctx context.Context, replica uint64) error
 }
 
 // Stats are counters for telemetry.
@@ -143,7 +163,8 @@ type Service struct {
 	group   Group
 	log     *slog.Logger
 	started time.Time
-	key     []byte // of grants
+	key     atomic.Pointer[[]byte] // of grants; nil: not read yet
+	lead    leadership
 
 	Workers *workers.Registry
 	Stores  *mount.Stores
@@ -170,11 +191,13 @@ func New(ctx context.Context, cfg Config, g Group, open mount.Opener, log *slog.
 	cfg.setDefaults()
 	s := &Service{cfg: cfg, group: g, log: log, started: time.Now()}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
-	if err := g.ReadReady(ctx); err != nil {
-		return nil, err
-	}
-	if err := s.grantKey(ctx); err != nil {
-		return nil, err
+	if g.Alone() {
+		if err := g.ReadReady(ctx); err != nil {
+			return nil, err
+		}
+		if err := s.grantKey(ctx); err != nil {
+			return nil, err
+		}
 	}
 	s.Workers = workers.New(cfg.Workers, log)
 	s.mounts.Store(mount.NewTable(nil, 0))
@@ -185,6 +208,10 @@ func New(ctx context.Context, cfg Config, g Group, open mount.Opener, log *slog.
 	s.wg.Add(1)
 	go s.effects()
 	s.Exec.Start()
+	if !g.Alone() {
+		s.wg.Add(1)
+		go s.follow()
+	}
 	return s, nil
 }
 
@@ -207,7 +234,7 @@ const grantFact = "grant.key"
 
 // grantKey reads the cluster's key, making it on first use.
 func (s *Service) grantKey(ctx context.Context) error {
-	if s.key = s.group.Machine().Fact(grantFact); len(s.key) == grant.KeyLen {
+	if s.GrantKey() != nil {
 		return nil
 	}
 	fresh := make([]byte, grant.KeyLen)
@@ -218,12 +245,23 @@ func (s *Service) grantKey(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	s.key = res.Value
+	s.key.Store(&res.Value)
 	return nil
 }
 
-// GrantKey returns the key that workers verify grants with.
-func (s *Service) GrantKey() []byte { return s.key }
+// GrantKey returns the key that workers verify grants with; nil while a new
+// cluster has none.
+func (s *Service) GrantKey() []byte {
+	if p := s.key.Load(); p != nil {
+		return *p
+	}
+	k := s.group.Machine().Fact(grantFact)
+	if len(k) != grant.KeyLen {
+		return nil
+	}
+	s.key.Store(&k)
+	return k
+}
 
 func now() int64 { return time.Now().UnixNano() }
 

@@ -261,7 +261,7 @@ func (s *Service) checkLost(ctx context.Context, op, path string, v *fsm.View) e
 
 // grant makes the right to one version of one file.
 func (s *Service) grant(ino orca.Ino, version, uid uint32, write bool, ttl time.Duration) *metapb.Grant {
-	g := grant.Make(s.key, dataplane.Grant{File: ino, Version: version, UID: uid, Write: write, Expiry: time.Now().Add(ttl)})
+	g := grant.Make(s.GrantKey(), dataplane.Grant{File: ino, Version: version, UID: uid, Write: write, Expiry: time.Now().Add(ttl)})
 	return &metapb.Grant{File: uint64(g.File), Version: g.Version, Uid: g.UID, Write: g.Write, Expiry: g.Expiry.UnixNano(), Token: g.Token}
 }
 

@@ -26,6 +26,7 @@ type Server struct {
 	quick   quickReader // nil: ns has none
 	starter starter     // nil: ns has none
 	lister  lister      // nil: ns has none
+	gate    gatekeeper  // nil: ns serves everything always
 	methods map[metawire.Op]*metawire.Method
 	uid     uint32
 	tr      *transport.Server
@@ -37,6 +38,9 @@ func NewServer(ns metaplane.Namespace, cfg transport.ServerConfig, log *slog.Log
 	s.quick, _ = ns.(quickReader)
 	s.starter, _ = ns.(starter)
 	s.lister, _ = ns.(lister)
+	if g, ok := ns.(gatekeeper); ok && g.Serves() {
+		s.quick, s.starter, s.gate = nil, nil, g // each read there takes a round
+	}
 	tr, err := transport.NewServer(cfg, s.serve, s.inline, log)
 	if err != nil {
 		return nil, err
@@ -69,6 +73,11 @@ func (s *Server) serve(ctx context.Context, r *transport.Request) transport.Repl
 		return transport.Fail(err)
 	}
 	s.identify(q.GetH(), r.Peer)
+	if s.gate != nil {
+		if err := s.gate.Admit(r.Op, q); err != nil {
+			return transport.Fail(err)
+		}
+	}
 	if r.Inline {
 		st, ok := q.(*metapb.StatRequest)
 		if !ok {

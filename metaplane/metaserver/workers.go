@@ -25,6 +25,10 @@ func (s *Service) Register(ctx context.Context, r *metapb.RegisterRequest) (*met
 	if err := s.ready(ctx); err != nil {
 		return nil, err
 	}
+	key := s.GrantKey()
+	if key == nil {
+		return nil, orca.E(op, orca.Unavailable, "the cluster has no leader yet")
+	}
 	if r.Worker.Id == 0 {
 		res, err := s.mutate(ctx, r.H, &command.Command{RegisterWorker: &metapb.RegisterWorkerOp{Node: r.Worker.Node}})
 		if err != nil {
@@ -40,10 +44,12 @@ func (s *Service) Register(ctx context.Context, r *metapb.RegisterRequest) (*met
 	if err != nil {
 		return nil, err
 	}
-	for _, f := range r.Files {
-		s.reconcile(id, f)
+	if s.Serving() == nil {
+		for _, f := range r.Files {
+			s.reconcile(id, f)
+		}
 	}
-	return &metapb.RegisterReply{Id: id, GrantKey: s.key, Cluster: s.cfg.Cluster}, nil
+	return &metapb.RegisterReply{Id: id, GrantKey: key, Cluster: s.cfg.Cluster}, nil
 }
 
 // reconcile compares one line of a full report with the namespace and orders
@@ -74,6 +80,14 @@ func (s *Service) Heartbeat(ctx context.Context, r *metapb.HeartbeatRequest) (*m
 	rep, err := s.Workers.Heartbeat(r)
 	if err != nil {
 		return nil, err
+	}
+	if !s.group.Alone() {
+		rep.Members = s.addresses()
+		if s.Serving() != nil {
+			// What the worker lacks is the leader's to say.
+			rep.Orders = nil
+			return rep, nil
+		}
 	}
 	rep.MountEpoch = s.mounts.Load().Epoch
 	return rep, nil

@@ -57,6 +57,7 @@ const (
 	OpReport         Op = 0x0260
 	OpConf           Op = 0x0261
 	OpHosted         Op = 0x0262
+	OpQuorum         Op = 0x0263
 )
 
 // Message is what vtprotobuf generates for every message.
@@ -147,6 +148,7 @@ func Methods() map[Op]*Method {
 		row(OpReport, "Report", metaplane.Namespace.Report),
 		row(OpConf, "Conf", metaplane.Namespace.Conf),
 		row(OpHosted, "Hosted", metaplane.Namespace.Hosted),
+		row(OpQuorum, "Quorum", metaplane.Namespace.Quorum),
 	}
 	out := make(map[Op]*Method, len(rows))
 	for i := range rows {

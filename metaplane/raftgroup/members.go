@@ -7,54 +7,21 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 
 	"github.com/lni/dragonboat/v4"
 
 	"orca"
+	"orca/metaplane/members"
 )
-
-// Member is one replica of the group.
-type Member struct {
-	Replica uint64
-	Address string // Raft address
-	Voter   bool   // false: it learns, and does not count
-	Leader  bool
-}
-
-// Members is the membership at one moment. Version orders changes: one that
-// was decided on an older version is refused.
-type Members struct {
-	Version uint64
-	List    []Member // by replica
-	Removed []uint64 // replicas that were members; their numbers are never used again
-}
-
-// find returns the member with a number; nil if there is none.
-func (m *Members) find(replica uint64) *Member {
-	i := slices.IndexFunc(m.List, func(x Member) bool { return x.Replica == replica })
-	if i < 0 {
-		return nil
-	}
-	return &m.List[i]
-}
-
-// Voters counts those that vote.
-func (m *Members) Voters() (n int) {
-	for i := range m.List {
-		if m.List[i].Voter {
-			n++
-		}
-	}
-	return n
-}
 
 // changeTimeout bounds one change of membership when its context does not.
 const changeTimeout = 10 * time.Second
 
 // Members asks for the membership; it is linearizable.
-func (g *Group) Members(ctx context.Context) (*Members, error) {
+func (g *Group) Members(ctx context.Context) (*members.Members, error) {
 	const op = "metaplane.Members"
 	ctx, cancel := context.WithTimeout(ctx, changeTimeout)
 	defer cancel()
@@ -66,14 +33,14 @@ func (g *Group) Members(ctx context.Context) (*Members, error) {
 		return nil, memberError(op, err)
 	}
 	leader, _ := g.LeaderReplica()
-	out := &Members{Version: ms.ConfigChangeID}
+	out := &members.Members{Version: ms.ConfigChangeID}
 	for id, addr := range ms.Nodes {
-		out.List = append(out.List, Member{Replica: id, Address: addr, Voter: true, Leader: id == leader})
+		out.List = append(out.List, members.Member{Replica: id, Address: addr, Voter: true, Leader: id == leader})
 	}
 	for id, addr := range ms.NonVotings {
-		out.List = append(out.List, Member{Replica: id, Address: addr})
+		out.List = append(out.List, members.Member{Replica: id, Address: addr})
 	}
-	slices.SortFunc(out.List, func(a, b Member) int { return cmp.Compare(a.Replica, b.Replica) })
+	slices.SortFunc(out.List, func(a, b members.Member) int { return cmp.Compare(a.Replica, b.Replica) })
 	for id := range ms.Removed {
 		out.Removed = append(out.Removed, id)
 	}
@@ -92,15 +59,15 @@ func (g *Group) AddLearner(ctx context.Context, replica uint64, address string) 
 	if replica == 0 || !validAddress(address) {
 		return &orca.Error{Op: op, Path: address, Kind: orca.Invalid, Msg: "want a member as REPLICA=HOST:PORT"}
 	}
-	return g.change(ctx, op, func(ctx context.Context, m *Members) error {
-		switch have := m.find(replica); {
+	return g.change(ctx, op, func(ctx context.Context, m *members.Members) error {
+		switch have := m.Find(replica); {
 		case have != nil && have.Address == address:
 			return nil
 		case have != nil:
 			return orca.E(op, orca.Exists, fmt.Sprintf("replica %d is the member at %s", replica, have.Address))
 		case slices.Contains(m.Removed, replica):
 			return orca.E(op, orca.Exists, fmt.Sprintf("replica %d was a member once: a new one needs a new number", replica))
-		case slices.ContainsFunc(m.List, func(x Member) bool { return x.Address == address }):
+		case slices.ContainsFunc(m.List, func(x members.Member) bool { return x.Address == address }):
 			return orca.E(op, orca.Exists, "another member has the Raft address "+address)
 		}
 		return g.host.nh.SyncRequestAddNonVoting(ctx, shardID, replica, address, m.Version)
@@ -111,8 +78,8 @@ func (g *Group) AddLearner(ctx context.Context, replica uint64, address string) 
 // votes, or ctx ends.
 func (g *Group) Promote(ctx context.Context, replica uint64) error {
 	const op = "metaplane.Promote"
-	return g.change(ctx, op, func(ctx context.Context, m *Members) error {
-		have := m.find(replica)
+	return g.change(ctx, op, func(ctx context.Context, m *members.Members) error {
+		have := m.Find(replica)
 		if have == nil {
 			return orca.E(op, orca.NotFound, fmt.Sprintf("no member has the number %d", replica))
 		}
@@ -126,8 +93,8 @@ func (g *Group) Promote(ctx context.Context, replica uint64) error {
 // Remove ends a membership. Those that are left must be able to decide.
 func (g *Group) Remove(ctx context.Context, replica uint64) error {
 	const op = "metaplane.Remove"
-	return g.change(ctx, op, func(ctx context.Context, m *Members) error {
-		have := m.find(replica)
+	return g.change(ctx, op, func(ctx context.Context, m *members.Members) error {
+		have := m.Find(replica)
 		switch {
 		case have == nil && slices.Contains(m.Removed, replica):
 			return nil
@@ -158,7 +125,7 @@ func (g *Group) Transfer(ctx context.Context, replica uint64) error {
 			}
 		}
 	}
-	if to := m.find(replica); to == nil || !to.Voter {
+	if to := m.Find(replica); to == nil || !to.Voter {
 		return orca.E(op, orca.NotFound, fmt.Sprintf("no voter has the number %d", replica))
 	}
 	for {
@@ -183,7 +150,7 @@ func (g *Group) Transfer(ctx context.Context, replica uint64) error {
 
 // change makes one change on the membership of the moment, anew when another
 // one was faster.
-func (g *Group) change(ctx context.Context, op string, do func(context.Context, *Members) error) error {
+func (g *Group) change(ctx context.Context, op string, do func(context.Context, *members.Members) error) error {
 	ctx, cancel := context.WithTimeout(ctx, changeTimeout)
 	defer cancel()
 	for {
@@ -228,4 +195,16 @@ func memberError(op string, err error) error {
 		return orca.PathE(op, "", orca.Busy, err)
 	}
 	return orca.PathE(op, "", orca.Unavailable, err)
+}
+
+// Known returns the replicas as far as this host has applied their changes, in
+// order, without a round.
+func (g *Group) Known() []uint64 {
+	var out []uint64
+	for _, s := range g.host.nh.GetNodeHostInfo(dragonboat.NodeHostInfoOption{SkipLogInfo: true}).ShardInfoList {
+		if s.ShardID == shardID {
+			out = slices.Sorted(maps.Keys(s.Replicas))
+		}
+	}
+	return out
 }

@@ -29,8 +29,8 @@ func (e *Executor) decide(r *run, in *command.Intent) (*command.Result, error) {
 			return nil, ErrDecided
 		}
 		r.attempts.Add(1)
-		out, err := e.perform(in, attempt > 0 || e.orphan(in))
-		if err != nil && !refused(orca.KindOf(err)) && !e.hopeless(in, err, attempt) {
+		out, err := e.perform(r.reign.ctx, in, attempt > 0 || r.reign.inherited[in.Id] || e.orphan(in))
+		if err != nil && !refused(orca.KindOf(err)) && !e.hopeless(r.reign.ctx, in, err, attempt) {
 			if !e.again(r, err, attempt) {
 				return nil, &orca.Error{Op: "ufsexec.decide", Path: cmp.Or(in.Target, in.Source), Kind: orca.Unavailable, Msg: "shutting down before the store had answered", Err: err}
 			}
@@ -47,7 +47,7 @@ func (e *Executor) propose(r *run, in *command.Intent, out outcome, cause error)
 		d.Kind, d.Msg = uint32(orca.KindOf(cause)), cause.Error()
 	}
 	for attempt := 0; ; attempt++ {
-		ctx, cancel := context.WithTimeout(e.ctx, e.cfg.CallTimeout)
+		ctx, cancel := context.WithTimeout(r.reign.ctx, e.cfg.CallTimeout)
 		res, err := e.group.Propose(ctx, &command.Command{Now: e.cfg.Now().UnixNano(), Decide: d})
 		cancel()
 		switch {
@@ -60,6 +60,8 @@ func (e *Executor) propose(r *run, in *command.Intent, out outcome, cause error)
 			// An earlier attempt, whose answer was lost, has decided: the
 			// result is remembered with the operation's request.
 			return nil, ErrDecided
+		case res == nil && r.reign.ctx.Err() != nil:
+			return nil, &orca.Error{Op: "ufsexec.decide", Path: cmp.Or(in.Target, in.Source), Kind: orca.Unavailable, Msg: "this member does not lead any more", Err: err}
 		}
 		e.Stats.Aborted.Add(1)
 		if cause != nil && orca.KindOf(err) == orca.KindOf(cause) {
@@ -82,12 +84,12 @@ const hopelessAfter = 4
 // hopeless reports whether a call that keeps failing in a way without a name
 // has had no effect, as far as the store can say: then the caller gets the
 // failure.
-func (e *Executor) hopeless(in *command.Intent, err error, attempt int) bool {
+func (e *Executor) hopeless(ctx context.Context, in *command.Intent, err error, attempt int) bool {
 	k := orca.KindOf(err)
 	if attempt < hopelessAfter || (k != orca.UFSFailure && k != orca.Internal) {
 		return false
 	}
-	ctx, cancel := context.WithTimeout(e.ctx, e.cfg.CallTimeout)
+	ctx, cancel := context.WithTimeout(ctx, e.cfg.CallTimeout)
 	defer cancel()
 	store, oerr := e.stores.FS(ctx, in.MountId)
 	if oerr != nil {
@@ -109,8 +111,8 @@ func (e *Executor) hopeless(in *command.Intent, err error, attempt int) bool {
 
 // perform makes the UFS call of an intent, once. redo says that it may have
 // been made before.
-func (e *Executor) perform(in *command.Intent, redo bool) (outcome, error) {
-	ctx, cancel := context.WithTimeout(e.ctx, e.cfg.CallTimeout)
+func (e *Executor) perform(ctx context.Context, in *command.Intent, redo bool) (outcome, error) {
+	ctx, cancel := context.WithTimeout(ctx, e.cfg.CallTimeout)
 	defer cancel()
 	store, err := e.stores.FS(ctx, in.MountId)
 	if err != nil {

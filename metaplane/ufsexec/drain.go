@@ -17,17 +17,17 @@ func (e *Executor) drainAll(r *run, in *command.Intent) error {
 	select {
 	case e.slots <- struct{}{}:
 		defer func() { <-e.slots }()
-	case <-e.ctx.Done():
-		return orca.PathE("ufsexec.drain", in.Source, orca.Unavailable, e.ctx.Err())
+	case <-r.reign.ctx.Done():
+		return orca.PathE("ufsexec.drain", in.Source, orca.Unavailable, r.reign.ctx.Err())
 	}
 	for attempt := 0; ; attempt++ {
 		if _, err := e.group.Machine().Intent(in.Id); err != nil {
 			return nil // finished by somebody else, or its mount is gone
 		}
 		r.attempts.Add(1)
-		err := e.drain(in)
+		err := e.drain(r.reign.ctx, in)
 		if err == nil {
-			err = e.finish(in)
+			err = e.finish(r.reign.ctx, in)
 		}
 		if err == nil {
 			e.Stats.Drained.Add(1)
@@ -42,8 +42,8 @@ func (e *Executor) drainAll(r *run, in *command.Intent) error {
 	}
 }
 
-func (e *Executor) drain(in *command.Intent) error {
-	store, err := e.stores.FS(e.ctx, in.MountId)
+func (e *Executor) drain(ctx context.Context, in *command.Intent) error {
+	store, err := e.stores.FS(ctx, in.MountId)
 	if err != nil {
 		return err
 	}
@@ -52,19 +52,19 @@ func (e *Executor) drain(in *command.Intent) error {
 	}
 	switch in.Op {
 	case metapb.IntentOp_INTENT_REMOVE_TREE:
-		err := e.removeTree(e.ctx, store, in.Source)
+		err := e.removeTree(ctx, store, in.Source)
 		if err == nil {
 			e.sync.Removed(in.MountId, in.Source)
 		}
 		return err
 	case metapb.IntentOp_INTENT_MOVE:
-		return (&move{e: e, store: store, in: in}).run(e.ctx)
+		return (&move{e: e, store: store, in: in}).run(ctx)
 	}
 	return orca.E("ufsexec.drain", orca.Unsupported, "unknown intent "+in.Op.String())
 }
 
-func (e *Executor) finish(in *command.Intent) error {
-	ctx, cancel := context.WithTimeout(e.ctx, e.cfg.CallTimeout)
+func (e *Executor) finish(ctx context.Context, in *command.Intent) error {
+	ctx, cancel := context.WithTimeout(ctx, e.cfg.CallTimeout)
 	defer cancel()
 	_, err := e.group.Propose(ctx, &command.Command{Now: e.cfg.Now().UnixNano(),
 		FinishIntent: &metapb.FinishIntentOp{Intent: in.Id}})

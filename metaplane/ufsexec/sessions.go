@@ -19,7 +19,7 @@ func Token(session uint64) string { return strconv.FormatUint(session, 16) }
 
 // grantTerms prolongs every open session by a full term: their clients could
 // not reach a leader for a while.
-func (e *Executor) grantTerms() error {
+func (e *Executor) grantTerms(g *reign) error {
 	var ids []uint64
 	for _, s := range e.group.Machine().Sessions() {
 		if s.State == metapb.SessionState_SESSION_OPEN {
@@ -29,7 +29,7 @@ func (e *Executor) grantTerms() error {
 	if len(ids) == 0 {
 		return nil
 	}
-	ctx, cancel := context.WithTimeout(e.ctx, e.cfg.CallTimeout)
+	ctx, cancel := context.WithTimeout(g.ctx, e.cfg.CallTimeout)
 	defer cancel()
 	_, err := e.group.Propose(ctx, &command.Command{Now: e.cfg.Now().UnixNano(),
 		Renew: &metapb.RenewOp{Sessions: ids, Ttl: int64(e.cfg.SessionTTL)}})
@@ -38,20 +38,20 @@ func (e *Executor) grantTerms() error {
 
 // expireSessions proposes the expiry of what is over, and sweeps up after
 // sessions that ended without a complete.
-func (e *Executor) expireSessions(now int64) {
+func (e *Executor) expireSessions(g *reign, now int64) {
 	due := false
 	for _, s := range e.group.Machine().Sessions() {
 		switch s.State {
 		case metapb.SessionState_SESSION_OPEN:
 			due = due || s.Expires <= now
 		case metapb.SessionState_SESSION_EXPIRED, metapb.SessionState_SESSION_STOLEN:
-			e.sweepSession(s)
+			e.sweepSession(g, s)
 		}
 	}
 	if !due {
 		return
 	}
-	ctx, cancel := context.WithTimeout(e.ctx, e.cfg.CallTimeout)
+	ctx, cancel := context.WithTimeout(g.ctx, e.cfg.CallTimeout)
 	defer cancel()
 	_, err := e.group.Propose(ctx, &command.Command{Now: now, Expire: &metapb.ExpireOp{}})
 	if err != nil {
@@ -62,7 +62,7 @@ func (e *Executor) expireSessions(now int64) {
 }
 
 // sweepSession begins to clean up after one session, unless that is going on.
-func (e *Executor) sweepSession(s *command.Session) {
+func (e *Executor) sweepSession(g *reign, s *command.Session) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if e.closed || e.sessions[s.Id] || len(e.sessions) >= maxSweeps {
@@ -72,14 +72,14 @@ func (e *Executor) sweepSession(s *command.Session) {
 	e.wg.Add(1)
 	go func() {
 		defer e.wg.Done()
-		err := e.sweep(s)
+		err := e.sweep(g.ctx, s)
 		switch {
-		case err == nil || e.ctx.Err() != nil:
+		case err == nil || g.ctx.Err() != nil:
 		case orca.KindOf(err) == orca.Busy: // another writer has the file: when that is done
-			e.pause()
+			e.pause(g)
 		default:
 			e.log.Warn("remains of a write session", "ino", s.File, "session", s.Id, "err", err)
-			e.pause()
+			e.pause(g)
 		}
 		e.mu.Lock()
 		delete(e.sessions, s.Id)
@@ -93,12 +93,12 @@ const strayFor = time.Hour
 // maxSweeps caps sessions that are being swept at one time.
 const maxSweeps = 32
 
-func (e *Executor) pause() { e.again(&run{}, orca.Unavailable, 5) }
+func (e *Executor) pause(g *reign) { e.again(&run{reign: g}, orca.Unavailable, 5) }
 
 // sweep removes the remains of an upload, and imports what its key holds if a
 // commit had made it: the file is then the new one, else still the old one.
-func (e *Executor) sweep(s *command.Session) error {
-	ctx, cancel := context.WithTimeout(e.ctx, e.cfg.CallTimeout)
+func (e *Executor) sweep(ctx context.Context, s *command.Session) error {
+	ctx, cancel := context.WithTimeout(ctx, e.cfg.CallTimeout)
 	defer cancel()
 	wt := orca.WriteType(s.WriteType)
 	if s.MountId != 0 && s.UfsKey != "" && (wt == orca.CacheThrough || wt == orca.Through || wt == orca.AsyncThrough) {

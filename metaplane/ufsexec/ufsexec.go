@@ -16,7 +16,9 @@
 // any point is followed by doing it again. Failures are retried for ever, with
 // backoff, and shown by Status.
 //
-// On gaining leadership every intent in the state is taken up again.
+// On gaining leadership every intent in the state is taken up again, as one
+// whose call may have been made before. On losing it all work stops where it
+// is; the next leader does it.
 //
 // Goroutines: one loop, one per intent in work (at most Config.Concurrent
 // drains; one per undecided intent, of which the state machine caps the
@@ -45,6 +47,7 @@ import (
 type Group interface {
 	Propose(ctx context.Context, c *command.Command) (*command.Result, error)
 	Machine() *fsm.Machine
+	ReadReady(ctx context.Context) error
 	Leader() (leading bool, term uint64)
 	LeaderChanged() <-chan struct{}
 }
@@ -146,10 +149,23 @@ type Executor struct {
 	runs     map[uint64]*run // by intent
 	sessions map[uint64]bool // being swept
 	closed   bool
+	reign    *reign // the present one; nil: this node does not lead
+}
+
+// reign is one term in which this node leads.
+type reign struct {
+	term uint64
+	ctx  context.Context //nolint:containedctx // ends with the term
+	stop context.CancelFunc
+	// inherited are the undecided intents of before: their calls may have been
+	// made.
+	inherited map[uint64]bool
+	granted   bool // sessions have their new term; of the loop
 }
 
 // run is the work on one intent; several callers may wait for it.
 type run struct {
+	reign    *reign
 	done     chan struct{}
 	res      *command.Result
 	err      error
@@ -258,7 +274,11 @@ func (e *Executor) start(in *command.Intent) (*run, error) {
 	if r := e.runs[in.Id]; r != nil {
 		return r, nil
 	}
-	r := &run{done: make(chan struct{})}
+	g := e.reignLocked()
+	if g == nil {
+		return nil, orca.E("ufsexec.start", orca.Unavailable, "this member does not lead any more")
+	}
+	r := &run{reign: g, done: make(chan struct{})}
 	e.runs[in.Id] = r
 	e.wg.Add(1)
 	go func() {
@@ -276,6 +296,42 @@ func (e *Executor) start(in *command.Intent) (*run, error) {
 	return r, nil
 }
 
+// reignLocked returns the present reign, beginning it if it is new; nil when
+// this node does not lead. Everything of earlier terms must have been applied.
+func (e *Executor) reignLocked() *reign {
+	leads, term := e.group.Leader()
+	if g := e.reign; g != nil && (!leads || g.term != term) {
+		g.stop()
+		e.reign = nil
+	}
+	if !leads || e.reign != nil {
+		return e.reign
+	}
+	g := &reign{term: term, inherited: map[uint64]bool{}}
+	g.ctx, g.stop = context.WithCancel(e.ctx)
+	for _, in := range e.group.Machine().Intents() {
+		g.inherited[in.Id] = !in.Deferred
+	}
+	e.reign = g
+	return g
+}
+
+// reigns is reignLocked for the loop; first says that it is a new one.
+func (e *Executor) reigns() (g *reign, first bool) {
+	e.mu.Lock()
+	old := e.reign
+	e.mu.Unlock()
+	if leads, term := e.group.Leader(); leads && (old == nil || old.term != term) {
+		if err := e.group.ReadReady(e.ctx); err != nil {
+			return nil, false
+		}
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	g = e.reignLocked()
+	return g, g != nil && !g.granted
+}
+
 // again notes a failed attempt and pauses; false when the executor stops.
 func (e *Executor) again(r *run, err error, attempt int) bool {
 	r.last.Store(&err)
@@ -284,7 +340,7 @@ func (e *Executor) again(r *run, err error, attempt int) bool {
 	t := time.NewTimer(min(pause, e.cfg.LongestPause))
 	defer t.Stop()
 	select {
-	case <-e.ctx.Done():
+	case <-r.reign.ctx.Done():
 		return false
 	case <-t.C:
 		return true
@@ -297,14 +353,11 @@ func (e *Executor) loop() {
 	defer e.wg.Done()
 	tick := time.NewTicker(e.cfg.Tick)
 	defer tick.Stop()
-	led, term := false, uint64(0)
 	for {
 		changed := e.group.LeaderChanged()
-		leading, now := e.group.Leader()
-		if leading {
-			e.round(!led || now != term)
+		if g, first := e.reigns(); g != nil {
+			e.round(g, first)
 		}
-		led, term = leading, now
 		select {
 		case <-e.ctx.Done():
 			return
@@ -316,12 +369,14 @@ func (e *Executor) loop() {
 }
 
 // round takes up what the state says is to be done. On the first round of a
-// term every open session gets a full term.
-func (e *Executor) round(first bool) {
+// reign every open session gets a full term; until it has, none expires.
+func (e *Executor) round(g *reign, first bool) {
 	if first {
-		if err := e.grantTerms(); err != nil {
+		if err := e.grantTerms(g); err != nil {
 			e.log.Warn("sessions got no new term", "err", err)
+			return
 		}
+		g.granted = true
 	}
 	m := e.group.Machine()
 	now := e.cfg.Now().UnixNano()
@@ -329,22 +384,22 @@ func (e *Executor) round(first bool) {
 		switch {
 		case in.Op == metapb.IntentOp_INTENT_PERSIST:
 			if now-in.Created > int64(e.cfg.PersistTimeout) {
-				e.release(in)
+				e.release(g, in)
 			}
 		case in.Deferred || first || in.Client == 0 || // nobody waits for it
 			now-in.Created > int64(2*time.Second):
 			_, _ = e.start(in)
 		}
 	}
-	e.expireSessions(now)
+	e.expireSessions(g, now)
 	if m.Counts().Trash > 0 {
-		e.sweepTrash()
+		e.sweepTrash(g)
 	}
 }
 
 // release gives up a persist whose worker did not come back in time.
-func (e *Executor) release(in *command.Intent) {
-	ctx, cancel := context.WithTimeout(e.ctx, e.cfg.CallTimeout)
+func (e *Executor) release(g *reign, in *command.Intent) {
+	ctx, cancel := context.WithTimeout(g.ctx, e.cfg.CallTimeout)
 	defer cancel()
 	_, err := e.group.Propose(ctx, &command.Command{Now: e.cfg.Now().UnixNano(),
 		PersistCommit: &metapb.PersistCommitOp{Intent: in.Id}})
@@ -352,9 +407,9 @@ func (e *Executor) release(in *command.Intent) {
 }
 
 // sweepTrash frees detached inodes, a batch per command.
-func (e *Executor) sweepTrash() {
-	for more := true; more && e.ctx.Err() == nil; {
-		ctx, cancel := context.WithTimeout(e.ctx, e.cfg.CallTimeout)
+func (e *Executor) sweepTrash(g *reign) {
+	for more := true; more && g.ctx.Err() == nil; {
+		ctx, cancel := context.WithTimeout(g.ctx, e.cfg.CallTimeout)
 		res, err := e.group.Propose(ctx, &command.Command{Now: e.cfg.Now().UnixNano(),
 			SweepTrash: &metapb.SweepTrashOp{Limit: 512}})
 		cancel()

@@ -225,7 +225,7 @@ func (r *Registry) Availability(ino orca.Ino, version uint32, holders []uint64) 
 	r.mu.RLock()
 	defer r.mu.RUnlock()
 	for _, id := range holders {
-		if w := r.workers[id]; w == nil || w.gen == 0 || held[id] {
+		if w := r.workers[id]; w == nil || w.gen == 0 || w.epoch != r.epoch || held[id] {
 			return Unavailable
 		}
 	}

@@ -96,3 +96,12 @@ func (r *Registry) Order(ids []uint64, kind metapb.WorkerOrder_Kind, ino orca.In
 		}
 	}
 }
+
+// DropOrders forgets all orders: another node gives them from now on.
+func (r *Registry) DropOrders() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, w := range r.workers {
+		w.orders = orderQueue{}
+	}
+}

@@ -77,6 +77,7 @@ type Registry struct {
 	Stats Stats
 
 	mu      sync.RWMutex
+	epoch   uint64 // of doubt; a full report of an older one does not show what is lost
 	workers map[uint64]*worker
 	order   []*worker // by id, for stable listings
 
@@ -89,6 +90,8 @@ type worker struct {
 	seen    time.Time
 	gen     uint64 // of the last whole full report; 0: none yet
 	filling uint64 // generation of the report being received; 0: none
+	epoch   uint64 // of the last whole full report
+	filled  uint64 // epoch of the report being received
 	began   time.Time
 	born    time.Time // when a life after another one was first heard of
 	lastGen uint64
@@ -121,9 +124,10 @@ func (r *Registry) Register(q *metapb.RegisterRequest) (uint64, error) {
 	}
 	if w.filling == 0 {
 		w.lastGen++
-		w.filling, w.began = w.lastGen, now
+		w.filling, w.began, w.filled = w.lastGen, now, q.Epoch
 		r.Stats.Registrations.Add(1)
 	}
+	w.filled = min(w.filled, q.Epoch)
 	id, gen, last := w.id, w.filling, !q.More
 	// What an earlier life of the worker was to hold, this one would know of.
 	noted := w.began.Add(-r.cfg.Grace)
@@ -140,7 +144,7 @@ func (r *Registry) Register(q *metapb.RegisterRequest) (uint64, error) {
 	}
 	r.mu.Lock()
 	if w.filling == gen {
-		w.gen, w.filling = gen, 0
+		w.gen, w.filling, w.epoch = gen, 0, w.filled
 	}
 	node := w.pb.Node
 	r.mu.Unlock()
@@ -202,18 +206,30 @@ func (r *Registry) Heartbeat(q *metapb.HeartbeatRequest) (*metapb.HeartbeatReply
 	r.mu.Lock()
 	w := r.workers[q.Worker.Id]
 	if w == nil || w.pb.Boot != q.Worker.Boot || (w.gen == 0 && w.filling == 0) {
+		rep := &metapb.HeartbeatReply{Register: true, Epoch: r.epoch}
 		r.mu.Unlock()
-		return &metapb.HeartbeatReply{Register: true}, nil
+		return rep, nil
 	}
 	r.touchLocked(w, q.Worker, now)
 	gen := max(w.gen, w.filling)
 	orders := w.orders.take(r.cfg.OrdersPerReply)
+	rep := &metapb.HeartbeatReply{Orders: orders, Epoch: r.epoch, Register: w.epoch != r.epoch && w.filling == 0}
 	r.mu.Unlock()
 	for _, f := range q.Files {
 		r.put(w.id, gen, f)
 	}
 	r.Stats.OrdersSent.Add(int64(len(orders)))
-	return &metapb.HeartbeatReply{Orders: orders}, nil
+	return rep, nil
+}
+
+// Doubt begins a new epoch: another node knew more of the holdings than this
+// one. They are still believed to be where they are said to be, but nothing is
+// called gone before its holders have sent a full report, made after they
+// heard of the epoch.
+func (r *Registry) Doubt() {
+	r.mu.Lock()
+	r.epoch = max(r.epoch+1, uint64(r.cfg.Now().UnixNano()))
+	r.mu.Unlock()
 }
 
 // List returns every known worker, by id, with live set.

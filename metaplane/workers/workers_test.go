@@ -173,3 +173,37 @@ func TestAnnouncedToAnEarlierLife(t *testing.T) {
 	reg(2)
 	require.Equal(t, Gone, r.Availability(10, 1, []uint64{1}))
 }
+
+// TestDoubt has a node take over: what a worker held is served at once, but it
+// is not called gone by a report that was made before.
+func TestDoubt(t *testing.T) {
+	r, _ := newRegistry(t, Config{})
+	reg := func(epoch uint64, more bool, files ...*metapb.FileReport) {
+		_, err := r.Register(&metapb.RegisterRequest{Worker: pb(1, 1), Files: files, More: more, Epoch: epoch})
+		require.NoError(t, err)
+	}
+	beat := func() *metapb.HeartbeatReply {
+		rep, err := r.Heartbeat(&metapb.HeartbeatRequest{Worker: pb(1, 1)})
+		require.NoError(t, err)
+		return rep
+	}
+	reg(0, false, report(10, 5))
+	require.False(t, beat().Register)
+	require.Equal(t, Gone, r.Availability(11, 1, []uint64{1}))
+	reg(0, true, report(10, 5)) // half a report
+	r.Order([]uint64{1}, metapb.WorkerOrder_FREE_OLD, 10, 3)
+	r.Doubt()
+	require.Len(t, r.Locations(10, 1), 1)
+	require.Equal(t, Unavailable, r.Availability(11, 1, []uint64{1}))
+	r.DropOrders()
+	rep := beat()
+	require.Empty(t, rep.Orders)
+	require.False(t, rep.Register, "a report is on its way")
+	reg(rep.Epoch, false) // its second half: it was made before
+	require.Equal(t, Unavailable, r.Availability(11, 1, []uint64{1}))
+	rep = beat()
+	require.True(t, rep.Register)
+	reg(rep.Epoch, false, report(10, 5))
+	require.False(t, beat().Register)
+	require.Equal(t, Gone, r.Availability(11, 1, []uint64{1}))
+}

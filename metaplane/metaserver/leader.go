@@ -1,0 +1,328 @@
+// Copyright The Orca Authors. SPDX-License-Identifier: Apache-2.0
+
+package metaserver
+
+import (
+	"context"
+	"errors"
+	"strconv"
+	"sync/atomic"
+	"time"
+
+	"orca"
+	"orca/metaplane/command"
+	"orca/metaplane/members"
+	"orca/metaplane/metapb"
+	"orca/metaplane/metawire"
+)
+
+// leadership is which part this member plays in its cluster. Only the leader
+// serves; it begins when it has applied everything that was committed before
+// it, holds the grant key and the mount table, and OnLead is done. What runs
+// behind (ufsexec, the job master) follows the group's leadership by itself.
+//
+// A member that does not lead keeps up by applying, and by what workers report
+// to every member, so that it can serve at once when it is elected. What it
+// has not been told meanwhile is asked for anew: workers send full reports to
+// a new leader, and until one has, nothing that it held is called lost.
+type leadership struct {
+	term atomic.Uint64 // that is served; 0: this member does not serve
+	addr atomic.Pointer[string]
+}
+
+// gatekeeper is optional on the Namespace of a Server: it refuses what this
+// member does not serve.
+type gatekeeper interface {
+	// Serves reports whether there is anything to refuse, ever.
+	Serves() bool
+	Admit(op metawire.Op, q metawire.Request) error
+}
+
+// Serves implements gatekeeper.
+func (s *Service) Serves() bool { return !s.group.Alone() }
+
+// Admit implements gatekeeper: every member takes reports of workers and says
+// what it knows of the others; all else is for the leader.
+func (s *Service) Admit(op metawire.Op, q metawire.Request) error {
+	switch op {
+	case metawire.OpHeartbeat, metawire.OpConf:
+		return nil
+	case metawire.OpRegister:
+		if r, ok := q.(*metapb.RegisterRequest); ok && r.GetWorker().GetId() != 0 {
+			return nil
+		}
+	case metawire.OpQuorum:
+		if r, ok := q.(*metapb.QuorumRequest); ok && r.Change == metapb.QuorumRequest_WHO {
+			return nil
+		}
+	}
+	return s.Serving()
+}
+
+// Serving returns nil while this member serves, else NotLeader with the
+// address of the one that does, if it is known.
+func (s *Service) Serving() error {
+	if s.group.Alone() || s.lead.term.Load() != 0 {
+		return nil
+	}
+	e := &orca.Error{Op: "metaserver", Kind: orca.NotLeader, Msg: "another member of the metaplane leads"}
+	switch replica, _ := s.group.LeaderReplica(); replica {
+	case 0:
+		e.Msg = "no member of the metaplane leads now"
+	case s.group.Replica():
+		e.Msg = "this member is about to lead"
+	default:
+		e.Path = s.memberAddr(replica)
+	}
+	return e
+}
+
+// follow follows the leadership until Close.
+func (s *Service) follow() {
+	defer s.wg.Done()
+	again := time.NewTicker(50 * time.Millisecond)
+	defer again.Stop()
+	for {
+		changed := s.group.LeaderChanged()
+		leads, term := s.group.Leader()
+		if now := s.lead.term.Load(); now != 0 && (!leads || now != term) {
+			s.lead.term.Store(0)
+			s.Workers.DropOrders()
+			s.log.Info("this member does not lead any more", "term", now)
+		}
+		retry := false
+		if leads && s.lead.term.Load() == 0 {
+			if err := s.takeOver(term, changed); err != nil && s.ctx.Err() == nil {
+				s.log.Warn("taking over", "term", term, "err", err)
+				retry = true
+			}
+		}
+		retry = s.tellAddress() || retry
+		var tick <-chan time.Time
+		if retry {
+			tick = again.C
+		}
+		select {
+		case <-s.ctx.Done():
+			return
+		case <-changed:
+		case <-tick:
+		}
+	}
+}
+
+// takeOver begins to serve a term; it ends early when the leadership changes.
+func (s *Service) takeOver(term uint64, changed <-chan struct{}) error {
+	ctx, cancel := context.WithTimeout(s.ctx, 30*time.Second)
+	defer cancel()
+	go func() {
+		select {
+		case <-changed:
+			cancel()
+		case <-ctx.Done():
+		}
+	}()
+	began := time.Now()
+	if err := s.group.ReadReady(ctx); err != nil {
+		return err
+	}
+	if err := s.grantKey(ctx); err != nil {
+		return err
+	}
+	s.refreshMounts()
+	s.Workers.Doubt()
+	if s.cfg.OnLead != nil {
+		if err := s.cfg.OnLead(ctx); err != nil {
+			return err
+		}
+	}
+	if leads, now := s.group.Leader(); !leads || now != term {
+		return nil // the next turn of follow sees to it
+	}
+	s.lead.term.Store(term)
+	s.Exec.Wake()
+	s.log.Info("this member leads", "term", term, "after", time.Since(began))
+	return nil
+}
+
+// memberFact is where a member keeps the address that clients reach it at.
+const memberFact = "member."
+
+func (s *Service) memberAddr(replica uint64) string {
+	return string(s.group.Machine().Fact(memberFact + strconv.FormatUint(replica, 10)))
+}
+
+// Announce tells the other members, durably, where clients reach this one.
+func (s *Service) Announce(addr string) {
+	s.lead.addr.Store(&addr)
+	if s.group.Alone() {
+		return
+	}
+	s.wg.Add(1)
+	go func() {
+		defer s.wg.Done()
+		for s.tellAddress() {
+			select {
+			case <-s.ctx.Done():
+				return
+			case <-time.After(50 * time.Millisecond):
+			}
+		}
+	}()
+}
+
+// tellAddress records this member's address if it is another one than before;
+// again: it could not yet.
+func (s *Service) tellAddress() (again bool) {
+	p := s.lead.addr.Load()
+	if p == nil || s.memberAddr(s.group.Replica()) == *p {
+		return false
+	}
+	if leader, _ := s.group.LeaderReplica(); leader == 0 {
+		return true
+	}
+	ctx, cancel := context.WithTimeout(s.ctx, 2*time.Second)
+	defer cancel()
+	_, err := s.group.Propose(ctx, &command.Command{Now: now(), SetFact: &metapb.SetFactOp{
+		Key: memberFact + strconv.FormatUint(s.group.Replica(), 10), Value: []byte(*p)}})
+	return err != nil && s.ctx.Err() == nil
+}
+
+// maxMembers bounds the numbers whose addresses are looked up.
+const maxMembers = 64
+
+// addresses returns the addresses of all members that are known, without a
+// round.
+func (s *Service) addresses() []string {
+	var out []string
+	for _, id := range s.group.Known() {
+		if a := s.memberAddr(id); a != "" && len(out) < maxMembers {
+			out = append(out, a)
+		}
+	}
+	return out
+}
+
+// Quorum implements metaplane.Admin.
+func (s *Service) Quorum(ctx context.Context, r *metapb.QuorumRequest) (*metapb.QuorumReply, error) {
+	const op = "metaserver.Quorum"
+	if r.Change > metapb.QuorumRequest_JOIN {
+		return nil, orca.E(op, orca.Unsupported, "unknown change")
+	}
+	if r.Change > metapb.QuorumRequest_WHO && r.Change != metapb.QuorumRequest_JOIN && callerOf(r.H).UID != 0 {
+		return nil, orca.E(op, orca.Permission, "only root may change the members")
+	}
+	rep := &metapb.QuorumReply{Cluster: s.cfg.Cluster, Replica: s.group.Replica()}
+	rep.Leader, rep.Term = s.group.LeaderReplica()
+	if rep.Leader != 0 {
+		rep.LeaderAddr = s.memberAddr(rep.Leader)
+	}
+	if r.Change == metapb.QuorumRequest_WHO {
+		for _, id := range s.group.Known() {
+			rep.Members = append(rep.Members, &metapb.Member{Replica: id, Addr: s.memberAddr(id)})
+		}
+		return rep, nil
+	}
+	m, err := s.group.Members(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.changeQuorum(ctx, r, m, rep); err != nil {
+		return nil, err
+	}
+	if m, err = s.group.Members(ctx); err != nil {
+		return nil, err
+	}
+	rep.Removed = m.Removed
+	for i := range m.List {
+		x := &m.List[i]
+		rep.Members = append(rep.Members, &metapb.Member{Replica: x.Replica, RaftAddr: x.Address,
+			Addr: s.memberAddr(x.Replica), Voter: x.Voter, Leader: x.Leader})
+	}
+	return rep, nil
+}
+
+// changeQuorum makes the change of a request.
+func (s *Service) changeQuorum(ctx context.Context, r *metapb.QuorumRequest, m *members.Members, rep *metapb.QuorumReply) error {
+	const op = "metaserver.Quorum"
+	if r.Change != metapb.QuorumRequest_NONE && s.group.Alone() {
+		return orca.E(op, orca.Unsupported, "this Orca has one member and stays so: start a cluster in new folders")
+	}
+	switch r.Change {
+	case metapb.QuorumRequest_ADD:
+		rep.Replica = r.Replica
+		if x := m.At(r.RaftAddr); x != nil && r.Replica == 0 {
+			rep.Replica = x.Replica // the same again
+			return nil
+		}
+		if rep.Replica == 0 {
+			rep.Replica = m.Next()
+		}
+		return s.group.AddLearner(ctx, rep.Replica, r.RaftAddr)
+	case metapb.QuorumRequest_PROMOTE:
+		rep.Replica = r.Replica
+		return s.promote(ctx, r.Replica)
+	case metapb.QuorumRequest_REMOVE:
+		rep.Replica = r.Replica
+		if r.Replica == s.group.Replica() && m.Voters() > 1 {
+			// Else nobody would serve until the others have noticed.
+			if err := s.group.Transfer(ctx, 0); err != nil {
+				return err
+			}
+		}
+		return s.group.Remove(ctx, r.Replica)
+	case metapb.QuorumRequest_TRANSFER:
+		return s.transfer(ctx, r.Replica, rep)
+	case metapb.QuorumRequest_JOIN:
+		x := m.At(r.RaftAddr)
+		if x == nil {
+			return &orca.Error{Op: op, Path: r.RaftAddr, Kind: orca.NotFound, Msg: "no member has this Raft address: orca admin quorum add " + r.RaftAddr + " first"}
+		}
+		rep.Replica = x.Replica
+	}
+	return nil
+}
+
+// promote gives a learner its vote once it has announced itself, which it does
+// when it has caught up: a voter that is not there would only count against
+// the others.
+func (s *Service) promote(ctx context.Context, replica uint64) error {
+	if s.memberAddr(replica) == "" {
+		return orca.E("metaserver.Quorum", orca.Busy, "the new member has not started and caught up yet")
+	}
+	return s.group.Promote(ctx, replica)
+}
+
+func (s *Service) transfer(ctx context.Context, replica uint64, rep *metapb.QuorumReply) error {
+	if err := s.group.Transfer(ctx, replica); err != nil {
+		return err
+	}
+	rep.Leader, rep.Term = s.group.LeaderReplica()
+	rep.LeaderAddr, rep.Replica = s.memberAddr(rep.Leader), rep.Leader
+	return nil
+}
+
+// AwaitMember waits until this member takes part: it leads and serves, or
+// another one leads and it has caught up once.
+func (s *Service) AwaitMember(ctx context.Context) error {
+	for {
+		changed := s.group.LeaderChanged()
+		leader, _ := s.group.LeaderReplica()
+		switch {
+		case leader == s.group.Replica():
+			if s.Serving() == nil {
+				return nil
+			}
+		case leader != 0:
+			if err := s.group.ReadReady(ctx); err == nil && s.GrantKey() != nil {
+				return nil
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return errors.Join(orca.E("metaserver.AwaitMember", orca.Timeout, "no leader, or not caught up with it"), ctx.Err())
+		case <-changed:
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
+}
