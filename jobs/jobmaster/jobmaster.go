@@ -130,7 +130,7 @@ type Master struct {
 	plans  chan struct{} // slots of planners
 
 	mu      sync.Mutex
-	leading bool
+	term    uint64                        // in which this node leads; 0: it does not; GUARDED_BY(mu)
 	q       *queue                        // GUARDED_BY(mu)
 	planned map[uint64]context.CancelFunc // running planners; GUARDED_BY(mu)
 	changed chan struct{}                 // closed at the next change; GUARDED_BY(mu)
@@ -182,8 +182,11 @@ func (m *Master) loop() {
 	defer tick.Stop()
 	for {
 		leader := m.group.LeaderChanged()
-		leading, _ := m.group.Leader()
-		m.lead(leading)
+		leading, term := m.group.Leader()
+		if !leading {
+			term = 0
+		}
+		m.lead(term)
 		if leading {
 			m.takeIn(m.mach.Fresh())
 			m.clocks()
@@ -191,7 +194,7 @@ func (m *Master) loop() {
 		m.announce()
 		select {
 		case <-m.ctx.Done():
-			m.lead(false)
+			m.lead(0)
 			return
 		case <-leader:
 		case <-m.wake:
@@ -200,20 +203,20 @@ func (m *Master) loop() {
 	}
 }
 
-// lead begins or ends a term.
-func (m *Master) lead(leading bool) {
+// lead begins or, with 0, ends a term: another one may have led since the last.
+func (m *Master) lead(term uint64) {
 	m.mu.Lock()
-	if m.leading == leading {
+	if m.term == term {
 		m.mu.Unlock()
 		return
 	}
-	m.leading, m.q = leading, newQueue()
+	m.term, m.q = term, newQueue()
 	for _, stop := range m.planned {
 		stop()
 	}
 	clear(m.planned)
 	m.mu.Unlock()
-	if !leading {
+	if term == 0 {
 		return
 	}
 	m.mach.Fresh() // all of it is read below
@@ -259,7 +262,7 @@ func (m *Master) takeIn(keys []machine.Key) {
 	now := time.Now()
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if !m.leading {
+	if m.term == 0 {
 		return
 	}
 	for _, w := range works {

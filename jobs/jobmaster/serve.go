@@ -37,7 +37,7 @@ type message interface {
 func (m *Master) ServeHosted(ctx context.Context, r *metapb.HostedRequest, propose metaserver.Propose) ([]byte, error) {
 	const op = "jobmaster.ServeHosted"
 	m.mu.Lock()
-	leading := m.leading
+	leading := m.term != 0
 	m.mu.Unlock()
 	if !leading {
 		return nil, orca.E(op, orca.Unavailable, "the job master is not (yet) at work here")

@@ -99,10 +99,15 @@ func TestGoldens(t *testing.T) {
 			tagged.Add(enc)
 		}
 	}
+	reigned := proto.Clone(cs[0]).(*command.Command)
+	reigned.Reign = 5
+	enc, err := command.Append(nil, reigned)
+	require.NoError(t, err)
+	fmt.Fprintf(&b, "%s under a reign: %s\n", names[0], hex.EncodeToString(enc))
 	res := &command.Result{}
 	n := 0
 	fill(res.ProtoReflect(), 2, &n)
-	enc, err := command.AppendResult(nil, res)
+	enc, err = command.AppendResult(nil, res)
 	require.NoError(t, err)
 	fmt.Fprintf(&b, "result: %s\n", hex.EncodeToString(enc))
 	fmt.Fprintf(&b, "entry of the first two: %s\n", hex.EncodeToString(e.Bytes()))

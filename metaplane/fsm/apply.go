@@ -199,6 +199,10 @@ func (m *Machine) applyItem(item []byte, res *command.Result) {
 		res.Kind, res.Msg = uint32(orca.KindOf(err)), err.Error()
 		return
 	}
+	if r := m.underReign(cmd); r != nil {
+		res.Kind, res.Msg = uint32(r.kind), r.msg
+		return
+	}
 	m.batch.now = cmd.Now
 	c := &call{cmd: cmd, now: cmd.Now, res: res, who: who(cmd.Caller)}
 	if cmd.Client == 0 {

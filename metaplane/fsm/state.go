@@ -82,7 +82,8 @@ type Machine struct {
 	workers  map[uint64]*command.Worker
 	clients  map[uint64]*client
 	count    counters
-	nNames   int // hashes in all nodes' names
+	reign    uint64 // the latest; see underReign
+	nNames   int    // hashes in all nodes' names
 	batch    batch
 }
 
@@ -131,7 +132,7 @@ func (m *Machine) Reset(db *inodekv.DB) error {
 	m.count, m.nNames, m.batch = counters{ino: firstCounter}, 0, batch{}
 	m.broken.Store(nil)
 	m.applied.Store(db.Applied())
-	for _, load := range []func() error{m.loadCounters, m.loadDirs, m.loadTrash, m.loadRecords, m.loadClients, m.reopenHosted} {
+	for _, load := range []func() error{m.loadCounters, m.loadReign, m.loadDirs, m.loadTrash, m.loadRecords, m.loadClients, m.reopenHosted} {
 		if err := load(); err != nil {
 			return fmt.Errorf("read the state of the group: %w", err)
 		}

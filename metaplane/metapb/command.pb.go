@@ -206,8 +206,11 @@ type Command struct {
 	Now        int64                  `protobuf:"varint,5,opt,name=now,proto3" json:"now,omitempty"`
 	// What the operation may not assume of a UFS, bits of CommandCheck: it is
 	// refused as unknown instead, and proposed again when that has been asked.
-	Checks         uint32            `protobuf:"varint,6,opt,name=checks,proto3" json:"checks,omitempty"`
-	Absent         []*AbsentName     `protobuf:"bytes,7,rep,name=absent,proto3" json:"absent,omitempty"` // what has been asked
+	Checks uint32        `protobuf:"varint,6,opt,name=checks,proto3" json:"checks,omitempty"`
+	Absent []*AbsentName `protobuf:"bytes,7,rep,name=absent,proto3" json:"absent,omitempty"` // what has been asked
+	// Of a cluster: the term in which its proposer serves. Once a later one is
+	// applied an earlier one is refused. 0: from anybody.
+	Reign          uint64            `protobuf:"varint,8,opt,name=reign,proto3" json:"reign,omitempty"`
 	Create         *CreateOp         `protobuf:"bytes,10,opt,name=create,proto3" json:"create,omitempty"`
 	Complete       *CompleteOp       `protobuf:"bytes,11,opt,name=complete,proto3" json:"complete,omitempty"`
 	Abandon        *AbandonOp        `protobuf:"bytes,12,opt,name=abandon,proto3" json:"abandon,omitempty"`
@@ -315,6 +318,13 @@ func (x *Command) GetAbsent() []*AbsentName {
 		return x.Absent
 	}
 	return nil
+}
+
+func (x *Command) GetReign() uint64 {
+	if x != nil {
+		return x.Reign
+	}
+	return 0
 }
 
 func (x *Command) GetCreate() *CreateOp {
@@ -3347,7 +3357,7 @@ var File_command_proto protoreflect.FileDescriptor
 const file_command_proto_rawDesc = "" +
 	"\n" +
 	"\rcommand.proto\x12\torca.meta\x1a\n" +
-	"meta.proto\"\xfb\v\n" +
+	"meta.proto\"\x91\f\n" +
 	"\aCommand\x12\x16\n" +
 	"\x06client\x18\x01 \x01(\x04R\x06client\x12\x10\n" +
 	"\x03seq\x18\x02 \x01(\x04R\x03seq\x12\x1f\n" +
@@ -3356,7 +3366,8 @@ const file_command_proto_rawDesc = "" +
 	"\x06caller\x18\x04 \x01(\v2\x11.orca.meta.CallerR\x06caller\x12\x10\n" +
 	"\x03now\x18\x05 \x01(\x03R\x03now\x12\x16\n" +
 	"\x06checks\x18\x06 \x01(\rR\x06checks\x12-\n" +
-	"\x06absent\x18\a \x03(\v2\x15.orca.meta.AbsentNameR\x06absent\x12+\n" +
+	"\x06absent\x18\a \x03(\v2\x15.orca.meta.AbsentNameR\x06absent\x12\x14\n" +
+	"\x05reign\x18\b \x01(\x04R\x05reign\x12+\n" +
 	"\x06create\x18\n" +
 	" \x01(\v2\x13.orca.meta.CreateOpR\x06create\x121\n" +
 	"\bcomplete\x18\v \x01(\v2\x15.orca.meta.CompleteOpR\bcomplete\x12.\n" +

@@ -348,6 +348,11 @@ func (m *Command) MarshalToSizedBufferVT(dAtA []byte) (int, error) {
 		i--
 		dAtA[i] = 0x52
 	}
+	if m.Reign != 0 {
+		i = protohelpers.EncodeVarint(dAtA, i, uint64(m.Reign))
+		i--
+		dAtA[i] = 0x40
+	}
 	if len(m.Absent) > 0 {
 		for iNdEx := len(m.Absent) - 1; iNdEx >= 0; iNdEx-- {
 			size, err := m.Absent[iNdEx].MarshalToSizedBufferVT(dAtA[:i])
@@ -3012,6 +3017,9 @@ func (m *Command) SizeVT() (n int) {
 			n += 1 + l + protohelpers.SizeOfVarint(uint64(l))
 		}
 	}
+	if m.Reign != 0 {
+		n += 1 + protohelpers.SizeOfVarint(uint64(m.Reign))
+	}
 	if m.Create != nil {
 		l = m.Create.SizeVT()
 		n += 1 + l + protohelpers.SizeOfVarint(uint64(l))
@@ -4321,6 +4329,25 @@ func (m *Command) UnmarshalVT(dAtA []byte) error {
 				return err
 			}
 			iNdEx = postIndex
+		case 8:
+			if wireType != 0 {
+				return fmt.Errorf("proto: wrong wireType = %d for field Reign", wireType)
+			}
+			m.Reign = 0
+			for shift := uint(0); ; shift += 7 {
+				if shift >= 64 {
+					return protohelpers.ErrIntOverflow
+				}
+				if iNdEx >= l {
+					return io.ErrUnexpectedEOF
+				}
+				b := dAtA[iNdEx]
+				iNdEx++
+				m.Reign |= uint64(b&0x7F) << shift
+				if b < 0x80 {
+					break
+				}
+			}
 		case 10:
 			if wireType != 2 {
 				return fmt.Errorf("proto: wrong wireType = %d for field Create", wireType)

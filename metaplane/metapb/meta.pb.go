@@ -3524,6 +3524,7 @@ type RegisterReply struct {
 	Id            uint64                 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
 	GrantKey      []byte                 `protobuf:"bytes,2,opt,name=grant_key,json=grantKey,proto3" json:"grant_key,omitempty"`
 	Cluster       string                 `protobuf:"bytes,3,opt,name=cluster,proto3" json:"cluster,omitempty"`
+	Leads         bool                   `protobuf:"varint,4,opt,name=leads,proto3" json:"leads,omitempty"` // the member that answers serves
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3577,6 +3578,13 @@ func (x *RegisterReply) GetCluster() string {
 		return x.Cluster
 	}
 	return ""
+}
+
+func (x *RegisterReply) GetLeads() bool {
+	if x != nil {
+		return x.Leads
+	}
+	return false
 }
 
 type FileReport struct {
@@ -3791,6 +3799,7 @@ type HeartbeatReply struct {
 	MountEpoch    uint64                 `protobuf:"varint,3,opt,name=mount_epoch,json=mountEpoch,proto3" json:"mount_epoch,omitempty"`
 	Members       []string               `protobuf:"bytes,4,rep,name=members,proto3" json:"members,omitempty"` // addresses of the metaplane's members; empty: just this one
 	Epoch         uint64                 `protobuf:"varint,5,opt,name=epoch,proto3" json:"epoch,omitempty"`    // for the next full report
+	Leads         bool                   `protobuf:"varint,6,opt,name=leads,proto3" json:"leads,omitempty"`    // the member that answers serves: orders and mount_epoch are its
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3858,6 +3867,13 @@ func (x *HeartbeatReply) GetEpoch() uint64 {
 		return x.Epoch
 	}
 	return 0
+}
+
+func (x *HeartbeatReply) GetLeads() bool {
+	if x != nil {
+		return x.Leads
+	}
+	return false
 }
 
 type ListWorkersRequest struct {
@@ -5101,6 +5117,7 @@ type Member struct {
 	Addr          string                 `protobuf:"bytes,3,opt,name=addr,proto3" json:"addr,omitempty"` // for clients; "" until it has started once
 	Voter         bool                   `protobuf:"varint,4,opt,name=voter,proto3" json:"voter,omitempty"`
 	Leader        bool                   `protobuf:"varint,5,opt,name=leader,proto3" json:"leader,omitempty"`
+	Node          string                 `protobuf:"bytes,6,opt,name=node,proto3" json:"node,omitempty"` // "" until it has started once
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -5168,6 +5185,13 @@ func (x *Member) GetLeader() bool {
 		return x.Leader
 	}
 	return false
+}
+
+func (x *Member) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
 }
 
 type QuorumReply struct {
@@ -5787,11 +5811,12 @@ const file_meta_proto_rawDesc = "" +
 	"\x06worker\x18\x02 \x01(\v2\x11.orca.meta.WorkerR\x06worker\x12+\n" +
 	"\x05files\x18\x03 \x03(\v2\x15.orca.meta.FileReportR\x05files\x12\x12\n" +
 	"\x04more\x18\x04 \x01(\bR\x04more\x12\x14\n" +
-	"\x05epoch\x18\x05 \x01(\x04R\x05epoch\"V\n" +
+	"\x05epoch\x18\x05 \x01(\x04R\x05epoch\"l\n" +
 	"\rRegisterReply\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12\x1b\n" +
 	"\tgrant_key\x18\x02 \x01(\fR\bgrantKey\x12\x18\n" +
-	"\acluster\x18\x03 \x01(\tR\acluster\"\x98\x01\n" +
+	"\acluster\x18\x03 \x01(\tR\acluster\x12\x14\n" +
+	"\x05leads\x18\x04 \x01(\bR\x05leads\"\x98\x01\n" +
 	"\n" +
 	"FileReport\x12\x12\n" +
 	"\x04file\x18\x01 \x01(\x04R\x04file\x12\x18\n" +
@@ -5815,14 +5840,15 @@ const file_meta_proto_rawDesc = "" +
 	"\n" +
 	"CLEAN_FILE\x10\x03\x12\a\n" +
 	"\x03PIN\x10\x04\x12\t\n" +
-	"\x05UNPIN\x10\x05\"\xad\x01\n" +
+	"\x05UNPIN\x10\x05\"\xc3\x01\n" +
 	"\x0eHeartbeatReply\x12.\n" +
 	"\x06orders\x18\x01 \x03(\v2\x16.orca.meta.WorkerOrderR\x06orders\x12\x1a\n" +
 	"\bregister\x18\x02 \x01(\bR\bregister\x12\x1f\n" +
 	"\vmount_epoch\x18\x03 \x01(\x04R\n" +
 	"mountEpoch\x12\x18\n" +
 	"\amembers\x18\x04 \x03(\tR\amembers\x12\x14\n" +
-	"\x05epoch\x18\x05 \x01(\x04R\x05epoch\"5\n" +
+	"\x05epoch\x18\x05 \x01(\x04R\x05epoch\x12\x14\n" +
+	"\x05leads\x18\x06 \x01(\bR\x05leads\"5\n" +
 	"\x12ListWorkersRequest\x12\x1f\n" +
 	"\x01h\x18\x01 \x01(\v2\x11.orca.meta.HeaderR\x01h\"?\n" +
 	"\x10ListWorkersReply\x12+\n" +
@@ -5926,13 +5952,14 @@ const file_meta_proto_rawDesc = "" +
 	"\n" +
 	"\x06REMOVE\x10\x04\x12\f\n" +
 	"\bTRANSFER\x10\x05\x12\b\n" +
-	"\x04JOIN\x10\x06\"\x81\x01\n" +
+	"\x04JOIN\x10\x06\"\x95\x01\n" +
 	"\x06Member\x12\x18\n" +
 	"\areplica\x18\x01 \x01(\x04R\areplica\x12\x1b\n" +
 	"\traft_addr\x18\x02 \x01(\tR\braftAddr\x12\x12\n" +
 	"\x04addr\x18\x03 \x01(\tR\x04addr\x12\x14\n" +
 	"\x05voter\x18\x04 \x01(\bR\x05voter\x12\x16\n" +
-	"\x06leader\x18\x05 \x01(\bR\x06leader\"\xd5\x01\n" +
+	"\x06leader\x18\x05 \x01(\bR\x06leader\x12\x12\n" +
+	"\x04node\x18\x06 \x01(\tR\x04node\"\xd5\x01\n" +
 	"\vQuorumReply\x12\x18\n" +
 	"\acluster\x18\x01 \x01(\tR\acluster\x12\x12\n" +
 	"\x04term\x18\x02 \x01(\x04R\x04term\x12\x16\n" +

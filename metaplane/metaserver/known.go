@@ -35,8 +35,10 @@ func (s *Service) change(ctx context.Context, h *metapb.Header, c *command.Comma
 // overwrite what the namespace has not seen, and notes in it what is missing
 // there. What the walk refuses is left to the state machine.
 func (s *Service) learn(ctx context.Context, c *command.Command) error {
-	if err := s.group.ReadReady(ctx); err != nil {
-		return err
+	if !s.mayPropose() {
+		if err := s.group.ReadReady(ctx); err != nil {
+			return err
+		}
 	}
 	c.Absent = nil
 	who := callerIn(c.Caller)

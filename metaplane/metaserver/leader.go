@@ -6,7 +6,7 @@ import (
 	"context"
 	"errors"
 	"strconv"
-	"sync/atomic"
+	"strings"
 	"time"
 
 	"orca"
@@ -15,20 +15,6 @@ import (
 	"orca/metaplane/metapb"
 	"orca/metaplane/metawire"
 )
-
-// leadership is which part this member plays in its cluster. Only the leader
-// serves; it begins when it has applied everything that was committed before
-// it, holds the grant key and the mount table, and OnLead is done. What runs
-// behind (ufsexec, the job master) follows the group's leadership by itself.
-//
-// A member that does not lead keeps up by applying, and by what workers report
-// to every member, so that it can serve at once when it is elected. What it
-// has not been told meanwhile is asked for anew: workers send full reports to
-// a new leader, and until one has, nothing that it held is called lost.
-type leadership struct {
-	term atomic.Uint64 // that is served; 0: this member does not serve
-	addr atomic.Pointer[string]
-}
 
 // gatekeeper is optional on the Namespace of a Server: it refuses what this
 // member does not serve.
@@ -39,7 +25,7 @@ type gatekeeper interface {
 }
 
 // Serves implements gatekeeper.
-func (s *Service) Serves() bool { return !s.group.Alone() }
+func (s *Service) Serves() bool { return !s.raw.Alone() }
 
 // Admit implements gatekeeper: every member takes reports of workers and says
 // what it knows of the others; all else is for the leader.
@@ -62,14 +48,14 @@ func (s *Service) Admit(op metawire.Op, q metawire.Request) error {
 // Serving returns nil while this member serves, else NotLeader with the
 // address of the one that does, if it is known.
 func (s *Service) Serving() error {
-	if s.group.Alone() || s.lead.term.Load() != 0 {
+	if s.raw.Alone() || s.lead.term.Load() != 0 {
 		return nil
 	}
 	e := &orca.Error{Op: "metaserver", Kind: orca.NotLeader, Msg: "another member of the metaplane leads"}
-	switch replica, _ := s.group.LeaderReplica(); replica {
+	switch replica, _ := s.raw.LeaderReplica(); replica {
 	case 0:
 		e.Msg = "no member of the metaplane leads now"
-	case s.group.Replica():
+	case s.raw.Replica():
 		e.Msg = "this member is about to lead"
 	default:
 		e.Path = s.memberAddr(replica)
@@ -83,10 +69,11 @@ func (s *Service) follow() {
 	again := time.NewTicker(50 * time.Millisecond)
 	defer again.Stop()
 	for {
-		changed := s.group.LeaderChanged()
-		leads, term := s.group.Leader()
-		if now := s.lead.term.Load(); now != 0 && (!leads || now != term) {
-			s.lead.term.Store(0)
+		changed := s.raw.LeaderChanged()
+		leads, term := s.raw.Leader()
+		if now := s.lead.reign.Load(); now != 0 && (!leads || now != term) {
+			s.lead.reign.Store(0)
+			s.lead.serve(0)
 			s.Workers.DropOrders()
 			s.log.Info("this member does not lead any more", "term", now)
 		}
@@ -123,7 +110,13 @@ func (s *Service) takeOver(term uint64, changed <-chan struct{}) error {
 		}
 	}()
 	began := time.Now()
-	if err := s.group.ReadReady(ctx); err != nil {
+	// When this is applied, so is all of before, and nothing of earlier leaders
+	// comes after it.
+	if _, err := s.raw.Propose(ctx, &command.Command{Now: now(), Reign: term, Noop: &metapb.NoopOp{}}); err != nil {
+		return err
+	}
+	s.lead.reign.Store(term)
+	if err := s.raw.ReadReady(ctx); err != nil {
 		return err
 	}
 	if err := s.grantKey(ctx); err != nil {
@@ -136,26 +129,35 @@ func (s *Service) takeOver(term uint64, changed <-chan struct{}) error {
 			return err
 		}
 	}
-	if leads, now := s.group.Leader(); !leads || now != term {
+	if leads, now := s.raw.Leader(); !leads || now != term {
 		return nil // the next turn of follow sees to it
 	}
-	s.lead.term.Store(term)
+	s.lead.serve(term)
 	s.Exec.Wake()
 	s.log.Info("this member leads", "term", term, "after", time.Since(began))
 	return nil
 }
 
-// memberFact is where a member keeps the address that clients reach it at.
+// memberFact is where a member keeps the address that clients reach it at, and
+// after a space its node.
 const memberFact = "member."
 
-func (s *Service) memberAddr(replica uint64) string {
-	return string(s.group.Machine().Fact(memberFact + strconv.FormatUint(replica, 10)))
+func (s *Service) member(replica uint64) (addr, node string) {
+	addr, node, _ = strings.Cut(string(s.raw.Machine().Fact(memberFact+strconv.FormatUint(replica, 10))), " ")
+	return addr, node
 }
 
-// Announce tells the other members, durably, where clients reach this one.
-func (s *Service) Announce(addr string) {
+func (s *Service) memberAddr(replica uint64) string {
+	addr, _ := s.member(replica)
+	return addr
+}
+
+// Announce tells the other members, durably, where clients reach this one, and
+// the name of its node.
+func (s *Service) Announce(addr, node string) {
+	addr += " " + node
 	s.lead.addr.Store(&addr)
-	if s.group.Alone() {
+	if s.raw.Alone() {
 		return
 	}
 	s.wg.Add(1)
@@ -175,16 +177,17 @@ func (s *Service) Announce(addr string) {
 // again: it could not yet.
 func (s *Service) tellAddress() (again bool) {
 	p := s.lead.addr.Load()
-	if p == nil || s.memberAddr(s.group.Replica()) == *p {
+	key := memberFact + strconv.FormatUint(s.raw.Replica(), 10)
+	if p == nil || string(s.raw.Machine().Fact(key)) == *p {
 		return false
 	}
-	if leader, _ := s.group.LeaderReplica(); leader == 0 {
+	if leader, _ := s.raw.LeaderReplica(); leader == 0 {
 		return true
 	}
 	ctx, cancel := context.WithTimeout(s.ctx, 2*time.Second)
 	defer cancel()
-	_, err := s.group.Propose(ctx, &command.Command{Now: now(), SetFact: &metapb.SetFactOp{
-		Key: memberFact + strconv.FormatUint(s.group.Replica(), 10), Value: []byte(*p)}})
+	_, err := s.raw.Propose(ctx, &command.Command{Now: now(), SetFact: &metapb.SetFactOp{
+		Key: key, Value: []byte(*p)}})
 	return err != nil && s.ctx.Err() == nil
 }
 
@@ -195,7 +198,7 @@ const maxMembers = 64
 // round.
 func (s *Service) addresses() []string {
 	var out []string
-	for _, id := range s.group.Known() {
+	for _, id := range s.raw.Known() {
 		if a := s.memberAddr(id); a != "" && len(out) < maxMembers {
 			out = append(out, a)
 		}
@@ -212,32 +215,33 @@ func (s *Service) Quorum(ctx context.Context, r *metapb.QuorumRequest) (*metapb.
 	if r.Change > metapb.QuorumRequest_WHO && r.Change != metapb.QuorumRequest_JOIN && callerOf(r.H).UID != 0 {
 		return nil, orca.E(op, orca.Permission, "only root may change the members")
 	}
-	rep := &metapb.QuorumReply{Cluster: s.cfg.Cluster, Replica: s.group.Replica()}
-	rep.Leader, rep.Term = s.group.LeaderReplica()
+	rep := &metapb.QuorumReply{Cluster: s.cfg.Cluster, Replica: s.raw.Replica()}
+	rep.Leader, rep.Term = s.raw.LeaderReplica()
 	if rep.Leader != 0 {
 		rep.LeaderAddr = s.memberAddr(rep.Leader)
 	}
 	if r.Change == metapb.QuorumRequest_WHO {
-		for _, id := range s.group.Known() {
+		for _, id := range s.raw.Known() {
 			rep.Members = append(rep.Members, &metapb.Member{Replica: id, Addr: s.memberAddr(id)})
 		}
 		return rep, nil
 	}
-	m, err := s.group.Members(ctx)
+	m, err := s.raw.Members(ctx)
 	if err != nil {
 		return nil, err
 	}
 	if err := s.changeQuorum(ctx, r, m, rep); err != nil {
 		return nil, err
 	}
-	if m, err = s.group.Members(ctx); err != nil {
+	if m, err = s.raw.Members(ctx); err != nil {
 		return nil, err
 	}
 	rep.Removed = m.Removed
 	for i := range m.List {
 		x := &m.List[i]
+		addr, node := s.member(x.Replica)
 		rep.Members = append(rep.Members, &metapb.Member{Replica: x.Replica, RaftAddr: x.Address,
-			Addr: s.memberAddr(x.Replica), Voter: x.Voter, Leader: x.Leader})
+			Addr: addr, Node: node, Voter: x.Voter, Leader: x.Leader})
 	}
 	return rep, nil
 }
@@ -245,7 +249,7 @@ func (s *Service) Quorum(ctx context.Context, r *metapb.QuorumRequest) (*metapb.
 // changeQuorum makes the change of a request.
 func (s *Service) changeQuorum(ctx context.Context, r *metapb.QuorumRequest, m *members.Members, rep *metapb.QuorumReply) error {
 	const op = "metaserver.Quorum"
-	if r.Change != metapb.QuorumRequest_NONE && s.group.Alone() {
+	if r.Change != metapb.QuorumRequest_NONE && s.raw.Alone() {
 		return orca.E(op, orca.Unsupported, "this Orca has one member and stays so: start a cluster in new folders")
 	}
 	switch r.Change {
@@ -258,19 +262,19 @@ func (s *Service) changeQuorum(ctx context.Context, r *metapb.QuorumRequest, m *
 		if rep.Replica == 0 {
 			rep.Replica = m.Next()
 		}
-		return s.group.AddLearner(ctx, rep.Replica, r.RaftAddr)
+		return s.raw.AddLearner(ctx, rep.Replica, r.RaftAddr)
 	case metapb.QuorumRequest_PROMOTE:
 		rep.Replica = r.Replica
 		return s.promote(ctx, r.Replica)
 	case metapb.QuorumRequest_REMOVE:
 		rep.Replica = r.Replica
-		if r.Replica == s.group.Replica() && m.Voters() > 1 {
+		if r.Replica == s.raw.Replica() && m.Voters() > 1 {
 			// Else nobody would serve until the others have noticed.
-			if err := s.group.Transfer(ctx, 0); err != nil {
+			if err := s.raw.Transfer(ctx, 0); err != nil {
 				return err
 			}
 		}
-		return s.group.Remove(ctx, r.Replica)
+		return s.raw.Remove(ctx, r.Replica)
 	case metapb.QuorumRequest_TRANSFER:
 		return s.transfer(ctx, r.Replica, rep)
 	case metapb.QuorumRequest_JOIN:
@@ -290,14 +294,14 @@ func (s *Service) promote(ctx context.Context, replica uint64) error {
 	if s.memberAddr(replica) == "" {
 		return orca.E("metaserver.Quorum", orca.Busy, "the new member has not started and caught up yet")
 	}
-	return s.group.Promote(ctx, replica)
+	return s.raw.Promote(ctx, replica)
 }
 
 func (s *Service) transfer(ctx context.Context, replica uint64, rep *metapb.QuorumReply) error {
-	if err := s.group.Transfer(ctx, replica); err != nil {
+	if err := s.raw.Transfer(ctx, replica); err != nil {
 		return err
 	}
-	rep.Leader, rep.Term = s.group.LeaderReplica()
+	rep.Leader, rep.Term = s.raw.LeaderReplica()
 	rep.LeaderAddr, rep.Replica = s.memberAddr(rep.Leader), rep.Leader
 	return nil
 }
@@ -306,15 +310,15 @@ func (s *Service) transfer(ctx context.Context, replica uint64, rep *metapb.Quor
 // another one leads and it has caught up once.
 func (s *Service) AwaitMember(ctx context.Context) error {
 	for {
-		changed := s.group.LeaderChanged()
-		leader, _ := s.group.LeaderReplica()
+		changed := s.raw.LeaderChanged()
+		leader, _ := s.raw.LeaderReplica()
 		switch {
-		case leader == s.group.Replica():
+		case leader == s.raw.Replica():
 			if s.Serving() == nil {
 				return nil
 			}
 		case leader != 0:
-			if err := s.group.ReadReady(ctx); err == nil && s.GrantKey() != nil {
+			if err := s.raw.ReadReady(ctx); err == nil && s.GrantKey() != nil {
 				return nil
 			}
 		}

@@ -160,7 +160,8 @@ type Stats struct {
 // Service implements metaplane.Namespace.
 type Service struct {
 	cfg     Config
-	group   Group
+	group   Group // in a cluster: reigned
+	raw     Group
 	log     *slog.Logger
 	started time.Time
 	key     atomic.Pointer[[]byte] // of grants; nil: not read yet
@@ -189,7 +190,12 @@ func New(ctx context.Context, cfg Config, g Group, open mount.Opener, log *slog.
 		return nil, err
 	}
 	cfg.setDefaults()
-	s := &Service{cfg: cfg, group: g, log: log, started: time.Now()}
+	s := &Service{cfg: cfg, group: g, raw: g, log: log, started: time.Now()}
+	if !g.Alone() {
+		s.lead.changed = make(chan struct{})
+		s.group = &reigned{g, &s.lead}
+		cfg.Exec.Fence = s.stillLeads
+	}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	if g.Alone() {
 		if err := g.ReadReady(ctx); err != nil {
@@ -203,8 +209,8 @@ func New(ctx context.Context, cfg Config, g Group, open mount.Opener, log *slog.
 	s.mounts.Store(mount.NewTable(nil, 0))
 	s.refreshMounts()
 	s.Stores = mount.NewStores(open, s.mounts.Load)
-	s.Syncer = ufssync.New(cfg.Sync, g, s.Stores, log)
-	s.Exec = ufsexec.New(cfg.Exec, g, s.Stores, s.Syncer, log)
+	s.Syncer = ufssync.New(cfg.Sync, s.group, s.Stores, log)
+	s.Exec = ufsexec.New(cfg.Exec, s.group, s.Stores, s.Syncer, log)
 	s.wg.Add(1)
 	go s.effects()
 	s.Exec.Start()
@@ -225,7 +231,7 @@ func (s *Service) Close() error {
 }
 
 // Ready reports whether the service can answer: nil, or why not.
-func (s *Service) Ready(ctx context.Context) error { return s.group.ReadReady(ctx) }
+func (s *Service) Ready(ctx context.Context) error { return s.raw.ReadReady(ctx) }
 
 // Idle reports whether no intent is undecided or undrained.
 func (s *Service) Idle() bool { return s.group.Machine().Counts().Intents == 0 }

@@ -72,7 +72,7 @@ type started struct {
 // and what a reply looks up in the machine (which is being changed where the
 // waiter is told), is left to the methods.
 func (s *Service) start(q metawire.Request, until time.Time, w mutationWaiter) bool {
-	if !s.group.ReadProven() {
+	if !s.mayPropose() {
 		return false
 	}
 	st := &started{s: s, w: w}

@@ -246,13 +246,13 @@ func (s *Service) checkLost(ctx context.Context, op, path string, v *fsm.View) e
 	case orca.Lost:
 		return lost
 	}
-	ino := orca.Ino(v.Attr.Ino)
+	ino, reign := orca.Ino(v.Attr.Ino), s.lead.reign.Load()
 	if v.Attr.Length == 0 || len(v.Holders) == 0 || s.Workers.Availability(ino, v.Attr.Version, v.Holders) != workers.Gone {
 		return nil
 	}
 	s.Stats.Lost.Add(1)
 	s.log.Error("unpersisted file is lost", "ino", v.Attr.Ino)
-	_, err := s.group.Propose(ctx, &command.Command{Now: now(), MarkLost: &metapb.MarkLostOp{Files: []uint64{v.Attr.Ino}}})
+	_, err := s.group.Propose(ctx, &command.Command{Now: now(), Reign: reign, MarkLost: &metapb.MarkLostOp{Files: []uint64{v.Attr.Ino}}})
 	if err != nil {
 		return err
 	}

@@ -39,7 +39,7 @@ func NewServer(ns metaplane.Namespace, cfg transport.ServerConfig, log *slog.Log
 	s.starter, _ = ns.(starter)
 	s.lister, _ = ns.(lister)
 	if g, ok := ns.(gatekeeper); ok && g.Serves() {
-		s.quick, s.starter, s.gate = nil, nil, g // each read there takes a round
+		s.quick, s.gate = nil, g // each read there takes a round
 	}
 	tr, err := transport.NewServer(cfg, s.serve, s.inline, log)
 	if err != nil {

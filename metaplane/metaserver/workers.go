@@ -22,7 +22,7 @@ func (s *Service) Register(ctx context.Context, r *metapb.RegisterRequest) (*met
 	if r.Worker == nil {
 		return nil, orca.E(op, orca.Invalid, "no worker in the request")
 	}
-	if err := s.ready(ctx); err != nil {
+	if err := s.raw.ReadReady(ctx); err != nil {
 		return nil, err
 	}
 	key := s.GrantKey()
@@ -44,12 +44,13 @@ func (s *Service) Register(ctx context.Context, r *metapb.RegisterRequest) (*met
 	if err != nil {
 		return nil, err
 	}
-	if s.Serving() == nil {
+	leads := s.Serving() == nil
+	if leads {
 		for _, f := range r.Files {
 			s.reconcile(id, f)
 		}
 	}
-	return &metapb.RegisterReply{Id: id, GrantKey: key, Cluster: s.cfg.Cluster}, nil
+	return &metapb.RegisterReply{Id: id, GrantKey: key, Cluster: s.cfg.Cluster, Leads: leads}, nil
 }
 
 // reconcile compares one line of a full report with the namespace and orders
@@ -89,7 +90,7 @@ func (s *Service) Heartbeat(ctx context.Context, r *metapb.HeartbeatRequest) (*m
 			return rep, nil
 		}
 	}
-	rep.MountEpoch = s.mounts.Load().Epoch
+	rep.Leads, rep.MountEpoch = true, s.mounts.Load().Epoch
 	return rep, nil
 }
 

@@ -91,6 +91,9 @@ type Config struct {
 	// SessionTTL is the term that a new leader grants to every open session.
 	// Default 15 s.
 	SessionTTL time.Duration
+	// Fence is asked before each change of a store, and its error is what the
+	// change comes to; nil: there is only one executor.
+	Fence func(ctx context.Context) error
 	// Now is the clock; default time.Now.
 	Now func() time.Time
 }
@@ -176,6 +179,9 @@ type run struct {
 // New makes an executor; Start begins its work.
 func New(cfg Config, g Group, stores Stores, sync Syncer, log *slog.Logger) *Executor {
 	cfg.setDefaults()
+	if cfg.Fence != nil {
+		stores = fenced{stores, cfg.Fence}
+	}
 	ctx, cancel := context.WithCancel(context.Background())
 	return &Executor{
 		cfg: cfg, group: g, stores: stores, sync: sync, log: log,

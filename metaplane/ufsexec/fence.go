@@ -1,0 +1,32 @@
+// Copyright The Orca Authors. SPDX-License-Identifier: Apache-2.0
+
+package ufsexec
+
+import (
+	"context"
+
+	"orca/ufs"
+	"orca/ufs/wrap"
+)
+
+// fenced are stores whose changes ask first whether they may still be made.
+type fenced struct {
+	Stores
+	fence func(ctx context.Context) error
+}
+
+// FS implements Stores.
+func (f fenced) FS(ctx context.Context, mountID uint32) (ufs.FS, error) {
+	fs, err := f.Stores.FS(ctx, mountID)
+	if err != nil {
+		return nil, err
+	}
+	return wrap.Intercept(fs, func(ctx context.Context, c wrap.Call, do func(context.Context) error) error {
+		if c.Op.Mutates() || c.Op == wrap.Sweep {
+			if err := f.fence(ctx); err != nil {
+				return err
+			}
+		}
+		return do(ctx)
+	}), nil
+}
