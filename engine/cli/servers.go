@@ -3,6 +3,7 @@
 package cli
 
 import (
+	"net"
 	"os"
 	"path/filepath"
 	"slices"
@@ -88,6 +89,12 @@ type StartOptions struct {
 	Roles []string
 	// Meta are the addresses of the metaplane, for a worker without one.
 	Meta []string
+	// Peers are the first members of a new cluster, NODE=HOST:PORT of Raft.
+	Peers []string
+	// Join are addresses of a running cluster that this member was added to.
+	Join []string
+	// RaftAddr is where this member speaks with the others.
+	RaftAddr string
 }
 
 // MountOptions are the flags of `orca mount`.
@@ -283,9 +290,23 @@ func (e *env) startCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use: "start", Short: "Run some roles of an Orca",
 		Long: `Run some roles of an Orca in this process, to build one from several processes
-or hosts. Workers are local to clients whose --node is the same.`,
+or hosts. Workers are local to clients whose --node is the same.
+
+A metaplane of one member needs nothing else. One of three (or five) goes on
+when one (two) of them fails; each is started with the same --peers, which
+names all of them, and with a --root that all reach. A member knows itself in
+the list by --node or --raft-addr, waits until a majority is there, and needs
+none of this again once it has run: its data folder knows.
+
+A member whose disk is lost is replaced, not restarted: orca admin quorum
+remove its number, orca admin quorum add the Raft address of a new one, and
+start that one with --join and the addresses of the running members.`,
 		Example: `  orca start --role meta --data /var/lib/orca
-  orca start --role worker --meta 10.0.0.1:18998 --node $(hostname)`,
+  orca start --role meta --node a --meta-addr 10.0.0.1:18998 --root s3://bucket \
+      --peers a=10.0.0.1:18200,b=10.0.0.2:18200,c=10.0.0.3:18200
+  orca start --role meta --node d --meta-addr 10.0.0.4:18998 --raft-addr 10.0.0.4:18200 \
+      --join 10.0.0.1:18998,10.0.0.2:18998
+  orca start --role worker --meta 10.0.0.1:18998,10.0.0.2:18998,10.0.0.3:18998`,
 		Args: noArgs,
 		RunE: e.run(func(cmd *cobra.Command, _ []string) error {
 			if len(o.Roles) == 0 {
@@ -299,6 +320,9 @@ or hosts. Workers are local to clients whose --node is the same.`,
 			if !slices.Contains(o.Roles, "meta") && len(o.Meta) == 0 {
 				o.Meta = strings.Split(e.address, ",")
 			}
+			if err := o.checkCluster(); err != nil {
+				return err
+			}
 			var err error
 			if o.NodeOptions, err = f.finish(e); err != nil {
 				return err
@@ -310,7 +334,36 @@ or hosts. Workers are local to clients whose --node is the same.`,
 	fl := c.Flags()
 	fl.StringSliceVar(&o.Roles, "role", nil, "meta or worker; may be repeated")
 	fl.StringSliceVar(&o.Meta, "meta", nil, "addresses of the metaplane, for a worker (default: --address)")
+	fl.StringSliceVar(&o.Peers, "peers", nil, "the first members of a new cluster, NODE=HOST:PORT of Raft; all are given the same")
+	fl.StringVar(&o.RaftAddr, "raft-addr", "", "address at which this member speaks with the others (default: that of --node among --peers)")
+	fl.StringSliceVar(&o.Join, "join", nil, "addresses of the metaplane of a running cluster that this member was added to")
 	return c
+}
+
+// checkCluster checks what says with whom a member decides.
+func (o *StartOptions) checkCluster() error {
+	if !slices.Contains(o.Roles, "meta") && (len(o.Peers) > 0 || len(o.Join) > 0 || o.RaftAddr != "") {
+		return usagef("--peers, --join and --raft-addr are of --role meta")
+	}
+	if len(o.Peers) > 0 && len(o.Join) > 0 {
+		return usagef("either --peers (a new cluster) or --join (a running one)")
+	}
+	if n := len(o.Peers); n > 0 && n != 3 && n != 5 {
+		return usagef("--peers: %d members, want 3 or 5", n)
+	}
+	for _, p := range o.Peers {
+		node, addr, ok := strings.Cut(p, "=")
+		if _, _, err := net.SplitHostPort(addr); !ok || node == "" || err != nil {
+			return usagef("--peers %q: want NODE=HOST:PORT", p)
+		}
+	}
+	if len(o.Join) > 0 && o.RaftAddr == "" {
+		return usagef("--join needs --raft-addr, the address that was given to orca admin quorum add")
+	}
+	if _, _, err := net.SplitHostPort(o.RaftAddr); o.RaftAddr != "" && err != nil {
+		return usagef("--raft-addr %q: want HOST:PORT", o.RaftAddr)
+	}
+	return nil
 }
 
 func (e *env) fuseCommand() *cobra.Command {

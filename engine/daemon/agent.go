@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -42,24 +43,29 @@ type cache interface {
 }
 
 // agent speaks for one worker with the metaplane: it registers, reports what
-// the worker holds, and carries out orders.
+// the worker holds, and carries out orders. To a metaplane of several members
+// it speaks with each of them by a voice of its own: a member that is elected
+// then knows already where everything is.
 type agent struct {
 	ns    metaplane.Workers
 	cache cache
-	self  *metapb.Worker
 	dir   string // where the worker's id is kept
 	log   *slog.Logger
+	// at is the way to one member; nil when the metaplane is in this process.
+	at func(addr string) (metaplane.Workers, error)
 
 	// onMounts is told when the mount table has changed.
 	onMounts func()
 
 	key        atomic.Pointer[[]byte]
 	workerID   atomic.Uint64
-	cursor     uint64
-	epoch      uint64
-	registered chan struct{} // closed after the first registration
+	registered chan struct{} // closed after the first registration with who leads
 	first      atomic.Bool
 	now        chan chan struct{} // report now, and close the channel given
+
+	mu     sync.Mutex
+	self   *metapb.Worker // GUARDED_BY(mu) once the agent runs
+	mounts uint64         // epoch of the mount table; GUARDED_BY(mu)
 }
 
 func newAgent(ns metaplane.Workers, c cache, self *metapb.Worker, dir string, onMounts func(), log *slog.Logger) (*agent, error) {
@@ -91,28 +97,32 @@ func (a *agent) grantKey() []byte {
 	return nil
 }
 
+// worker is what the worker says of itself now.
+func (a *agent) worker() *metapb.Worker {
+	tiers := usagePB(a.cache.Usage())
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	w := a.self
+	return &metapb.Worker{Id: w.Id, Node: w.Node, Addr: w.Addr, Socket: w.Socket, Http: w.Http, Tiers: tiers,
+		Version: w.Version, Boot: w.Boot, Rack: w.Rack}
+}
+
 // run registers and beats until ctx ends. It never gives up: a metaplane that
 // is away finds the worker again when it is back.
 func (a *agent) run(ctx context.Context) {
 	tick := time.NewTicker(heartbeatEvery)
 	defer tick.Stop()
-	need := true
+	v := &voice{a: a, ns: a.ns, need: true}
 	var told chan struct{} // who waits for this report
 	for {
-		var err error
-		if need {
-			if err = a.register(ctx); err == nil {
-				need = false
-			}
-		} else {
-			need, err = a.beat(ctx)
-		}
-		if err != nil && ctx.Err() == nil {
-			a.log.Warn("the metaplane does not hear this worker", "err", err)
-		}
+		_, members := v.turn(ctx)
 		if told != nil {
 			close(told)
 			told = nil
+		}
+		if len(members) > 0 && a.at != nil {
+			a.chorus(ctx, members)
+			return
 		}
 		select {
 		case <-ctx.Done():
@@ -139,37 +149,10 @@ func (a *agent) tell(ctx context.Context) {
 	}
 }
 
-// register sends the full report, in pages.
-func (a *agent) register(ctx context.Context) error {
-	files, next := a.cache.Reports()
-	for {
-		page := files[:min(len(files), reportPage)]
-		files = files[len(page):]
-		q := &metapb.RegisterRequest{H: &metapb.Header{}, Worker: a.self, Files: make([]*metapb.FileReport, len(page)), More: len(files) > 0}
-		for i, f := range page {
-			q.Files[i] = reportPB(f)
-		}
-		a.self.Tiers = usagePB(a.cache.Usage())
-		r, err := a.ns.Register(ctx, q)
-		if err != nil {
-			return err
-		}
-		if err := a.adopt(r); err != nil {
-			return err
-		}
-		if !q.More {
-			break
-		}
-	}
-	a.cursor = next
-	if a.first.CompareAndSwap(false, true) {
-		close(a.registered)
-	}
-	return nil
-}
-
 // adopt keeps the identity and the key that the metaplane gave.
 func (a *agent) adopt(r *metapb.RegisterReply) error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
 	if r.Id != a.self.Id {
 		if err := os.WriteFile(a.idFile(), []byte(strconv.FormatUint(r.Id, 16)+"\n"), 0o600); err != nil {
 			return orca.PathE("daemon.agent", a.idFile(), orca.NoSpace, err)
@@ -183,31 +166,15 @@ func (a *agent) adopt(r *metapb.RegisterReply) error {
 	return nil
 }
 
-// beat reports changes and carries out the orders of the reply; again says
-// that the metaplane wants a full report.
-func (a *agent) beat(ctx context.Context) (again bool, err error) {
-	files, next, full := a.cache.Changes(a.cursor)
-	if full {
-		return true, nil
-	}
-	q := &metapb.HeartbeatRequest{H: &metapb.Header{}, Worker: a.self, Files: make([]*metapb.FileReport, 0, len(files))}
-	a.self.Tiers = usagePB(a.cache.Usage())
-	for _, f := range files {
-		q.Files = append(q.Files, reportPB(f))
-	}
-	r, err := a.ns.Heartbeat(ctx, q)
-	if err != nil {
-		return false, err
-	}
-	a.cursor = next
-	for _, o := range r.Orders {
-		a.obey(o)
-	}
-	if r.MountEpoch != a.epoch {
-		a.epoch = r.MountEpoch
+// table notes the mount table that who leads has.
+func (a *agent) table(epoch uint64) {
+	a.mu.Lock()
+	changed := epoch != a.mounts
+	a.mounts = epoch
+	a.mu.Unlock()
+	if changed {
 		a.onMounts()
 	}
-	return r.Register, nil
 }
 
 func (a *agent) obey(o *metapb.WorkerOrder) {

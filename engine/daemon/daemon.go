@@ -68,6 +68,13 @@ type Config struct {
 	// WebAddr and WorkerWebAddr are the HTTP doors of a process with and
 	// without the meta role; "" opens none.
 	WebAddr, WorkerWebAddr string
+	// RaftAddr is where a member of a cluster speaks with the others; kept
+	// from the first start on. Default: that of Node among Peers.
+	RaftAddr string
+	// Peers are the first members of a new cluster; all are given the same.
+	Peers []Peer
+	// Join are addresses of a running cluster that this member was added to.
+	Join []string
 	// Meta are the metaplane members that a process without that role asks.
 	Meta []string
 	// Mem and SSD are the quotas of the tiers in bytes; 0 means the default: a
@@ -110,6 +117,9 @@ func (c *Config) resolve() error {
 		if c.Node, err = os.Hostname(); err != nil {
 			return orca.PathE(op, "", orca.Internal, err)
 		}
+	}
+	if err := c.resolveCluster(); err != nil {
+		return err
 	}
 	c.MetaAddr = cmp.Or(c.MetaAddr, loopbackPort(DefaultMetaPort))
 	c.WorkerAddr = cmp.Or(c.WorkerAddr, loopbackPort(DefaultWorkerPort))
@@ -159,6 +169,7 @@ func (c *Config) values() []*metapb.ConfReply_Value {
 		v("node", c.Node, "node"),
 		v("rack", c.Rack, "node"),
 		v("meta.addr", c.MetaAddr, "node"),
+		v("meta.raft_addr", c.RaftAddr, "node"),
 		v("web.addr", c.WebAddr, "node"),
 		v("worker.addr", c.WorkerAddr, "node"),
 		v("worker.tiers.mem.capacity", strconv.FormatInt(c.Mem, 10), "node"),

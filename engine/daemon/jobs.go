@@ -14,7 +14,6 @@ import (
 	"orca/jobs/machine"
 	"orca/metaplane/fsm"
 	"orca/metaplane/metaserver"
-	"orca/metaplane/raftgroup"
 )
 
 // jobsRole is the job machine in the namespace's group, and the master beside
@@ -43,8 +42,8 @@ func (j *jobsRole) attach(cfg *metaserver.Config) {
 	cfg.OnHosted = j.master.OnHosted
 }
 
-func (j *jobsRole) start(g *raftgroup.Group, s *metaserver.Service) {
-	j.master.Start(g, s)
+func (j *jobsRole) start(s *metaserver.Service) {
+	j.master.Start(s.Reigned(), s)
 	j.started = true
 }
 

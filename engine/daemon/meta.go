@@ -40,13 +40,13 @@ func startMeta(ctx context.Context, cfg *Config, d *dataDir, st *stores, fatal f
 	if m.jobs, err = newJobsRole(log); err != nil {
 		return nil, err
 	}
-	m.host, err = raftgroup.Open(raftgroup.Config{
-		Dir:     d.join("meta"),
-		Machine: fsm.Config{Group: 1},
-		Hosted:  m.jobs.hosted(),
-		OnFatal: func(reason string) { fatal(orca.E("raftgroup", orca.Internal, reason)) },
-	}, log)
+	rc, err := cfg.raftConfig(ctx, d.join("meta"), m)
 	if err != nil {
+		return nil, err
+	}
+	rc.Machine, rc.Hosted = fsm.Config{Group: 1}, m.jobs.hosted()
+	rc.OnFatal = func(reason string) { fatal(orca.E("raftgroup", orca.Internal, reason)) }
+	if m.host, err = raftgroup.Open(rc, log); err != nil {
 		return nil, err
 	}
 	sc := metaserver.Config{
@@ -61,33 +61,59 @@ func startMeta(ctx context.Context, cfg *Config, d *dataDir, st *stores, fatal f
 		CacheTTL: time.Hour,
 	}
 	m.jobs.attach(&sc)
+	made := make(chan struct{}) // m is whole
+	if !m.alone() {
+		lead := m.onLead(cfg)
+		sc.OnLead = func(ctx context.Context) error {
+			<-made
+			return lead(ctx)
+		}
+	}
 	m.service, err = metaserver.New(ctx, sc, m.host.Group(), st.open, log)
 	if err != nil {
 		m.close(ctx)
 		return nil, err
 	}
 	m.session = metaclient.NewSession(m.service, metaclient.SessionConfig{})
-	m.jobs.start(m.host.Group(), m.service)
+	close(made)
+	m.jobs.start(m.service)
 	return m, nil
+}
+
+// alone reports whether this is the only member of the metaplane, for ever.
+func (m *metaRole) alone() bool { return m.host.Group().Alone() }
+
+// root returns what is mounted at the root as far as this member has applied;
+// "": nothing.
+func (m *metaRole) root() string {
+	for _, r := range m.host.Group().Machine().Mounts() {
+		if r.Mount.GetPath() == "/" {
+			return r.Mount.GetUri()
+		}
+	}
+	return ""
+}
+
+func (m *metaRole) mountRoot(ctx context.Context, cfg *Config, root string) (uri string, err error) {
+	r, err := m.session.Mount(ctx, &metapb.MountRequest{Mount: &metapb.Mount{
+		Path: "/", Uri: root, Options: cfg.RootOptions, ReadOnly: cfg.RootReadOnly, SyncIntervalMs: intervalMS(cfg.SyncInterval),
+	}})
+	if err != nil {
+		return "", err
+	}
+	return r.Mount.Uri, nil
 }
 
 // ensureRoot mounts the root on the first start, and afterwards makes sure
 // that what was asked for is what is mounted.
 func (m *metaRole) ensureRoot(ctx context.Context, cfg *Config, d *dataDir) (uri string, err error) {
 	const op = "daemon.ensureRoot"
-	mounts, err := m.session.ListMounts(ctx, &metapb.ListMountsRequest{})
-	if err != nil {
-		return "", err
-	}
-	for _, mt := range mounts.Mounts {
-		if mt.Path != "/" {
-			continue
-		}
-		if cfg.Root == "" || cfg.Root == mt.Uri || backends.Same(cfg.Root, mt.Uri) {
-			return mt.Uri, nil
+	if have := m.root(); have != "" {
+		if cfg.Root == "" || cfg.Root == have || backends.Same(cfg.Root, have) {
+			return have, nil
 		}
 		return "", &orca.Error{Op: op, Path: cfg.Root, Kind: orca.Conflict,
-			Msg: "this data folder has its root on " + mt.Uri + ": start without --root, or with another --data"}
+			Msg: "this data folder has its root on " + have + ": start without --root, or with another --data"}
 	}
 	root := cfg.Root
 	if root == "" {
@@ -96,13 +122,7 @@ func (m *metaRole) ensureRoot(ctx context.Context, cfg *Config, d *dataDir) (uri
 			return "", orca.PathE(op, root, orca.Permission, err)
 		}
 	}
-	r, err := m.session.Mount(ctx, &metapb.MountRequest{Mount: &metapb.Mount{
-		Path: "/", Uri: root, Options: cfg.RootOptions, ReadOnly: cfg.RootReadOnly, SyncIntervalMs: intervalMS(cfg.SyncInterval),
-	}})
-	if err != nil {
-		return "", err
-	}
-	return r.Mount.Uri, nil
+	return m.mountRoot(ctx, cfg, root)
 }
 
 // listen opens the doors of the namespace.

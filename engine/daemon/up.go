@@ -88,6 +88,9 @@ func (r *running) startAll(ctx context.Context) error {
 	if err := r.startMetaOnlyQuiet(ctx); err != nil {
 		return err
 	}
+	if !r.meta.alone() {
+		return r.startMemberAndWorker(ctx)
+	}
 	var err error
 	if r.worker, err = startWorker(ctx, &r.cfg, r.data, r.meta.session, r.meta.service.Stores.FS, nil, r.log); err != nil {
 		return err
@@ -121,6 +124,9 @@ func (r *running) startMetaOnly(ctx context.Context) error {
 	if err := r.startMetaOnlyQuiet(ctx); err != nil {
 		return err
 	}
+	if !r.meta.alone() {
+		return r.startMember(ctx, true)
+	}
 	var err error
 	if r.ep.Root, err = r.meta.ensureRoot(ctx, &r.cfg, r.data); err != nil {
 		return err
@@ -133,6 +139,30 @@ func (r *running) startMetaOnly(ctx context.Context) error {
 	}
 	r.serveHTTP()
 	return nil
+}
+
+// startMember has an open member of a cluster take part in it.
+func (r *running) startMember(ctx context.Context, http bool) (err error) {
+	if err := r.listen(r.cfg.WebAddr); err != nil {
+		return err
+	}
+	if http { // while it waits, too
+		r.serveHTTP()
+	}
+	if r.ep.Root, err = r.meta.takePart(ctx, &r.cfg, r.data); err != nil {
+		return err
+	}
+	r.ep.Meta, r.ep.MetaSocket, r.ep.Raft = r.meta.addr, r.meta.socket, r.meta.host.Address()
+	return nil
+}
+
+// startMemberAndWorker starts a worker beside a member of a cluster; it finds
+// the leader as if it were on another host.
+func (r *running) startMemberAndWorker(ctx context.Context) error {
+	if err := r.startMember(ctx, false); err != nil {
+		return err
+	}
+	return r.startWorkerOf(ctx, []string{"unix:" + r.meta.socket}, "")
 }
 
 // startMetaOnlyQuiet starts the namespace without opening its doors, so that
@@ -151,7 +181,12 @@ func (r *running) openMeta() error {
 }
 
 func (r *running) startWorkerOnly(ctx context.Context) error {
-	ns, err := metaclient.New(metaclient.Config{Addrs: r.cfg.Meta}, r.log)
+	return r.startWorkerOf(ctx, r.cfg.Meta, r.cfg.WorkerWebAddr)
+}
+
+// startWorkerOf starts a worker of the metaplane at addrs.
+func (r *running) startWorkerOf(ctx context.Context, addrs []string, web string) error {
+	ns, err := metaclient.New(metaclient.Config{Addrs: addrs}, r.log)
 	if err != nil {
 		return err
 	}
@@ -160,7 +195,7 @@ func (r *running) startWorkerOnly(ctx context.Context) error {
 		return errors.Join(err, ns.Close())
 	}
 	r.worker.ns = ns
-	if err := r.listen(r.cfg.WorkerWebAddr); err != nil {
+	if err := r.listen(web); err != nil {
 		return err
 	}
 	if err := r.worker.listen(&r.cfg, r.data, &r.ep); err != nil {
@@ -222,6 +257,7 @@ func (r *running) announce() {
 	line("root", r.ep.Root)
 	line("mount", r.ep.Mount)
 	line("meta", r.ep.Meta)
+	line("raft", r.ep.Raft)
 	line("socket", r.ep.MetaSocket)
 	line("worker", r.ep.Worker)
 	line("metrics", withScheme(r.ep.HTTP))

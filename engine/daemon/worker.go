@@ -22,6 +22,7 @@ import (
 	"orca/engine/telemetry"
 	"orca/jobs/jobworker"
 	"orca/metaplane"
+	"orca/metaplane/metaclient"
 	"orca/metaplane/metapb"
 	"orca/tiers"
 	"orca/tiers/blockservice"
@@ -71,6 +72,9 @@ func startWorker(ctx context.Context, cfg *Config, d *dataDir, ns metaplane.Name
 	if err != nil {
 		w.close(ctx)
 		return nil, err
+	}
+	if c, ok := ns.(*metaclient.Client); ok {
+		w.agent.at = c.At
 	}
 	w.peers = newPeers(w.agent.grantKey, log)
 	blocks := blockservice.Config{Write: writeback.Config{Hold: func(ctx context.Context, session, fence uint64) error {

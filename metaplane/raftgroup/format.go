@@ -85,6 +85,12 @@ func (f *format) replica() uint64 {
 // localAddress is the Raft address of a host without a listener.
 const localAddress = "local"
 
+// Used reports whether a folder is a host's already.
+func Used(dir string) bool {
+	_, err := os.Stat(filepath.Join(dir, formatFile))
+	return err == nil
+}
+
 // loadFormat reads the format file, or makes a new identity.
 func loadFormat(cfg Config) (*format, error) {
 	const op = "raftgroup.Open"

@@ -134,6 +134,9 @@ func (g *Group) LeaderReplica() (replica, term uint64) {
 // Alone reports whether the group has one voter for ever: this host.
 func (g *Group) Alone() bool { return g.host.f.alone() }
 
+// Learns reports whether this host is a member without a vote so far.
+func (g *Group) Learns() bool { return g.host.f.Learner && !g.host.votes() }
+
 // Replica is this host's number in the group.
 func (g *Group) Replica() uint64 { return g.host.f.replica() }
 

@@ -244,6 +244,14 @@ func (h *Host) Group() *Group { return h.group }
 // Cluster returns the random identity of this cluster, made on first use.
 func (h *Host) Cluster() string { return h.f.Cluster }
 
+// Address returns this host's Raft address; "" when it is alone.
+func (h *Host) Address() string {
+	if h.f.alone() {
+		return ""
+	}
+	return h.f.Address
+}
+
 // Close stops proposing, flushes and stops everything.
 func (h *Host) Close() error {
 	h.group.stop()

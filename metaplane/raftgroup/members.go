@@ -9,6 +9,8 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/lni/dragonboat/v4"
@@ -103,8 +105,34 @@ func (g *Group) Remove(ctx context.Context, replica uint64) error {
 		case have.Voter && m.Voters() == 1:
 			return orca.E(op, orca.Invalid, "the last voter stays")
 		}
+		if left, away := m.Voters()-1, g.away(ctx, m, replica); have.Voter && left-away <= left/2 {
+			return orca.E(op, orca.Invalid, fmt.Sprintf("%d of the %d voters that would be left do not answer: they could decide nothing", away, left))
+		}
 		return g.host.nh.SyncRequestDeleteReplica(ctx, shardID, replica, m.Version)
 	})
+}
+
+// away counts the voters that do not answer, but for one.
+func (g *Group) away(ctx context.Context, m *members.Members, but uint64) int {
+	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
+	defer cancel()
+	var wg sync.WaitGroup
+	var n atomic.Int64
+	for _, x := range m.List {
+		if !x.Voter || x.Replica == but || x.Replica == g.Replica() {
+			continue
+		}
+		wg.Go(func() {
+			c, _, err := greet(ctx, x.Address, g.host.f.hello())
+			if err != nil {
+				n.Add(1)
+				return
+			}
+			_ = c.Close()
+		})
+	}
+	wg.Wait()
+	return int(n.Load())
 }
 
 // Transfer hands the leadership to a voter and returns when it leads; 0 means

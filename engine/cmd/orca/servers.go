@@ -65,7 +65,11 @@ func start(ctx context.Context, o cli.StartOptions, s cli.Streams) error {
 	if err != nil {
 		return err
 	}
-	cfg.Meta = o.Meta
+	cfg.Meta, cfg.RaftAddr, cfg.Join = o.Meta, o.RaftAddr, o.Join
+	for _, p := range o.Peers { // the command line has checked the spelling
+		node, addr, _ := strings.Cut(p, "=")
+		cfg.Peers = append(cfg.Peers, daemon.Peer{Node: node, Addr: addr})
+	}
 	log := logger(o.Log, s)
 	switch meta, worker := slices.Contains(o.Roles, "meta"), slices.Contains(o.Roles, "worker"); {
 	case meta && worker:

@@ -1,0 +1,226 @@
+// Copyright The Orca Authors. SPDX-License-Identifier: Apache-2.0
+
+package daemon
+
+import (
+	"context"
+	"slices"
+	"time"
+
+	"orca/metaplane"
+	"orca/metaplane/metapb"
+)
+
+const (
+	// beatTimeout and pageTimeout bound one heartbeat and one page of a full
+	// report: a member that hangs is tried again, the others are not kept.
+	beatTimeout = 5 * time.Second
+	pageTimeout = 30 * time.Second
+)
+
+// voice is what the agent says to one member, and what that one has heard.
+type voice struct {
+	a    *agent
+	ns   metaplane.Workers
+	addr string // "": whoever leads
+
+	need   bool   // it wants a full report
+	cursor uint64 // of the changes that it has heard of
+	epoch  uint64 // of its last answer
+	down   bool   // the last turn failed
+
+	now   chan chan<- bool // report now, and say whether it leads
+	stop  context.CancelFunc
+	ended <-chan struct{} // closed by stop
+}
+
+// turn makes one report. members are those of the metaplane when it leads and
+// has others.
+func (v *voice) turn(ctx context.Context) (leads bool, members []string) {
+	var err error
+	if v.need {
+		if leads, err = v.register(ctx); err == nil {
+			v.need = false
+		}
+	} else {
+		leads, members, err = v.beat(ctx)
+	}
+	if err != nil && ctx.Err() == nil && (!v.down || v.addr == "") {
+		v.a.log.Warn("the metaplane does not hear this worker", "addr", v.addr, "err", err)
+	}
+	v.down = err != nil
+	return leads, members
+}
+
+// register sends the full report, in pages.
+func (v *voice) register(ctx context.Context) (leads bool, err error) {
+	a := v.a
+	files, next := a.cache.Reports()
+	for {
+		page := files[:min(len(files), reportPage)]
+		files = files[len(page):]
+		q := &metapb.RegisterRequest{H: &metapb.Header{}, Worker: a.worker(), Epoch: v.epoch, Files: make([]*metapb.FileReport, len(page)), More: len(files) > 0}
+		for i, f := range page {
+			q.Files[i] = reportPB(f)
+		}
+		r, err := v.registerPage(ctx, q)
+		if err != nil {
+			return false, err
+		}
+		if err := a.adopt(r); err != nil {
+			return false, err
+		}
+		if !q.More {
+			v.cursor, leads = next, r.Leads
+			break
+		}
+	}
+	if leads && a.first.CompareAndSwap(false, true) {
+		close(a.registered)
+	}
+	return leads, nil
+}
+
+func (v *voice) registerPage(ctx context.Context, q *metapb.RegisterRequest) (*metapb.RegisterReply, error) {
+	ctx, cancel := context.WithTimeout(ctx, pageTimeout)
+	defer cancel()
+	return v.ns.Register(ctx, q)
+}
+
+// beat reports changes and carries out the orders of the reply.
+func (v *voice) beat(ctx context.Context) (leads bool, members []string, err error) {
+	a := v.a
+	files, next, full := a.cache.Changes(v.cursor)
+	if full {
+		v.need = true
+		return false, nil, nil
+	}
+	q := &metapb.HeartbeatRequest{H: &metapb.Header{}, Worker: a.worker(), Files: make([]*metapb.FileReport, 0, len(files))}
+	for _, f := range files {
+		q.Files = append(q.Files, reportPB(f))
+	}
+	ctx, cancel := context.WithTimeout(ctx, beatTimeout)
+	defer cancel()
+	r, err := v.ns.Heartbeat(ctx, q)
+	if err != nil {
+		return false, nil, err
+	}
+	v.cursor, v.epoch, v.need = next, r.Epoch, r.Register
+	for _, o := range r.Orders {
+		a.obey(o)
+	}
+	if r.Leads {
+		a.table(r.MountEpoch)
+	}
+	return r.Leads, r.Members, nil
+}
+
+// run takes turns until it is stopped. heard is told of the members.
+func (v *voice) run(ctx context.Context, heard chan<- []string) {
+	tick := time.NewTicker(heartbeatEvery)
+	defer tick.Stop()
+	var told chan<- bool
+	for {
+		leads, members := v.turn(ctx)
+		if told != nil {
+			told <- leads
+			told = nil
+		}
+		if leads && len(members) > 0 {
+			select {
+			case heard <- members:
+			case <-ctx.Done():
+			}
+		}
+		if v.need && !v.down {
+			continue // a new leader waits for it
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		case told = <-v.now:
+		}
+	}
+}
+
+// chorus speaks with every member until ctx ends.
+func (a *agent) chorus(ctx context.Context, members []string) {
+	voices := map[string]*voice{}
+	heard := make(chan []string)
+	done := make(chan struct{})
+	running := 0
+	for ctx.Err() == nil {
+		for _, addr := range members {
+			if voices[addr] != nil {
+				continue
+			}
+			ns, err := a.at(addr)
+			if err != nil {
+				a.log.Warn("a member of the metaplane is not reached", "addr", addr, "err", err)
+				continue
+			}
+			vctx, stop := context.WithCancel(ctx)
+			v := &voice{a: a, ns: ns, addr: addr, need: true, now: make(chan chan<- bool), stop: stop, ended: vctx.Done()}
+			voices[addr] = v
+			running++
+			go func() {
+				v.run(vctx, heard)
+				done <- struct{}{}
+			}()
+		}
+		for addr, v := range voices {
+			if !slices.Contains(members, addr) { // a member no more
+				v.stop()
+				delete(voices, addr)
+			}
+		}
+		select {
+		case <-ctx.Done():
+		case members = <-heard:
+		case <-done:
+			running--
+		case told := <-a.now:
+			tellAll(ctx, voices, told)
+		}
+	}
+	for _, v := range voices {
+		v.stop()
+	}
+	for running > 0 {
+		<-done
+		running--
+	}
+}
+
+// tellAll has every voice report now, and closes told when who leads has heard
+// it, or all have failed.
+func tellAll(ctx context.Context, voices map[string]*voice, told chan struct{}) {
+	answers := make(chan bool, len(voices))
+	for _, v := range voices {
+		go func() {
+			mine := make(chan bool, 1)
+			select {
+			case v.now <- mine:
+			case <-v.ended:
+				answers <- false
+				return
+			}
+			select {
+			case leads := <-mine:
+				answers <- leads
+			case <-ctx.Done():
+				answers <- false
+			}
+		}()
+	}
+	n := len(voices)
+	go func() {
+		defer close(told)
+		for range n {
+			if <-answers {
+				return
+			}
+		}
+	}()
+}
