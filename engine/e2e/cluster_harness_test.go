@@ -1,0 +1,154 @@
+// Copyright The Orca Authors. SPDX-License-Identifier: Apache-2.0
+
+package e2e
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"orca/engine/client"
+)
+
+// cluster is a metaplane of several processes, over a folder as store.
+type cluster struct {
+	t     *testing.T
+	root  string            // the store
+	raft  map[string]string // by node
+	meta  map[string]string
+	data  map[string]string
+	nodes map[string]*proc // that run
+}
+
+// fixedAddr returns a loopback address that stays free while its process is
+// dead: below the ports that the kernel gives to connections.
+func fixedAddr(t *testing.T) string {
+	t.Helper()
+	for range 1000 {
+		addr := fmt.Sprintf("127.0.0.1:%d", 11000+rand.IntN(20000))
+		l, err := net.Listen("tcp", addr)
+		if err == nil {
+			l.Close()
+			return addr
+		}
+	}
+	t.Fatal("no free port")
+	return ""
+}
+
+// startCluster starts three members and waits until they serve.
+func startCluster(t *testing.T, args ...string) *cluster {
+	t.Helper()
+	c := &cluster{t: t, root: t.TempDir(), raft: map[string]string{}, meta: map[string]string{}, data: map[string]string{}, nodes: map[string]*proc{}}
+	names := []string{"a", "b", "c"}
+	var peers []string
+	for _, n := range names {
+		c.raft[n], c.meta[n], c.data[n] = fixedAddr(t), fixedAddr(t), t.TempDir()
+		peers = append(peers, n+"="+c.raft[n])
+	}
+	args = append(args, "--root", c.root, "--peers", strings.Join(peers, ","))
+	var ready []<-chan struct{}
+	for _, n := range names {
+		ready = append(ready, c.launch(n, args...))
+	}
+	for i, n := range names {
+		c.await(n, ready[i])
+	}
+	return c
+}
+
+// launch starts a member; what it is, its folder knows from the first start.
+func (c *cluster) launch(node string, args ...string) <-chan struct{} {
+	c.t.Helper()
+	all := slices.Concat([]string{"start", "--role", "meta", "--node", node, "--data", c.data[node], "--meta-addr", c.meta[node], "--web-addr", "127.0.0.1:0"}, args)
+	p, ready := launch(c.t, c.data[node], nil, all...)
+	c.nodes[node] = p
+	return ready
+}
+
+func (c *cluster) await(node string, ready <-chan struct{}) {
+	c.t.Helper()
+	p := c.nodes[node]
+	select {
+	case <-ready:
+	case err := <-p.exit:
+		p.exit <- err
+		c.t.Fatalf("member %s ended: %v\n%s", node, err, tail(p.output(), 6000))
+	case <-time.After(2 * time.Minute):
+		c.t.Fatalf("member %s does not take part\n%s", node, tail(p.output(), 6000))
+	}
+	p.loadEndpoints()
+}
+
+// restart starts a member that is dead, with nothing but its folder.
+func (c *cluster) restart(node string) {
+	c.t.Helper()
+	c.await(node, c.launch(node))
+}
+
+// addrs are the addresses of all that were ever started.
+func (c *cluster) addrs() []string {
+	var out []string
+	for _, a := range c.meta {
+		out = append(out, a)
+	}
+	slices.Sort(out)
+	return out
+}
+
+func (c *cluster) fs() *client.FS {
+	c.t.Helper()
+	return dial(c.t, client.Config{Addresses: c.addrs(), FirstAnswer: 20 * time.Second})
+}
+
+// worker starts a worker that knows all members.
+func (c *cluster) worker(node string) *proc {
+	c.t.Helper()
+	return startWorker(c.t, strings.Join(c.addrs(), ","), node)
+}
+
+// leader returns the node that leads.
+func (c *cluster) leader(fs *client.FS) string {
+	c.t.Helper()
+	q, err := fs.Quorum(ctxFor(c.t, time.Minute))
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	for _, m := range q.Members {
+		if m.Leader {
+			return m.Node
+		}
+	}
+	c.t.Fatal("no member leads")
+	return ""
+}
+
+// kill ends a member with kill -9.
+func (c *cluster) kill(node string) {
+	c.nodes[node].kill()
+	delete(c.nodes, node)
+}
+
+// storeFiles returns path → content of what is in the store.
+func (c *cluster) storeFiles() map[string]string {
+	c.t.Helper()
+	out := map[string]string{}
+	err := filepath.WalkDir(c.root, func(p string, d os.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
+			return err
+		}
+		b, err := os.ReadFile(p)
+		out[strings.TrimPrefix(p, c.root)] = string(b)
+		return err
+	})
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	return out
+}

@@ -1,0 +1,387 @@
+// Copyright The Orca Authors. SPDX-License-Identifier: Apache-2.0
+
+package e2e
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net"
+	"os"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"orca"
+	"orca/engine/client"
+)
+
+// load writes files and makes, renames and removes names, over and over, until
+// it is stopped. Every name is its own, so that a mutation that was executed
+// twice shows: the second one meets what the first one left.
+type load struct {
+	t    *testing.T
+	stop context.CancelFunc
+	wg   sync.WaitGroup
+
+	mu    sync.Mutex
+	files map[string]string // path → content, acknowledged
+	gone  []string          // renamed away or removed, acknowledged
+	last  time.Time         // of an acknowledged write
+	gap   time.Duration     // longest between two
+}
+
+const loaders = 4
+
+func startLoad(t *testing.T, c *cluster) *load {
+	t.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	l := &load{t: t, stop: cancel, files: map[string]string{}, last: time.Now()}
+	for i := range loaders {
+		fs := c.fs()
+		l.wg.Go(func() { l.run(ctx, fs, i) })
+	}
+	t.Cleanup(l.end)
+	return l
+}
+
+func (l *load) end() {
+	l.stop()
+	l.wg.Wait()
+}
+
+// ack notes what was acknowledged.
+func (l *load) ack(path, content string, gone ...string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	now := time.Now()
+	l.gap = max(l.gap, now.Sub(l.last))
+	l.last = now
+	l.files[path] = content
+	for _, p := range gone {
+		delete(l.files, p)
+	}
+	l.gone = append(l.gone, gone...)
+}
+
+// acks returns how many files are acknowledged.
+func (l *load) acks() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return len(l.files) + len(l.gone)
+}
+
+// longest returns the longest gap since the last call.
+func (l *load) longest() time.Duration {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	g := l.gap
+	l.gap = 0
+	return g
+}
+
+func (l *load) run(ctx context.Context, fs *client.FS, id int) {
+	for n := 0; ctx.Err() == nil; n++ {
+		dir := fmt.Sprintf("/d%d-%d", id, n)
+		if err := l.once(ctx, fs, dir); err != nil && ctx.Err() == nil {
+			l.t.Errorf("%s: %v", dir, err)
+			return
+		}
+	}
+}
+
+// once makes a directory, an empty file that is renamed, one that is removed,
+// and one with content.
+func (l *load) once(ctx context.Context, fs *client.FS, dir string) error {
+	if _, err := fs.Mkdir(ctx, client.Path(dir), 0o755); err != nil {
+		return err
+	}
+	for _, name := range []string{"/old", "/x"} {
+		if _, err := fs.CreateEmpty(ctx, client.Path(dir+name), client.CreateOptions{Exclusive: true}); err != nil {
+			return err
+		}
+	}
+	l.ack(dir+"/old", "")
+	if err := fs.Rename(ctx, client.Path(dir+"/old"), client.Path(dir+"/new"), true); err != nil {
+		return err
+	}
+	l.ack(dir+"/new", "", dir+"/old")
+	if err := fs.Remove(ctx, client.Path(dir+"/x"), client.RemoveOptions{}); err != nil {
+		return err
+	}
+	l.ack(dir+"/new", "", dir+"/x")
+	content := strings.Repeat(dir+"\n", 100)
+	if err := put(ctx, fs, dir+"/f", content); err != nil {
+		return err
+	}
+	l.ack(dir+"/f", content)
+	if got, err := get(ctx, fs, dir+"/f", client.Sync{}); err != nil || got != content {
+		return fmt.Errorf("%d bytes of %d: %w", len(got), len(content), err)
+	}
+	return nil
+}
+
+// more waits until more is acknowledged than was.
+func (l *load) more(than, by int) {
+	l.t.Helper()
+	eventually(l.t, 2*time.Minute, "the load goes on", func() bool { return l.t.Failed() || l.acks() >= than+by })
+	if l.t.Failed() {
+		l.t.FailNow()
+	}
+}
+
+// check compares the namespace and the store with what was acknowledged.
+func (l *load) check(c *cluster, fs *client.FS) {
+	l.t.Helper()
+	l.end()
+	ctx := ctxFor(l.t, 3*time.Minute)
+	for path, want := range l.files {
+		if got, err := get(ctx, fs, path, client.Sync{}); err != nil || got != want {
+			l.t.Errorf("acknowledged %s: %d bytes of %d, %v", path, len(got), len(want), err)
+		}
+	}
+	for _, path := range l.gone {
+		if _, err := fs.Stat(ctx, client.Path(path), client.Sync{}); orca.KindOf(err) != orca.NotFound {
+			l.t.Errorf("%s is back: %v", path, err)
+		}
+	}
+	store := c.storeFiles()
+	for path, want := range l.files {
+		if got, ok := store[path]; want != "" && (!ok || got != want) {
+			l.t.Errorf("the store has %d bytes of %s, want %d", len(got), path, len(want))
+		}
+	}
+	for _, path := range l.gone {
+		if _, ok := store[path]; ok {
+			l.t.Errorf("%s is still in the store", path)
+		}
+	}
+}
+
+// TestClusterOutlivesItsLeader kills the leader of three under load, and then
+// stops one for longer than the others wait. Nothing that was acknowledged is
+// lost, nothing happens twice, and who comes back catches up.
+func TestClusterOutlivesItsLeader(t *testing.T) {
+	c := startCluster(t)
+	c.worker("w1")
+	fs := c.fs()
+	l := startLoad(t, c)
+	l.more(0, 20)
+	for range 2 {
+		l.longest()
+		dead := c.leader(fs)
+		c.kill(dead)
+		at := l.acks()
+		l.more(at, 20)
+		t.Logf("killed %s: longest gap between two writes %v", dead, l.longest())
+		c.restart(dead)
+		at = l.acks()
+		l.more(at, 10)
+	}
+	l.longest()
+	old := c.leader(fs)
+	c.nodes[old].cmd.Process.Signal(syscall.SIGSTOP)
+	at := l.acks()
+	l.more(at, 20)
+	t.Logf("stopped %s: longest gap between two writes %v", old, l.longest())
+	c.nodes[old].cmd.Process.Signal(syscall.SIGCONT)
+	at = l.acks()
+	l.more(at, 20)
+	l.check(c, fs)
+	// The one that was killed last, and the one that was stopped, know it all.
+	if next := c.leader(fs); next != old {
+		if _, err := fs.TransferLeader(ctxFor(t, time.Minute), c.replica(fs, old)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	l.check(c, c.fs())
+}
+
+// replica is the number of a node.
+func (c *cluster) replica(fs *client.FS, node string) uint64 {
+	c.t.Helper()
+	q, err := fs.Quorum(ctxFor(c.t, time.Minute))
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	for _, m := range q.Members {
+		if m.Node == node {
+			return m.Replica
+		}
+	}
+	c.t.Fatalf("no member %s", node)
+	return 0
+}
+
+// TestStoppedLeaderServesNothingStale has requests wait in the sockets of a
+// leader that is stopped, while another one is elected and changes what they
+// ask for. What the old one does with them when it wakes is its first deed.
+func TestStoppedLeaderServesNothingStale(t *testing.T) {
+	c := startCluster(t)
+	fs := c.fs()
+	ctx := ctxFor(t, 4*time.Minute)
+	for _, p := range []string{"/moved", "/removed"} {
+		if _, err := fs.CreateEmpty(ctx, client.Path(p), client.CreateOptions{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	old := c.leader(fs)
+	// Clients that know the old one only, and have spoken with it.
+	type answer struct {
+		what string
+		err  error
+	}
+	var pinned []*client.FS
+	for range 3 {
+		p := dial(t, client.Config{Addresses: []string{c.meta[old]}})
+		if _, err := p.Stat(ctx, client.Path("/moved"), client.Sync{}); err != nil {
+			t.Fatal(err)
+		}
+		pinned = append(pinned, p)
+	}
+	c.nodes[old].cmd.Process.Signal(syscall.SIGSTOP)
+	defer c.nodes[old].cmd.Process.Signal(syscall.SIGCONT)
+	answers := make(chan answer, 3)
+	ask := func() {
+		go func() {
+			_, err := pinned[0].Stat(ctx, client.Path("/removed"), client.Sync{})
+			answers <- answer{"stat", err}
+		}()
+		go func() {
+			_, err := pinned[1].CreateEmpty(ctx, client.Path("/moved"), client.CreateOptions{Exclusive: true})
+			answers <- answer{"create", err}
+		}()
+		go func() {
+			answers <- answer{"rename", pinned[2].Rename(ctx, client.Path("/removed"), client.Path("/elsewhere"), false)}
+		}()
+	}
+	others := dial(t, client.Config{Addresses: c.addrs(), FirstAnswer: time.Minute})
+	if err := others.Rename(ctx, client.Path("/moved"), client.Path("/target"), false); err != nil {
+		t.Fatal(err)
+	}
+	if err := others.Remove(ctx, client.Path("/removed"), client.RemoveOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	ask()
+	eventually(t, time.Minute, "the requests wait in the sockets of the stopped leader", func() bool {
+		return waiting(t, c.meta[old]) >= 3
+	})
+	c.nodes[old].cmd.Process.Signal(syscall.SIGCONT)
+	for range 3 {
+		a := <-answers
+		switch {
+		case a.what == "create" && a.err == nil:
+		case a.what != "create" && orca.KindOf(a.err) == orca.NotFound:
+		default:
+			t.Errorf("%s: %v", a.what, a.err)
+		}
+	}
+	for p, there := range map[string]bool{"/moved": true, "/target": true, "/removed": false, "/elsewhere": false} {
+		_, err := others.Stat(ctx, client.Path(p), client.Sync{})
+		if kind := orca.KindOf(err); there && kind != orca.OK || !there && kind != orca.NotFound {
+			t.Errorf("%s: %v", p, err)
+		}
+		if _, ok := c.storeFiles()[p]; ok != there {
+			t.Errorf("%s in the store: %v, want %v", p, ok, there)
+		}
+	}
+}
+
+// waiting counts the connections to addr whose receiver has not read what is
+// there.
+func waiting(t *testing.T, addr string) (n int) {
+	t.Helper()
+	_, port, err := net.SplitHostPort(addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, err := strconv.Atoi(port)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := os.ReadFile("/proc/net/tcp")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(string(b)) {
+		// sl local rem state tx:rx ...; 01 is an established connection.
+		f := strings.Fields(line)
+		if len(f) > 4 && strings.HasSuffix(f[1], fmt.Sprintf(":%04X", p)) && f[3] == "01" && !strings.HasSuffix(f[4], ":00000000") {
+			n++
+		}
+	}
+	return n
+}
+
+// TestClusterReplacesAMember has a member lose its disk: it may not come back
+// as if nothing had happened, and a new one takes its place.
+func TestClusterReplacesAMember(t *testing.T) {
+	c := startCluster(t)
+	c.worker("w1")
+	fs := c.fs()
+	l := startLoad(t, c)
+	l.more(0, 20)
+	lost := "a"
+	if c.leader(fs) == lost {
+		lost = "b"
+	}
+	c.kill(lost)
+	c.data[lost] = t.TempDir()
+	peers := fmt.Sprintf("a=%s,b=%s,c=%s", c.raft["a"], c.raft["b"], c.raft["c"])
+	c.launch(lost, "--root", c.root, "--peers", peers)
+	p := c.nodes[lost]
+	select {
+	case err := <-p.exit:
+		p.exit <- err
+		if err == nil || !strings.Contains(p.output(), "quorum remove") {
+			t.Fatalf("a member without its disk ended with %v and said\n%s", err, tail(p.output(), 3000))
+		}
+	case <-time.After(2 * time.Minute):
+		t.Fatal("a member without its disk is let in")
+	}
+	delete(c.nodes, lost)
+
+	p = c.nodes[c.leader(fs)]
+	p.must("admin", "quorum", "remove", lost)
+	c.raft["d"], c.meta["d"], c.data["d"] = fixedAddr(t), fixedAddr(t), t.TempDir()
+	p.must("admin", "quorum", "add", c.raft["d"])
+	c.await("d", c.launch("d", "--raft-addr", c.raft["d"], "--join", c.meta["a"]+","+c.meta["b"]+","+c.meta["c"]))
+	var members []struct{ Node, Role string }
+	for line := range strings.Lines(p.must("admin", "quorum", "info", "--json")) {
+		var m struct{ Node, Role string }
+		if err := json.Unmarshal([]byte(line), &m); err != nil {
+			t.Fatalf("%s: %v", line, err)
+		}
+		members = append(members, m)
+	}
+	if len(members) != 3 {
+		t.Fatalf("members: %v", members)
+	}
+	for _, m := range members {
+		if m.Node == lost || m.Role == "learner" {
+			t.Errorf("members: %v", members)
+		}
+	}
+	// The new one counts: without one of the others it makes the majority.
+	delete(c.meta, lost)
+	dead := c.leader(fs)
+	if dead == "d" {
+		dead = "c"
+	}
+	c.kill(dead)
+	at := l.acks()
+	l.more(at, 20)
+	_, stderr, code := c.nodes["d"].cli("admin", "quorum", "remove", "d")
+	if code == 0 || !strings.Contains(stderr, "do not answer") {
+		t.Errorf("removing one of the last two: exit %d, %s", code, stderr)
+	}
+	c.restart(dead)
+	c.nodes["d"].must("admin", "quorum", "transfer", "d")
+	if lead := c.leader(fs); lead != "d" {
+		t.Errorf("%s leads", lead)
+	}
+	l.check(c, fs)
+}
