@@ -98,6 +98,19 @@ func (s *Service) follow() {
 	}
 }
 
+// untilDeposed calls cancel when this member serves no more, unless ctx ends
+// first.
+func (s *Service) untilDeposed(ctx context.Context, cancel func()) {
+	changed := s.group.LeaderChanged()
+	if s.Serving() == nil {
+		select {
+		case <-changed:
+		case <-ctx.Done():
+		}
+	}
+	cancel()
+}
+
 // takeOver begins to serve a term; it ends early when the leadership changes.
 func (s *Service) takeOver(term uint64, changed <-chan struct{}) error {
 	ctx, cancel := context.WithTimeout(s.ctx, 30*time.Second)

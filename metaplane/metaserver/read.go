@@ -303,7 +303,13 @@ func (s *Service) Watch(ctx context.Context, r *metapb.WatchRequest) (*metapb.Wa
 	defer cancel()
 	stop := context.AfterFunc(s.ctx, cancel)
 	defer stop()
+	if !s.raw.Alone() {
+		go s.untilDeposed(wctx, cancel)
+	}
 	events, next, lost := s.group.Watch(wctx, r.Cursor)
+	if err := s.Serving(); err != nil {
+		return nil, err // it would hear late, or nothing, from here on
+	}
 	rep := &metapb.WatchReply{Cursor: next, Lost: lost, Events: make([]*metapb.Event, 0, len(events))}
 	for i := range events {
 		e := &events[i]
