@@ -135,7 +135,13 @@ func (g *Group) LeaderReplica() (replica, term uint64) {
 func (g *Group) Alone() bool { return g.host.f.alone() }
 
 // Learns reports whether this host is a member without a vote so far.
-func (g *Group) Learns() bool { return g.host.f.Learner && !g.host.votes() }
+func (g *Group) Learns() bool {
+	f := g.host.f
+	f.mu.Lock()
+	learner := f.Learner
+	f.mu.Unlock()
+	return learner && !g.host.votes()
+}
 
 // Replica is this host's number in the group.
 func (g *Group) Replica() uint64 { return g.host.f.replica() }
