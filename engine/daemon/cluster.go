@@ -100,12 +100,9 @@ func (m *metaRole) onLead(cfg *Config) func(context.Context) error {
 	}
 }
 
-// takePart opens the doors of a member of a cluster and waits until it takes
-// part: it has caught up, votes, and knows who leads.
-func (m *metaRole) takePart(ctx context.Context, cfg *Config, d *dataDir) (root string, err error) {
-	if err := m.listen(cfg, d); err != nil {
-		return "", err
-	}
+// takePart waits until a member of a cluster, whose doors are open, takes part:
+// it has caught up, votes, and knows who leads.
+func (m *metaRole) takePart(ctx context.Context, cfg *Config) (root string, err error) {
 	m.service.Announce(reachable(m.addr, cfg.RaftAddr), cfg.Node)
 	m.log.Info("waiting for a majority of the members")
 	if err := m.service.AwaitMember(ctx); err != nil {

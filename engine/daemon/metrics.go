@@ -43,6 +43,16 @@ func (m *metaRole) gauges(emit func(telemetry.Sample)) {
 	} {
 		emit(telemetry.Sample{Name: "orca_meta_" + name, Help: "Records of the namespace.", Value: float64(v)})
 	}
+	if m.alone() {
+		return
+	}
+	leads := 0.0
+	if m.service.Serving() == nil {
+		leads = 1
+	}
+	_, term := m.host.Group().LeaderReplica()
+	emit(telemetry.Sample{Name: "orca_meta_leads", Help: "1 while this member serves.", Value: leads})
+	emit(telemetry.Sample{Name: "orca_meta_term", Help: "The term as far as this member knows.", Value: float64(term)})
 }
 
 // samples are the requests of the kernel by kind, and the opens that were not

@@ -146,14 +146,15 @@ func (r *running) startMember(ctx context.Context, http bool) (err error) {
 	if err := r.listen(r.cfg.WebAddr); err != nil {
 		return err
 	}
+	if err := r.openMeta(); err != nil {
+		return err
+	}
 	if http { // while it waits, too
 		r.serveHTTP()
 	}
-	if r.ep.Root, err = r.meta.takePart(ctx, &r.cfg, r.data); err != nil {
-		return err
-	}
-	r.ep.Meta, r.ep.MetaSocket, r.ep.Raft = r.meta.addr, r.meta.socket, r.meta.host.Address()
-	return nil
+	r.ep.Raft = r.meta.host.Address()
+	r.ep.Root, err = r.meta.takePart(ctx, &r.cfg)
+	return err
 }
 
 // startMemberAndWorker starts a worker beside a member of a cluster; it finds

@@ -200,6 +200,26 @@ func TestClusterOutlivesItsLeader(t *testing.T) {
 	l.check(c, c.fs())
 }
 
+// TestMembersWithWorkers runs both roles in each process. The worker in a
+// member's process finds the leader as those elsewhere do.
+func TestMembersWithWorkers(t *testing.T) {
+	c := startCluster(t, "--role", "worker", "--worker-addr", "127.0.0.1:0", "--mem", "16MB", "--ssd", "64MB")
+	fs := c.fs()
+	ctx := ctxFor(t, 3*time.Minute)
+	if err := put(ctx, fs, "/before", "one"); err != nil {
+		t.Fatal(err)
+	}
+	c.kill(c.leader(fs))
+	if err := put(ctx, fs, "/after", "two"); err != nil {
+		t.Fatal(err)
+	}
+	for p, want := range map[string]string{"/before": "one", "/after": "two"} {
+		if got, err := get(ctx, fs, p, client.Sync{}); err != nil || got != want {
+			t.Errorf("%s: %q, %v", p, got, err)
+		}
+	}
+}
+
 // replica is the number of a node.
 func (c *cluster) replica(fs *client.FS, node string) uint64 {
 	c.t.Helper()
