@@ -27,6 +27,8 @@ func metaCases() []Case {
 	return []Case{
 		{Suite: "meta", Name: "create", Metric: "creates", Unit: unitOps, Baseline: proposeName,
 			About: "create and complete an empty file in one RPC, against raw un-merged propose of the same payload", open: openCreate},
+		{Suite: "meta", Name: "create-3r", Metric: "creates", Unit: unitOps, Baseline: propose3Name,
+			About: "create on a metaplane of three processes, against raw un-merged propose of the same payload to three replicas", open: openCreate3r},
 		{Suite: "meta", Name: "stat", Metric: "stats", Unit: unitOps, Baseline: echoName,
 			About: "stat by path, against an echo of the same sizes on the same transport", open: openStat},
 		{Suite: "meta", Name: "stat-depth8", Metric: "stats", Unit: unitOps, Baseline: echoName,

@@ -85,17 +85,26 @@ func (s *stage) dir(elem ...string) (string, error) {
 // atEnd runs fn when the run ends, before the servers stop.
 func (s *stage) atEnd(fn func() error) { s.closers = append(s.closers, fn) }
 
+// binary returns the orca binary, which it finds or builds first.
+func (s *stage) binary() (string, error) {
+	if s.opt.Orca == "" {
+		bin, err := target.Find(s.ctx, s.opt.Self, s.temp, s.opt.Progress)
+		if err != nil {
+			return "", err
+		}
+		s.opt.Orca = bin
+	}
+	return s.opt.Orca, nil
+}
+
 // up returns the running Orca of a configuration, starting it at first use.
 func (s *stage) up(name string, args ...string) (*target.Orca, error) {
 	if o := s.orca[name]; o != nil {
 		return o, o.Alive()
 	}
-	if s.opt.Orca == "" {
-		bin, err := target.Find(s.ctx, s.opt.Self, s.temp, s.opt.Progress)
-		if err != nil {
-			return nil, err
-		}
-		s.opt.Orca = bin
+	bin, err := s.binary()
+	if err != nil {
+		return nil, err
 	}
 	root, err := s.dir(name, "root")
 	if err != nil {
@@ -103,7 +112,7 @@ func (s *stage) up(name string, args ...string) (*target.Orca, error) {
 	}
 	args = append([]string{"--root", root}, args...)
 	s.progress("starting orca up %s", name)
-	o, err := target.Up(s.ctx, s.opt.Orca, filepath.Join(s.temp, name, "data"), args...)
+	o, err := target.Up(s.ctx, bin, filepath.Join(s.temp, name, "data"), args...)
 	if err != nil {
 		return nil, err
 	}

@@ -16,10 +16,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -84,6 +86,7 @@ type Orca struct {
 	Data string
 
 	cmd  *exec.Cmd
+	args []string
 	exit chan struct{} // closed when the process is gone
 	log  *tail
 	// grace is how long Stop waits before it kills.
@@ -97,8 +100,47 @@ func Up(ctx context.Context, bin, data string, args ...string) (*Orca, error) {
 	return start(ctx, bin, data, append([]string{"up", "--data", data, "--meta-addr", free, "--worker-addr", free, "--web-addr", free}, args...))
 }
 
+// FreeAddrs returns n loopback addresses that were free a moment ago.
+func FreeAddrs(n int) ([]string, error) {
+	var out []string
+	for range n {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			return nil, err
+		}
+		defer l.Close()
+		out = append(out, l.Addr().String())
+	}
+	return out, nil
+}
+
+// Three runs a metaplane of three members below dir, with its root on a folder,
+// and waits until all take part. What runs is returned with an error, too.
+func Three(ctx context.Context, bin, dir, root string) ([]*Orca, error) {
+	addrs, err := FreeAddrs(6)
+	if err != nil {
+		return nil, err
+	}
+	names := []string{"a", "b", "c"}
+	var peers []string
+	for i, n := range names {
+		peers = append(peers, n+"="+addrs[i])
+	}
+	members, errs := make([]*Orca, len(names)), make([]error, len(names))
+	var wg sync.WaitGroup
+	for i, n := range names {
+		wg.Go(func() {
+			data := filepath.Join(dir, n)
+			members[i], errs[i] = start(ctx, bin, data, []string{"start", "--role", "meta", "--node", n, "--data", data,
+				"--meta-addr", addrs[3+i], "--web-addr", "127.0.0.1:0", "--root", root, "--peers", strings.Join(peers, ",")})
+		})
+	}
+	wg.Wait()
+	return slices.DeleteFunc(members, func(o *Orca) bool { return o == nil }), errors.Join(errs...)
+}
+
 func start(ctx context.Context, bin, data string, args []string) (*Orca, error) {
-	o := &Orca{Data: data, exit: make(chan struct{}), log: &tail{}, grace: stopTimeout}
+	o := &Orca{Data: data, args: args, exit: make(chan struct{}), log: &tail{}, grace: stopTimeout}
 	o.cmd = exec.Command(bin, args...)
 	o.cmd.Stderr = o.log
 	// A group of its own: Ctrl-C reaches us alone, and we stop it in order.
@@ -156,6 +198,20 @@ func (o *Orca) watch(stdout io.Reader, started chan<- error, ready chan<- struct
 
 // PID returns the process id.
 func (o *Orca) PID() int { return o.cmd.Process.Pid }
+
+// Kill is kill -9; it returns when the process is gone.
+func (o *Orca) Kill() error {
+	err := o.cmd.Process.Kill()
+	if err == nil {
+		<-o.exit
+	}
+	return err
+}
+
+// Again starts a process that is gone as it was started, on its folder.
+func (o *Orca) Again(ctx context.Context) (*Orca, error) {
+	return start(ctx, o.cmd.Path, o.Data, o.args)
+}
 
 // Alive returns an error, with the end of its log, when the process is gone.
 func (o *Orca) Alive() error {

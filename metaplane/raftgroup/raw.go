@@ -23,11 +23,47 @@ import (
 type Raw struct {
 	nh      *dragonboat.NodeHost
 	session *client.Session
+	group   *Group // for who leads
 }
 
 // OpenRaw opens a new group in cfg.Dir, which must be empty; of cfg only Dir,
 // Journal and SnapshotEntries count.
 func OpenRaw(cfg Config, log *slog.Logger) (*Raw, error) {
+	rs, err := OpenRawCluster([]Config{cfg}, log)
+	if err != nil {
+		return nil, err
+	}
+	return rs[0], nil
+}
+
+// OpenRawCluster opens the members of a new group, all of them in this process.
+// Of each configuration Address and Members count, too.
+func OpenRawCluster(cfgs []Config, log *slog.Logger) ([]*Raw, error) {
+	var rs []*Raw
+	for _, cfg := range cfgs {
+		r, err := startRaw(cfg, log)
+		if err != nil {
+			return nil, errors.Join(err, closeRaws(rs))
+		}
+		rs = append(rs, r)
+	}
+	for _, r := range rs {
+		if err := r.elected(); err != nil {
+			return nil, errors.Join(err, closeRaws(rs))
+		}
+	}
+	return rs, nil
+}
+
+func closeRaws(rs []*Raw) error {
+	var errs []error
+	for _, r := range rs {
+		errs = append(errs, r.Close())
+	}
+	return errors.Join(errs...)
+}
+
+func startRaw(cfg Config, log *slog.Logger) (*Raw, error) {
 	const op = "raftgroup.OpenRaw"
 	if err := cfg.Validate(); err != nil {
 		return nil, err
@@ -47,18 +83,22 @@ func OpenRaw(cfg Config, log *slog.Logger) (*Raw, error) {
 	if err != nil {
 		return nil, orca.PathE(op, cfg.Dir, orca.Busy, err)
 	}
-	members := map[uint64]dragonboat.Target{loneReplica: f.Address}
+	members := f.Members
+	if f.alone() {
+		members = map[uint64]dragonboat.Target{loneReplica: f.Address}
+	}
 	create := func(uint64, uint64) sm.IOnDiskStateMachine { return noMachine{} }
 	if err := nh.StartOnDiskReplica(members, false, create, h.replicaConfig()); err != nil {
 		nh.Close()
 		return nil, orca.PathE(op, cfg.Dir, orca.Unavailable, err)
 	}
-	r := &Raw{nh: nh, session: nh.GetNoOPSession(shardID)}
-	if err := r.elected(); err != nil {
-		nh.Close()
-		return nil, err
-	}
-	return r, nil
+	return &Raw{nh: nh, session: nh.GetNoOPSession(shardID), group: h.group}, nil
+}
+
+// Leads reports whether this member leads the group.
+func (r *Raw) Leads() bool {
+	leads, _ := r.group.Leader()
+	return leads
 }
 
 // elected waits until the group has a leader and takes proposals.

@@ -54,7 +54,7 @@ Figures of different machines or runs cannot be compared; ratios can.`,
 	}
 	root.SetOut(stdout)
 	root.SetErr(stderr)
-	root.AddCommand(newList(), newRun(), newVersion(), newProcess())
+	root.AddCommand(newList(), newRun(), newFailover(), newVersion(), newProcess())
 	return root
 }
 
@@ -198,6 +198,48 @@ func (f *runFlags) writeProfiles(w io.Writer, taken []capture.Taken) error {
 	}
 	fmt.Fprintf(w, "profiles are in %s; read one with: go tool pprof FILE\n", f.profile)
 	return nil
+}
+
+// newFailover measures what clients see of a change of the leader.
+func newFailover() *cobra.Command {
+	var opt suite.Options
+	var times int
+	var file string
+	cmd := &cobra.Command{
+		Use:   "failover",
+		Short: "Measure what clients see when the leader of the metaplane changes",
+		Long: `Start a metaplane of three processes, have clients create files on it, kill its
+leader (-9) and start it again, so many times, and then have it hand over as
+often. It reports the longest time in which no client got an acknowledgement,
+and how many creates there were around the change, as a plot.`,
+		Example: "  orcabench failover --times 20 --json failover.json",
+		Args:    cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			var err error
+			if opt.Self, err = os.Executable(); err != nil {
+				return err
+			}
+			opt.Progress = &stamped{w: cmd.ErrOrStderr(), start: time.Now()}
+			r, err := suite.MeasureFailover(cmd.Context(), opt, times, "orcabench "+strings.Join(os.Args[1:], " "))
+			if err != nil {
+				return err
+			}
+			if file == "" {
+				return r.WriteTable(cmd.OutOrStdout())
+			}
+			out, err := os.Create(file)
+			if err != nil {
+				return err
+			}
+			return errors.Join(r.WriteTable(cmd.OutOrStdout()), r.WriteJSON(out), out.Close())
+		},
+	}
+	fl := cmd.Flags()
+	fl.IntVar(&times, "times", 20, "how often the leader is killed, and hands over")
+	fl.IntVar(&opt.Clients, "clients", 0, "clients, one create outstanding each (default 16)")
+	fl.StringVar(&file, "json", "", "write the results as JSON to this file, too")
+	fl.StringVar(&opt.Orca, "orca", "", "orca binary (default: beside orcabench, on PATH, or built)")
+	return cmd
 }
 
 // stamped prefixes each line of progress with the time since the start.
