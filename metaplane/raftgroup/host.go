@@ -28,6 +28,7 @@ type Host struct {
 	lock  *os.File
 	group *Group
 	net   atomic.Pointer[transport] // nil of a host that is alone
+	fresh bool                      // its folder began in this life, as a first member's
 }
 
 // Open opens the host in cfg.Dir, creating it on first use. Busy: another
@@ -61,6 +62,7 @@ func (h *Host) open() error {
 	h.cfg.Journal = h.f.Journal
 	routeRaftLog(h.log)
 	if !h.f.alone() && !h.f.Started {
+		h.fresh = len(h.f.Members) > 0
 		if err := h.probe(); err != nil {
 			return errors.Join(err, os.Remove(filepath.Join(h.cfg.Dir, formatFile)))
 		}

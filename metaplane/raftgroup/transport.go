@@ -88,6 +88,7 @@ type transport struct {
 	msgs   raftio.MessageHandler
 	chunks raftio.ChunkHandler
 	cut    sync.Map // address → true: tests cut links here
+	warned atomic.Int64
 
 	l  net.Listener
 	wg sync.WaitGroup
@@ -221,6 +222,9 @@ func (t *transport) dial(ctx context.Context, target string) (*link, error) {
 	}
 	c, theirs, err := greet(ctx, target, t.h.f.hello())
 	if err != nil {
+		if orca.KindOf(err) == orca.Conflict {
+			t.refused(target, err)
+		}
 		return nil, err
 	}
 	if err := t.h.f.meet(theirs, t.h.cfg.Dir); err != nil {
@@ -229,6 +233,23 @@ func (t *transport) dial(ctx context.Context, target string) (*link, error) {
 	}
 	return &link{t: t, target: target, c: c}, nil
 }
+
+// refused is told that a member does not let this one in. One that has just
+// begun was a member before, then, and has lost its folder: probe could not
+// reach who knows that.
+func (t *transport) refused(target string, err error) {
+	if t.h.fresh {
+		t.h.cfg.fatal(t.h.log, err.Error())
+		return
+	}
+	now := time.Now().Unix()
+	if last := t.warned.Load(); now-last >= warnEvery && t.warned.CompareAndSwap(last, now) {
+		t.h.log.Warn("a member does not let this one in", "addr", target, "err", err)
+	}
+}
+
+// warnEvery is how many seconds pass between two warnings of that.
+const warnEvery = 30
 
 var errCut = orca.E("raftgroup.transport", orca.Unavailable, "the link is cut")
 
