@@ -31,7 +31,7 @@ func (e *env) adminCommand() *cobra.Command {
 		},
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	c.AddCommand(e.reportCommand(), e.workersCommand(), e.getConfCommand(), e.scrubCommand(), e.validateCommand(), e.quorumCommand())
+	c.AddCommand(e.reportCommand(), e.workersCommand(), e.getConfCommand(), e.scrubCommand(), e.validateCommand(), e.quorumCommand(), e.journalCommand())
 	return c
 }
 

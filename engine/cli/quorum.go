@@ -75,6 +75,14 @@ votes when it has caught up.`,
 	return c
 }
 
+// journalCommand lets hands trained on Alluxio write journal quorum.
+func (e *env) journalCommand() *cobra.Command {
+	c := &cobra.Command{Use: "journal", Short: "Another way to quorum", Hidden: true,
+		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() }}
+	c.AddCommand(e.quorumCommand())
+	return c
+}
+
 func (e *env) transferVerb() *cobra.Command {
 	c := e.quorumVerb("transfer [MEMBER]", "Hand the leadership to a member, or to any other one", func(_ *cobra.Command, args []string) error {
 		if len(args) > 1 {

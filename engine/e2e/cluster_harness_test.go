@@ -3,6 +3,7 @@
 package e2e
 
 import (
+	"context"
 	"fmt"
 	"math/rand/v2"
 	"net"
@@ -104,7 +105,7 @@ func (c *cluster) addrs() []string {
 
 func (c *cluster) fs() *client.FS {
 	c.t.Helper()
-	return dial(c.t, client.Config{Addresses: c.addrs(), FirstAnswer: 20 * time.Second})
+	return dial(c.t, client.Config{Addresses: c.addrs(), FirstAnswer: time.Minute})
 }
 
 // worker starts a worker that knows all members.
@@ -116,17 +117,38 @@ func (c *cluster) worker(node string) *proc {
 // leader returns the node that leads.
 func (c *cluster) leader(fs *client.FS) string {
 	c.t.Helper()
-	q, err := fs.Quorum(ctxFor(c.t, time.Minute))
-	if err != nil {
-		c.t.Fatal(err)
-	}
-	for _, m := range q.Members {
-		if m.Leader {
-			return m.Node
+	node := ""
+	eventually(c.t, 2*time.Minute, "a member leads", func() bool {
+		ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+		defer cancel()
+		q, err := fs.Quorum(ctx)
+		if err != nil {
+			return false
 		}
+		for _, m := range q.Members {
+			if m.Leader {
+				node = m.Node
+			}
+		}
+		return node != ""
+	})
+	return node
+}
+
+// must runs a command that has to succeed, unless nobody leads just now.
+func (c *cluster) must(p *proc, args ...string) string {
+	c.t.Helper()
+	deadline := time.Now().Add(2 * time.Minute)
+	for {
+		o, e, code := p.cli(args...)
+		if code == 0 {
+			return o
+		}
+		if time.Now().After(deadline) || !strings.Contains(e, "leads") && !strings.Contains(e, "no Orca answers") && !strings.Contains(e, "timed out") {
+			c.t.Fatalf("orca %s: exit %d\n%s%s", strings.Join(args, " "), code, o, e)
+		}
+		<-time.After(50 * time.Millisecond)
 	}
-	c.t.Fatal("no member leads")
-	return ""
 }
 
 // kill ends a member with kill -9.

@@ -114,14 +114,33 @@ func (l *load) once(ctx context.Context, fs *client.FS, dir string) error {
 	}
 	l.ack(dir+"/new", "", dir+"/x")
 	content := strings.Repeat(dir+"\n", 100)
-	if err := put(ctx, fs, dir+"/f", content); err != nil {
+	// A write of content may be given up by its worker, and a read by its
+	// client, when there is no leader for long; then it is up to the caller.
+	if err := patiently(ctx, func() error { return put(ctx, fs, dir+"/f", content) }); err != nil {
 		return err
 	}
 	l.ack(dir+"/f", content)
-	if got, err := get(ctx, fs, dir+"/f", client.Sync{}); err != nil || got != content {
-		return fmt.Errorf("%d bytes of %d: %w", len(got), len(content), err)
+	got := ""
+	err := patiently(ctx, func() (err error) {
+		got, err = get(ctx, fs, dir+"/f", client.Sync{})
+		return err
+	})
+	if err == nil && got != content {
+		err = fmt.Errorf("%d bytes of %d", len(got), len(content))
 	}
-	return nil
+	return err
+}
+
+// patiently repeats what has not succeeded for a reason that passes.
+func patiently(ctx context.Context, do func() error) error {
+	deadline := time.Now().Add(2 * time.Minute)
+	for {
+		err := do()
+		if err == nil || ctx.Err() != nil || !orca.KindOf(err).Retryable() || time.Now().After(deadline) {
+			return err
+		}
+		<-time.After(20 * time.Millisecond)
+	}
 }
 
 // more waits until more is acknowledged than was.
@@ -139,12 +158,21 @@ func (l *load) check(c *cluster, fs *client.FS) {
 	l.end()
 	ctx := ctxFor(l.t, 3*time.Minute)
 	for path, want := range l.files {
-		if got, err := get(ctx, fs, path, client.Sync{}); err != nil || got != want {
+		got := ""
+		err := patiently(ctx, func() (err error) {
+			got, err = get(ctx, fs, path, client.Sync{})
+			return err
+		})
+		if err != nil || got != want {
 			l.t.Errorf("acknowledged %s: %d bytes of %d, %v", path, len(got), len(want), err)
 		}
 	}
 	for _, path := range l.gone {
-		if _, err := fs.Stat(ctx, client.Path(path), client.Sync{}); orca.KindOf(err) != orca.NotFound {
+		err := patiently(ctx, func() error {
+			_, err := fs.Stat(ctx, client.Path(path), client.Sync{})
+			return err
+		})
+		if orca.KindOf(err) != orca.NotFound {
 			l.t.Errorf("%s is back: %v", path, err)
 		}
 	}
@@ -192,11 +220,7 @@ func TestClusterOutlivesItsLeader(t *testing.T) {
 	l.more(at, 20)
 	l.check(c, fs)
 	// The one that was killed last, and the one that was stopped, know it all.
-	if next := c.leader(fs); next != old {
-		if _, err := fs.TransferLeader(ctxFor(t, time.Minute), c.replica(fs, old)); err != nil {
-			t.Fatal(err)
-		}
-	}
+	c.lead(fs, old)
 	l.check(c, c.fs())
 }
 
@@ -220,20 +244,23 @@ func TestMembersWithWorkers(t *testing.T) {
 	}
 }
 
-// replica is the number of a node.
-func (c *cluster) replica(fs *client.FS, node string) uint64 {
+// lead has a node lead.
+func (c *cluster) lead(fs *client.FS, node string) {
 	c.t.Helper()
-	q, err := fs.Quorum(ctxFor(c.t, time.Minute))
-	if err != nil {
-		c.t.Fatal(err)
-	}
-	for _, m := range q.Members {
-		if m.Node == node {
-			return m.Replica
+	eventually(c.t, 3*time.Minute, node+" leads", func() bool {
+		ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+		defer cancel()
+		q, err := fs.Quorum(ctx)
+		if err != nil {
+			return false
 		}
-	}
-	c.t.Fatalf("no member %s", node)
-	return 0
+		for _, m := range q.Members {
+			if m.Node == node && !m.Leader {
+				_, err = fs.TransferLeader(ctx, m.Replica) // it may be overtaken
+			}
+		}
+		return err == nil && c.leader(fs) == node
+	})
 }
 
 // TestStoppedLeaderServesNothingStale has requests wait in the sockets of a
@@ -248,20 +275,24 @@ func TestStoppedLeaderServesNothingStale(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	old := c.leader(fs)
 	// Clients that know the old one only, and have spoken with it.
 	type answer struct {
 		what string
 		err  error
 	}
+	var old string
 	var pinned []*client.FS
-	for range 3 {
-		p := dial(t, client.Config{Addresses: []string{c.meta[old]}})
-		if _, err := p.Stat(ctx, client.Path("/moved"), client.Sync{}); err != nil {
-			t.Fatal(err)
+	eventually(t, time.Minute, "a leader stays for a while", func() bool {
+		old, pinned = c.leader(fs), nil
+		for range 3 {
+			p := dial(t, client.Config{Addresses: []string{c.meta[old]}, FirstAnswer: time.Minute})
+			if _, err := p.Stat(ctx, client.Path("/moved"), client.Sync{}); err != nil {
+				t.Fatal(err)
+			}
+			pinned = append(pinned, p)
 		}
-		pinned = append(pinned, p)
-	}
+		return c.leader(fs) == old
+	})
 	c.nodes[old].cmd.Process.Signal(syscall.SIGSTOP)
 	defer c.nodes[old].cmd.Process.Signal(syscall.SIGCONT)
 	answers := make(chan answer, 3)
@@ -290,17 +321,27 @@ func TestStoppedLeaderServesNothingStale(t *testing.T) {
 		return waiting(t, c.meta[old]) >= 3
 	})
 	c.nodes[old].cmd.Process.Signal(syscall.SIGCONT)
+	made := true
 	for range 3 {
 		a := <-answers
-		switch {
-		case a.what == "create" && a.err == nil:
-		case a.what != "create" && orca.KindOf(a.err) == orca.NotFound:
-		default:
+		kind := orca.KindOf(a.err)
+		if kind.Retryable() { // nobody led for long; what counts is what is there
+			t.Logf("%s: %v", a.what, a.err)
+			made = made && a.what != "create"
+			continue
+		}
+		if a.what == "create" && kind != orca.OK || a.what != "create" && kind != orca.NotFound {
 			t.Errorf("%s: %v", a.what, a.err)
 		}
 	}
 	for p, there := range map[string]bool{"/moved": true, "/target": true, "/removed": false, "/elsewhere": false} {
-		_, err := others.Stat(ctx, client.Path(p), client.Sync{})
+		if p == "/moved" && !made {
+			continue
+		}
+		err := patiently(ctx, func() error {
+			_, err := others.Stat(ctx, client.Path(p), client.Sync{})
+			return err
+		})
 		if kind := orca.KindOf(err); there && kind != orca.OK || !there && kind != orca.NotFound {
 			t.Errorf("%s: %v", p, err)
 		}
@@ -365,12 +406,15 @@ func TestClusterReplacesAMember(t *testing.T) {
 	delete(c.nodes, lost)
 
 	p = c.nodes[c.leader(fs)]
-	p.must("admin", "quorum", "remove", lost)
+	if out := c.must(p, "fsadmin", "journal", "quorum", "info"); !strings.Contains(out, c.raft[lost]) {
+		t.Errorf("members:\n%s", out)
+	}
+	c.must(p, "admin", "quorum", "remove", lost)
 	c.raft["d"], c.meta["d"], c.data["d"] = fixedAddr(t), fixedAddr(t), t.TempDir()
-	p.must("admin", "quorum", "add", c.raft["d"])
+	c.must(p, "admin", "quorum", "add", c.raft["d"])
 	c.await("d", c.launch("d", "--raft-addr", c.raft["d"], "--join", c.meta["a"]+","+c.meta["b"]+","+c.meta["c"]))
 	var members []struct{ Node, Role string }
-	for line := range strings.Lines(p.must("admin", "quorum", "info", "--json")) {
+	for line := range strings.Lines(c.must(p, "admin", "quorum", "info", "--json")) {
 		var m struct{ Node, Role string }
 		if err := json.Unmarshal([]byte(line), &m); err != nil {
 			t.Fatalf("%s: %v", line, err)
@@ -394,14 +438,17 @@ func TestClusterReplacesAMember(t *testing.T) {
 	c.kill(dead)
 	at := l.acks()
 	l.more(at, 20)
-	_, stderr, code := c.nodes["d"].cli("admin", "quorum", "remove", "d")
-	if code == 0 || !strings.Contains(stderr, "do not answer") {
-		t.Errorf("removing one of the last two: exit %d, %s", code, stderr)
-	}
+	eventually(t, time.Minute, "removing one of the last two is refused", func() bool {
+		_, stderr, code := c.nodes["d"].cli("admin", "quorum", "remove", "d")
+		if code == 0 {
+			t.Fatal("one of the last two was removed")
+		}
+		return strings.Contains(stderr, "do not answer")
+	})
 	c.restart(dead)
-	c.nodes["d"].must("admin", "quorum", "transfer", "d")
-	if lead := c.leader(fs); lead != "d" {
-		t.Errorf("%s leads", lead)
-	}
+	eventually(t, 3*time.Minute, "d leads", func() bool {
+		_, _, code := c.nodes["d"].cli("admin", "quorum", "transfer", "d")
+		return code == 0 && c.leader(fs) == "d"
+	})
 	l.check(c, fs)
 }
