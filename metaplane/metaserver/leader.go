@@ -136,6 +136,7 @@ func (s *Service) takeOver(term uint64, changed <-chan struct{}) error {
 		return err
 	}
 	s.refreshMounts()
+	s.Syncer.Lead()
 	s.Workers.Doubt()
 	if s.cfg.OnLead != nil {
 		if err := s.cfg.OnLead(ctx); err != nil {

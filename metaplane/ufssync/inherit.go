@@ -31,6 +31,16 @@ type removals struct {
 	noted     map[uint32]int64 // of this one, as noted last; GUARDED_BY(mu)
 }
 
+// Lead begins a time of coordinating: another member may have removed what it
+// liked since the last one.
+func (s *Syncer) Lead() {
+	r := &s.removals
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	clear(r.inherited)
+	clear(r.noted)
+}
+
 // Removing is called before Orca removes anything from the store of a mount
 // whose listings may be late. It makes sure that whoever leads next knows of it.
 func (s *Syncer) Removing(ctx context.Context, mountID uint32) error {
