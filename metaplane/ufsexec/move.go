@@ -175,11 +175,11 @@ func (m *move) rest(ctx context.Context) error {
 func (m *move) files(ctx context.Context) ([]ufs.Info, error) {
 	objects, err := batch(func(fn func(ufs.Info) error) error {
 		return walk(ctx, m.store, m.in.Source, func(i ufs.Info) error {
-			if i.Dir {
-				return m.mkdir(ctx, m.target(i.Key))
-			}
 			if _, err := m.store.Stat(ctx, i.Key); orca.KindOf(err) == orca.NotFound {
 				return nil // the listing is late
+			}
+			if i.Dir {
+				return m.mkdir(ctx, m.target(i.Key))
 			}
 			return fn(i)
 		})
