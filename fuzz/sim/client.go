@@ -16,6 +16,7 @@ import (
 	"orca/fuzz/model"
 	"orca/metaplane/metaclient"
 	"orca/metaplane/metapb"
+	"orca/metaplane/ufsexec"
 	"orca/ufs"
 )
 
@@ -282,20 +283,22 @@ func (c *client) persist(a *metapb.Attr) {
 	if err != nil {
 		return
 	}
-	release := func() { _, _ = c.ns.PersistCommit(c.ctx, &metapb.PersistCommitRequest{Intent: prep.Intent}) }
+	release := func(unsure bool) {
+		_, _ = c.ns.PersistCommit(c.ctx, &metapb.PersistCommitRequest{Intent: prep.Intent, Unsure: unsure})
+	}
 	var fs ufs.FS
 	for _, s := range c.w.stores {
 		if strings.HasPrefix(prep.Attr.UfsPath, "mem:/"+s.name+"/") {
 			fs = c.w.through(s, nil)
 		}
 	}
-	token := fmt.Sprintf("persist%d", prep.Intent)
+	token := ufsexec.PersistToken(a.Ino, a.Version)
 	w, err := fs.Create(c.ctx, prep.UfsKey, token)
 	if err != nil {
 		for fs.Sweep(c.ctx, prep.UfsKey, token) != nil {
 			time.Sleep(time.Second)
 		}
-		release()
+		release(false)
 		return
 	}
 	p := prep.Attr
@@ -311,5 +314,5 @@ func (c *client) persist(a *metapb.Attr) {
 	for w.Abort(c.ctx) != nil { // the store is back at the end
 		time.Sleep(time.Second)
 	}
-	release()
+	release(true)
 }

@@ -484,7 +484,7 @@ func describeRest(c *command.Command) string {
 	case c.PersistPrepare != nil:
 		return fmt.Sprintf("prepare f%d v%d", c.PersistPrepare.File&0xffff, c.PersistPrepare.Version)
 	case c.PersistCommit != nil:
-		return fmt.Sprintf("persisted i%d %s", c.PersistCommit.Intent, c.PersistCommit.Fingerprint)
+		return fmt.Sprintf("persisted i%d %s unsure=%v", c.PersistCommit.Intent, c.PersistCommit.Fingerprint, c.PersistCommit.Unsure)
 	case c.SweepTrash != nil:
 		return "sweep"
 	case c.Mount != nil:

@@ -78,16 +78,19 @@ func TestReproducible(t *testing.T) {
 // TestFoundSeeds runs the seeds that have shown a defect of the metaplane.
 func TestFoundSeeds(t *testing.T) {
 	for seed, why := range map[uint64]string{
-		67:  "a removal whose answer was lost was not remembered, and a late listing brought the name back",
-		141: "a first listing during a move of the directory was empty",
-		257: "the upload of a dead session lay below an unpersisted version and outlived its removal",
-		280: "a rename replaced a directory that was never listed, and an object store merged the two",
-		648: "a listing of a directory that is moved took a file that was cut over back to its old content",
-		718: "a coordinator that ended within a second of an empty put left its upload for ever",
-		745: "what was asked before a directory arrived was taken for an answer about what is in it",
-		830: "failed before what 718 needed was mended, and passes since",
-		851: "what a dead session had uploaded was let go while another writer had the name",
-		880: "the answer to a decision was lost, and the operation was reported as not found",
+		67:   "a removal whose answer was lost was not remembered, and a late listing brought the name back",
+		141:  "a first listing during a move of the directory was empty",
+		257:  "the upload of a dead session lay below an unpersisted version and outlived its removal",
+		280:  "a rename replaced a directory that was never listed, and an object store merged the two",
+		648:  "a listing of a directory that is moved took a file that was cut over back to its old content",
+		718:  "a coordinator that ended within a second of an empty put left its upload for ever",
+		568:  "who led after a crash took a removed name from a late listing",
+		725:  "a persist whose commit had lost its answer left an object that a removal did not know of",
+		745:  "what was asked before a directory arrived was taken for an answer about what is in it",
+		830:  "failed before what 718 needed was mended, and passes since",
+		851:  "what a dead session had uploaded was let go while another writer had the name",
+		1192: "a move took a directory that had left from a late listing, and made it anew",
+		880:  "the answer to a decision was lost, and the operation was reported as not found",
 	} {
 		if r := Play(t, NewPlan(seed), nil); r.Failure != nil {
 			t.Errorf("%s:\n%s", why, r.Failure.Report())

@@ -5,7 +5,6 @@ package task
 import (
 	"context"
 	"errors"
-	"fmt"
 	"hash/crc32"
 	"time"
 
@@ -13,6 +12,7 @@ import (
 	"orca/dataplane"
 	"orca/jobs/jobpb"
 	"orca/metaplane/metapb"
+	"orca/metaplane/ufsexec"
 	"orca/ufs"
 )
 
@@ -23,6 +23,8 @@ const (
 	// holds.
 	prepareFor   = 30 * time.Second
 	preparePause = 100 * time.Millisecond
+	// commitFor bounds a commit: half of ufsexec.Config.PersistTimeout.
+	commitFor = 5 * time.Minute
 	// cleanUp bounds what is done after the context has ended.
 	cleanUp = 30 * time.Second
 )
@@ -37,8 +39,9 @@ var errGone = errors.New("the file is gone, or has a newer version")
 //	upload and prepare ─► PersistPrepare (the metaplane holds the name)
 //	─► commit in the store ─► PersistCommit (the file is persisted)
 //
-// A crash before the commit leaves an upload that the next attempt sweeps; one
-// after it leaves an intent that the metaplane settles by looking at the key.
+// A crash before the commit leaves an upload that the next attempt sweeps. A
+// crash after it, or a commit without an answer, leaves an intent that the
+// metaplane settles by looking at the key.
 // An error means that it is to be tried again, but for LostData, which is an
 // outcome.
 func Persist(ctx context.Context, e *Env, p *jobpb.Persist, key string) (*jobpb.Done, error) {
@@ -71,8 +74,7 @@ func (e *Env) persist(ctx context.Context, p *jobpb.Persist, key string) (err er
 	if err != nil {
 		return err
 	}
-	// One token per version: what a dead attempt left is found by it.
-	token := fmt.Sprintf("p%x-%x", p.File, p.Version)
+	token := ufsexec.PersistToken(p.File, p.Version)
 	if err := store.Sweep(ctx, key, token); err != nil {
 		return err
 	}
@@ -164,28 +166,38 @@ func (e *Env) publish(ctx context.Context, p *jobpb.Persist, key string, w ufs.W
 		return err
 	}
 	// From here on the intent must be settled, whatever happens to ctx.
-	end, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanUp)
-	defer cancel()
-	release := func() error {
-		_, err := e.NS.PersistCommit(end, &metapb.PersistCommitRequest{H: &metapb.Header{}, Intent: prep.Intent})
+	settle := func(r *metapb.PersistCommitRequest) error {
+		end, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanUp)
+		defer cancel()
+		r.H, r.Intent = &metapb.Header{}, prep.Intent
+		_, err := e.NS.PersistCommit(end, r)
 		return err
 	}
 	if prep.UfsKey != key || prep.MountId != p.MountId {
 		moved := &orca.Error{Op: "task.Persist", Path: p.Path, Kind: orca.Busy, Msg: "the file was renamed while it was uploaded"}
-		return errors.Join(moved, release())
+		return errors.Join(moved, settle(&metapb.PersistCommitRequest{}))
 	}
-	in, err := w.Commit(ctx)
+	in, err := commit(ctx, w)
 	if err != nil {
-		return errors.Join(err, release())
+		// The answer may be all that was lost: the metaplane holds the name
+		// until it has looked at the key.
+		return errors.Join(err, settle(&metapb.PersistCommitRequest{Unsure: true}))
 	}
-	_, err = e.NS.PersistCommit(end, &metapb.PersistCommitRequest{
-		H: &metapb.Header{}, Intent: prep.Intent, Fingerprint: in.Fingerprint, Mtime: in.Mtime.UnixNano(),
-		Owned: true, Mode: a.Mode, Uid: a.UID, Gid: a.GID,
+	err = settle(&metapb.PersistCommitRequest{
+		Fingerprint: in.Fingerprint, Mtime: in.Mtime.UnixNano(), Owned: true, Mode: a.Mode, Uid: a.UID, Gid: a.GID,
 	})
 	if errors.Is(err, orca.Stale) || errors.Is(err, orca.NotFound) {
 		return errGone
 	}
 	return err
+}
+
+// commit bounds the commit well below the time for which the metaplane holds
+// the name for a worker that it does not hear of.
+func commit(ctx context.Context, w ufs.Writer) (ufs.Info, error) {
+	ctx, cancel := context.WithTimeout(ctx, commitFor)
+	defer cancel()
+	return w.Commit(ctx)
 }
 
 // prepare asks the metaplane to hold the name, and waits while somebody else

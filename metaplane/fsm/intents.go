@@ -3,6 +3,8 @@
 package fsm
 
 import (
+	"google.golang.org/protobuf/proto"
+
 	"orca"
 	"orca/metaplane/command"
 	"orca/metaplane/inode"
@@ -107,6 +109,16 @@ func (m *Machine) begin(c *call, it *command.Intent, loc located, set func(*comm
 	it.Command = &command.Command{Caller: c.cmd.Caller, Now: c.now}
 	set(it.Command)
 	return m.addIntent(c, it, loc)
+}
+
+// changeIntent replaces the record of an intent, whose keys stay: readers hold
+// the old one.
+func (m *Machine) changeIntent(it *command.Intent, change func(next *command.Intent)) *command.Intent {
+	next := proto.Clone(it).(*command.Intent)
+	change(next)
+	m.intents[next.Id] = next
+	m.putRecord(inode.AppendKey8(nil, inode.SpaceIntent, next.Id), next)
+	return next
 }
 
 func (m *Machine) dropIntent(it *command.Intent) {

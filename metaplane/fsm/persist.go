@@ -62,7 +62,8 @@ func (m *Machine) persist(c *call, o *metapb.PersistOp) *refusal {
 }
 
 // persistPrepare locks the key that a worker is about to commit its upload
-// to. Asked again for the same version it returns the same intent.
+// to. Asked again for the same version it returns the same intent, with a new
+// term.
 func (m *Machine) persistPrepare(c *call, o *metapb.PersistPrepareOp) *refusal {
 	n, name, f := m.byIno(orca.Ino(o.File))
 	if f == nil || !m.attached(n) {
@@ -77,8 +78,8 @@ func (m *Machine) persistPrepare(c *call, o *metapb.PersistPrepareOp) *refusal {
 	}
 	c.res.Attr = m.fileAttr(f, loc)
 	if it := m.intents[m.overlap(loc, false, 0)]; it != nil {
-		if it.Op == metapb.IntentOp_INTENT_PERSIST && it.Ino == o.File && it.Version == o.Version {
-			c.res.Intent = it
+		if it.Op == metapb.IntentOp_INTENT_PERSIST && it.Ino == o.File && it.Version == o.Version && !it.Unsure {
+			c.res.Intent = m.changeIntent(it, func(next *command.Intent) { next.Created = c.now })
 			return nil
 		}
 		return &refusal{kind: orca.Busy, path: name, busy: it.Id, msg: "an earlier change is still on its way to the UFS"}
@@ -93,10 +94,18 @@ func (m *Machine) persistPrepare(c *call, o *metapb.PersistPrepareOp) *refusal {
 }
 
 // persistCommit takes note of what the worker committed, or lets the key go.
+// When nobody knows whether something was committed, the key stays locked until
+// the executor has looked at it: else a removal of the file, which is not in
+// its UFS as far as the namespace knows, would leave an object behind.
 func (m *Machine) persistCommit(c *call, o *metapb.PersistCommitOp) *refusal {
 	it := m.intents[o.Intent]
 	if it == nil || it.Op != metapb.IntentOp_INTENT_PERSIST {
 		return refuse(orca.Stale, "", "the persist intent is over")
+	}
+	if o.Fingerprint == "" && o.Unsure {
+		m.changeIntent(it, func(next *command.Intent) { next.Unsure = true })
+		m.effect(Effect{Kind: EffectIntent, ID: it.Id})
+		return nil
 	}
 	m.dropIntent(it)
 	n, name, old := m.byIno(orca.Ino(it.Ino))

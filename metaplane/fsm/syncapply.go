@@ -176,14 +176,18 @@ func (m *Machine) fillFromUFS(f *inode.File, s *syncing, e *metapb.SyncEntry) {
 func (m *Machine) syncFile(c *call, s *syncing, e *metapb.SyncEntry, old *inode.File) {
 	f := clone(old)
 	if old.Persist != orca.Persisted {
+		it := m.intents[s.Intent]
+		persisting := it != nil && it.Op == metapb.IntentOp_INTENT_PERSIST && it.Ino == uint64(old.Ino)
 		switch {
-		case s.Session == 0:
+		case s.Session == 0 && !persisting:
 			s.res.Skipped++
 		case e.Fingerprint != old.Fingerprint:
-			// The upload of a dead session lies below a version that is ours
+			// The upload of a dead session, or of a worker that does not know
+			// what became of its commit, lies below a version that is ours
 			// alone. That one stays, but who removes it must remove both.
 			f.Fingerprint = e.Fingerprint
 			m.putFile(s.n, e.Name, f)
+			m.markPersisted(s.n)
 		}
 		return
 	}

@@ -102,7 +102,7 @@ func (s *story) buildInner(verb string, a args, c *command.Command) *command.Com
 	case "prepare":
 		c.PersistPrepare = &metapb.PersistPrepareOp{File: uint64(a.num("ino", 0)), Version: uint32(a.num("v", 1))}
 	case "persisted":
-		c.PersistCommit = &metapb.PersistCommitOp{Intent: uint64(a.num("i", 0)), Fingerprint: a.opts["fp"]}
+		c.PersistCommit = &metapb.PersistCommitOp{Intent: uint64(a.num("i", 0)), Fingerprint: a.opts["fp"], Unsure: a.has("unsure")}
 	case "lost":
 		c.MarkLost = &metapb.MarkLostOp{Files: []uint64{uint64(a.num("ino", 0))}}
 	case "sweep":

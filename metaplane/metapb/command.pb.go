@@ -1709,7 +1709,10 @@ type UFSIntent struct {
 	Client   uint64                 `protobuf:"varint,15,opt,name=client,proto3" json:"client,omitempty"`
 	Seq      uint64                 `protobuf:"varint,16,opt,name=seq,proto3" json:"seq,omitempty"`
 	// What decide applies: its targets are rewritten to inode and name.
-	Command       *Command `protobuf:"bytes,17,opt,name=command,proto3" json:"command,omitempty"`
+	Command *Command `protobuf:"bytes,17,opt,name=command,proto3" json:"command,omitempty"`
+	// Of a persist: its worker has ended and does not know whether its commit
+	// took effect; the key is to be looked at before it is let go.
+	Unsure        bool `protobuf:"varint,18,opt,name=unsure,proto3" json:"unsure,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1861,6 +1864,13 @@ func (x *UFSIntent) GetCommand() *Command {
 		return x.Command
 	}
 	return nil
+}
+
+func (x *UFSIntent) GetUnsure() bool {
+	if x != nil {
+		return x.Unsure
+	}
+	return false
 }
 
 // DecideOp ends an undecided intent. kind 0 commits, else aborts with that
@@ -2497,10 +2507,12 @@ type PersistCommitOp struct {
 	Fingerprint string                 `protobuf:"bytes,2,opt,name=fingerprint,proto3" json:"fingerprint,omitempty"` // "": give up
 	Mtime       int64                  `protobuf:"varint,3,opt,name=mtime,proto3" json:"mtime,omitempty"`
 	// What the store was told to give the object.
-	Owned         bool   `protobuf:"varint,4,opt,name=owned,proto3" json:"owned,omitempty"`
-	Mode          uint32 `protobuf:"varint,5,opt,name=mode,proto3" json:"mode,omitempty"`
-	Uid           uint32 `protobuf:"varint,6,opt,name=uid,proto3" json:"uid,omitempty"`
-	Gid           uint32 `protobuf:"varint,7,opt,name=gid,proto3" json:"gid,omitempty"`
+	Owned bool   `protobuf:"varint,4,opt,name=owned,proto3" json:"owned,omitempty"`
+	Mode  uint32 `protobuf:"varint,5,opt,name=mode,proto3" json:"mode,omitempty"`
+	Uid   uint32 `protobuf:"varint,6,opt,name=uid,proto3" json:"uid,omitempty"`
+	Gid   uint32 `protobuf:"varint,7,opt,name=gid,proto3" json:"gid,omitempty"`
+	// With fingerprint "": the commit may have taken effect all the same.
+	Unsure        bool `protobuf:"varint,8,opt,name=unsure,proto3" json:"unsure,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2582,6 +2594,13 @@ func (x *PersistCommitOp) GetGid() uint32 {
 		return x.Gid
 	}
 	return 0
+}
+
+func (x *PersistCommitOp) GetUnsure() bool {
+	if x != nil {
+		return x.Unsure
+	}
+	return false
 }
 
 type MarkLostOp struct {
@@ -3500,7 +3519,7 @@ const file_command_proto_rawDesc = "" +
 	"\x03uid\x18\x06 \x01(\rR\x03uid\x12\x10\n" +
 	"\x03gid\x18\a \x01(\rR\x03gid\x12\x18\n" +
 	"\acreated\x18\b \x01(\x03R\acreated\x12 \n" +
-	"\vunpersisted\x18\t \x01(\x03R\vunpersisted\"\xb9\x03\n" +
+	"\vunpersisted\x18\t \x01(\x03R\vunpersisted\"\xd1\x03\n" +
 	"\tUFSIntent\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12#\n" +
 	"\x02op\x18\x02 \x01(\x0e2\x13.orca.meta.IntentOpR\x02op\x12\x1a\n" +
@@ -3519,7 +3538,8 @@ const file_command_proto_rawDesc = "" +
 	"\acreated\x18\x0e \x01(\x03R\acreated\x12\x16\n" +
 	"\x06client\x18\x0f \x01(\x04R\x06client\x12\x10\n" +
 	"\x03seq\x18\x10 \x01(\x04R\x03seq\x12,\n" +
-	"\acommand\x18\x11 \x01(\v2\x12.orca.meta.CommandR\acommand\"\x9a\x01\n" +
+	"\acommand\x18\x11 \x01(\v2\x12.orca.meta.CommandR\acommand\x12\x16\n" +
+	"\x06unsure\x18\x12 \x01(\bR\x06unsure\"\x9a\x01\n" +
 	"\bDecideOp\x12\x16\n" +
 	"\x06intent\x18\x01 \x01(\x04R\x06intent\x12\x12\n" +
 	"\x04kind\x18\x02 \x01(\rR\x04kind\x12\x10\n" +
@@ -3571,7 +3591,7 @@ const file_command_proto_rawDesc = "" +
 	"\x06target\x18\x01 \x01(\v2\x11.orca.meta.TargetR\x06target\"@\n" +
 	"\x10PersistPrepareOp\x12\x12\n" +
 	"\x04file\x18\x01 \x01(\x04R\x04file\x12\x18\n" +
-	"\aversion\x18\x02 \x01(\rR\aversion\"\xaf\x01\n" +
+	"\aversion\x18\x02 \x01(\rR\aversion\"\xc7\x01\n" +
 	"\x0fPersistCommitOp\x12\x16\n" +
 	"\x06intent\x18\x01 \x01(\x04R\x06intent\x12 \n" +
 	"\vfingerprint\x18\x02 \x01(\tR\vfingerprint\x12\x14\n" +
@@ -3579,7 +3599,8 @@ const file_command_proto_rawDesc = "" +
 	"\x05owned\x18\x04 \x01(\bR\x05owned\x12\x12\n" +
 	"\x04mode\x18\x05 \x01(\rR\x04mode\x12\x10\n" +
 	"\x03uid\x18\x06 \x01(\rR\x03uid\x12\x10\n" +
-	"\x03gid\x18\a \x01(\rR\x03gid\"\"\n" +
+	"\x03gid\x18\a \x01(\rR\x03gid\x12\x16\n" +
+	"\x06unsure\x18\b \x01(\bR\x06unsure\"\"\n" +
 	"\n" +
 	"MarkLostOp\x12\x14\n" +
 	"\x05files\x18\x01 \x03(\x04R\x05files\"$\n" +

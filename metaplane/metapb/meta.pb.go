@@ -4591,10 +4591,13 @@ type PersistCommitRequest struct {
 	Mtime       int64                  `protobuf:"varint,4,opt,name=mtime,proto3" json:"mtime,omitempty"`
 	// What the store was told to give the object (ufs.WriteHint): where it has
 	// changed since, the namespace puts it right.
-	Owned         bool   `protobuf:"varint,5,opt,name=owned,proto3" json:"owned,omitempty"`
-	Mode          uint32 `protobuf:"varint,6,opt,name=mode,proto3" json:"mode,omitempty"`
-	Uid           uint32 `protobuf:"varint,7,opt,name=uid,proto3" json:"uid,omitempty"`
-	Gid           uint32 `protobuf:"varint,8,opt,name=gid,proto3" json:"gid,omitempty"`
+	Owned bool   `protobuf:"varint,5,opt,name=owned,proto3" json:"owned,omitempty"`
+	Mode  uint32 `protobuf:"varint,6,opt,name=mode,proto3" json:"mode,omitempty"`
+	Uid   uint32 `protobuf:"varint,7,opt,name=uid,proto3" json:"uid,omitempty"`
+	Gid   uint32 `protobuf:"varint,8,opt,name=gid,proto3" json:"gid,omitempty"`
+	// With fingerprint "": the commit may have taken effect all the same. The
+	// name is held until the key has been looked at.
+	Unsure        bool `protobuf:"varint,9,opt,name=unsure,proto3" json:"unsure,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -4683,6 +4686,13 @@ func (x *PersistCommitRequest) GetGid() uint32 {
 		return x.Gid
 	}
 	return 0
+}
+
+func (x *PersistCommitRequest) GetUnsure() bool {
+	if x != nil {
+		return x.Unsure
+	}
+	return false
 }
 
 type ReportRequest struct {
@@ -5894,7 +5904,7 @@ const file_meta_proto_rawDesc = "" +
 	"\x06intent\x18\x01 \x01(\x04R\x06intent\x12\x19\n" +
 	"\bmount_id\x18\x02 \x01(\rR\amountId\x12\x17\n" +
 	"\aufs_key\x18\x03 \x01(\tR\x06ufsKey\x12#\n" +
-	"\x04attr\x18\x04 \x01(\v2\x0f.orca.meta.AttrR\x04attr\"\xd5\x01\n" +
+	"\x04attr\x18\x04 \x01(\v2\x0f.orca.meta.AttrR\x04attr\"\xed\x01\n" +
 	"\x14PersistCommitRequest\x12\x1f\n" +
 	"\x01h\x18\x01 \x01(\v2\x11.orca.meta.HeaderR\x01h\x12\x16\n" +
 	"\x06intent\x18\x02 \x01(\x04R\x06intent\x12 \n" +
@@ -5903,7 +5913,8 @@ const file_meta_proto_rawDesc = "" +
 	"\x05owned\x18\x05 \x01(\bR\x05owned\x12\x12\n" +
 	"\x04mode\x18\x06 \x01(\rR\x04mode\x12\x10\n" +
 	"\x03uid\x18\a \x01(\rR\x03uid\x12\x10\n" +
-	"\x03gid\x18\b \x01(\rR\x03gid\"0\n" +
+	"\x03gid\x18\b \x01(\rR\x03gid\x12\x16\n" +
+	"\x06unsure\x18\t \x01(\bR\x06unsure\"0\n" +
 	"\rReportRequest\x12\x1f\n" +
 	"\x01h\x18\x01 \x01(\v2\x11.orca.meta.HeaderR\x01h\"\xbf\x01\n" +
 	"\x06Intent\x12\x0e\n" +

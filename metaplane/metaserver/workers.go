@@ -193,7 +193,7 @@ func (s *Service) audit(ctx context.Context, in *command.Intent) {
 // PersistCommit implements metaplane.Workers.
 func (s *Service) PersistCommit(ctx context.Context, r *metapb.PersistCommitRequest) (*metapb.Empty, error) {
 	_, err := s.mutate(ctx, r.H, &command.Command{PersistCommit: &metapb.PersistCommitOp{
-		Intent: r.Intent, Fingerprint: r.Fingerprint, Mtime: r.Mtime, Owned: r.Owned, Mode: r.Mode, Uid: r.Uid, Gid: r.Gid}})
+		Intent: r.Intent, Fingerprint: r.Fingerprint, Mtime: r.Mtime, Owned: r.Owned, Mode: r.Mode, Uid: r.Uid, Gid: r.Gid, Unsure: r.Unsure}})
 	if err != nil {
 		return nil, err
 	}

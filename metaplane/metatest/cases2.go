@@ -5,6 +5,7 @@ package metatest
 import (
 	"context"
 	"errors"
+	"fmt"
 	"math/rand/v2"
 	"strings"
 	"time"
@@ -190,6 +191,47 @@ func persist(e *Env, dir string) {
 	e.equal(uint32(orca.ToBePersisted), e.stat(p).Persist)
 	e.ok(e.delete(p, false))
 	e.absent(p, every(0))
+	persistUnsure(e, dir)
+}
+
+// persistUnsure: a worker that does not know whether its commit took effect
+// leaves nothing behind that a removal would not know of.
+func persistUnsure(e *Env, dir string) {
+	for _, committed := range []bool{true, false} {
+		for _, remove := range []bool{true, false} {
+			p := fmt.Sprintf("%s/u%v%v/f", dir, committed, remove)
+			r, err := e.NS.Create(e.ctx(), &metapb.CreateRequest{H: e.h(), Target: at(p), Mode: 0o644, Parents: true, WriteType: uint32(orca.AsyncThrough)})
+			e.ok(err)
+			done, err := e.NS.Complete(e.ctx(), &metapb.CompleteRequest{H: e.h(), Session: r.Session.Id, Fence: r.Session.Fence, Length: 5})
+			e.ok(err)
+			prep, err := e.NS.PersistPrepare(e.ctx(), &metapb.PersistPrepareRequest{H: e.h(), File: done.Attr.Ino, Version: done.Attr.Version})
+			e.ok(err)
+			if committed {
+				_, err = e.upload(&metapb.WriteSession{Id: prep.Intent, MountId: prep.MountId, UfsKey: prep.UfsKey}, "async")
+				e.ok(err)
+			}
+			_, err = e.NS.PersistCommit(e.ctx(), &metapb.PersistCommitRequest{H: e.h(), Intent: prep.Intent, Unsure: true})
+			e.ok(err)
+			if !remove {
+				e.drained()
+				e.equal(uint32(orca.ToBePersisted), e.stat(p).Persist)
+				again, err := e.NS.PersistPrepare(e.ctx(), &metapb.PersistPrepareRequest{H: e.h(), File: done.Attr.Ino, Version: done.Attr.Version})
+				e.ok(err)
+				i, err := e.upload(&metapb.WriteSession{Id: again.Intent, MountId: prep.MountId, UfsKey: prep.UfsKey}, "async")
+				e.ok(err)
+				_, err = e.NS.PersistCommit(e.ctx(), &metapb.PersistCommitRequest{H: e.h(), Intent: again.Intent, Fingerprint: i.Fingerprint})
+				e.ok(err)
+				e.content(p, "async")
+				continue
+			}
+			e.ok(e.delete(p, false))
+			_, err = e.fs(prep.MountId).Stat(e.ctx(), prep.UfsKey)
+			e.want(orca.NotFound, err)
+			up := p[:len(p)-2]
+			e.ok(e.delete(up, false))
+			e.absent(up, every(0))
+		}
+	}
 }
 
 func exactlyOnce(e *Env, dir string) {

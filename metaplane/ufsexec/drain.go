@@ -12,7 +12,8 @@ import (
 	"orca/ufs"
 )
 
-// drainAll drains a deferred intent, again and again until it is done.
+// drainAll drains a deferred intent, or finds out what became of a persist,
+// again and again until it is done.
 func (e *Executor) drainAll(r *run, in *command.Intent) error {
 	select {
 	case e.slots <- struct{}{}:
@@ -26,7 +27,7 @@ func (e *Executor) drainAll(r *run, in *command.Intent) error {
 		}
 		r.attempts.Add(1)
 		err := e.drain(r.reign.ctx, in)
-		if err == nil {
+		if err == nil && in.Deferred {
 			err = e.finish(r.reign.ctx, in)
 		}
 		if err == nil {
@@ -51,6 +52,8 @@ func (e *Executor) drain(ctx context.Context, in *command.Intent) error {
 		return err
 	}
 	switch in.Op {
+	case metapb.IntentOp_INTENT_PERSIST:
+		return e.settlePersist(ctx, store, in)
 	case metapb.IntentOp_INTENT_REMOVE_TREE:
 		err := e.removeTree(ctx, store, in.Source)
 		if err == nil {

@@ -110,7 +110,7 @@ func (e *Executor) sweep(ctx context.Context, s *command.Session) error {
 			if err := store.Sweep(ctx, s.UfsKey, Token(s.Id)); err != nil {
 				return err
 			}
-			at := ufssync.Place{Mount: s.MountId, Key: s.UfsKey, Dir: orca.Ino(s.Dir), Name: s.Name, Session: s.Id}
+			at := ufssync.Place{Mount: s.MountId, Key: s.UfsKey, Dir: orca.Ino(s.Dir), Name: s.Name, Session: s.Id, Must: true}
 			_, err := e.sync.Name(ctx, at)
 			if orca.KindOf(err) == orca.Busy && e.cfg.Now().UnixNano()-s.Expires > int64(strayFor) {
 				e.log.Warn("what a dead write session uploaded is left to the next sync", "mount", s.MountId, "key", s.UfsKey, "session", s.Id)

@@ -289,7 +289,7 @@ func (e *Executor) start(in *command.Intent) (*run, error) {
 	e.wg.Add(1)
 	go func() {
 		defer e.wg.Done()
-		if in.Deferred {
+		if in.Deferred || in.Op == metapb.IntentOp_INTENT_PERSIST {
 			r.err = e.drainAll(r, in)
 		} else {
 			r.res, r.err = e.decide(r, in)
@@ -388,10 +388,12 @@ func (e *Executor) round(g *reign, first bool) {
 	now := e.cfg.Now().UnixNano()
 	for _, in := range m.Intents() {
 		switch {
-		case in.Op == metapb.IntentOp_INTENT_PERSIST:
+		case in.Op == metapb.IntentOp_INTENT_PERSIST && !in.Unsure:
 			if now-in.Created > int64(e.cfg.PersistTimeout) {
 				e.release(g, in)
 			}
+		case in.Op == metapb.IntentOp_INTENT_PERSIST:
+			_, _ = e.start(in)
 		case in.Deferred || first || in.Client == 0 || // nobody waits for it
 			now-in.Created > int64(2*time.Second):
 			_, _ = e.start(in)
@@ -403,12 +405,13 @@ func (e *Executor) round(g *reign, first bool) {
 	}
 }
 
-// release gives up a persist whose worker did not come back in time.
+// release gives up a persist whose worker did not come back in time: what it
+// did is found out by looking.
 func (e *Executor) release(g *reign, in *command.Intent) {
 	ctx, cancel := context.WithTimeout(g.ctx, e.cfg.CallTimeout)
 	defer cancel()
 	_, err := e.group.Propose(ctx, &command.Command{Now: e.cfg.Now().UnixNano(),
-		PersistCommit: &metapb.PersistCommitOp{Intent: in.Id}})
+		PersistCommit: &metapb.PersistCommitOp{Intent: in.Id, Unsure: true}})
 	e.log.Warn("persist was not committed in time", "ino", in.Ino, "intent", in.Id, "err", err)
 }
 

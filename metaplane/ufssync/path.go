@@ -217,9 +217,11 @@ type Place struct {
 	Dir   orca.Ino
 	Name  string
 	// Intent exempts the masks of one intent, Session the hold of one ended
-	// session; 0: none. With Session an object that the namespace has no use
-	// for at the moment, because another writer has the name, say, is Busy.
+	// session; 0: none.
 	Intent, Session uint64
+	// Must: an object that the namespace has no use for at the moment, because
+	// another writer has the name, say, is Busy.
+	Must bool
 }
 
 // Name asks the UFS about one name, whatever is known of it, and applies the
@@ -282,8 +284,8 @@ func (s *Syncer) once(ctx context.Context, store ufs.FS, q question) (res *metap
 		return nil, false, err
 	}
 	res, err = s.propose(ctx, op)
-	if err == nil && q.Session != 0 && len(op.Entries) > 0 && res.Skipped > 0 {
-		err = &orca.Error{Op: "ufssync.Name", Path: q.Key, Kind: orca.Busy, Msg: "what a dead session left could not be taken up yet"}
+	if err == nil && q.Must && len(op.Entries) > 0 && res.Skipped > 0 {
+		err = &orca.Error{Op: "ufssync.Name", Path: q.Key, Kind: orca.Busy, Msg: "what a dead writer left could not be taken up yet"}
 	}
 	return res, len(op.Entries) > 0, err
 }

@@ -86,3 +86,44 @@ no data
 file 15 0644 0:0 len 4 v1 LOST at s3://b/l pinned
 event EVENT_ATTR ino 15 1/l
 effect 4 file 15 version 1 id 0 
+# Nobody knows whether the commit took effect: the key is held until it has been
+# looked at, and what is there belongs to the file from then on.
+> create /u/f type=async -p
+session 3 fence 3 file 17 version 1 key u/f
+> complete s=3 len=3
+file 17 0644 0:0 len 3 v1 TO_BE_PERSISTED at s3://b/u/f
+> prepare ino=0x17
+intent 4 undecided persist mount 1 target u/f
+> persisted i=4 -unsure -v
+effect 6 file 0 version 0 id 4 
+> prepare ino=0x17
+busy: an earlier change is still on its way to the UFS (intent 4)
+> rm /u/f
+busy: an earlier change is still on its way to the UFS (intent 4)
+> sync /u f:f:3:Q
+created 0 changed 0 removed 0 skipped 1
+> sync /u f:f:3:Q intent=4
+created 0 changed 0 removed 0 skipped 0
+> persisted i=4
+ok
+> stat /u/f
+file 17 0644 0:0 len 3 v1 TO_BE_PERSISTED at s3://b/u/f
+> stat /u
+dir 16 0755 0:0 entries 1 nlink 2 at s3://b/u
+> rm /u/f
+intent 5 undecided remove mount 1 source u/f want 3
+> decide i=5
+ok
+> rm /u
+intent 6 undecided remove mount 1 source u
+# Its worker comes back before it was looked at: what it says is true.
+> create /w type=async
+session 4 fence 4 file 18 version 1 key w
+> complete s=4 len=3
+file 18 0644 0:0 len 3 v1 TO_BE_PERSISTED at s3://b/w
+> prepare ino=0x18
+intent 7 undecided persist mount 1 target w
+> persisted i=7 -unsure
+ok
+> persisted i=7 fp=W
+file 18 0644 0:0 len 3 v1 PERSISTED fp W at s3://b/w
