@@ -229,7 +229,10 @@ func (g *gateway) Rename(_ <-chan struct{}, in *fuse.RenameIn, name, newName str
 		if noReplace {
 			return fuse.Status(syscall.EEXIST)
 		}
-		w.unlink(ctx)
+		// It is published, for it has to be there again if the rename fails.
+		if err := w.settle(ctx); err != nil {
+			return g.fail(err)
+		}
 	}
 	removed := func(error) {}
 	if !noReplace {

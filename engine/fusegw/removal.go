@@ -16,19 +16,33 @@ import (
 // No open may fall between that copy and the removal. So a removal is listed
 // first and copies what is open then, and an open lists its handle first and
 // copies what it reads when it finds a removal of its inode: whichever comes
-// second sees the other. Nobody waits.
+// second sees the other. Nobody waits for that.
+//
+// What is being written of the inode is told that the name may be going, last
+// before the removal, and whether it has gone, after it. In between nothing is
+// published, and who would publish (a close) waits for the outcome. So a
+// removal must not wait for anything in between that such a one may hold (a
+// node's mu).
 type removal struct {
 	at entryKey
 
 	// Guarded by gateway.mu.
-	ino    orca.Ino   // 0: was not looked up, since nothing was open
-	relink []*writing // taken back when the name stays
-	failed bool
+	ino     orca.Ino   // 0: was not looked up, since nothing was open
+	leaving []*writing // told that the name may be going
+	outcome outcome
 }
 
-// beginRemoval prepares for the end of the inode at dir/name: a write in
-// progress will not be published, and what is open through the daemon is
-// copied. done must be called with the outcome.
+type outcome uint8
+
+const (
+	undecided outcome = iota
+	hasGone
+	hasStayed
+)
+
+// beginRemoval prepares for the end of the inode at dir/name: its write session
+// ends, and what is open through the daemon is copied. done must be called with
+// the outcome.
 func (g *gateway) beginRemoval(ctx context.Context, c orca.Caller, dir orca.Ino, name string) (done func(error)) {
 	r := &removal{at: entryKey{dir, name}}
 	g.mu.Lock()
@@ -46,15 +60,19 @@ func (g *gateway) beginRemoval(ctx context.Context, c orca.Caller, dir orca.Ino,
 	g.mu.Lock()
 	r.ino = e.Ino
 	g.mu.Unlock()
+	var going []*writing
 	if w := g.writingOf(e.Ino); w != nil {
-		w.unlink(ctx)
-		g.relinkAfter(r, w)
+		w.cutOff(ctx)
+		going = append(going, w)
 	}
 	for _, n := range g.openNodes(e.Ino) {
-		if err := g.keep(ctx, n, r); err != nil {
+		if err := g.keep(ctx, n, func(w *writing) { going = append(going, w) }); err != nil {
 			g.cfg.Logger.Warn("an open file was removed without a copy", "ino", e.Ino, "err", err)
 		}
 		g.drop(n)
+	}
+	for _, w := range going {
+		g.leaveWith(r, w)
 	}
 	return done
 }
@@ -62,24 +80,29 @@ func (g *gateway) beginRemoval(ctx context.Context, c orca.Caller, dir orca.Ino,
 func (g *gateway) endRemoval(r *removal, err error) {
 	g.mu.Lock()
 	delete(g.removals, r)
-	r.failed = err != nil
-	ws := r.relink
-	g.mu.Unlock()
+	r.outcome = hasGone
 	if err != nil {
-		for _, w := range ws {
-			w.relink()
-		}
+		r.outcome = hasStayed
+	}
+	ws := r.leaving
+	g.mu.Unlock()
+	for _, w := range ws {
+		w.left(err == nil)
 	}
 }
 
-// relinkAfter has w relinked when the removal that cut it off fails.
-func (g *gateway) relinkAfter(r *removal, w *writing) {
+// leaveWith tells w that its name goes with a removal, and has it told the
+// outcome.
+func (g *gateway) leaveWith(r *removal, w *writing) {
+	w.leave()
 	g.mu.Lock()
-	r.relink = append(r.relink, w)
-	failed := r.failed
+	known := r.outcome
+	if known == undecided {
+		r.leaving = append(r.leaving, w)
+	}
 	g.mu.Unlock()
-	if failed {
-		w.relink()
+	if known != undecided {
+		w.left(known == hasGone)
 	}
 }
 
@@ -104,62 +127,52 @@ func (g *gateway) keepLeaving(ctx context.Context, n *node) error {
 			}
 		}
 		if inos[i] == n.ino {
-			return g.keep(ctx, n, r)
+			return g.keep(ctx, n, func(w *writing) { g.leaveWith(r, w) })
 		}
 	}
 	// None of them, or the one has been removed by now.
 	if _, err := g.fs.Stat(ctx, orca.Caller{}, n.ino); orca.KindOf(err) == orca.NotFound {
-		return g.keep(ctx, n, &removal{})
+		return g.keep(ctx, n, func(w *writing) { g.leaveWith(&removal{outcome: hasGone}, w) })
 	}
 	return nil
 }
 
-func (g *gateway) keep(ctx context.Context, n *node, r *removal) error {
+// keep copies what the handles of n read through the daemon, unless it is here
+// already. A write that has not copied the old content yet gets it now; leaving
+// is called with it before.
+func (g *gateway) keep(ctx context.Context, n *node, leaving func(*writing)) error {
 	n.mu.Lock()
-	w, err := g.keepLocked(ctx, n)
-	n.mu.Unlock()
-	if w != nil {
-		g.relinkAfter(r, w)
-	}
-	return err
-}
-
-// keepLocked copies what the handles of n read through the daemon, unless it
-// is here already. A write that has not copied the old content yet gets it now,
-// and is returned: it must be relinked if the name stays.
-func (g *gateway) keepLocked(ctx context.Context, n *node) (*writing, error) {
+	defer n.mu.Unlock()
 	o := n.open
 	if o == nil || o.b != nil || o.file == nil || o.w == nil && n.kept.Load() != nil || o.w != nil && o.w.file() != nil {
-		return nil, nil
+		return nil
 	}
 	if o.attr.Length > g.cfg.SpoolUnlinked {
-		return nil, nil
+		return nil
 	}
 	f, err := scratchFile(g.cfg.SpoolDir)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	if _, err := copyOld(ctx, f, o.file, o.file.Attr().Length); err != nil {
 		_ = f.Close()
-		return nil, err
+		return err
 	}
 	if o.w == nil {
 		n.kept.Store(f)
-		return nil, nil
+		return nil
 	}
-	return o.w, o.w.keepOld(f)
+	leaving(o.w)
+	return o.w.keepOld(f)
 }
 
 // keepOld makes f, a copy of the old content, the private file of a write whose
-// name is going.
+// name may be going.
 func (w *writing) keepOld(f *os.File) error {
 	w.pub.Lock()
 	defer w.pub.Unlock()
 	if w.file() != nil { // prepared meanwhile
 		return f.Close()
 	}
-	w.mu.Lock()
-	w.unlinked = true
-	w.mu.Unlock()
 	return w.start(f, nil)
 }

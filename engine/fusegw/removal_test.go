@@ -5,10 +5,12 @@ package fusegw
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"io"
 	"os"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"orca"
 )
@@ -108,6 +110,101 @@ func TestFailedRemovalLosesNothing(t *testing.T) {
 		if err != nil || len(got) != 4000 || string(got[:8]) != "new old " {
 			t.Errorf("flag %d: published %d bytes %q, %v", flag, len(got), got[:min(8, len(got))], err)
 		}
+	}
+}
+
+// What a close acknowledges during a removal that fails in the end is published:
+// the close waits until it is known whether there is a name.
+func TestCloseDuringARemovalThatFails(t *testing.T) {
+	for _, how := range []string{"unlink", "rename"} {
+		for _, fails := range []bool{true, false} {
+			t.Run(fmt.Sprint(how, " fails ", fails), func(t *testing.T) {
+				fs, dir := through(t)
+				fs.put(t, 1, "f", bytes.Repeat([]byte("old "), 1000))
+				fs.put(t, 1, "other", []byte("other"))
+				f, err := os.OpenFile(dir+"/f", os.O_RDWR, 0)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if _, err := f.WriteAt([]byte("new"), 0); err != nil {
+					t.Fatal(err)
+				}
+				closed := make(chan error, 1)
+				fs.hookRemove(func() error {
+					go func() { closed <- f.Close() }()
+					select {
+					case err := <-closed:
+						t.Errorf("the close was answered (%v) before the removal", err)
+						closed <- err
+					case <-time.After(50 * time.Millisecond): // it may be late: then it is later still
+					}
+					if fails {
+						return merr(orca.Unavailable)
+					}
+					return nil
+				})
+				if how == "unlink" {
+					err = os.Remove(dir + "/f")
+				} else {
+					err = os.Rename(dir+"/other", dir+"/f")
+				}
+				if fails != (err != nil) {
+					t.Fatal(err)
+				}
+				if err := <-closed; err != nil {
+					t.Fatal(err)
+				}
+				fs.hookRemove(nil)
+				e, err := fs.Lookup(context.Background(), orca.Caller{}, 1, "f")
+				switch {
+				case !fails && how == "unlink":
+					if orca.KindOf(err) != orca.NotFound {
+						t.Fatalf("the file is back: %v", err)
+					}
+					return
+				case err != nil:
+					t.Fatal(err)
+				}
+				got, err := os.ReadFile(fs.blob(e.Ino, e.Version))
+				want := "new old "
+				if !fails {
+					want = "other"
+				}
+				if err != nil || !bytes.HasPrefix(got, []byte(want)) {
+					t.Errorf("%d bytes %q, %v", len(got), got[:min(8, len(got))], err)
+				}
+			})
+		}
+	}
+}
+
+// A new file that a rename was to replace is still there when that fails.
+func TestNewFileOutlivesAFailedReplacement(t *testing.T) {
+	fs, dir := through(t)
+	fs.put(t, 1, "other", []byte("other"))
+	f, err := os.Create(dir + "/f")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := f.WriteString("new"); err != nil {
+		t.Fatal(err)
+	}
+	fs.hookRemove(func() error { return merr(orca.Unavailable) })
+	if err := os.Rename(dir+"/other", dir+"/f"); err == nil {
+		t.Fatal("the rename did not fail")
+	}
+	fs.hookRemove(nil)
+	if _, err := f.WriteString("er"); err != nil {
+		t.Fatal(err)
+	}
+	if err := f.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := os.ReadFile(dir + "/f"); err != nil || string(got) != "newer" {
+		t.Fatalf("%q, %v", got, err)
+	}
+	if got, err := os.ReadFile(dir + "/other"); err != nil || string(got) != "other" {
+		t.Fatalf("%q, %v", got, err)
 	}
 }
 

@@ -28,7 +28,7 @@ type writing struct {
 	n   atomic.Pointer[node] // the incarnation it is open in, if any
 	f   atomic.Pointer[os.File]
 
-	pub sync.Mutex // serialises prepare, publish, unlink; held over I/O
+	pub sync.Mutex // serialises prepare, publish, unlink; held over I/O, not while a removal is waited for
 
 	mu       sync.Mutex
 	caller   orca.Caller // who opened it last: its sessions are theirs
@@ -40,7 +40,9 @@ type writing struct {
 	force    bool        // to be published though nothing was written
 	pending  *entryKey   // new: not in the namespace yet
 	unlinked bool
-	later    Change // to apply after the next publication
+	leaving  int           // removals of its name whose outcome is not known
+	decided  chan struct{} // closed when that is 0 again; nil: it is
+	later    Change        // to apply after the next publication
 	laterBy  orca.Caller
 	laterAt  time.Time // modification time of f when later.Mtime was set
 }
@@ -167,7 +169,7 @@ func (w *writing) changedLocked() bool {
 func (w *writing) ahead() bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return w.pending != nil || w.unlinked || w.force || w.changedLocked()
+	return w.pending != nil || w.unlinked || w.leaving > 0 || w.force || w.changedLocked()
 }
 
 func (w *writing) isPending() bool {
@@ -187,7 +189,7 @@ func (w *writing) version() uint32 {
 func (w *writing) publishedPages() uint32 {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.unlinked || w.force || w.changedLocked() {
+	if w.unlinked || w.leaving > 0 || w.force || w.changedLocked() {
 		return 0
 	}
 	return w.attr.Version
@@ -305,13 +307,36 @@ func (w *writing) sync(ctx context.Context) error {
 
 // settle publishes what there is to publish, and ends the write session.
 func (w *writing) settle(ctx context.Context) error {
-	if err := w.publish(ctx, true); err != nil {
+	if err := w.stay(ctx); err != nil {
 		return err
 	}
-	w.pub.Lock()
 	defer w.pub.Unlock()
+	if err := w.publishLocked(ctx, true); err != nil {
+		return err
+	}
 	w.dropSession(ctx)
 	return nil
+}
+
+// stay takes w.pub when no removal of the name is on its way: until its outcome
+// is known nobody can say whether there is a name to publish under, and what is
+// acknowledged without having been published would be lost if the name stayed.
+func (w *writing) stay(ctx context.Context) error {
+	for {
+		w.pub.Lock()
+		w.mu.Lock()
+		decided := w.decided
+		w.mu.Unlock()
+		if decided == nil {
+			return nil
+		}
+		w.pub.Unlock()
+		select {
+		case <-decided:
+		case <-ctx.Done():
+			return &orca.Error{Op: "fusegw.publish", Kind: orca.Timeout, Msg: "the file is being removed, and it is not known yet whether it was", Err: ctx.Err()}
+		}
+	}
 }
 
 func (w *writing) dropSession(ctx context.Context) {
@@ -327,8 +352,15 @@ func (w *writing) dropSession(ctx context.Context) {
 // publish makes what was written since the last publication the next version.
 // Without last, a file that was only opened is left for its release.
 func (w *writing) publish(ctx context.Context, last bool) error {
-	w.pub.Lock()
+	if err := w.stay(ctx); err != nil {
+		return err
+	}
 	defer w.pub.Unlock()
+	return w.publishLocked(ctx, last)
+}
+
+// publishLocked is publish, with w.pub held.
+func (w *writing) publishLocked(ctx context.Context, last bool) error {
 	w.mu.Lock()
 	need := w.changedLocked() || last && (w.force || w.pending != nil)
 	if w.unlinked || w.file() == nil || !need {
@@ -471,7 +503,9 @@ func (w *writing) published(ctx context.Context, a *orca.Attr) error {
 // setAttr changes attributes: at once, and again after a publication where
 // that would undo it.
 func (w *writing) setAttr(ctx context.Context, c orca.Caller, ch Change) error {
-	w.pub.Lock()
+	if err := w.stay(ctx); err != nil {
+		return err
+	}
 	defer w.pub.Unlock()
 	if !w.isPending() {
 		w.mu.Lock()
@@ -515,28 +549,53 @@ func (w *writing) setAttr(ctx context.Context, c orca.Caller, ch Change) error {
 	return nil
 }
 
-// unlink says that the name is going: nothing more is published. It reports
-// whether the file was new, so that there is no name to remove.
+// unlink ends a new file before it was published: nothing more is. false when
+// it was published meanwhile, so that there is a name to remove.
 func (w *writing) unlink(ctx context.Context) bool {
 	w.pub.Lock()
 	defer w.pub.Unlock()
 	w.mu.Lock()
 	k := w.pending
-	w.pending, w.unlinked = nil, true
+	w.pending, w.unlinked = nil, w.unlinked || k != nil
 	w.mu.Unlock()
-	w.dropSession(ctx)
 	if k == nil {
 		return false
 	}
+	w.dropSession(ctx)
 	w.g.forgetPending(w, *k)
 	return true
 }
 
-// relink takes unlink back, when the name could not be removed.
-func (w *writing) relink() {
+// cutOff ends the write session, which would stand in the way of a removal.
+func (w *writing) cutOff(ctx context.Context) {
+	w.pub.Lock()
+	defer w.pub.Unlock()
+	w.dropSession(ctx)
+}
+
+// leave says that the name may be going; left is called with the outcome.
+func (w *writing) leave() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.unlinked = false
+	if w.leaving++; w.decided == nil {
+		w.decided = make(chan struct{})
+	}
+}
+
+func (w *writing) left(gone bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.unlinked = w.unlinked || gone
+	if w.leaving--; w.leaving == 0 {
+		close(w.decided)
+		w.decided = nil
+	}
+}
+
+func (w *writing) isLeaving() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.leaving > 0
 }
 
 // end drops the private file.
@@ -558,7 +617,8 @@ func (w *writing) end() {
 	}
 }
 
-// publishAll ends the write sessions of the mount.
+// publishAll ends the write sessions of the mount, but for those of files that
+// are being removed: they have none, and the caller may be who removes them.
 func (g *gateway) publishAll(ctx context.Context) {
 	g.mu.Lock()
 	var all []*writing
@@ -568,6 +628,9 @@ func (g *gateway) publishAll(ctx context.Context) {
 	g.mu.Unlock()
 	slices.SortFunc(all, func(a, b *writing) int { return int(int64(a.ino) - int64(b.ino)) })
 	for _, w := range all {
+		if w.isLeaving() {
+			continue
+		}
 		if err := w.settle(ctx); err != nil {
 			g.cfg.Logger.Error("a file being written was not published", "ino", w.ino, "err", err)
 		}
