@@ -37,6 +37,9 @@ func (alone) AddLearner(context.Context, uint64, string) error { return errAlone
 // Promote is refused.
 func (alone) Promote(context.Context, uint64) error { return errAlone }
 
+// Spare is refused.
+func (alone) Spare(context.Context, uint64) error { return errAlone }
+
 // Remove is refused.
 func (alone) Remove(context.Context, uint64) error { return errAlone }
 

@@ -283,6 +283,9 @@ func (s *Service) changeQuorum(ctx context.Context, r *metapb.QuorumRequest, m *
 	case metapb.QuorumRequest_REMOVE:
 		rep.Replica = r.Replica
 		if r.Replica == s.raw.Replica() && m.Voters() > 1 {
+			if err := s.raw.Spare(ctx, r.Replica); err != nil {
+				return err
+			}
 			// Else nobody would serve until the others have noticed.
 			if err := s.raw.Transfer(ctx, 0); err != nil {
 				return err

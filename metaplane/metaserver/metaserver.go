@@ -144,6 +144,7 @@ type Group interface {
 	Members(ctx context.Context) (*members.Members, error)
 	AddLearner(ctx context.Context, replica uint64, address string) error
 	Promote(ctx context.Context, replica uint64) error
+	Spare(ctx context.Context, replica uint64) error
 	Remove(ctx context.Context, replica uint64) error
 	Transfer(ctx context.Context, replica uint64) error
 }

@@ -319,3 +319,30 @@ func TestClusterIdentityIsKept(t *testing.T) {
 	require.ErrorIs(t, err, orca.Invalid)
 	require.ErrorContains(t, err, "new folder")
 }
+
+// TestSpare: what the rest could not decide without stays, and the leadership
+// goes to one that answers.
+func TestSpare(t *testing.T) {
+	c := newTrio(t, nil)
+	first := c.leader()
+	proposeUntil(t, first.group, "/a")
+	var dead uint64
+	for id := range c.hosts {
+		if id != first.f.replica() && (dead == 0 || id < dead) {
+			dead = id
+		}
+	}
+	c.close(dead)
+	h := c.leader() // with one of two away it may be another one
+	for id := range c.hosts {
+		err := h.group.Spare(t.Context(), id)
+		require.ErrorIs(t, err, orca.Invalid)
+		require.ErrorContains(t, err, "do not answer")
+		require.ErrorIs(t, h.group.Remove(t.Context(), id), orca.Invalid)
+	}
+	require.NoError(t, h.group.Spare(t.Context(), dead))
+	require.NoError(t, h.group.Transfer(t.Context(), 0))
+	proposeUntil(t, c.leader().group, "/b")
+	require.NoError(t, c.leader().group.Remove(t.Context(), dead))
+	proposeUntil(t, c.leader().group, "/c")
+}

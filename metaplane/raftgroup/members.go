@@ -10,7 +10,6 @@ import (
 	"maps"
 	"slices"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/lni/dragonboat/v4"
@@ -102,41 +101,71 @@ func (g *Group) Remove(ctx context.Context, replica uint64) error {
 			return nil
 		case have == nil:
 			return orca.E(op, orca.NotFound, fmt.Sprintf("no member has the number %d", replica))
-		case have.Voter && m.Voters() == 1:
-			return orca.E(op, orca.Invalid, "the last voter stays")
 		}
-		if left, away := m.Voters()-1, g.away(ctx, m, replica); have.Voter && left-away <= left/2 {
-			return orca.E(op, orca.Invalid, fmt.Sprintf("%d of the %d voters that would be left do not answer: they could decide nothing", away, left))
+		if err := g.spare(ctx, op, m, have); err != nil {
+			return err
 		}
 		return g.host.nh.SyncRequestDeleteReplica(ctx, shardID, replica, m.Version)
 	})
 }
 
-// away counts the voters that do not answer, but for one.
-func (g *Group) away(ctx context.Context, m *members.Members, but uint64) int {
+// Spare reports why a member cannot be done without; nil when it can.
+func (g *Group) Spare(ctx context.Context, replica uint64) error {
+	const op = "metaplane.Spare"
+	m, err := g.Members(ctx)
+	if err != nil {
+		return err
+	}
+	if have := m.Find(replica); have != nil {
+		return g.spare(ctx, op, m, have)
+	}
+	return nil
+}
+
+func (g *Group) spare(ctx context.Context, op string, m *members.Members, x *members.Member) error {
+	if !x.Voter {
+		return nil
+	}
+	left := m.Voters() - 1
+	if left == 0 {
+		return orca.E(op, orca.Invalid, "the last voter stays")
+	}
+	away := g.away(ctx, m)
+	delete(away, x.Replica)
+	if left-len(away) <= left/2 {
+		return orca.E(op, orca.Invalid, fmt.Sprintf("%d of the %d voters that would be left do not answer: they could decide nothing", len(away), left))
+	}
+	return nil
+}
+
+// away are the voters that do not answer.
+func (g *Group) away(ctx context.Context, m *members.Members) map[uint64]bool {
 	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
 	defer cancel()
 	var wg sync.WaitGroup
-	var n atomic.Int64
+	var mu sync.Mutex
+	out := map[uint64]bool{}
 	for _, x := range m.List {
-		if !x.Voter || x.Replica == but || x.Replica == g.Replica() {
+		if !x.Voter || x.Replica == g.Replica() {
 			continue
 		}
 		wg.Go(func() {
 			c, _, err := greet(ctx, x.Address, g.host.f.hello())
-			if err != nil {
-				n.Add(1)
+			if err == nil {
+				_ = c.Close()
 				return
 			}
-			_ = c.Close()
+			mu.Lock()
+			out[x.Replica] = true
+			mu.Unlock()
 		})
 	}
 	wg.Wait()
-	return int(n.Load())
+	return out
 }
 
 // Transfer hands the leadership to a voter and returns when it leads; 0 means
-// any other. It asks only a group that this host leads.
+// any other that answers. It asks only a group that this host leads.
 func (g *Group) Transfer(ctx context.Context, replica uint64) error {
 	const op = "metaplane.Transfer"
 	ctx, cancel := context.WithTimeout(ctx, changeTimeout)
@@ -146,11 +175,15 @@ func (g *Group) Transfer(ctx context.Context, replica uint64) error {
 		return err
 	}
 	if replica == 0 {
+		away := g.away(ctx, m)
 		for i := range m.List {
-			if x := &m.List[i]; x.Voter && x.Replica != g.Replica() {
+			if x := &m.List[i]; x.Voter && x.Replica != g.Replica() && !away[x.Replica] {
 				replica = x.Replica
 				break
 			}
+		}
+		if replica == 0 {
+			return orca.E(op, orca.Unavailable, "no other voter answers")
 		}
 	}
 	if to := m.Find(replica); to == nil || !to.Voter {
