@@ -230,15 +230,21 @@ func TestMembersWithWorkers(t *testing.T) {
 	c := startCluster(t, "--role", "worker", "--worker-addr", "127.0.0.1:0", "--mem", "16MB", "--ssd", "64MB")
 	fs := c.fs()
 	ctx := ctxFor(t, 3*time.Minute)
-	if err := put(ctx, fs, "/before", "one"); err != nil {
+	if err := patiently(ctx, func() error { return put(ctx, fs, "/before", "one") }); err != nil {
 		t.Fatal(err)
 	}
+	// The worker goes with the member; until its lease is over it may be chosen.
 	c.kill(c.leader(fs))
-	if err := put(ctx, fs, "/after", "two"); err != nil {
+	if err := patiently(ctx, func() error { return put(ctx, fs, "/after", "two") }); err != nil {
 		t.Fatal(err)
 	}
 	for p, want := range map[string]string{"/before": "one", "/after": "two"} {
-		if got, err := get(ctx, fs, p, client.Sync{}); err != nil || got != want {
+		got := ""
+		err := patiently(ctx, func() (err error) {
+			got, err = get(ctx, fs, p, client.Sync{})
+			return err
+		})
+		if err != nil || got != want {
 			t.Errorf("%s: %q, %v", p, got, err)
 		}
 	}
