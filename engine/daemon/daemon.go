@@ -15,7 +15,10 @@
 // ends, after a clean stop in the reverse order of the start: mount first (it
 // publishes what is open), then doors, then workers, then the journal.
 //
-// Goroutines: one per role's loop; errors of a role end the process through
+// A member of a cluster (cluster.go) opens its doors first and is ready when it
+// takes part; a worker speaks with each member by a voice (voice.go).
+//
+// Goroutines: one per role's loop, one per voice; errors of a role end the process through
 // the run's context. It refuses a data folder that another process holds, and
 // ports that are taken, naming the holder.
 package daemon
