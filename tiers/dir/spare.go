@@ -19,11 +19,14 @@ const (
 )
 
 // spares keeps the memory of blocks that have left a huge tmpfs until new
-// blocks need as much, by holding their unlinked files open. The file let go
+// blocks need as much, by holding their unlinked files open. What is let go
 // just before a block is filled is where the kernel finds the pages for it. In
 // a virtual machine that reports its free memory (free page reporting of the
-// balloon), pages that lie free for two seconds are gone: touching them again
-// is a fault of the host each, measured at ten times the price of clearing.
+// balloon), pages that lie free for two seconds, or for less when they are
+// many, are gone: touching them again is a fault of the host each, measured at
+// ten times the price of clearing. So a file that nobody else has open is let
+// go piece by piece, no faster than its memory is needed, by cutting its end
+// off; one that somebody reads still is closed as a whole.
 //
 // Nobody reads these files through Orca any more, and their pages come back
 // through the kernel, cleared: readers that still hold one keep what they see.
@@ -42,21 +45,65 @@ type spare struct {
 	file  *os.File
 	bytes int64
 	since time.Time
+	alone bool // nobody else has it open, nor ever will: it has no name
 }
 
 // pin opens the file of a block that is about to be unlinked; nil when it has
 // no memory worth keeping.
 func pin(path string) *spare {
-	fd, err := unix.Open(path, unix.O_PATH|unix.O_CLOEXEC, 0)
+	fd, err := unix.Open(path, unix.O_RDWR|unix.O_CLOEXEC, 0)
+	if err != nil { // read only by its mode: it cannot be cut, but kept
+		fd, err = unix.Open(path, unix.O_PATH|unix.O_CLOEXEC, 0)
+	}
 	if err != nil {
 		return nil
 	}
-	var st unix.Stat_t
-	if unix.Fstat(fd, &st) != nil || st.Blocks*512 < HugeStep/2 {
+	n, err := memory(fd)
+	if err != nil || n < HugeStep/2 {
 		_ = unix.Close(fd)
 		return nil
 	}
-	return &spare{file: os.NewFile(uintptr(fd), path), bytes: st.Blocks * 512, since: time.Now()}
+	return &spare{file: os.NewFile(uintptr(fd), path), bytes: n, since: time.Now()}
+}
+
+// memory returns how many bytes of a file exist.
+func memory(fd int) (int64, error) {
+	var st unix.Stat_t
+	err := unix.Fstat(fd, &st)
+	return st.Blocks * 512, err
+}
+
+// private finds out whether this descriptor is the last way to an unlinked
+// file. The kernel grants a write lease to no file that is open or mapped
+// elsewhere, in this process or another.
+func (f *spare) private() bool {
+	if !f.alone {
+		fd := f.file.Fd()
+		if _, err := unix.FcntlInt(fd, unix.F_SETLEASE, unix.F_WRLCK); err != nil {
+			return false
+		}
+		_, err := unix.FcntlInt(fd, unix.F_SETLEASE, unix.F_UNLCK)
+		f.alone = err == nil
+	}
+	return f.alone
+}
+
+// cut lets go of the last n bytes of a private file or more, in whole steps,
+// and returns how much memory that was; 0 when it could not.
+func (f *spare) cut(n int64) int64 {
+	fd := int(f.file.Fd())
+	was := f.bytes
+	for n > was-f.bytes {
+		end, err := unix.Seek(fd, 0, unix.SEEK_END)
+		if err != nil || end == 0 || unix.Ftruncate(fd, max(0, end-1)/HugeStep*HugeStep) != nil {
+			break
+		}
+		if f.bytes, err = memory(fd); err != nil {
+			f.bytes = was
+			return 0
+		}
+	}
+	return was - f.bytes
 }
 
 // keep takes a file that has been unlinked.
@@ -86,6 +133,26 @@ func (s *spares) dropLocked() {
 	_ = f.file.Close()
 }
 
+// freeLocked lets go of n bytes, the oldest first, and of no more than it can
+// help.
+func (s *spares) freeLocked(n int64) {
+	for n > 0 && len(s.files) > 0 {
+		f := &s.files[0]
+		if f.bytes <= n || !f.private() {
+			n -= f.bytes
+			s.dropLocked()
+			continue
+		}
+		got := f.cut(n)
+		s.bytes.Add(-got)
+		s.due -= got
+		if n -= got; n > 0 { // it cannot be cut after all
+			n -= f.bytes
+			s.dropLocked()
+		}
+	}
+}
+
 // feed lets go of as much as is about to be needed.
 func (s *spares) feed(n int64) {
 	if s.bytes.Load() == 0 {
@@ -93,9 +160,8 @@ func (s *spares) feed(n int64) {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for s.due += n; s.due > 0 && len(s.files) > 0; {
-		s.dropLocked()
-	}
+	s.due += n
+	s.freeLocked(s.due)
 	if len(s.files) == 0 {
 		s.due = 0
 	}
@@ -108,9 +174,7 @@ func (s *spares) fit(room int64) {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for len(s.files) > 0 && s.bytes.Load() > room {
-		s.dropLocked()
-	}
+	s.freeLocked(s.bytes.Load() - max(room, 0))
 }
 
 // expire lets go of what nobody needed for spareFor.
