@@ -65,6 +65,10 @@ type Config struct {
 	// StallTimeout ends a read or write that gets no further for this long.
 	// Default 30 s.
 	StallTimeout time.Duration
+	// KnownFor is how long the word of a worker on this host, that a range is
+	// present, is good for: a block that was evicted meanwhile is still read
+	// from its file. Default 100 ms.
+	KnownFor time.Duration
 	// NoVerify leaves the checksums of what is read unchecked. Default off.
 	NoVerify bool
 }
@@ -78,7 +82,7 @@ func (c *Config) Validate() error {
 	if c.Range < 0 || c.Range%orca.GrainSize != 0 || c.Range > frame.MaxBody {
 		return orca.E(op, orca.Invalid, "range must be a multiple of the grain and fit a frame")
 	}
-	if c.Depth < 0 || c.WriteDepth < 0 || c.SmallRead < 0 || c.SmallRead > 1<<20 || c.MaxStreams < 0 || c.IdleTimeout < 0 || c.StallTimeout < 0 {
+	if c.Depth < 0 || c.WriteDepth < 0 || c.SmallRead < 0 || c.SmallRead > 1<<20 || c.MaxStreams < 0 || c.IdleTimeout < 0 || c.StallTimeout < 0 || c.KnownFor < 0 {
 		return orca.E(op, orca.Invalid, "a limit is negative or too large")
 	}
 	setDefault(&c.Range, 1<<20)
@@ -87,6 +91,7 @@ func (c *Config) Validate() error {
 	setDefault(&c.MaxStreams, 16)
 	setDefault(&c.IdleTimeout, time.Minute)
 	setDefault(&c.StallTimeout, 30*time.Second)
+	setDefault(&c.KnownFor, 100*time.Millisecond)
 	return nil
 }
 
@@ -103,6 +108,7 @@ type Metrics struct {
 	ReadBytes atomic.Int64 // delivered to callers
 	// InPlaceBytes were read from the file of a block on this host.
 	InPlaceBytes atomic.Int64
+	Presents     atomic.Int64 // questions which range is present there
 	Verified     atomic.Int64 // grains whose checksum held
 	Corrupt      atomic.Int64 // grains whose checksum did not
 	Writes       atomic.Int64
@@ -136,6 +142,7 @@ func New(cfg Config, log *slog.Logger) (*Client, error) {
 		return nil, err
 	}
 	c := &Client{cfg: cfg, small: small, handles: make(map[uint64]*datapb.Grant)}
+	c.shared.knownFor = cfg.KnownFor
 	c.streams = newPool(&c.cfg, &c.metrics)
 	if cfg.Descriptors != "" {
 		if c.local, err = shortcircuit.NewClient(shortcircuit.ClientConfig{Path: cfg.Descriptors}, log); err != nil {

@@ -3,6 +3,7 @@
 package blockclient
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"os"
@@ -23,12 +24,21 @@ const (
 	// apartFor is how long a block whose bytes do not stay in its file is read
 	// by ranges instead.
 	apartFor = time.Second
+	// aheadRange is what a reader in order asks the worker to make present at
+	// a time, so that it is woken once for several of its pieces.
+	aheadRange = 4 << 20
+	// aheadAfter is how many reads must have gone on in order before.
+	aheadAfter = 2
 )
 
 // shared keeps the descriptors of blocks that are read in place while their
 // worker, on this host, fills them: the worker says which range is present,
 // and the bytes come from the page cache, verified by it as for a Descriptor.
+// A reader in order asks for several of its pieces at once; who comes from
+// elsewhere, or with another grant, asks for what it reads.
 type shared struct {
+	knownFor time.Duration
+
 	mu     sync.Mutex
 	m      map[orca.BlockID]*sharedBlock
 	timer  *time.Timer // runs while m is not empty
@@ -36,11 +46,25 @@ type shared struct {
 }
 
 type sharedBlock struct {
-	file  *os.File // nil: to be read apart until used + apartFor
-	gen   uint64
+	file *os.File // nil: to be read apart until used + apartFor
+	gen  uint64
+
+	// GUARDED_BY(shared.mu)
 	used  time.Time
-	users int // GUARDED_BY(shared.mu)
+	users int
 	gone  bool
+	next  int64 // where the last read ended
+	run   int   // reads in order up to there
+	known known
+}
+
+// known is what the worker has said last to be present, and to whom.
+type known struct {
+	from, to int64
+	at       time.Time
+	uid      uint32
+	token    []byte
+	expiry   time.Time
 }
 
 // InPlace reports whether reads longer than Config.SmallRead are read from the
@@ -51,29 +75,34 @@ func (c *Client) InPlace() bool { return c.local != nil }
 func (c *Client) readInPlace(ctx context.Context, req *dataplane.ReadRequest, p []byte) (int, error) {
 	n := 0
 	for tries := 0; n < len(p); {
-		k := min(len(p)-n, c.cfg.Range)
-		got, gen, err := c.present(ctx, req, req.Off+int64(n), k)
-		if err != nil {
-			if errors.Is(err, orca.Unsupported) {
-				c.shared.put(req.ID, nil, 0)
+		off, k := req.Off+int64(n), min(len(p)-n, c.cfg.Range)
+		b, got := c.shared.present(req, off)
+		if b == nil {
+			var gen uint64
+			var err error
+			ask := c.shared.ask(req.ID, off, k)
+			if got, gen, err = c.present(ctx, req, off, ask); err != nil {
+				if errors.Is(err, orca.Unsupported) {
+					c.shared.put(req.ID, nil, 0)
+				}
+				return n, err
 			}
-			return n, err
-		}
-		if got == 0 {
-			return n, errApart // the end of the block: bulk finds the right words
-		}
-		b, err := c.sharedFile(ctx, req, gen)
-		if err != nil {
-			return n, err
-		}
-		if b == nil { // another file by now
-			if tries++; tries > 3 {
-				return n, errApart
+			if got == 0 {
+				return n, errApart // the end of the block: bulk finds the right words
 			}
-			continue
+			if b, err = c.sharedFile(ctx, req, gen); err != nil {
+				return n, err
+			}
+			if b == nil { // another file by now
+				if tries++; tries > 3 {
+					return n, errApart
+				}
+				continue
+			}
+			c.shared.learn(b, req, off, got)
 		}
-		m, err := b.file.ReadAt(p[n:n+min(got, k)], req.Off+int64(n))
-		c.shared.done(b)
+		m, err := b.file.ReadAt(p[n:n+min(got, k)], off)
+		c.shared.done(b, off, m)
 		n += m
 		if err != nil {
 			return n, errApart
@@ -90,6 +119,7 @@ func (c *Client) present(ctx context.Context, req *dataplane.ReadRequest, off in
 	r := pullPool.Get().(*pull)
 	defer r.recycle()
 	r.begin(c, req, nil)
+	c.metrics.Presents.Add(1)
 	resp, err := c.small.CallWithin(ctx, req.Patience, frame.OpPresent, r.request(off, int64(n)), nil)
 	if err != nil {
 		return 0, 0, err
@@ -119,7 +149,7 @@ func (c *Client) sharedFile(ctx context.Context, req *dataplane.ReadRequest, gen
 	if b := c.shared.put(req.ID, f, now); now == gen {
 		return b, nil
 	} else if b != nil {
-		c.shared.done(b)
+		c.shared.done(b, 0, 0)
 	}
 	return nil, nil
 }
@@ -142,6 +172,44 @@ func (s *shared) get(id orca.BlockID, gen uint64) *sharedBlock {
 	b.users++
 	b.used = time.Now()
 	return b
+}
+
+// present returns a block of which the worker said a moment ago, to the same
+// reader, that bytes from off on are present, and how many: in use until done.
+func (s *shared) present(req *dataplane.ReadRequest, off int64) (*sharedBlock, int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	b := s.m[req.ID]
+	if b == nil || b.file == nil || req.Verify {
+		return nil, 0
+	}
+	k, g := &b.known, &req.Grant
+	now := time.Now()
+	if off < k.from || off >= k.to || now.Sub(k.at) > s.knownFor ||
+		g.UID != k.uid || !bytes.Equal(g.Token, k.token) || !k.expiry.IsZero() && now.After(k.expiry) {
+		return nil, 0
+	}
+	b.users++
+	b.used = now
+	return b, int(k.to - off)
+}
+
+// ask returns how much to ask for of a reader that wants k bytes at off.
+func (s *shared) ask(id orca.BlockID, off int64, k int) int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if b := s.m[id]; b != nil && b.next == off && b.run >= aheadAfter {
+		return max(k, aheadRange)
+	}
+	return k
+}
+
+// learn notes what the worker said to be present of a block in use.
+func (s *shared) learn(b *sharedBlock, req *dataplane.ReadRequest, off int64, n int) {
+	g := &req.Grant
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	b.known = known{from: off, to: off + int64(n), at: time.Now(), uid: g.UID, token: g.Token, expiry: g.Expiry}
 }
 
 // put keeps a descriptor and returns it in use; without a file it notes that
@@ -190,10 +258,18 @@ func (s *shared) dropLocked(id orca.BlockID) {
 	}
 }
 
-// done ends one use.
-func (s *shared) done(b *sharedBlock) {
+// done ends one use, a read of n bytes at off.
+func (s *shared) done(b *sharedBlock, off int64, n int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if n > 0 && off == b.next {
+		b.run++
+	} else if n > 0 {
+		b.run = 0
+	}
+	if n > 0 {
+		b.next = off + int64(n)
+	}
 	if b.users--; b.users == 0 && b.gone {
 		_ = b.file.Close()
 	}

@@ -7,8 +7,10 @@ import (
 	"context"
 	"os"
 	"path/filepath"
+	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -42,24 +44,33 @@ func (s *sharing) Share(ctx context.Context, id orca.BlockID, g dataplane.Grant)
 	return f, n, s.gen.Load(), err
 }
 
+// inPlaceClient serves blocks, and their descriptors, to a client that takes
+// it for a worker of its host.
+func inPlaceClient(t *testing.T, blocks dataplane.Blocks, fds dataplane.Blocks, sc blockserver.Config, cc blockclient.Config) *blockclient.Client {
+	t.Helper()
+	grants := grant.NewChecker(func() []byte { return datatest.Key }, 0)
+	server, err := blockserver.New(sc, blocks, grants, nil)
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = server.Shutdown(context.Background()) })
+	addr, err := server.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	ds, err := shortcircuit.NewServer(shortcircuit.ServerConfig{}, fds, grants, nil)
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = ds.Close() })
+	path := filepath.Join(t.TempDir(), "fds")
+	require.NoError(t, ds.Listen(path))
+	cc.Transport, cc.Descriptors = transport.ClientConfig{Addr: addr.String()}, path
+	c, err := blockclient.New(cc, nil)
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = c.Close() })
+	return c
+}
+
 // A reader on the worker's host takes long ranges from the block's file, with
 // a new descriptor for each generation, and by ranges when there is none.
 func TestReadInPlace(t *testing.T) {
 	s := &sharing{Store: datatest.NewStore(t)}
-	grants := grant.NewChecker(func() []byte { return datatest.Key }, 0)
-	server, err := blockserver.New(blockserver.Config{}, s, grants, nil)
-	require.NoError(t, err)
-	defer server.Shutdown(context.Background())
-	addr, err := server.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	fds, err := shortcircuit.NewServer(shortcircuit.ServerConfig{}, s, grants, nil)
-	require.NoError(t, err)
-	defer fds.Close()
-	path := filepath.Join(t.TempDir(), "fds")
-	require.NoError(t, fds.Listen(path))
-	c, err := blockclient.New(blockclient.Config{Transport: transport.ClientConfig{Addr: addr.String()}, Descriptors: path}, nil)
-	require.NoError(t, err)
-	defer c.Close()
+	c := inPlaceClient(t, s, s, blockserver.Config{}, blockclient.Config{})
 	require.True(t, c.InPlace())
 	data := datatest.Data(7, 3<<20)
 	s.Put(t, blockOne, data)
@@ -82,9 +93,122 @@ func TestReadInPlace(t *testing.T) {
 	read(2<<20, 1)
 	other := request(0)
 	other.Grant.Token = []byte("forged")
-	_, err = c.ReadAt(t.Context(), other, p)
+	_, err := c.ReadAt(t.Context(), other, p)
 	require.ErrorIs(t, err, orca.Permission)
 	s.gen.Store(0) // not in the block's file
 	read(0, 0)
 	read(0, 0)
+}
+
+// arriving is a store whose blocks come a piece at a time: what is asked for
+// beyond edge is waited for.
+type arriving struct {
+	*sharing
+	size int64
+	mu   sync.Mutex
+	edge int64
+	more chan struct{} // closed and replaced when edge moves
+}
+
+func (a *arriving) arrive(edge int64) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.edge = edge
+	close(a.more)
+	a.more = make(chan struct{})
+}
+
+func (a *arriving) Open(ctx context.Context, req dataplane.ReadRequest) (dataplane.Extent, error) {
+	for {
+		a.mu.Lock()
+		edge, more := a.edge, a.more
+		a.mu.Unlock()
+		switch {
+		case min(req.Off+req.N, a.size) <= edge || !req.Whole && req.Off < edge:
+			req.N = min(req.N, edge-req.Off)
+			return a.sharing.Open(ctx, req)
+		case req.OnlyCached:
+			return dataplane.Extent{}, orca.E("arriving", orca.NotFound, "not here")
+		}
+		select {
+		case <-more:
+		case <-ctx.Done():
+			return dataplane.Extent{}, orca.PathE("arriving", "", orca.Timeout, ctx.Err())
+		}
+	}
+}
+
+// A reader in order asks once for several of its pieces; one that jumps, or
+// comes with another grant, asks for each.
+func TestPresentForSeveralReads(t *testing.T) {
+	const size, piece = 32 << 20, 1 << 20
+	s := &arriving{sharing: &sharing{Store: datatest.NewStore(t)}, size: size, edge: size, more: make(chan struct{})}
+	s.gen.Store(1)
+	data := datatest.Data(7, size)
+	s.Put(t, blockOne, data)
+	c := inPlaceClient(t, s, s, blockserver.Config{Linger: time.Hour}, blockclient.Config{KnownFor: time.Hour})
+	first := request(0) // one grant, as an open file has
+	request := func(off int64) dataplane.ReadRequest { r := first; r.Off = off; return r }
+	p := make([]byte, piece)
+	asked := func(req dataplane.ReadRequest) int64 {
+		t.Helper()
+		was := c.Metrics().Presents.Load()
+		n, err := c.ReadAt(t.Context(), req, p)
+		require.NoError(t, err)
+		require.Equal(t, piece, n)
+		require.True(t, bytes.Equal(p, data[req.Off:req.Off+piece]))
+		return c.Metrics().Presents.Load() - was
+	}
+	total := int64(0)
+	for off := int64(0); off < size; off += piece {
+		total += asked(request(off))
+	}
+	require.LessOrEqual(t, total, int64(2+(32-2+3)/4), "messages for 32 MiB in order")
+	for _, off := range []int64{20 << 20, 5 << 20, 11 << 20, 2 << 20} {
+		require.EqualValues(t, 1, asked(request(off)), "out of order")
+	}
+
+	// In order again; the worker has not seen the other grant.
+	asked(request(3 << 20))
+	asked(request(4 << 20))
+	asked(request(5 << 20))
+	other := request(6 << 20)
+	other.Grant.Token = []byte("forged")
+	_, err := c.ReadAt(t.Context(), other, p)
+	require.ErrorIs(t, err, orca.Permission)
+	verify := request(6 << 20)
+	verify.Verify = true
+	require.EqualValues(t, 1, asked(verify), "who wants it verified asks")
+	require.Zero(t, s.Pins.Load())
+}
+
+// What does not come in time keeps nobody waiting for what has come.
+func TestPresentDoesNotWaitForMore(t *testing.T) {
+	const size, piece = 8 << 20, 1 << 20
+	s := &arriving{sharing: &sharing{Store: datatest.NewStore(t)}, size: size, edge: 2*piece + piece/2, more: make(chan struct{})}
+	s.gen.Store(1)
+	data := datatest.Data(8, size)
+	s.Put(t, blockOne, data)
+	c := inPlaceClient(t, s, s, blockserver.Config{Linger: time.Millisecond}, blockclient.Config{KnownFor: time.Hour})
+	first := request(0) // one grant, as an open file has
+	request := func(off int64) dataplane.ReadRequest { r := first; r.Off = off; return r }
+	p := make([]byte, piece)
+	read := func(off int64) int64 {
+		t.Helper()
+		was := c.Metrics().Presents.Load()
+		n, err := c.ReadAt(t.Context(), request(off), p)
+		require.NoError(t, err)
+		require.Equal(t, piece, n)
+		require.True(t, bytes.Equal(p, data[off:off+piece]))
+		return c.Metrics().Presents.Load() - was
+	}
+	require.EqualValues(t, 1, read(0))
+	require.EqualValues(t, 1, read(piece))
+	s.arrive(3*piece + piece/2)
+	require.EqualValues(t, 1, read(2*piece), "asks for 4 MiB, gets what is there")
+	done := make(chan int64)
+	go func() { done <- read(3 * piece) }() // half of it is known
+	s.arrive(size)
+	require.EqualValues(t, 1, <-done)
+	require.Zero(t, s.Pins.Load())
 }

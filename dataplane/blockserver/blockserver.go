@@ -20,6 +20,7 @@ import (
 	"log/slog"
 	"net"
 	"sync/atomic"
+	"time"
 
 	"orca"
 	"orca/dataplane"
@@ -33,10 +34,21 @@ import (
 type Config struct {
 	// Transport bounds connections and requests in flight.
 	Transport transport.ServerConfig
+	// Linger is how long a reader in place waits for more than the first 1 MiB
+	// that it asks for. Default 5 ms.
+	Linger time.Duration
 }
 
 // Validate fills in the defaults.
-func (c *Config) Validate() error { return c.Transport.Validate() }
+func (c *Config) Validate() error {
+	if c.Linger < 0 {
+		return orca.E("blockserver.Config", orca.Invalid, "linger is negative")
+	}
+	if c.Linger == 0 {
+		c.Linger = 5 * time.Millisecond
+	}
+	return c.Transport.Validate()
+}
 
 // Metrics counts what a Server serves.
 type Metrics struct {
@@ -56,6 +68,7 @@ type Server struct {
 	blocks  dataplane.Blocks
 	grants  *grant.Checker
 	tr      *transport.Server
+	linger  time.Duration
 	metrics Metrics
 }
 
@@ -65,7 +78,10 @@ func New(cfg Config, blocks dataplane.Blocks, grants *grant.Checker, log *slog.L
 	if blocks == nil || grants == nil {
 		return nil, orca.E("blockserver.New", orca.Invalid, "no blocks or no checker of grants")
 	}
-	s := &Server{blocks: blocks, grants: grants}
+	if err := cfg.Validate(); err != nil {
+		return nil, err
+	}
+	s := &Server{blocks: blocks, grants: grants, linger: cfg.Linger}
 	tr, err := transport.NewServer(cfg.Transport, s.handle, nil, log)
 	if err != nil {
 		return nil, err

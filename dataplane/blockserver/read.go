@@ -66,33 +66,66 @@ func (s *Server) read(ctx context.Context, r *transport.Request) transport.Reply
 }
 
 // present makes a range present for a reader on the same host, which reads it
-// from the descriptor that Sharer gave it. Unsupported when the bytes do not
-// stay in the block's file: they have to be asked for by read.
+// from the descriptor that Sharer gave it: its first presentLeast bytes, and of
+// the rest what comes within Config.Linger. A reader in order that asks for
+// several of its pieces at once is woken once for all of them, and not kept
+// waiting by a slow source. Unsupported when the bytes do not stay in the
+// block's file: they have to be asked for by read.
 func (s *Server) present(ctx context.Context, r *transport.Request) transport.Reply {
 	req, _, reply, ok := s.request(r)
 	if !ok {
 		return reply
 	}
 	s.metrics.Presents.Add(1)
-	req.Whole = true
 	var a datapb.PresentReply
-	for want := req.N; a.N < want; {
+	least := min(req.N, presentLeast)
+	more := req.N - least
+	req.Whole, req.N = true, least
+	if err := s.gather(ctx, req, &a); err != nil {
+		return transport.Fail(err)
+	}
+	if a.N < least || more == 0 {
+		return answer(r, &a)
+	}
+	lctx, cancel := context.WithTimeout(ctx, s.linger)
+	defer cancel()
+	rest := req
+	rest.Off, rest.N = req.Off+a.N, more
+	_ = s.gather(lctx, rest, &a) // who asks on meets the error
+	if lctx.Err() != nil {
+		rest.Off, rest.N = req.Off+a.N, least+more-a.N
+		rest.Whole, rest.OnlyCached = false, true
+		_ = s.gather(ctx, rest, &a) // what has come by now
+	}
+	return answer(r, &a)
+}
+
+// presentLeast is the length of a range up to which its reader gets all of it.
+const presentLeast = 1 << 20
+
+// gather adds to a what it makes present of req, as long as that is in one
+// file. It fails when that is nothing.
+func (s *Server) gather(ctx context.Context, req dataplane.ReadRequest, a *datapb.PresentReply) error {
+	for got := int64(0); req.N > 0; {
 		ext, err := s.blocks.Open(ctx, req)
+		if err != nil && got > 0 {
+			return nil
+		}
 		if err != nil {
-			return transport.Fail(err)
+			return err
 		}
 		n, gen := min(ext.N, req.N), ext.Generation
 		release(&ext)
 		if n > 0 && gen == 0 {
-			return transport.Fail(orca.PathE("blockserver.present", req.ID.String(), orca.Unsupported, nil))
+			return orca.PathE("blockserver.present", req.ID.String(), orca.Unsupported, nil)
 		}
 		if n <= 0 || a.N > 0 && gen != a.Generation {
-			break
+			return nil
 		}
-		a.N, a.Generation = a.N+n, gen
+		a.N, a.Generation, got = a.N+n, gen, got+n
 		req.Off, req.N = req.Off+n, req.N-n
 	}
-	return answer(r, &a)
+	return nil
 }
 
 // request decodes and checks a ReadRequest; !ok: reply says why not.
