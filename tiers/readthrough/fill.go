@@ -187,7 +187,7 @@ func (f *fill) demand(off, n int64, seq, whole bool, window int64) (*stream, <-c
 		upTo = f.size
 	}
 	if seq {
-		upTo = min(f.size, alignUp(off+n+window))
+		upTo = f.edge(off+n, window)
 	}
 	f.s.track.reach(f.id, upTo)
 	for _, st := range f.streams {
@@ -210,6 +210,20 @@ func (f *fill) demand(off, n int64, seq, whole bool, window int64) (*stream, <-c
 	st.awaitLocked(start, off+n, whole)
 	f.spreadLocked(st.stop, upTo, seq && window > f.s.cfg.Page)
 	return st, f.tick
+}
+
+// aheadStep is the size of a huge page.
+const aheadStep = 2 << 20
+
+// edge returns up to where to fetch for a reader in order that has read up to
+// end. Ahead of it whole huge pages are fetched: only they are lent as windows,
+// and what is beside them is copied once more.
+func (f *fill) edge(end, window int64) int64 {
+	to := alignUp(end + window)
+	if window > f.s.cfg.Page {
+		to = (to + aheadStep - 1) / aheadStep * aheadStep
+	}
+	return min(f.size, to)
 }
 
 // spreadLocked fetches [from, upTo) by streams of a part each when its store is
@@ -313,7 +327,7 @@ func (f *fill) ahead(end, window int64) {
 	if f.err != nil {
 		return
 	}
-	upTo := min(f.size, alignUp(end+window))
+	upTo := f.edge(end, window)
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.s.lat.far(f.src.Attr.MountID) {

@@ -21,6 +21,7 @@ import (
 
 	"orca"
 	"orca/dataplane"
+	"orca/tiers"
 	"orca/tiers/dir"
 	"orca/tiers/readthrough"
 	"orca/tiers/tiered"
@@ -66,6 +67,7 @@ type rigOptions struct {
 	cfg      readthrough.Config
 	peers    readthrough.Peers
 	ops      *tiertest.Faults
+	wrap     func(tiers.Store) tiers.Store
 }
 
 func newRig(t testing.TB, o rigOptions) *rig {
@@ -86,7 +88,11 @@ func newRig(t testing.TB, o rigOptions) *rig {
 	r := &rig{t: t, mem: memufs.New(memufs.Config{Objects: true}), store: store, files: map[orca.Ino]readthrough.Source{}}
 	r.fault = wrap.NewFaults(r.mem.FS())
 	r.fs = r.fault.FS()
-	r.rt = readthrough.New(o.cfg, readthrough.Deps{Store: store, Resolver: r, Mounts: r, Peers: o.peers,
+	var reads tiers.Store = store
+	if o.wrap != nil {
+		reads = o.wrap(store)
+	}
+	r.rt = readthrough.New(o.cfg, readthrough.Deps{Store: reads, Resolver: r, Mounts: r, Peers: o.peers,
 		OnStale: func(orca.Ino, uint32) { r.stale.Add(1) }}, log)
 	t.Cleanup(r.close)
 	return r
