@@ -3,7 +3,9 @@
 package daemon
 
 import (
+	"cmp"
 	"context"
+	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -41,16 +43,33 @@ func (r resolver) Resolve(ctx context.Context, file orca.Ino) (readthrough.Sourc
 			src.Peers = append(src.Peers, readthrough.Peer{Worker: l.Worker, Addr: a})
 		}
 	}
-	var home *metapb.Worker
-	for _, w := range rep.Workers {
-		if home == nil || placement.Rank(uint64(file), w.Id) > placement.Rank(uint64(file), home.Id) {
-			home = w
-		}
-	}
-	if home != nil && home.Id != r.self() {
-		src.Home = readthrough.Peer{Worker: home.Id, Addr: home.Addr}
-	}
+	src.Homes, src.Before = homes(file, rep.Workers, r.self())
 	return src, nil
+}
+
+// maxHomes bounds how many workers are asked to fetch what none holds. More
+// than that many at their bound at once, and a worker fetches for itself.
+const maxHomes = 4
+
+// homes returns the other workers that may fetch a file for all, in the order
+// in which they are asked, and how many of them come before self.
+func homes(file orca.Ino, workers []*metapb.Worker, self uint64) (out []readthrough.Peer, before int) {
+	ws := slices.Clone(workers)
+	slices.SortFunc(ws, func(a, b *metapb.Worker) int {
+		return cmp.Or(cmp.Compare(placement.Rank(uint64(file), b.Id), placement.Rank(uint64(file), a.Id)), cmp.Compare(a.Id, b.Id))
+	})
+	ws = ws[:min(len(ws), maxHomes)]
+	for _, w := range ws {
+		if w.Id == self {
+			before = len(out)
+			continue
+		}
+		out = append(out, readthrough.Peer{Worker: w.Id, Addr: w.Addr})
+	}
+	if len(out) == len(ws) {
+		before = len(out)
+	}
+	return out, before
 }
 
 // mountsOf gives readthrough and writeback the stores of the mount table.

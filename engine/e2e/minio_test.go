@@ -75,7 +75,7 @@ func minioStore(t *testing.T) *store {
 	options["s3.endpoint"] = proxy.URL
 	uri := "s3://" + bucket + "/root"
 	s := &store{
-		uri: uri, endpoint: proxy.URL, trap: &proxy.trap, reads: proxy.dataReads.Load,
+		uri: uri, endpoint: proxy.URL, trap: &proxy.trap, reads: proxy.dataReads.Load, gets: &proxy.gets,
 		upArgs: []string{"--root", uri},
 		open: func(t *testing.T) ufs.FS {
 			st, err := backends.Open(ctxFor(t, time.Minute), uri, srv.Options(), slog.New(slog.DiscardHandler))

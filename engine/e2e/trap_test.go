@@ -65,6 +65,7 @@ type s3Proxy struct {
 	*httptest.Server
 	trap
 	dataReads atomic.Int64
+	gets      getLog
 }
 
 func newS3Proxy(t *testing.T, endpoint string) *s3Proxy {
@@ -87,6 +88,8 @@ func newS3Proxy(t *testing.T, endpoint string) *s3Proxy {
 		if r.Method == http.MethodGet || r.Method == http.MethodHead {
 			if q := r.URL.Query(); r.Method == http.MethodGet && !q.Has("list-type") && !q.Has("uploads") && !q.Has("location") {
 				p.dataReads.Add(1)
+				p.gets.serve(rp, w, r)
+				return
 			}
 			rp.ServeHTTP(w, r)
 			return

@@ -26,6 +26,7 @@ type fill struct {
 	err   error
 	w     tiers.Filler
 	size  int64 // length of the block
+	away  bool  // this worker has handed the block on: others ask the next home
 	grant atomic.Pointer[dataplane.Grant]
 	dead  atomic.Bool // nobody may join any more
 	// direct: another worker waits, so that no further one may be asked to

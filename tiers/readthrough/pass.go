@@ -146,7 +146,7 @@ func (s *Service) passBody(ctx context.Context, req dataplane.ReadRequest, src *
 	b.start(ctx, s.cfg.Stall)
 	var err error
 	req.Off, req.N = pos, b.end-pos
-	b.body, *skip, err = s.openBody(bctx, src, req, *skip)
+	b.body, *skip, err = s.openBody(bctx, src, req, *skip, false)
 	if err != nil {
 		b.stop()
 		cancel()

@@ -16,6 +16,9 @@
 // a stream that reaches its limit parks with the GET open, and goes when nobody
 // wants more for Idle. A reader that jumps gets just the grains it asks for.
 //
+// What no worker holds is fetched by the home of its file, for all workers. A
+// home that is busy enough hands new blocks on to the next one (home.go).
+//
 // When the store of a mount is far (its GETs take farAfter to answer), what is
 // fetched ahead of a reader in order is split into streams of farPart: one
 // connection carries no more than its window in a round trip. A store that is
@@ -59,9 +62,11 @@ type Source struct {
 	Key string
 	// Peers hold blocks of it, best first.
 	Peers []Peer
-	// Home is the worker that fetches what no worker holds, for all others, so
-	// that the store is asked once; without an Addr it is this one.
-	Home Peer
+	// Homes are the other workers that may fetch what no worker holds, for all
+	// others, so that the store is asked once: the first that takes it on does.
+	// The first Before of them come before this worker.
+	Homes  []Peer
+	Before int
 }
 
 // Resolver finds the source of a file; the worker asks the metaplane.
@@ -198,6 +203,7 @@ type Service struct {
 
 	mu     sync.Mutex
 	fills  map[orca.BlockID]*fill // GUARDED_BY(mu)
+	handed handedOn               // GUARDED_BY(mu)
 	parked map[*stream]struct{}   // GUARDED_BY(mu)
 	closed bool                   // GUARDED_BY(mu)
 }
@@ -280,10 +286,6 @@ func (s *Service) miss(ctx context.Context, req dataplane.ReadRequest) (dataplan
 	if req.Type == orca.ReadNoCache || time.Now().UnixNano() < s.noRoom.Load() {
 		return s.pass(ctx, req, seq)
 	}
-	if req.Direct && s.loaded(req.ID) {
-		s.Metrics.HomeBusy.Add(1)
-		return dataplane.Extent{}, &orca.Error{Op: "readthrough.Open", Path: req.ID.String(), Kind: orca.Busy, Msg: "this worker fetches enough for others"}
-	}
 	for range maxRestarts {
 		f, joined, err := s.join(req)
 		if err != nil {
@@ -307,17 +309,6 @@ func (s *Service) miss(ctx context.Context, req dataplane.ReadRequest) (dataplan
 	return dataplane.Extent{}, &orca.Error{Op: "readthrough.Open", Path: req.ID.String(), Kind: orca.Busy, Msg: "block was removed again and again while it was filled"}
 }
 
-// loaded bounds what a home does for others: with half of its streams in use
-// it begins nothing new for them, but lets them join what is under way.
-func (s *Service) loaded(id orca.BlockID) bool {
-	if s.Metrics.Streams.Load() < int64(s.cfg.MaxStreams+1)/2 {
-		return false
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.fills[id] == nil
-}
-
 // errRestart says that the block of a fill is gone: begin another.
 var errRestart error = orca.E("readthrough.fill", orca.Busy, "block was removed while it was filled")
 
@@ -328,14 +319,23 @@ func (s *Service) join(req dataplane.ReadRequest) (f *fill, joined bool, err err
 	if s.closed {
 		return nil, false, orca.E("readthrough.Open", orca.Unavailable, "worker is stopping")
 	}
-	if f = s.fills[req.ID]; f != nil && !f.dead.Load() {
+	f = s.fills[req.ID]
+	if f != nil && f.dead.Load() {
+		f = nil
+	}
+	away := s.handed.has(req.ID, time.Now())
+	if req.Direct && s.refusesLocked(req.ID, f, away) {
+		s.Metrics.HomeBusy.Add(1)
+		return nil, false, &orca.Error{Op: "readthrough.Open", Path: req.ID.String(), Kind: orca.Busy, Msg: "this worker fetches enough for others"}
+	}
+	if f != nil {
 		f.users++
 		if req.Direct {
 			f.direct.Store(true)
 		}
 		return f, true, nil
 	}
-	f = &fill{s: s, id: req.ID, ready: make(chan struct{}), tick: make(chan struct{}), users: 2}
+	f = &fill{s: s, id: req.ID, away: away, ready: make(chan struct{}), tick: make(chan struct{}), users: 2}
 	f.grant.Store(&req.Grant)
 	f.direct.Store(req.Direct)
 	s.fills[req.ID] = f

@@ -99,12 +99,12 @@ type body struct {
 }
 
 // openBody opens [off, off+n) of a block: at the peers from skip on, then
-// through the home of the file, then at the UFS. It returns how many of the
-// peers and the home are used up.
-func (s *Service) openBody(ctx context.Context, src *Source, req dataplane.ReadRequest, skip int) (body, int, error) {
+// through the homes of the file, then at the UFS. It returns how many of the
+// peers and the homes are used up. away: this worker has handed the block on.
+func (s *Service) openBody(ctx context.Context, src *Source, req dataplane.ReadRequest, skip int, away bool) (body, int, error) {
 	home := req
 	home.Direct, home.Type, home.Verify = true, orca.ReadCache, false
-	direct := req.Direct || req.Type == orca.ReadNoCache
+	homes := src.homes(req, away)
 	for ; s.peers != nil && skip < len(src.Peers); skip++ {
 		req.OnlyCached, req.Sequential, req.Verify, req.Type = true, true, false, orca.ReadCache
 		rc, err := s.peers.Open(ctx, src.Peers[skip], req)
@@ -117,14 +117,16 @@ func (s *Service) openBody(ctx context.Context, src *Source, req dataplane.ReadR
 			return body{}, skip, err
 		}
 	}
-	if skip == len(src.Peers) && s.peers != nil && src.Home.Addr != "" && inUFS(&src.Attr) && !direct {
-		rc, err := s.peers.Open(ctx, src.Home, home)
+	for ; s.peers != nil && skip-len(src.Peers) < len(homes); skip++ {
+		rc, err := s.peers.Open(ctx, homes[skip-len(src.Peers)], home)
 		if err == nil {
 			s.Metrics.HomeReads.Add(1)
 			return body{rc, true}, skip, nil
 		}
 		s.Metrics.PeerErrors.Add(1)
-		skip++
+		if ctx.Err() != nil {
+			return body{}, skip, err
+		}
 	}
 	if !inUFS(&src.Attr) {
 		return body{}, skip, &orca.Error{Op: "readthrough.Open", Path: req.ID.String(), Kind: orca.Unavailable, Msg: "no worker that holds the unpersisted block could serve it"}
@@ -139,7 +141,7 @@ func (s *Service) openBody(ctx context.Context, src *Source, req dataplane.ReadR
 		if now.Key == src.Key && now.Attr.Fingerprint == src.Attr.Fingerprint && now.Attr.MountID == src.Attr.MountID {
 			return body{}, skip, s.stale(req.ID, err)
 		}
-		now.Peers, now.Home = nil, Peer{}
+		now.Peers, now.Homes = nil, nil
 		*src = now
 		skip = 0
 		if !inUFS(&src.Attr) {

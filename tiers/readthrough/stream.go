@@ -94,7 +94,7 @@ func (st *stream) fetch(ctx context.Context) error {
 			was := src.Key + src.Attr.Fingerprint
 			var err error
 			req := dataplane.ReadRequest{ID: f.id, Off: pos, N: end - pos, Grant: *f.grant.Load(), Direct: f.direct.Load()}
-			if b, skip, err = f.s.openBody(ctx, &src, req, skip); err != nil {
+			if b, skip, err = f.s.openBody(ctx, &src, req, skip, f.away); err != nil {
 				if failures++; f.s.giveUp(ctx, err, failures) {
 					return f.failed(ctx, err, false)
 				}
