@@ -40,9 +40,13 @@ request that failed.
 
 Options of s3:// are s3.endpoint, s3.region, s3.path_style, s3.access_key,
 s3.secret_key and s3.session_token (Alluxio's spellings work, too); without
-keys the AWS_* environment of the server is used.`,
+keys the AWS_* environment of the server is used. Every store takes
+limit.read_rate and limit.write_rate (bytes per second), limit.iops (calls per
+second), limit.concurrent and retry.attempts; each process of Orca keeps to
+them on its own.`,
 		`  orca fs mount
   orca fs mount /s3 s3://bucket/prefix --option s3.region=eu-central-1
+  orca fs mount /far s3://archive --option limit.read_rate=100MB/s --option limit.iops=500
   orca fs mount --readonly /ref file:///srv/reference`, 0,
 		func(cmd *cobra.Command, args []string) error {
 			fs, err := e.open(cmd.Context())

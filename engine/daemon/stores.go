@@ -59,6 +59,17 @@ func (s *stores) samples(emit func(telemetry.Sample)) {
 			counter("orca_ufs_errors_total", "Calls that failed.", map[string]string{"op": op}, float64(o.Errors.Load()))
 			counter("orca_ufs_request_seconds_total", "Time in calls.", map[string]string{"op": op}, float64(o.Nanos.Load())/1e9)
 		}
+		for b := range wrap.NumBounds {
+			w := &st.Bounds[b]
+			if w.Waits.Load() == 0 {
+				continue
+			}
+			bound := b.String()
+			counter("orca_ufs_limit_waits_total", "Calls and pieces of data that waited for a limit of the mount.", map[string]string{"limit": bound}, float64(w.Waits.Load()))
+			counter("orca_ufs_limit_wait_seconds_total", "Time waited for a limit of the mount.", map[string]string{"limit": bound}, float64(w.Nanos.Load())/1e9)
+			emit(telemetry.Sample{Name: "orca_ufs_limit_waiting", Help: "Calls and pieces of data that wait for a limit of the mount now.",
+				Labels: map[string]string{"limit": bound, "mount": path}, Value: float64(w.Waiting.Load())})
+		}
 		counter("orca_ufs_bytes_total", "Bytes moved.", map[string]string{"direction": "read"}, float64(st.ReadBytes.Load()))
 		counter("orca_ufs_bytes_total", "Bytes moved.", map[string]string{"direction": "write"}, float64(st.WriteBytes.Load()))
 	}

@@ -42,7 +42,7 @@ type Backend struct {
 type Table map[string]Backend
 
 // commonOptions are understood for every store.
-var commonOptions = []string{"retry.attempts", "limit.concurrent", "limit.read_rate", "limit.write_rate"}
+var commonOptions = []string{"retry.attempts", "limit.concurrent", "limit.iops", "limit.read_rate", "limit.write_rate"}
 
 // Open opens a store with the table of New.
 func Open(ctx context.Context, uri string, options map[string]string, log *slog.Logger) (ufs.FS, error) {
@@ -174,7 +174,7 @@ func (t Table) Open(ctx context.Context, uri string, options map[string]string, 
 		return nil, nil, err
 	}
 	stats := new(wrap.Stats)
-	return wrap.Retry(wrap.Limit(wrap.Metrics(fs, stats), limit), retry), stats, nil
+	return wrap.Retry(wrap.Limit(wrap.Metrics(fs, stats), limit, stats), retry), stats, nil
 }
 
 // openLocal opens a folder.

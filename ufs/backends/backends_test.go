@@ -75,10 +75,18 @@ func TestOptions(t *testing.T) {
 		require.ErrorIs(t, err, orca.Invalid)
 		require.ErrorContains(t, err, hint)
 	}
-	for opt, v := range map[string]string{"retry.attempts": "many", "limit.read_rate": "fast", "limit.concurrent": "-1"} {
-		_, err := backends.Validate("/tmp", map[string]string{opt: v})
-		require.ErrorIs(t, err, orca.Invalid, opt)
+	for _, c := range [][3]string{
+		{"retry.attempts", "many", "want a number that is not negative"}, {"limit.read_rate", "fast", "want bytes per second"}, {"limit.concurrent", "-1", "not negative"},
+		{"limit.write_rate", "100", "at least 64KiB"}, {"limit.read_rate", "-5MB", "want bytes per second"}, {"limit.iops", "1.5", "want a number that is not negative"},
+		{"limit.iops", "-2", "negative"}, {"limit.iop", "5", `did you mean "limit.iops"?`},
+	} {
+		_, err := backends.Validate("/tmp", map[string]string{c[0]: c[1]})
+		require.ErrorIs(t, err, orca.Invalid, c[0])
+		require.ErrorContains(t, err, c[0])
+		require.ErrorContains(t, err, c[2])
 	}
+	_, err = backends.Validate("/tmp", map[string]string{"limit.read_rate": "100MB/s", "limit.write_rate": "1GiB", "limit.iops": "500"})
+	require.NoError(t, err)
 	_, err = backends.Validate("/tmp", map[string]string{"s3.endpoint": "x"})
 	require.ErrorIs(t, err, orca.Invalid, "not an option of a folder")
 	_, err = backends.Validate("s3://b", map[string]string{"aws.secretKey": "a", "s3.secret_key": "b"})

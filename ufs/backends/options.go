@@ -120,10 +120,15 @@ func decoration(o map[string]string) (r wrap.RetryConfig, l wrap.LimitConfig, er
 	if l.Concurrent, err = intOption(o, "limit.concurrent"); err != nil {
 		return r, l, err
 	}
-	if l.ReadRate, err = bytesOption(o, "limit.read_rate"); err != nil {
+	iops, err := intOption(o, "limit.iops")
+	if err != nil {
 		return r, l, err
 	}
-	if l.WriteRate, err = bytesOption(o, "limit.write_rate"); err != nil {
+	l.IOPS = int64(iops)
+	if l.ReadRate, err = rateOption(o, "limit.read_rate"); err != nil {
+		return r, l, err
+	}
+	if l.WriteRate, err = rateOption(o, "limit.write_rate"); err != nil {
 		return r, l, err
 	}
 	if err := r.Validate(); err != nil {
@@ -138,8 +143,8 @@ func intOption(o map[string]string, k string) (int, error) {
 		return 0, nil
 	}
 	n, err := strconv.Atoi(v)
-	if err != nil {
-		return 0, badOption(k, v, "a number")
+	if err != nil || n < 0 {
+		return 0, badOption(k, v, "a number that is not negative")
 	}
 	return n, nil
 }
@@ -167,6 +172,19 @@ func bytesOption(o map[string]string, k string) (int64, error) {
 		return 0, badOption(k, v, "a size such as 16MiB")
 	}
 	return int64(n), nil
+}
+
+// rateOption reads bytes per second, such as 100MB or 100MB/s.
+func rateOption(o map[string]string, k string) (int64, error) {
+	v := o[k]
+	n, err := bytesOption(map[string]string{k: strings.TrimSuffix(v, "/s")}, k)
+	switch {
+	case err != nil:
+		return 0, badOption(k, v, "bytes per second, such as 100MB/s")
+	case n > 0 && n < wrap.MinRate:
+		return 0, badOption(k, v, "at least 64KiB per second")
+	}
+	return n, nil
 }
 
 func badOption(k, v, want string) error {

@@ -41,6 +41,8 @@ type Stats struct {
 	WriteBytes atomic.Int64
 	// Inflight is the number of calls and open readers now.
 	Inflight atomic.Int64
+	// Bounds are the waits of Limit.
+	Bounds [NumBounds]BoundStats
 }
 
 // Metrics counts every call of inner in s.

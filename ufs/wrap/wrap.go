@@ -111,6 +111,10 @@ type layer struct {
 	list lister
 	// data: Read and Write go through around too.
 	data bool
+	// writePiece bounds what one Write is given; 0: no bound.
+	writePiece int
+	// bound: Writes end with the context of their Create.
+	bound bool
 }
 
 type lister func(ctx context.Context, c Call, fn func(ufs.Info) error, run func(context.Context, string, func(ufs.Info) error) error) error
@@ -208,7 +212,10 @@ func (l *layer) Create(ctx context.Context, key, token string) (w ufs.Writer, er
 	if err != nil {
 		return nil, err
 	}
-	lw := &layerWriter{in: w, l: l, ctx: context.WithoutCancel(ctx), key: key}
+	lw := &layerWriter{in: w, l: l, ctx: ctx, key: key}
+	if !l.bound {
+		lw.ctx = context.WithoutCancel(ctx)
+	}
 	if p, ok := w.(ufs.Preparer); ok {
 		return &preparedWriter{lw, p}, nil
 	}
@@ -220,7 +227,7 @@ func (l *layer) Create(ctx context.Context, key, token string) (w ufs.Writer, er
 type layerWriter struct {
 	in  ufs.Writer
 	l   *layer
-	ctx context.Context //nolint:containedctx // Write has none; Abort ends an upload, not Create's context
+	ctx context.Context //nolint:containedctx // Write has none
 	key string
 }
 
@@ -242,11 +249,20 @@ func (w *layerWriter) Write(p []byte) (n int, err error) {
 	if !w.l.data {
 		return w.in.Write(p)
 	}
-	err = w.l.around(w.ctx, Call{Op: Write, Key: w.key, N: len(p)}, func(context.Context) error {
-		n, err = w.in.Write(p)
-		return err
-	})
-	return n, err
+	for {
+		part := p[n:]
+		if w.l.writePiece > 0 {
+			part = part[:min(len(part), w.l.writePiece)]
+		}
+		err = w.l.around(w.ctx, Call{Op: Write, Key: w.key, N: len(part)}, func(context.Context) error {
+			k, err := w.in.Write(part)
+			n += k
+			return err
+		})
+		if err != nil || n >= len(p) {
+			return n, err
+		}
+	}
 }
 
 // Commit implements ufs.Writer.

