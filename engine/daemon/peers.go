@@ -24,6 +24,10 @@ const (
 	// patience of the stream that asks (30 s) and of the reader behind it (10 s
 	// before it asks another worker): the stream goes on at the next source.
 	peerPatience = 3 * time.Second
+	// homePatience is the same for a worker that fetches for others: it waits
+	// for the store, perhaps in a crowd, and who gives it up makes the store
+	// give the same bytes again. It is still below that of the reader.
+	homePatience = 8 * time.Second
 	// peerRest is how long a worker that failed so is not asked again.
 	peerRest = 5 * time.Second
 	// peerIdle closes the connections to a worker that was not asked for so
@@ -61,6 +65,9 @@ func (p *peers) Open(ctx context.Context, peer readthrough.Peer, req dataplane.R
 	}
 	req.Grant = grant.Make(p.key(), dataplane.Grant{File: req.ID.File, Version: req.ID.Version, Expiry: time.Now().Add(time.Hour)})
 	req.Patience = peerPatience
+	if req.Direct {
+		req.Patience = homePatience
+	}
 	s, err := blockclient.NewSequential(ctx, c, req, blockclient.SequentialConfig{})
 	if err != nil {
 		p.give(c, nil)

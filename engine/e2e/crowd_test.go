@@ -20,7 +20,7 @@ import (
 // order of its own. The proxy before the store sees every byte asked for once.
 func TestCrowdOnOneColdFile(t *testing.T) {
 	s := minioStore(t)
-	const clients, size, page = 100, 4 << 20, 64 << 10
+	const clients, size, page = 100, 2 << 20, 64 << 10
 	content := make([]byte, size)
 	rand.NewChaCha8([32]byte{1}).Read(content)
 	sum := sha256.Sum256(content)
