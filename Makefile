@@ -53,7 +53,7 @@ lint: check ## golangci-lint with the full set (slow to build the first time)
 	$(GOLANGCI) run ./...
 
 bench: build ## run every benchmark suite side by side with its baseline
-	@for s in env io meta fuse evict; do bin/orcabench run $$s || exit 1; done
+	@for s in env io slowpeer meta fuse evict; do bin/orcabench run $$s || exit 1; done
 
 fuzz-smoke: ## ten seconds of each fuzz target
 	@set -e; for p in $$(grep -rl --include='*_test.go' '^func Fuzz' . | xargs -n1 dirname | sort -u); do \

@@ -141,6 +141,18 @@ func field(file, name string) string {
 	return ""
 }
 
+// AnonMemory returns the bytes of memory of its own that a process has in
+// RAM: heaps and stacks, not files and shared memory.
+func AnonMemory(pid int) (int64, error) {
+	file := fmt.Sprintf("/proc/%d/status", pid)
+	kb, unit, _ := strings.Cut(field(file, "RssAnon"), " ")
+	n, err := strconv.ParseInt(kb, 10, 64)
+	if err != nil || unit != "kB" {
+		return 0, fmt.Errorf("no RssAnon in %s", file)
+	}
+	return n << 10, nil
+}
+
 // CPUTime returns the CPU time, user and system, that all threads of a process
 // have used so far, dead ones included. It reads the process's own CPU clock
 // (clock_getcpuclockid(3)), to the nanosecond.

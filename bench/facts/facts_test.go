@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"testing"
 	"time"
 
@@ -35,6 +36,24 @@ func TestFilesystem(t *testing.T) {
 	require.NoError(t, err)
 	require.Contains(t, fs, "proc ")
 	_, err = Filesystem(filepath.Join(t.TempDir(), "missing"))
+	require.Error(t, err)
+}
+
+// TestAnonMemory touches memory and sees it in this process.
+func TestAnonMemory(t *testing.T) {
+	before, err := AnonMemory(os.Getpid())
+	require.NoError(t, err)
+	require.Positive(t, before)
+	const n = 256 << 20
+	p := make([]byte, n)
+	for i := 0; i < n; i += 4096 {
+		p[i] = 1
+	}
+	after, err := AnonMemory(os.Getpid())
+	require.NoError(t, err)
+	require.GreaterOrEqual(t, after, int64(n))
+	runtime.KeepAlive(p)
+	_, err = AnonMemory(-1)
 	require.Error(t, err)
 }
 

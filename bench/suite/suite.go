@@ -188,11 +188,11 @@ func (m *measure) add(o measure) {
 func (m measure) value() float64 { return m.work / m.took.Seconds() }
 
 // Suites returns the names of the suites, in the order of a full run.
-func Suites() []string { return []string{"env", "io", "meta", "fuse", "restart", "evict"} }
+func Suites() []string { return []string{"env", "io", "slowpeer", "meta", "fuse", "restart", "evict"} }
 
 // Cases returns all cases, by suite.
 func Cases() []Case {
-	return slices.Concat(envCases(), ioCases(), metaCases(), fuseCases(), restartCases(), evictCases())
+	return slices.Concat(envCases(), ioCases(), slowpeerCases(), metaCases(), fuseCases(), restartCases(), evictCases())
 }
 
 // Select returns the cases of a suite; names limits them, in their order.
