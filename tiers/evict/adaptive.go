@@ -38,7 +38,7 @@ func NewAdaptive() *Adaptive {
 
 // Add implements Policy.
 func (p *Adaptive) Add(e *Entry, now uint64) {
-	fresh := e.home == none
+	fresh := e.home == none || e.home == moved
 	p.segments.Add(e, now)
 	if fresh {
 		p.observe(e)
@@ -54,7 +54,12 @@ func (p *Adaptive) Touch(e *Entry, now uint64) {
 // Next implements Policy.
 func (p *Adaptive) Next(_ uint64, keep int64) *Entry {
 	p.trial.resize(p.Len(), keep)
-	return p.choose(p.mode, keep, p.trial.stale())
+	return p.take(p.choose(p.mode, keep, p.trial.stale()))
+}
+
+// First implements Policy.
+func (p *Adaptive) First(_ uint64, keep int64) *Entry {
+	return p.choose(p.mode, keep, p.trial.stale()).leaves
 }
 
 func (p *Adaptive) observe(e *Entry) {
@@ -64,18 +69,18 @@ func (p *Adaptive) observe(e *Entry) {
 	}
 }
 
-// choose is Next in a mode.
-func (s *segments) choose(m mode, keep int64, stale uint64) *Entry {
+// choose chooses in a mode.
+func (s *segments) choose(m mode, keep int64, stale uint64) choice {
 	switch m {
 	case rounds:
 		return s.pinned(keep, stale)
 	case recency:
-		return s.recent()
+		return choice{leaves: s.recent()}
 	}
 	return s.frequent(keep, windowShare)
 }
 
-// recent is Next by recency alone.
+// recent is what was used longest ago.
 func (s *segments) recent() *Entry {
 	v := s.window.oldest()
 	for _, l := range []*list{&s.probation, &s.protected} {
@@ -83,8 +88,5 @@ func (s *segments) recent() *Entry {
 			v = e
 		}
 	}
-	if v == nil {
-		return nil
-	}
-	return s.take(v)
+	return v
 }

@@ -70,35 +70,57 @@ func (p *Epoch) Touch(e *Entry, now uint64) {
 
 // Next implements Policy.
 func (p *Epoch) Next(_ uint64, keep int64) *Entry {
-	return p.pinned(keep, p.span.stale(unknown*keep))
+	return p.take(p.pinned(keep, p.span.stale(unknown*keep)))
 }
 
-// pinned is Next for rounds; a block of the main segment that has not been
+// First implements Policy.
+func (p *Epoch) First(_ uint64, keep int64) *Entry {
+	return p.pinned(keep, p.span.stale(unknown*keep)).leaves
+}
+
+// pinned chooses for rounds; a block of the main segment that has not been
 // used for stale bytes gives way.
-func (s *segments) pinned(keep int64, stale uint64) *Entry {
+func (s *segments) pinned(keep int64, stale uint64) choice {
 	keep = max(keep, 0)
 	limit := s.fill(keep, windowShare)
 	c, v := s.window.oldest(), s.victim()
 	switch {
-	case v == nil && c == nil:
-		return nil
 	case v == nil:
-		return s.take(c)
+		return choice{leaves: c}
 	case c == nil || s.main() > limit && s.window.bytes <= keep-limit:
-		// There is less room than before. The block that was used last is
-		// the one whose next use is farthest away.
-		if e := s.protected.newest(); e != nil {
-			return s.take(e)
-		}
-		return s.take(s.probation.newest())
+		return choice{leaves: s.farthest(v)}
 	case s.clock-v.seen > stale:
 		if s.main()-v.Size+c.Size <= limit {
-			s.admit(c)
+			return choice{leaves: v, enters: c}
 		}
-		return s.take(v)
-	case s.freq.count(hash(c.ID)) > s.freq.count(hash(v.ID))+apart && s.main()-v.Size+c.Size <= limit:
-		s.admit(c)
-		return s.take(v)
+		return choice{leaves: v}
+	case s.freq.count(hash(c.ID)) > s.freq.count(hash(v.ID))+apart:
+		if s.main()-v.Size+c.Size > limit {
+			return choice{leaves: v} // c stays where it is until there is room
+		}
+		return choice{leaves: v, enters: c}
 	}
-	return s.take(c)
+	return choice{leaves: c}
+}
+
+// inTurn is how many of the blocks used last are looked at for one that is
+// used once a round.
+const inTurn = 8
+
+// farthest chooses when there is less room than before. Of what is read in
+// rounds, the block that was used last is the one whose next use is farthest
+// away. One that is used much more often than v, the first to leave otherwise,
+// is not read in rounds: it may well be next.
+func (s *segments) farthest(v *Entry) *Entry {
+	often := s.freq.count(hash(v.ID)) + apart
+	l := &s.protected
+	if l.n == 0 {
+		l = &s.probation
+	}
+	for e, n := l.root.next, 0; e != &l.root && n < inTurn; e, n = e.next, n+1 {
+		if s.freq.count(hash(e.ID)) <= often {
+			return e
+		}
+	}
+	return v
 }

@@ -48,6 +48,7 @@ const (
 	small
 	large
 	protected
+	moved // only as home: came from another directory, for it deserves it
 )
 
 // Listed reports whether the entry is in a policy.
@@ -56,6 +57,11 @@ func (e *Entry) Listed() bool { return e.in != none }
 // Old makes an entry that is not listed one that was before: a block found
 // again after a restart is no newcomer, and its return is no use.
 func (e *Entry) Old() { e.home = small }
+
+// Moved makes an entry that is not listed the successor of one that was in a
+// policy of the same kind, and moves to where blocks are faster because it was
+// found worth it: it is no newcomer.
+func (e *Entry) Moved(from *Entry) { e.home, e.rank, e.freq = moved, from.rank, 0 }
 
 // Policy orders the entries of one directory. now grows with every use.
 type Policy interface {
@@ -71,6 +77,9 @@ type Policy interface {
 	// when there is none. keep is how many bytes the store wants to go on
 	// holding in this policy: what shares of the room refer to.
 	Next(now uint64, keep int64) *Entry
+	// First returns the entry that Next would choose, and leaves it in. It may
+	// change the order of others as Next would on the way.
+	First(now uint64, keep int64) *Entry
 	// Len and Bytes are the number of entries and the sum of their sizes.
 	Len() int
 	Bytes() int64
@@ -163,19 +172,12 @@ func (l *list) front(e *Entry) {
 	e.next.prev, l.root.next = e, e
 }
 
-// oldest and newest return nil when the list is empty.
+// oldest returns nil when the list is empty.
 func (l *list) oldest() *Entry {
 	if l.n == 0 {
 		return nil
 	}
 	return l.root.prev
-}
-
-func (l *list) newest() *Entry {
-	if l.n == 0 {
-		return nil
-	}
-	return l.root.next
 }
 
 // leave makes an entry that was chosen a stranger.

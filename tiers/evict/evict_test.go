@@ -335,3 +335,80 @@ func order(name string) uint64 {
 	b := named(name)
 	return uint64(b.File)<<32 | uint64(b.Index)
 }
+
+// TestLessRoom takes room from a directory step by step: under no policy does
+// what is used all the time leave before what is read once in a round.
+func TestLessRoom(t *testing.T) {
+	each(t, func(t *testing.T, make func() evict.Policy) {
+		const n, often = 40, 3
+		p := make()
+		entries := [n]evict.Entry{}
+		now := uint64(0)
+		for i := range entries {
+			entries[i] = evict.Entry{ID: id(i), Size: 1 << 20}
+			now++
+			p.Add(&entries[i], now)
+		}
+		for range 4 {
+			for i := range entries {
+				for _, e := range append([]*evict.Entry{&entries[i]}, &entries[n/2], &entries[n-1], &entries[1]) {
+					now++
+					p.Touch(e, now)
+				}
+			}
+		}
+		for left := int64(n - 1); left >= often; left-- {
+			first := p.First(now, left<<20)
+			require.True(t, first.Listed())
+			e := p.Next(now, left<<20)
+			require.Same(t, first, e, "First says what Next does")
+			for _, hot := range []*evict.Entry{&entries[n/2], &entries[n-1], &entries[1]} {
+				require.NotSame(t, hot, e, "%d left", left)
+				now++
+				p.Touch(hot, now)
+			}
+		}
+	})
+}
+
+// TestMoved: what comes from below because it is hot is no newcomer, which the
+// policies that pin would let go first.
+func TestMoved(t *testing.T) {
+	each(t, func(t *testing.T, make func() evict.Policy) {
+		const n = 20
+		below, p := make(), make()
+		entries := [n]evict.Entry{}
+		now := uint64(0)
+		for i := range entries {
+			entries[i] = evict.Entry{ID: id(i), Size: 1 << 20}
+			now++
+			p.Add(&entries[i], now)
+		}
+		hot := evict.Entry{ID: id(n), Size: 1 << 20}
+		below.Add(&hot, now)
+		for range 10 {
+			now++
+			below.Touch(&hot, now)
+		}
+		below.Remove(&hot)
+		p.Next(now, (n-1)<<20) // as a directory that is full
+		up := evict.Entry{ID: hot.ID, Size: hot.Size}
+		up.Moved(&hot)
+		now++
+		p.Add(&up, now)
+		for left := int64(n - 1); left >= n/2; left-- {
+			require.NotSame(t, &up, p.Next(now, left<<20))
+		}
+	})
+}
+
+func TestHeat(t *testing.T) {
+	h := evict.Warm(5000)
+	require.InDelta(t, 1, h.Uses(5000), 1e-9)
+	require.InDelta(t, 0.5, h.Uses(15000), 1e-9)
+	h = h.Used(15000)
+	require.InDelta(t, 1.5, h.Uses(15000), 1e-9)
+	require.InDelta(t, 3, h.Times(2).Uses(15000), 1e-9)
+	require.Greater(t, h, evict.Warm(15000))
+	require.Zero(t, testing.AllocsPerRun(10, func() { h = h.Used(20000) }))
+}

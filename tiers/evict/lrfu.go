@@ -81,6 +81,14 @@ func (p *LRFU) Next(uint64, int64) *Entry {
 	return leave(e)
 }
 
+// First implements Policy.
+func (p *LRFU) First(uint64, int64) *Entry {
+	if len(p.heap) == 0 {
+		return nil
+	}
+	return p.heap[0]
+}
+
 // Len implements Policy.
 func (p *LRFU) Len() int { return len(p.heap) }
 

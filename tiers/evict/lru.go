@@ -43,6 +43,9 @@ func (p *LRU) Next(uint64, int64) *Entry {
 	return leave(e)
 }
 
+// First implements Policy.
+func (p *LRU) First(uint64, int64) *Entry { return p.l.oldest() }
+
 // Len implements Policy.
 func (p *LRU) Len() int { return p.l.n }
 

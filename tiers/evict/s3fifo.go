@@ -30,7 +30,7 @@ func NewS3FIFO() *S3FIFO {
 
 // Add implements Policy.
 func (p *S3FIFO) Add(e *Entry, _ uint64) {
-	if e.home == large || e.home == none && p.ghost.take(e.ID) {
+	if e.home == large || e.home == moved || e.home == none && p.ghost.take(e.ID) {
 		p.large.push(e)
 		return
 	}
@@ -51,29 +51,36 @@ func (p *S3FIFO) Remove(e *Entry) {
 }
 
 // Next implements Policy.
-func (p *S3FIFO) Next(_ uint64, keep int64) *Entry {
+func (p *S3FIFO) Next(now uint64, keep int64) *Entry {
+	e := p.First(now, keep)
+	if e == nil {
+		return nil
+	}
+	if e.in == small {
+		p.ghost.put(e.ID, max(p.large.n, p.small.n-1))
+	}
+	p.Remove(e)
+	return leave(e)
+}
+
+// First implements Policy.
+func (p *S3FIFO) First(_ uint64, keep int64) *Entry {
 	for {
 		if e := p.small.oldest(); e != nil && (float64(p.small.bytes) > s3Small*float64(keep) || p.large.n == 0) {
-			p.small.drop(e)
 			if e.freq > 1 {
+				p.small.drop(e)
 				e.freq = 0
 				p.large.push(e)
 				continue
 			}
-			p.ghost.put(e.ID, max(p.large.n, p.small.n))
-			return leave(e)
+			return e
 		}
 		e := p.large.oldest()
-		if e == nil {
-			return nil
+		if e == nil || e.freq == 0 {
+			return e
 		}
-		if e.freq > 0 {
-			e.freq--
-			p.large.front(e)
-			continue
-		}
-		p.large.drop(e)
-		return leave(e)
+		e.freq--
+		p.large.front(e)
 	}
 }
 

@@ -101,7 +101,7 @@ func (s *sample) use(id orca.BlockID, h uint64, size int64) {
 		e.ID, e.Size, e.home = id, size, none
 		t.Add(e, 0)
 		for t.Bytes() > s.keep {
-			if t.choose(m, s.keep, s.span.stale(unseen*min(s.keep, math.MaxInt64/unseen))) == nil {
+			if t.take(t.choose(m, s.keep, s.span.stale(unseen*min(s.keep, math.MaxInt64/unseen)))) == nil {
 				break
 			}
 		}

@@ -47,10 +47,27 @@ func (s *segments) use(e *Entry) {
 // Add implements Policy.
 func (s *segments) Add(e *Entry, _ uint64) {
 	s.freq.fit(s.Len() + 1)
-	if e.home == none {
+	switch e.home {
+	case none:
 		s.use(e)
+	case moved:
+		s.use(e)
+		s.raise(e)
+		e.home = large
 	}
 	s.list(e.home).push(e)
+}
+
+// raise makes an entry that comes from another directory, whose uses were
+// counted there, one that is used more often than the first to leave.
+func (s *segments) raise(e *Entry) {
+	v, h := s.victim(), hash(e.ID)
+	if v == nil {
+		return
+	}
+	for n := s.freq.count(hash(v.ID)) + apart + 1 - s.freq.count(h); n > 0; n-- {
+		s.freq.add(h, s.Len())
+	}
 }
 
 // Touch implements Policy.
@@ -95,12 +112,6 @@ func (s *segments) victim() *Entry {
 	return s.protected.oldest()
 }
 
-// take takes an entry out for good.
-func (s *segments) take(e *Entry) *Entry {
-	s.list(e.in).drop(e)
-	return leave(e)
-}
-
 // admit moves an entry from the window into the main segment.
 func (s *segments) admit(e *Entry) {
 	s.window.drop(e)
@@ -117,24 +128,37 @@ func (s *segments) fill(keep int64, share float64) int64 {
 	return limit
 }
 
-// frequent is Next by frequency: a newcomer enters the main segment when it
+// choice is what should leave, and the newcomer that takes its place in the
+// main segment, if any.
+type choice struct{ leaves, enters *Entry }
+
+// take carries a choice out.
+func (s *segments) take(c choice) *Entry {
+	if c.enters != nil {
+		s.admit(c.enters)
+	}
+	if c.leaves == nil {
+		return nil
+	}
+	s.list(c.leaves.in).drop(c.leaves)
+	return leave(c.leaves)
+}
+
+// frequent chooses by frequency: a newcomer enters the main segment when it
 // was used more often lately than the block that would have to go.
-func (s *segments) frequent(keep int64, share float64) *Entry {
+func (s *segments) frequent(keep int64, share float64) choice {
 	keep = max(keep, 0)
 	limit := s.fill(keep, share)
 	c, v := s.window.oldest(), s.victim()
 	switch {
-	case v == nil && c == nil:
-		return nil
 	case v == nil:
-		return s.take(c)
+		return choice{leaves: c}
 	case c == nil || s.window.bytes <= keep-limit || s.main() > limit:
-		return s.take(v)
+		return choice{leaves: v}
 	case s.freq.count(hash(c.ID)) > s.freq.count(hash(v.ID)):
-		s.admit(c)
-		return s.take(v)
+		return choice{leaves: v, enters: c}
 	}
-	return s.take(c)
+	return choice{leaves: c}
 }
 
 // TinyLFU is W-TinyLFU: a window of one part in a hundred, and admission to
@@ -153,4 +177,7 @@ func NewTinyLFU() *TinyLFU {
 }
 
 // Next implements Policy.
-func (p *TinyLFU) Next(_ uint64, keep int64) *Entry { return p.frequent(keep, windowShare) }
+func (p *TinyLFU) Next(_ uint64, keep int64) *Entry { return p.take(p.frequent(keep, windowShare)) }
+
+// First implements Policy.
+func (p *TinyLFU) First(_ uint64, keep int64) *Entry { return p.frequent(keep, windowShare).leaves }

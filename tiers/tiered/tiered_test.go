@@ -54,7 +54,7 @@ func TestStore(t *testing.T) {
 				s, err := tiered.Open(c, discard())
 				require.NoError(t, err)
 				return s
-			}, name == "epoch" || name == "adaptive")
+			})
 		})
 	}
 }
