@@ -27,6 +27,7 @@ import (
 	"orca/dataplane/datapb"
 	"orca/dataplane/frame"
 	"orca/dataplane/grant"
+	"orca/dataplane/timing"
 	"orca/dataplane/transport"
 )
 
@@ -61,6 +62,10 @@ type Metrics struct {
 	WriteBytes atomic.Int64
 	Seals      atomic.Int64
 	Denied     atomic.Int64 // requests without a valid grant
+
+	// From the arrival of a request to its answer, which the connection may
+	// still have to send.
+	ReadTime, PresentTime, WriteTime, SealTime timing.Histogram
 }
 
 // Server answers the block operations of package frame.
@@ -104,6 +109,9 @@ func (s *Server) Transport() *transport.ServerMetrics { return s.tr.Metrics() }
 func (s *Server) Shutdown(ctx context.Context) error { return s.tr.Shutdown(ctx) }
 
 func (s *Server) handle(ctx context.Context, r *transport.Request) transport.Reply {
+	if h := s.timed(r.Op); h != nil {
+		defer func(begin time.Time) { h.Observe(time.Since(begin)) }(time.Now())
+	}
 	switch r.Op {
 	case frame.OpRead:
 		return s.read(ctx, r)
@@ -119,6 +127,21 @@ func (s *Server) handle(ctx context.Context, r *transport.Request) transport.Rep
 		return s.statBlock(ctx, r)
 	}
 	return transport.Fail(orca.E("blockserver", orca.Unsupported, "unknown operation "+r.Op.String()))
+}
+
+// timed returns where the time of an operation is counted; nil: nowhere.
+func (s *Server) timed(op frame.Op) *timing.Histogram {
+	switch op {
+	case frame.OpRead:
+		return &s.metrics.ReadTime
+	case frame.OpPresent:
+		return &s.metrics.PresentTime
+	case frame.OpWriteAt:
+		return &s.metrics.WriteTime
+	case frame.OpSeal:
+		return &s.metrics.SealTime
+	}
+	return nil
 }
 
 func peer(r *transport.Request) grant.Peer {

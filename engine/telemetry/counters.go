@@ -7,12 +7,15 @@ import (
 	"strings"
 	"sync/atomic"
 	"unicode"
+
+	"orca/dataplane/timing"
 )
 
-// Counters returns a Source that exports every atomic.Int64 and atomic.Bool
-// field of the struct that stats points to as prefix_field_name: the lower
-// rooms state a counter once, where they count it. A field named in gauges is
-// a gauge, the others are counters and end in _total. help says whose they
+// Counters returns a Source that exports every atomic.Int64, atomic.Bool and
+// timing.Histogram field of the struct that stats points to as
+// prefix_field_name: the lower rooms state a counter once, where they count it.
+// A field named in gauges is a gauge, the others are counters and end in
+// _total; histograms end in _seconds. help says whose they
 // are. It panics when stats is no pointer to a struct: a bug of the composer.
 func Counters(prefix, help string, stats any, gauges ...string) Source {
 	v := reflect.ValueOf(stats)
@@ -27,6 +30,7 @@ func Counters(prefix, help string, stats any, gauges ...string) Source {
 		name    string
 		counter bool
 		read    func() float64
+		times   *timing.Histogram
 	}
 	var fields []field
 	for i := range v.Elem().NumField() {
@@ -46,6 +50,9 @@ func Counters(prefix, help string, stats any, gauges ...string) Source {
 				}
 				return 0
 			}
+		case *timing.Histogram:
+			f.counter, f.times = false, p
+			f.name += "_seconds"
 		default:
 			continue
 		}
@@ -56,6 +63,11 @@ func Counters(prefix, help string, stats any, gauges ...string) Source {
 	}
 	return func(emit func(Sample)) {
 		for _, f := range fields {
+			if f.times != nil {
+				upTo, n, sum := f.times.Snapshot()
+				emit(Sample{Name: f.name, Help: help, UpTo: upTo, Count: n, Value: sum.Seconds()})
+				continue
+			}
 			emit(Sample{Name: f.name, Help: help, Counter: f.counter, Value: f.read()})
 		}
 	}

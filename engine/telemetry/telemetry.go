@@ -43,6 +43,10 @@ type Sample struct {
 	Counter bool              // else a gauge
 	Labels  map[string]string // bounded: role, op, tier, source, ufs, reason, kind, state
 	Value   float64
+	// UpTo makes it a histogram: Count values of the sum Value, of which so
+	// many are not above each bound.
+	UpTo  map[float64]uint64
+	Count uint64
 }
 
 // Source yields samples; it must be quick and safe for concurrent use.
@@ -64,7 +68,11 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 				kind = prometheus.CounterValue
 			}
 			d := prometheus.NewDesc(m.Name, m.Help, nil, m.Labels)
-			if pm, err := prometheus.NewConstMetric(d, kind, m.Value); err == nil {
+			pm, err := prometheus.NewConstMetric(d, kind, m.Value)
+			if m.UpTo != nil {
+				pm, err = prometheus.NewConstHistogram(d, m.Count, m.Value, m.UpTo)
+			}
+			if err == nil {
 				ch <- pm
 			}
 		})

@@ -11,6 +11,9 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
+
+	"orca/dataplane/timing"
 )
 
 func get(t *testing.T, url string) (int, string) {
@@ -30,6 +33,8 @@ func get(t *testing.T, url string) (int, string) {
 func TestPages(t *testing.T) {
 	var n atomic.Int64
 	var ready atomic.Bool
+	var timed struct{ ReadTime timing.Histogram }
+	timed.ReadTime.Observe(3 * time.Second)
 	ln, err := Listen("127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -42,7 +47,7 @@ func TestPages(t *testing.T) {
 			}
 			return nil
 		},
-		Sources: []Source{func(emit func(Sample)) {
+		Sources: []Source{Counters("orca_test", "y", &timed), func(emit func(Sample)) {
 			emit(Sample{Name: "orca_test_total", Help: "x", Counter: true, Labels: map[string]string{"tier": "MEM"}, Value: float64(n.Load())})
 		}},
 	}, slog.New(slog.DiscardHandler))
@@ -57,7 +62,9 @@ func TestPages(t *testing.T) {
 	}
 	n.Store(7)
 	code, body := get(t, base+"/metrics")
-	for _, want := range []string{`orca_test_total{tier="MEM"} 7`, "orca_build_info", "go_goroutines"} {
+	for _, want := range []string{`orca_test_total{tier="MEM"} 7`, "orca_build_info", "go_goroutines",
+		`orca_test_read_time_seconds_bucket{le="2.097152"} 0`, `orca_test_read_time_seconds_bucket{le="4.194304"} 1`,
+		"orca_test_read_time_seconds_sum 3", "orca_test_read_time_seconds_count 1"} {
 		if code != http.StatusOK || !strings.Contains(body, want) {
 			t.Errorf("metrics lacks %q (status %d)", want, code)
 		}
