@@ -53,8 +53,8 @@ type NodeOptions struct {
 	// EvictPolicy and AllocPolicy name which cached blocks leave first, and
 	// into which directory of a tier a new one goes.
 	EvictPolicy, AllocPolicy string
-	// MoveRate bounds the copying of blocks to a slower tier, in bytes per
-	// second; negative: they are dropped instead.
+	// MoveRate bounds the copying of blocks between tiers, in bytes per second;
+	// negative: none moves.
 	MoveRate int64
 	// HighWatermark and LowWatermark are the parts of a directory's quota at
 	// which blocks start and stop to leave.
@@ -145,7 +145,7 @@ func (f *serverFlags) register(c *cobra.Command) {
 	fl.StringArrayVar(&f.Dirs, "tier", nil, "another tier directory, SSD:/path=100GB or HDD:/path=1TB; may be repeated")
 	fl.StringVar(&f.EvictPolicy, "evict-policy", evict.Default, "which cached blocks leave first: "+strings.Join(evict.Names(), ", "))
 	fl.StringVar(&f.AllocPolicy, "alloc-policy", alloc.Default, "which directory of a tier gets a new block: "+strings.Join(alloc.Names(), ", "))
-	fl.StringVar(&f.moveRate, "move-rate", "256MiB", "bytes per second at which blocks that leave a tier are copied to a slower one, at most; 0: they are dropped")
+	fl.StringVar(&f.moveRate, "move-rate", "256MiB", "bytes per second at which blocks are copied between tiers, at most; 0: none moves up, and what leaves a tier is dropped")
 	fl.Float64Var(&f.HighWatermark, "high-watermark", evict.DefaultMarks.High, "part of a tier directory's quota above which blocks leave")
 	fl.Float64Var(&f.LowWatermark, "low-watermark", evict.DefaultMarks.Low, "part of the quota down to which they do")
 	fl.DurationVar(&f.SyncInterval, "sync-interval", -1, "how old what is known of the root store may be: 0 looks on every access, negative loads once")

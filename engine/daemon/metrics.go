@@ -90,7 +90,10 @@ func (w *workerRole) tierGauges(emit func(telemetry.Sample)) {
 			emit(telemetry.Sample{Name: "orca_block_evictions_total", Help: "Blocks evicted, by reason.", Counter: true,
 				Labels: map[string]string{"tier": t.String(), "reason": r.String()}, Value: float64(m.Evictions[t][r].Load())})
 		}
-		emit(telemetry.Sample{Name: "orca_worker_tier_hits_total", Help: "Ranges served from the tier.", Counter: true, Labels: l, Value: float64(m.Hits[t].Load())})
+		for k := range tiered.Kinds {
+			emit(telemetry.Sample{Name: "orca_worker_tier_hits_total", Help: "Reads served from the tier, by what was given out.", Counter: true,
+				Labels: map[string]string{"tier": t.String(), "kind": k.String()}, Value: float64(m.Hits[t][k].Load())})
+		}
 		emit(telemetry.Sample{Name: "orca_worker_tier_hit_bytes_total", Help: "Bytes served from the tier.", Counter: true, Labels: l, Value: float64(m.HitBytes[t].Load())})
 	}
 }

@@ -42,6 +42,10 @@ type block struct {
 	counted int64 // bytes of it in place.listed
 	chosen  bool  // the policy has given it up, and it is on its way out
 
+	heat  evict.Heat
+	floor evict.Heat // it must be so hot to be looked at for a faster tier
+	hotly bool       // in Store.hot
+
 	served int64 // bytes served since the last use that counted
 	pos    int64 // where the last range that was served began
 
@@ -106,6 +110,9 @@ func (s *Store) enterLocked(b *block) {
 	s.gen++
 	b.gen = s.gen
 	b.pinned = s.pinned[b.ID.File]
+	if b.heat == 0 {
+		b.heat = evict.Warm(s.now)
+	}
 	b.at.blocks++
 	b.at.grains += int64(b.n)
 	s.rankLocked(b)
@@ -143,6 +150,8 @@ func (s *Store) useLocked(b *block, off, n int64) {
 		b.served = 0
 		s.now++
 		b.at.policy.Touch(&b.Entry, s.now)
+		b.heat = b.heat.Used(s.now)
+		s.nominateLocked(b)
 	}
 	b.pos = off
 	b.served += n
@@ -178,9 +187,16 @@ func (s *Store) leaveLocked(b *block, note bool) {
 	}
 }
 
+// pinLocked keeps the file of a block from being unlinked, until unpin.
+func (b *block) pinLocked() {
+	b.pins++
+	b.at.pins++
+}
+
 func (s *Store) unpin(b *block) {
 	s.mu.Lock()
 	b.pins--
+	b.at.pins--
 	if b.pins == 0 && b.gone {
 		s.reap = append(s.reap, b)
 		s.wake()

@@ -51,7 +51,7 @@ func (s *Store) Begin(ctx context.Context, id orca.BlockID, length int64) (tiers
 	if err != nil {
 		return nil, err
 	}
-	fresh := &block{length: length, at: p, trusted: true, fillers: 1, pins: 1}
+	fresh := &block{length: length, at: p, trusted: true, fillers: 1}
 	fresh.ID = id
 	fresh.sums = make([]uint32, blockfile.Grains(length))
 	fresh.have = blockfile.NewGrainSet(len(fresh.sums))
@@ -72,6 +72,7 @@ func (s *Store) Begin(ctx context.Context, id orca.BlockID, length int64) (tiers
 		time.Sleep(time.Millisecond) // its file is being unlinked, or the block arrives
 	}
 	fresh.fill.Lock()
+	fresh.pinLocked()
 	s.insertLocked(fresh)
 	s.mu.Unlock()
 	var f *os.File
@@ -114,7 +115,7 @@ func (s *Store) joinFill(op string, id orca.BlockID, length int64) (*block, erro
 		return nil, &orca.Error{Op: op, Path: id.String(), Kind: orca.Corrupt, Msg: "the only copy is damaged"}
 	}
 	b.fillers++
-	b.pins++
+	b.pinLocked()
 	s.rankLocked(b)
 	return b, nil
 }

@@ -3,6 +3,7 @@
 package tiered_test
 
 import (
+	"bytes"
 	"path/filepath"
 	"strings"
 	"sync/atomic"
@@ -18,8 +19,9 @@ import (
 
 // meanwhile runs do once, beside the first mutating call on the file of a block
 // that is called op, and gives it a moment to overtake that call. Where the
-// store makes do wait the moment passes, which decides nothing.
-func meanwhile(ops *tiertest.Faults, id orca.BlockID, op string, do func()) (wait func()) {
+// store makes do wait the moment passes, which decides nothing. wait waits for
+// do, and for that call if it is made in the background.
+func meanwhile(t *testing.T, ops *tiertest.Faults, id orca.BlockID, op string, do func()) (began func() bool, wait func()) {
 	var begun atomic.Bool
 	done := make(chan struct{})
 	ops.Before(func(_ int, o, path string) {
@@ -35,9 +37,13 @@ func meanwhile(ops *tiertest.Faults, id orca.BlockID, op string, do func()) (wai
 		case <-time.After(200 * time.Millisecond):
 		}
 	})
-	return func() {
+	return begun.Load, func() {
+		select {
+		case <-done:
+		case <-time.After(time.Minute):
+			t.Error("no call of " + op)
+		}
 		ops.Before(nil)
-		<-done
 	}
 }
 
@@ -59,7 +65,7 @@ func TestOneFileForOneName(t *testing.T) {
 			ops := &tiertest.Faults{}
 			s := &storeT{Store: openWith(t, tiertest.Options{Root: t.TempDir(), SSD: 16 << 20}, ops), id: id, content: content}
 			defer s.Close()
-			wait := meanwhile(ops, id, c.op, func() { c.second(s, t) })
+			_, wait := meanwhile(t, ops, id, c.op, func() { c.second(s, t) })
 			c.first(s, t)
 			wait()
 			require.NoError(t, tiertest.TryFill(s, id, content))
@@ -105,4 +111,55 @@ func (s *storeT) may(t *testing.T, err error) {
 	if err != nil && orca.KindOf(err) != orca.NotFound && orca.KindOf(err) != orca.Exists {
 		t.Error(err)
 	}
+}
+
+// TestOneFileForOneNameMoving lets others come for the name of a block, and
+// take it away, in the middle of each file operation of its promotion: what is
+// listed afterwards is what is in the file, in one directory, and the quota of
+// both is right.
+func TestOneFileForOneNameMoving(t *testing.T) {
+	const n = 8
+	for _, op := range []string{"open", "truncate", "write", "remove"} {
+		for name, second := range map[string]func(s *storeT, t *testing.T){
+			"adoption": (*storeT).readopt, "fill": (*storeT).refill, "removal": (*storeT).drop,
+		} {
+			t.Run(name+" beside "+op, func(t *testing.T) {
+				ops := &tiertest.Faults{}
+				s := &storeT{Store: filled(t, "lru", ops, n)}
+				hot := below(t, s.Store, n)
+				s.id, s.content = tiertest.ID(hot), tiertest.Bytes(hot, moved)
+				began, wait := meanwhile(t, ops, s.id, op, func() { second(s, t) })
+				tiertest.Eventually(t, "it moves", func() bool {
+					if got, err := tiertest.ReadAll(s, s.id, moved); err == nil {
+						require.True(t, bytes.Equal(s.content, got))
+					} else {
+						require.ErrorIs(t, err, orca.NotFound) // removed meanwhile
+					}
+					return began()
+				})
+				wait()
+				tiertest.Eventually(t, "what is there is whole", func() bool {
+					require.NoError(t, tiertest.TryFill(s, s.id, s.content))
+					got, err := tiertest.ReadAll(s, s.id, moved)
+					return err == nil && bytes.Equal(s.content, got)
+				})
+				s.RemoveFile(s.id.File, 0)
+				for i := range uint64(n) {
+					s.RemoveFile(tiertest.ID(i).File, 0)
+				}
+				tiertest.Eventually(t, "the quota is given back", func() bool {
+					return s.Usage()[0].Used == 0 && s.Usage()[1].Used == 0
+				})
+			})
+		}
+	}
+}
+
+// drop removes the block.
+func (s *storeT) drop(t *testing.T) { s.may(t, s.Remove(s.id)) }
+
+// readopt removes the block and adopts it anew.
+func (s *storeT) readopt(t *testing.T) {
+	s.may(t, s.Remove(s.id))
+	s.adopt(t)
 }

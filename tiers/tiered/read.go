@@ -43,7 +43,7 @@ func (s *Store) Get(id orca.BlockID, off, n int64) (dataplane.Extent, error) {
 		}
 		return dataplane.Extent{}, errAbsent
 	}
-	b.pins++
+	b.pinLocked()
 	s.useLocked(b, off, min(n, min(int64(end)*orca.GrainSize, b.length)-off))
 	ready := b.trusted && b.file != nil
 	f, release, gen := b.file, b.release, b.gen
@@ -59,7 +59,7 @@ func (s *Store) Get(id orca.BlockID, off, n int64) (dataplane.Extent, error) {
 		}
 	}
 	got := min(n, min(int64(end)*orca.GrainSize, b.length)-off)
-	s.Metrics.Hits[b.at.Tier].Add(1)
+	s.Metrics.Hits[b.at.Tier][Extents].Add(1)
 	s.Metrics.HitBytes[b.at.Tier].Add(got)
 	last := blockfile.Grains(off + got)
 	return dataplane.Extent{File: f, Off: off, N: got, Sums: b.sums[first:last:last],
@@ -237,7 +237,7 @@ func (s *Store) Share(id orca.BlockID) (*os.File, int64, uint64, error) {
 		s.mu.Unlock()
 		return nil, 0, 0, notFound(op, id)
 	}
-	b.pins++
+	b.pinLocked()
 	s.mu.Unlock()
 	defer s.unpin(b)
 	f, _, err := s.prepare(b, 0, 0)
@@ -269,7 +269,7 @@ func (s *Store) Descriptor(ctx context.Context, id orca.BlockID) (*os.File, int6
 		s.mu.Unlock()
 		return nil, 0, 0, &orca.Error{Op: op, Path: id.String(), Kind: orca.Unsupported, Msg: "block is partial"}
 	}
-	b.pins++
+	b.pinLocked()
 	s.useLocked(b, 0, b.length)
 	trusted, f, gen := b.trusted, b.file, b.gen
 	s.mu.Unlock()
@@ -291,6 +291,6 @@ func (s *Store) Descriptor(ctx context.Context, id orca.BlockID) (*os.File, int6
 	if err != nil {
 		return nil, 0, 0, blockfile.Fail(op, f.Name(), err)
 	}
-	s.Metrics.Hits[b.at.Tier].Add(1)
+	s.Metrics.Hits[b.at.Tier][Descriptors].Add(1)
 	return r, b.length, gen, nil
 }

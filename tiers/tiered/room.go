@@ -133,6 +133,12 @@ func (s *Store) withSpace(ctx context.Context, op string, p *place, n int64, do 
 }
 
 func (s *Store) awaitRoom(ctx context.Context, op string, freed <-chan struct{}, timer *time.Timer) error {
+	s.roomWaiters.Add(1)
+	begin := time.Now()
+	defer func() {
+		s.roomWaiters.Add(-1)
+		s.Metrics.RoomWaitTime.Observe(time.Since(begin))
+	}()
 	s.wake()
 	select {
 	case <-freed:

@@ -12,16 +12,18 @@
 // Nothing is evicted in the caller's goroutine. Who needs room asks for it,
 // and waits at most Config.RoomWait while the background makes it. A clean
 // block that leaves a tier moves to a slower one when nobody is waiting and
-// there is room for it, at most at Config.MoveRate. The slower directory's
-// index has it before the faster one's loses it: after a crash it is in one of
-// them, or in both, and then the faster one keeps it.
+// there is room for it, and one that is used much more than what would leave a
+// faster tier takes its place there: by one mover, at most at Config.MoveRate.
+// The index of the directory that it moves to has it before the other one's
+// loses it: after a crash it is in one of them, or in both, and then the faster
+// one keeps it. Who waits for room never waits for a copy.
 //
 // Blocks recovered from an index are not trusted: each grain is checked
 // against its CRC32C before it is first served. A clean block with a bad grain
 // is dropped as a whole and its file unlinked, never mended; of a dirty block,
 // the only copy, only the bad grain is refused (Corrupt).
 //
-// Goroutines: run (reap, evict, compact), flush (index buffers), one sweep per
+// Goroutines: run (reap, evict, compact), moveLoop (copies), flush (index buffers), one sweep per
 // directory at start; Close ends them. Lock order: block.fill → block.open →
 // Store.mu → index; no I/O happens under Store.mu.
 package tiered
@@ -36,6 +38,7 @@ import (
 	"time"
 
 	"orca"
+	"orca/dataplane/timing"
 	"orca/tiers"
 	"orca/tiers/alloc"
 	"orca/tiers/blockfile"
@@ -56,8 +59,8 @@ type Config struct {
 	// MaxOpen bounds the block files that stay open while nobody reads them
 	// (default 4096).
 	MaxOpen int
-	// MoveRate bounds in bytes per second how fast blocks that leave a tier are
-	// copied to a slower one (default 256 MiB/s); negative: they are dropped.
+	// MoveRate bounds in bytes per second how fast blocks are copied between
+	// tiers (default 256 MiB/s); negative: none is, and what leaves is dropped.
 	MoveRate int64
 	// Alloc names the allocator of new blocks (package alloc).
 	Alloc string
@@ -125,16 +128,23 @@ func (c Config) Validate() error {
 
 // Metrics are counters that only grow; engine/telemetry exports them.
 type Metrics struct {
-	Hits     [3]atomic.Int64 // extents, by tier
-	HitBytes [3]atomic.Int64
+	Hits     [3][Kinds]atomic.Int64 // by tier and what was given out
+	HitBytes [3]atomic.Int64        // of extents
 	Misses   atomic.Int64
 	// Evictions are the blocks evicted, by tier and reason, Evicted all.
-	Evictions       [3][Reasons]atomic.Int64
-	Evicted         atomic.Int64
-	EvictedBytes    atomic.Int64
+	Evictions    [3][Reasons]atomic.Int64
+	Evicted      atomic.Int64
+	EvictedBytes atomic.Int64
+	// Demoted are the blocks moved to a slower tier instead, Promoted those
+	// moved to a faster one. MoveWaits are the times that a copy stood back
+	// for somebody who reads or fills.
 	Demoted         atomic.Int64
 	DemotedBytes    atomic.Int64
-	Removed         atomic.Int64 // blocks, by order
+	Promoted        atomic.Int64
+	PromotedBytes   atomic.Int64
+	MoveWaits       atomic.Int64
+	MoveTime        timing.Histogram // of a block, there and on record
+	Removed         atomic.Int64     // blocks, by order
 	CorruptGrains   atomic.Int64
 	Quarantined     atomic.Int64 // blocks
 	VerifiedGrains  atomic.Int64
@@ -142,12 +152,58 @@ type Metrics struct {
 	FilledBytes     atomic.Int64 // stored by fillers and adoptions
 	NoSpace         atomic.Int64 // requests refused
 	RoomWaits       atomic.Int64 // requests that had to wait for eviction
+	RoomWaitTime    timing.Histogram
 	DirFailures     atomic.Int64
 	IndexDamage     atomic.Int64 // places found at start
 	OrphansRemoved  atomic.Int64
 	IndexCompacted  atomic.Int64
 	Adopted         atomic.Int64
 	DescriptorsOpen atomic.Int64 // gauge: cached block descriptors
+}
+
+// Kind is how a block was read.
+type Kind uint8
+
+// The kinds: an extent of an open file, for who reads through the worker, and
+// a descriptor, with which its owner reads on without asking.
+const (
+	Extents Kind = iota
+	Descriptors
+	Kinds
+)
+
+// String returns the name of the kind for metrics.
+func (k Kind) String() string {
+	if k == Descriptors {
+		return "descriptor"
+	}
+	return "extent"
+}
+
+// Queues are what waits at this moment.
+type Queues struct {
+	Reap  int // blocks that have left, and whose files are to be unlinked
+	Held  int // of the blocks that have left, those that readers still hold
+	Moves int // blocks that wait for a verdict on their promotion, or move
+	Room  int // requests that wait for room
+}
+
+// Queues returns how much waits.
+func (s *Store) Queues() Queues {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	q := Queues{Reap: len(s.reap), Moves: len(s.hot), Room: int(s.roomWaiters.Load())}
+	for _, b := range s.leaving {
+		if b.pins > 0 {
+			q.Held++
+		}
+	}
+	for _, p := range s.places {
+		if p.moving != nil {
+			q.Moves++
+		}
+	}
+	return q
 }
 
 // Reason is why a block was evicted.
@@ -180,6 +236,8 @@ type place struct {
 	last     uint64       // number of the last placement here; GUARDED_BY(Store.mu)
 	placed   int64        // bytes of blocks placed here; GUARDED_BY(Store.mu)
 	listed   int64        // bytes of blocks that may leave; GUARDED_BY(Store.mu)
+	pins     int64        // of its blocks: who reads, fills or copies here; GUARDED_BY(Store.mu)
+	moving   *block       // on its way to another directory, or nil; GUARDED_BY(Store.mu)
 	want     int64        // room that somebody waits for; GUARDED_BY(Store.mu)
 	lastFail error        // of the index, logged once; GUARDED_BY(Store.mu)
 	// adopting is held for reading from the index record of an adopted block to
@@ -197,9 +255,14 @@ type Store struct {
 	alloc  alloc.Allocator
 	places []*place
 	failed []tiers.Usage // directories that did not open
-	done   chan struct{}
-	kick   chan struct{}
-	wg     sync.WaitGroup
+	// fastest is the fastest tier that blocks may move up to.
+	fastest     orca.Tier // GUARDED_BY(mu)
+	roomWaiters atomic.Int64
+
+	done  chan struct{}
+	kick  chan struct{}
+	moves chan struct{} // wakes the mover
+	wg    sync.WaitGroup
 
 	mu         sync.Mutex
 	blocks     map[orca.BlockID]*block // GUARDED_BY(mu)
@@ -210,6 +273,7 @@ type Store struct {
 	reap       []*block                // to unlink; GUARDED_BY(mu)
 	open       []*block                // clock of cached descriptors; GUARDED_BY(mu)
 	hand       int                     // GUARDED_BY(mu)
+	hot        []*block                // may deserve a faster tier; GUARDED_BY(mu)
 	now        uint64                  // sequence for the policies; GUARDED_BY(mu)
 	placements uint64                  // GUARDED_BY(mu)
 	gen        uint64                  // last generation; GUARDED_BY(mu)
@@ -230,7 +294,7 @@ func Open(cfg Config, log *slog.Logger) (*Store, error) {
 	}
 	s := &Store{
 		cfg: cfg, log: log,
-		done: make(chan struct{}), kick: make(chan struct{}, 1),
+		done: make(chan struct{}), kick: make(chan struct{}, 1), moves: make(chan struct{}, 1),
 		blocks: map[orca.BlockID]*block{}, leaving: map[fileName]*block{},
 		arriving: map[orca.BlockID]int{}, files: map[orca.Ino]*block{}, pinned: map[orca.Ino]bool{},
 		freed: make(chan struct{}), spoilt: map[orca.BlockID]bool{}, gen: rand.Uint64() >> 1,
@@ -250,9 +314,12 @@ func Open(cfg Config, log *slog.Logger) (*Store, error) {
 	}
 	s.mu.Lock()
 	s.feed.reset()
+	s.hot = make([]*block, 0, hotMax)
+	s.rankTiersLocked()
 	s.mu.Unlock()
-	s.wg.Add(2)
+	s.wg.Add(3)
 	go s.run()
+	go s.moveLoop()
 	go s.flushLoop()
 	for _, p := range s.places {
 		s.wg.Add(1)
@@ -260,6 +327,16 @@ func Open(cfg Config, log *slog.Logger) (*Store, error) {
 	}
 	s.wake()
 	return s, nil
+}
+
+// rankTiersLocked finds the fastest tier.
+func (s *Store) rankTiersLocked() {
+	s.fastest = orca.HDD
+	for _, p := range s.places {
+		if s.cfg.MoveRate > 0 {
+			s.fastest = min(s.fastest, p.Tier)
+		}
+	}
 }
 
 // Usage implements tiers.Store.
@@ -357,7 +434,7 @@ func (s *Store) Drain(ctx context.Context) error {
 			busy = busy || b.pins == 0 // being unlinked: its quota is not back yet
 		}
 		for _, p := range s.places {
-			busy = busy || p.want > 0 || s.excessLocked(p) > 0 && p.policy.Len() > 0
+			busy = busy || p.want > 0 || p.moving != nil || s.excessLocked(p) > 0 && p.policy.Len() > 0
 		}
 		ch := s.freed
 		s.mu.Unlock()
