@@ -97,3 +97,26 @@ func (w *workerRole) tierGauges(emit func(telemetry.Sample)) {
 		emit(telemetry.Sample{Name: "orca_worker_tier_hit_bytes_total", Help: "Bytes served from the tier.", Counter: true, Labels: l, Value: float64(m.HitBytes[t].Load())})
 	}
 }
+
+// bytesRead are the bytes of reads by the path that they took.
+func (w *workerRole) bytesRead(emit func(telemetry.Sample)) {
+	m := &w.blocks.Read.Metrics
+	for path, n := range map[string]int64{
+		"cache": m.CacheBytes.Load(), "peer": m.PeerBytes.Load(), "ufs": m.UFSBytes.Load(), "pass": m.PassBytes.Load(),
+	} {
+		emit(telemetry.Sample{Name: "orca_worker_bytes_total", Counter: true, Labels: map[string]string{"path": path}, Value: float64(n),
+			Help: "Bytes of reads: handed out from the tiers at once, fetched from another worker, fetched from the store below, and passed on uncached."})
+	}
+}
+
+// queues are what waits in the worker at this moment.
+func (w *workerRole) queues(emit func(telemetry.Sample)) {
+	q := w.store.Queues()
+	for queue, n := range map[string]int64{
+		"unlink": int64(q.Reap), "held": int64(q.Held), "move": int64(q.Moves), "room": int64(q.Room),
+		"streams": w.blocks.Read.Metrics.Streams.Load(), "fills": w.blocks.Read.Metrics.Active.Load(),
+		"writers": w.blocks.Write.Metrics.Open.Load(),
+	} {
+		emit(telemetry.Sample{Name: "orca_worker_queue_depth", Help: "What waits or is under way.", Labels: map[string]string{"queue": queue}, Value: float64(n)})
+	}
+}

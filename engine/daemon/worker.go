@@ -275,7 +275,7 @@ func (w *workerRole) sources() []telemetry.Source {
 		telemetry.Counters("orca_worker_transport", "Connections of the block server.", w.server.Transport(), "Conns", "InFlight", "Handlers"),
 		telemetry.Counters("orca_worker_descriptors", "Descriptors passed to readers on this host.", w.fds.Metrics(), "Conns"),
 		telemetry.Counters("orca_job_worker", "Tasks run by this worker.", &w.jobs.Stats, "Running"),
-		w.tierGauges,
+		w.tierGauges, w.bytesRead, w.queues,
 	}
 }
 
