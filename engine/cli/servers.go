@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -16,6 +17,7 @@ import (
 	"orca"
 	"orca/engine/placement"
 	"orca/tiers/alloc"
+	"orca/tiers/dir"
 	"orca/tiers/evict"
 )
 
@@ -41,8 +43,8 @@ type NodeOptions struct {
 	// quarter of the memory, SSD a tenth of the free disk); negative: no such
 	// tier.
 	MemBytes, SSDBytes int64
-	// Dirs are further tier directories, spelled SSD:PATH=SIZE or HDD:PATH=SIZE.
-	Dirs []string
+	// Dirs are further tier directories.
+	Dirs []dir.Config
 	// MemDir and SSDDir are the folders of the tiers, "" for those below Data.
 	MemDir, SSDDir string
 	// ScrubPeriod is within what time every cached block is read again; 0: the
@@ -121,6 +123,7 @@ type serverFlags struct {
 	mem, ssd, wholeMax string
 	scrubRate          string
 	moveRate           string
+	dirs               []string
 	rootOptions        []string
 	write              *string
 }
@@ -142,7 +145,7 @@ func (f *serverFlags) register(c *cobra.Command) {
 	fl.StringVar(&f.MetaAddr, "meta-addr", "127.0.0.1:18998", "address of the metaplane")
 	fl.StringVar(&f.WebAddr, "web-addr", "127.0.0.1:18999", "address of /metrics, /livez and /readyz; empty: none")
 	fl.StringVar(&f.WorkerWebAddr, "worker-web-addr", "127.0.0.1:28998", "the same of a process that is only a worker")
-	fl.StringArrayVar(&f.Dirs, "tier", nil, "another tier directory, SSD:/path=100GB or HDD:/path=1TB; may be repeated")
+	fl.StringArrayVar(&f.dirs, "tier", nil, "another tier directory, SSD:/path=100GB or HDD:/path=1TB, with ,reserve=20GB or ,reserve=10% to leave so much of the file system free; may be repeated")
 	fl.StringVar(&f.EvictPolicy, "evict-policy", evict.Default, "which cached blocks leave first: "+strings.Join(evict.Names(), ", "))
 	fl.StringVar(&f.AllocPolicy, "alloc-policy", alloc.Default, "which directory of a tier gets a new block: "+strings.Join(alloc.Names(), ", "))
 	fl.StringVar(&f.moveRate, "move-rate", "256MiB", "bytes per second at which blocks are copied between tiers, at most; 0: none moves up, and what leaves a tier is dropped")
@@ -199,18 +202,51 @@ func (f *serverFlags) finish(e *env) (NodeOptions, error) {
 	if m := (evict.Marks{High: o.HighWatermark, Low: o.LowWatermark}); !m.Valid() {
 		return o, usagef("want 0 < --low-watermark <= --high-watermark <= 1, not %g and %g", m.Low, m.High)
 	}
-	for _, d := range o.Dirs {
-		kind, rest, _ := strings.Cut(d, ":")
-		path, n, ok := strings.Cut(rest, "=")
-		if _, err := humanize.ParseBytes(n); !ok || err != nil || path == "" || kind != "SSD" && kind != "HDD" {
-			return o, usagef("--tier %q: want SSD:/path=100GB or HDD:/path=1TB", d)
+	for _, d := range f.dirs {
+		c, err := parseTier(d)
+		if err != nil {
+			return o, err
 		}
+		o.Dirs = append(o.Dirs, c)
 	}
 	if o.WriteType, err = parseWriteType(*f.write); err != nil {
 		return o, err
 	}
 	o.RootOptions, err = pairs(f.rootOptions)
 	return o, err
+}
+
+// parseTier parses TIER:PATH=SIZE[,reserve=SIZE|PERCENT%]. A path holds no
+// equals sign.
+func parseTier(s string) (dir.Config, error) {
+	bad := usagef("--tier %q: want SSD:/path=100GB or HDD:/path=1TB, and ,reserve=20GB or ,reserve=10%% behind it if so much is to be left free", s)
+	kind, rest, _ := strings.Cut(s, ":")
+	path, n, ok := strings.Cut(rest, "=")
+	n, reserve, reserves := strings.Cut(n, ",reserve=")
+	size, err := humanize.ParseBytes(n)
+	c := dir.Config{Path: path, Tier: orca.SSD, Capacity: int64(size)}
+	if kind == "HDD" {
+		c.Tier = orca.HDD
+	}
+	if !ok || err != nil || size > 1<<62 || path == "" || kind != "SSD" && kind != "HDD" {
+		return c, bad
+	}
+	if !reserves {
+		return c, nil
+	}
+	if p, isPart := strings.CutSuffix(reserve, "%"); isPart {
+		part, err := strconv.ParseFloat(p, 64)
+		if err != nil || !(part >= 0 && part < 100) {
+			return c, bad
+		}
+		c.ReservePart = part / 100
+		return c, nil
+	}
+	if size, err = humanize.ParseBytes(reserve); err != nil || size > 1<<62 {
+		return c, bad
+	}
+	c.Reserve = int64(size)
+	return c, nil
 }
 
 // quota parses a size: "" is 0 (the default), and 0 is none.

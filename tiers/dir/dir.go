@@ -36,6 +36,11 @@ type Config struct {
 	Tier orca.Tier
 	// Capacity is the quota in bytes of blocks and private files.
 	Capacity int64
+	// Reserve is how many bytes of the file system are left free for others,
+	// ReservePart which part of its size; the larger of the two holds. Less
+	// than Capacity may be used then.
+	Reserve     int64
+	ReservePart float64
 }
 
 // Validate refuses a configuration that cannot work.
@@ -46,6 +51,8 @@ func (c Config) Validate() error {
 		return &orca.Error{Op: op, Path: c.Path, Kind: orca.Invalid, Msg: "tier directory is not an absolute path"}
 	case c.Tier > orca.HDD:
 		return &orca.Error{Op: op, Path: c.Path, Kind: orca.Invalid, Msg: "unknown tier"}
+	case c.Reserve < 0 || c.ReservePart < 0 || c.ReservePart >= 1:
+		return &orca.Error{Op: op, Path: c.Path, Kind: orca.Invalid, Msg: "reserve is negative, or all of the file system"}
 	case c.Capacity < 2*orca.GrainSize:
 		return &orca.Error{Op: op, Path: c.Path, Kind: orca.Invalid, Msg: "capacity under two grains (128 KiB)"}
 	}
@@ -63,7 +70,7 @@ type Dir struct {
 	lock *os.File
 	huge bool
 	used atomic.Int64
-	full atomic.Int64 // what fits, once the file system has refused bytes; 0: Capacity
+	full atomic.Int64 // what fits, where the file system has less than Capacity; 0: Capacity
 	bad  atomic.Bool
 
 	spare spares
@@ -128,7 +135,7 @@ func (d *Dir) emptyScratch() error {
 func (d *Dir) Used() int64 { return d.used.Load() }
 
 // Usable returns how many bytes fit: Capacity, or less while the file system
-// below is full.
+// below is full, but for what is reserved for others.
 func (d *Dir) Usable() int64 {
 	if n := d.full.Load(); n > 0 {
 		return min(n, d.Capacity)
@@ -150,16 +157,20 @@ func (d *Dir) Refused() bool {
 	return false
 }
 
-// Regain looks, after Refused, whether the file system has space again.
+// Regain looks how much the file system has for the directory: after Refused
+// whether there is space again, and where some is reserved whether others have
+// taken of it.
 func (d *Dir) Regain() {
 	n := d.full.Load()
 	var st unix.Statfs_t
-	if n == 0 || unix.Statfs(d.Path, &st) != nil {
+	if n == 0 && d.Reserve == 0 && d.ReservePart == 0 || unix.Statfs(d.Path, &st) != nil {
 		return
 	}
-	if fits := d.used.Load() + int64(st.Bavail)*st.Bsize; fits >= d.Capacity {
+	reserve := max(d.Reserve, int64(d.ReservePart*float64(st.Blocks)*float64(st.Bsize)))
+	switch fits := max(1, d.used.Load()+int64(st.Bavail)*st.Bsize-reserve); {
+	case fits >= d.Capacity:
 		d.full.CompareAndSwap(n, 0)
-	} else if fits > n {
+	case fits > n || reserve > 0:
 		d.full.CompareAndSwap(n, fits)
 	}
 }

@@ -322,6 +322,7 @@ func Open(cfg Config, log *slog.Logger) (*Store, error) {
 	go s.moveLoop()
 	go s.flushLoop()
 	for _, p := range s.places {
+		p.Regain()
 		s.wg.Add(1)
 		go s.sweep(p)
 	}

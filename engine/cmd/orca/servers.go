@@ -6,17 +6,11 @@ import (
 	"context"
 	"log/slog"
 	"slices"
-	"strings"
-
-	"github.com/dustin/go-humanize"
-
-	"orca"
 
 	"orca/engine/cli"
 	"orca/engine/client"
 	"orca/engine/daemon"
 	"orca/engine/telemetry"
-	"orca/tiers/dir"
 	"orca/tiers/evict"
 	"orca/tiers/tiered"
 )
@@ -26,45 +20,26 @@ func logger(o cli.LogOptions, s cli.Streams) *slog.Logger {
 	return telemetry.NewLogger(s.Err, levels[o.Level], s.ErrTTY && !o.JSON)
 }
 
-func nodeConfig(o cli.NodeOptions) (daemon.Config, error) {
-	cfg := daemon.Config{
+func nodeConfig(o cli.NodeOptions) daemon.Config {
+	return daemon.Config{
 		Data: o.Data, Node: o.Node, Rack: o.Rack,
 		Root: o.Root, RootOptions: o.RootOptions, RootReadOnly: o.RootReadOnly, SyncInterval: o.SyncInterval,
 		MetaAddr: o.MetaAddr, WebAddr: o.WebAddr, WorkerAddr: o.WorkerAddr, WorkerWebAddr: o.WorkerWebAddr,
 		Mem: o.MemBytes, SSD: o.SSDBytes, MemDir: o.MemDir, SSDDir: o.SSDDir,
 		WholeMax: o.WholeMax, WriteType: o.WriteType, ScrubPeriod: o.ScrubPeriod, ScrubRate: o.ScrubRate,
+		Dirs:  o.Dirs,
 		Tiers: tiered.Config{Policy: o.EvictPolicy, Alloc: o.AllocPolicy, MoveRate: o.MoveRate, Marks: evict.Marks{High: o.HighWatermark, Low: o.LowWatermark}},
 	}
-	for _, d := range o.Dirs { // the command line has checked the spelling
-		kind, rest, _ := strings.Cut(d, ":")
-		path, size, _ := strings.Cut(rest, "=")
-		n, err := humanize.ParseBytes(size)
-		if err != nil {
-			return cfg, orca.PathE("orca.tier", d, orca.Invalid, err)
-		}
-		t := orca.SSD
-		if kind == "HDD" {
-			t = orca.HDD
-		}
-		cfg.Dirs = append(cfg.Dirs, dir.Config{Path: path, Tier: t, Capacity: int64(n)})
-	}
-	return cfg, nil
 }
 
 func up(ctx context.Context, o cli.UpOptions, s cli.Streams) error {
-	cfg, err := nodeConfig(o.NodeOptions)
-	if err != nil {
-		return err
-	}
+	cfg := nodeConfig(o.NodeOptions)
 	cfg.MountDir, cfg.AllowOther = o.Mount, o.AllowOther
 	return daemon.Up(ctx, cfg, s.Out, logger(o.Log, s))
 }
 
 func start(ctx context.Context, o cli.StartOptions, s cli.Streams) error {
-	cfg, err := nodeConfig(o.NodeOptions)
-	if err != nil {
-		return err
-	}
+	cfg := nodeConfig(o.NodeOptions)
 	cfg.Meta, cfg.RaftAddr, cfg.Join = o.Meta, o.RaftAddr, o.Join
 	for _, p := range o.Peers { // the command line has checked the spelling
 		node, addr, _ := strings.Cut(p, "=")
