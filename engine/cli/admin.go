@@ -19,7 +19,7 @@ func (e *env) adminCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use: "admin", Aliases: []string{"fsadmin"},
 		Short: "Look after an Orca",
-		Long:  "Look after an Orca: reports, workers, configuration, scrubbing, checks of this host, the members of the metaplane.",
+		Long:  "Look after an Orca: reports, workers, tier directories, configuration, scrubbing, checks of this host, the members of the metaplane.",
 		Example: `  orca admin report
   orca admin workers --json
   orca admin validate`,
@@ -31,7 +31,7 @@ func (e *env) adminCommand() *cobra.Command {
 		},
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	c.AddCommand(e.reportCommand(), e.workersCommand(), e.getConfCommand(), e.scrubCommand(), e.validateCommand(), e.quorumCommand(), e.journalCommand())
+	c.AddCommand(e.reportCommand(), e.workersCommand(), e.getConfCommand(), e.scrubCommand(), e.tierCommand(), e.validateCommand(), e.quorumCommand(), e.journalCommand())
 	return c
 }
 

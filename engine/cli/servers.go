@@ -219,7 +219,7 @@ func (f *serverFlags) finish(e *env) (NodeOptions, error) {
 // parseTier parses TIER:PATH=SIZE[,reserve=SIZE|PERCENT%]. A path holds no
 // equals sign.
 func parseTier(s string) (dir.Config, error) {
-	bad := usagef("--tier %q: want SSD:/path=100GB or HDD:/path=1TB, and ,reserve=20GB or ,reserve=10%% behind it if so much is to be left free", s)
+	bad := usagef("tier directory %q: want SSD:/path=100GB or HDD:/path=1TB, and ,reserve=20GB or ,reserve=10%% behind it if so much is to be left free", s)
 	kind, rest, _ := strings.Cut(s, ":")
 	path, n, ok := strings.Cut(rest, "=")
 	n, reserve, reserves := strings.Cut(n, ",reserve=")

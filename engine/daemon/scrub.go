@@ -9,8 +9,8 @@ import (
 	"orca/engine/client"
 )
 
-// handlers are the pages of a worker: where its scrubber stands, and the order
-// to read every block again now. An order needs a header that a web page of
+// handlers are the pages of a worker: where its scrubber stands, the order
+// to read every block again now, and orders about its tiers. An order needs a header that a web page of
 // somebody else cannot send.
 func (w *workerRole) handlers() map[string]http.Handler {
 	status := func(out http.ResponseWriter) {
@@ -18,6 +18,7 @@ func (w *workerRole) handlers() map[string]http.Handler {
 		_ = json.NewEncoder(out).Encode(w.scrub.Status()) // the caller has gone
 	}
 	return map[string]http.Handler{
+		"POST " + client.TierPath: http.HandlerFunc(w.serveTier),
 		"GET " + client.ScrubPath: http.HandlerFunc(func(out http.ResponseWriter, _ *http.Request) { status(out) }),
 		"POST " + client.ScrubPath: http.HandlerFunc(func(out http.ResponseWriter, r *http.Request) {
 			if r.Header.Get(client.AdminHeader) == "" {

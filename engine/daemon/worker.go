@@ -35,21 +35,22 @@ import (
 // workerRole is a block worker: tiers, the block service with its doors, the
 // agent that speaks with the metaplane, and the job worker.
 type workerRole struct {
-	mem    *memTier
-	store  *tiered.Store
-	blocks *blockservice.Service
-	peers  *peers
-	agent  *agent
-	grants *grant.Checker
-	server *blockserver.Server
-	fds    *shortcircuit.Server
-	table  *tableClient // nil when the metaplane is in this process
-	jobs   *jobworker.Worker
-	scrub  *scrub.Scrubber
-	ns     io.Closer    // the connection to the metaplane, when it is ours
-	begin  func() error // polls for jobs, once registered
-	spool  string
-	log    *slog.Logger
+	mem      *memTier
+	tierDirs *tierDirs
+	store    *tiered.Store
+	blocks   *blockservice.Service
+	peers    *peers
+	agent    *agent
+	grants   *grant.Checker
+	server   *blockserver.Server
+	fds      *shortcircuit.Server
+	table    *tableClient // nil when the metaplane is in this process
+	jobs     *jobworker.Worker
+	scrub    *scrub.Scrubber
+	ns       io.Closer    // the connection to the metaplane, when it is ours
+	begin    func() error // polls for jobs, once registered
+	spool    string
+	log      *slog.Logger
 
 	cancel context.CancelFunc
 	wg     sync.WaitGroup
@@ -62,12 +63,15 @@ func startWorker(ctx context.Context, cfg *Config, d *dataDir, ns metaplane.Name
 	if err := os.MkdirAll(w.spool, 0o700); err != nil {
 		return nil, orca.PathE("daemon.worker", w.spool, orca.Permission, err)
 	}
+	var err error
+	if w.tierDirs, err = openTierDirs(d.join("worker", "tiers.json")); err != nil {
+		return nil, err
+	}
 	if err := w.openTiers(cfg); err != nil {
 		w.close(ctx)
 		return nil, err
 	}
 	self := &metapb.Worker{Node: cfg.Node, Rack: cfg.Rack}
-	var err error
 	w.agent, err = newAgent(ns, nil, self, d.join("worker"), w.mountsChanged, log)
 	if err != nil {
 		w.close(ctx)
@@ -98,13 +102,13 @@ func startWorker(ctx context.Context, cfg *Config, d *dataDir, ns metaplane.Name
 
 // openTiers opens the store over MEM, SSD and further directories.
 func (w *workerRole) openTiers(cfg *Config) error {
-	var dirs []dir.Config
+	var mem, dirs []dir.Config
 	if cfg.Mem > 0 {
 		var err error
 		if w.mem, err = openMemTier(cfg.MemDir, cfg.Mem, w.log); err != nil {
 			return err
 		}
-		dirs = append(dirs, dir.Config{Path: w.mem.Dir, Tier: orca.MEM, Capacity: cfg.Mem})
+		mem = append(mem, dir.Config{Path: w.mem.Dir, Tier: orca.MEM, Capacity: cfg.Mem})
 	}
 	if cfg.SSD > 0 {
 		dirs = append(dirs, dir.Config{Path: cfg.SSDDir, Tier: orca.SSD, Capacity: cfg.SSD})
@@ -117,6 +121,7 @@ func (w *workerRole) openTiers(cfg *Config) error {
 		c.Path = p
 		dirs = append(dirs, c)
 	}
+	dirs = append(mem, w.tierDirs.apply(dirs)...)
 	if len(dirs) == 0 {
 		return orca.E("daemon.tiers", orca.Invalid, "a worker needs a tier: --mem, --ssd or --tier")
 	}

@@ -69,8 +69,9 @@ type Dir struct {
 	log  *slog.Logger
 	lock *os.File
 	huge bool
+	size atomic.Int64 // the quota
 	used atomic.Int64
-	full atomic.Int64 // what fits, where the file system has less than Capacity; 0: Capacity
+	full atomic.Int64 // what fits, where the file system has less than the quota; 0: the quota
 	bad  atomic.Bool
 
 	spare spares
@@ -87,6 +88,7 @@ func Open(c Config, ops blockfile.Ops, log *slog.Logger, fn func(*blockfile.Reco
 		return nil, err
 	}
 	d := &Dir{Config: c, ops: ops, log: log, synced: map[string]bool{}}
+	d.size.Store(c.Capacity)
 	for _, p := range []string{d.blocks(), d.Scratch()} {
 		if err := ops.MkdirAll(p); err != nil {
 			return nil, blockfile.Fail(op, p, err)
@@ -134,13 +136,20 @@ func (d *Dir) emptyScratch() error {
 // Used returns the bytes reserved or stored.
 func (d *Dir) Used() int64 { return d.used.Load() }
 
-// Usable returns how many bytes fit: Capacity, or less while the file system
+// Quota returns the bytes of blocks and private files that it may hold: the
+// Capacity that it was opened with, until Resize.
+func (d *Dir) Quota() int64 { return d.size.Load() }
+
+// Resize sets the quota. What is above a smaller one has to leave.
+func (d *Dir) Resize(n int64) { d.size.Store(n) }
+
+// Usable returns how many bytes fit: the quota, or less while the file system
 // below is full, but for what is reserved for others.
 func (d *Dir) Usable() int64 {
 	if n := d.full.Load(); n > 0 {
-		return min(n, d.Capacity)
+		return min(n, d.Quota())
 	}
-	return d.Capacity
+	return d.Quota()
 }
 
 // Refused notes that the file system had no space although the quota had: what
@@ -168,7 +177,7 @@ func (d *Dir) Regain() {
 	}
 	reserve := max(d.Reserve, int64(d.ReservePart*float64(st.Blocks)*float64(st.Bsize)))
 	switch fits := max(1, d.used.Load()+int64(st.Bavail)*st.Bsize-reserve); {
-	case fits >= d.Capacity:
+	case fits >= d.Quota():
 		d.full.CompareAndSwap(n, 0)
 	case fits > n || reserve > 0:
 		d.full.CompareAndSwap(n, fits)
@@ -375,6 +384,15 @@ func (d *Dir) Adopt(id orca.BlockID, from string, durable bool) error {
 		return blockfile.Fail(op, path, err)
 	}
 	return blockfile.Fail(op, path, d.syncFolders(filepath.Dir(path)))
+}
+
+// Sync makes the file of a block that Create opened durable, with its folders.
+func (d *Dir) Sync(id orca.BlockID, f *os.File) error {
+	const op = "dir.Sync"
+	if err := d.ops.Datasync(f); err != nil {
+		return blockfile.Fail(op, f.Name(), err)
+	}
+	return blockfile.Fail(op, f.Name(), d.syncFolders(filepath.Dir(blockfile.Path(d.blocks(), id))))
 }
 
 // syncFolders makes the entries of a block folder durable, and once per

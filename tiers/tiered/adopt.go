@@ -22,7 +22,7 @@ func (s *Store) Adopt(ctx context.Context, r tiers.Room, a tiers.Adoption) error
 	if a.Length <= 0 || a.Length > blockfile.MaxLength || len(a.Sums) != blockfile.Grains(a.Length) {
 		return &orca.Error{Op: op, Path: a.ID.String(), Kind: orca.Invalid, Msg: "length and sums do not belong together"}
 	}
-	if a.Length > p.Capacity/2 {
+	if a.Length > p.Quota()/2 {
 		s.Metrics.NoSpace.Add(1)
 		return &orca.Error{Op: op, Path: a.ID.String(), Kind: orca.NoSpace, Msg: "block is larger than half of the tier directory"}
 	}

@@ -15,7 +15,7 @@ import (
 // BlocksIn returns the blocks whose files are in the nth of blockfile.Folders,
 // over all directories.
 func (s *Store) BlocksIn(folder int) (ids []orca.BlockID) {
-	for _, p := range s.places {
+	for _, p := range s.dirs() {
 		if !p.Healthy() {
 			continue
 		}

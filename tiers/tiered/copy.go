@@ -25,9 +25,9 @@ const (
 	backStep  = 5 * time.Millisecond
 )
 
-// copyBlock copies a pinned block into another directory, and gives up as soon
-// as somebody waits for room.
-func (m *mover) copyBlock(b *block, to *place) bool {
+// copyBlock copies a pinned block into another directory, durable when it is the
+// only copy, and gives up as soon as somebody waits for room.
+func (m *mover) copyBlock(b *block, to *place, durable bool) bool {
 	s := m.s
 	src, _, err := s.prepare(b, 0, 0)
 	if err != nil {
@@ -53,6 +53,11 @@ func (m *mover) copyBlock(b *block, to *place) bool {
 		}
 		if err = m.copyGrain(b, to, src, dst, g); err != nil {
 			break
+		}
+	}
+	if err == nil && durable {
+		if err = to.Sync(b.ID, dst); err != nil {
+			s.fault(to, err)
 		}
 	}
 	if err != nil {
@@ -91,20 +96,20 @@ func (m *mover) turn(b *block, to *place, n int64) bool {
 		m.due = now
 	}
 	for left := m.due.Sub(now); left > 0; left = time.Until(m.due) {
-		if s.unwanted(b, to) || !m.sleep(min(left, paceStep)) {
+		if m.unwanted(b, to) || !m.sleep(min(left, paceStep)) {
 			return false
 		}
 	}
 	m.due = m.due.Add(time.Duration(float64(n) / float64(s.cfg.MoveRate) * float64(time.Second)))
-	if to.Tier < b.at.Tier {
+	if to.Tier < b.at.Tier && !m.force {
 		for waited := time.Duration(0); waited < standBack && s.contended(b, to); waited += backStep {
 			s.Metrics.MoveWaits.Add(1)
-			if s.unwanted(b, to) || !m.sleep(backStep) {
+			if m.unwanted(b, to) || !m.sleep(backStep) {
 				return false
 			}
 		}
 	}
-	return !s.unwanted(b, to)
+	return !m.unwanted(b, to)
 }
 
 // contended reports whether somebody else reads or fills where a block is
@@ -118,7 +123,8 @@ func (s *Store) contended(b *block, to *place) bool {
 // unwanted reports that a copy of a block need not be finished: somebody waits
 // for room where it is or, when it moves up, where it goes to; or it has left,
 // and perhaps is wanted anew.
-func (s *Store) unwanted(b *block, to *place) bool {
+func (m *mover) unwanted(b *block, to *place) bool {
+	s := m.s
 	select {
 	case <-s.done:
 		return true
@@ -126,5 +132,8 @@ func (s *Store) unwanted(b *block, to *place) bool {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if m.force {
+		return b.gone || !b.at.closing
+	}
 	return b.gone || b.at.want > 0 || to.Tier < b.at.Tier && to.want > 0
 }

@@ -19,7 +19,7 @@ func (s *Store) run() {
 		case <-s.kick:
 		case <-tick.C:
 			s.compact()
-			for _, p := range s.places {
+			for _, p := range s.dirs() {
 				p.Regain()
 				if p.Healthy() {
 					s.fault(p, p.Probe())
@@ -29,7 +29,7 @@ func (s *Store) run() {
 		for again := true; again; {
 			s.reapAll()
 			again = false
-			for _, p := range s.places {
+			for _, p := range s.dirs() {
 				again = s.relieve(p) || again
 			}
 			select {

@@ -65,12 +65,15 @@ type mover struct {
 	s   *Store
 	buf []byte
 	due time.Time // when the next bytes may be copied
+	// force makes a copy one of a block that has to go: also of one that may
+	// not leave, and whoever waits.
+	force bool
 }
 
 // one makes one move; false: there is nothing to do.
 func (m *mover) one() bool {
-	for _, p := range m.s.places {
-		if m.unload(p) {
+	for _, p := range m.s.dirs() {
+		if m.unload(p) || m.drainOne(p) {
 			return true
 		}
 	}
@@ -120,7 +123,7 @@ func (s *Store) lowerLocked(p *place) *place {
 	}
 	var best *place
 	for _, o := range s.places {
-		if o.Tier > p.Tier && o.Healthy() && (best == nil || o.Tier < best.Tier || o.Tier == best.Tier && o.Free() > best.Free()) {
+		if o.Tier > p.Tier && o.Healthy() && !o.closing && (best == nil || o.Tier < best.Tier || o.Tier == best.Tier && o.Free() > best.Free()) {
 			best = o
 		}
 	}
@@ -143,7 +146,7 @@ func (m *mover) demote(b *block, swap bool) bool {
 	if swap || s.lowerLocked(to) != nil {
 		fits = to.Usable() // what is too much moves on
 	}
-	if to.Used()+b.length > fits || b.at.want > 0 || !s.startMoveLocked(b, to) {
+	if to.Used()+b.length > fits || b.at.want > 0 || !s.startMoveLocked(b, to, false) {
 		s.mu.Unlock()
 		s.makeRoomBelow(to, b.length)
 		return false
@@ -170,8 +173,8 @@ func (s *Store) makeRoomBelow(to *place, n int64) {
 
 // startMoveLocked takes the quota and the name for a block that moves, and pins
 // it, until move.
-func (s *Store) startMoveLocked(b *block, to *place) bool {
-	if b.have != nil || !b.mayLeave() || b.length > to.Capacity/2 || s.arriving[b.ID] > 0 || !to.Take(b.length) {
+func (s *Store) startMoveLocked(b *block, to *place, force bool) bool {
+	if b.have != nil || !b.mayLeave() && !force || b.length > to.Quota()/2 || s.arriving[b.ID] > 0 || !to.Take(b.length) {
 		return false
 	}
 	if !s.takeNameLocked(b.ID, to) {
@@ -190,18 +193,26 @@ func (s *Store) startMoveLocked(b *block, to *place) bool {
 func (m *mover) move(b *block, to *place) (moved, gone bool) {
 	s := m.s
 	begin := time.Now()
-	moved = m.copyBlock(b, to)
+	s.mu.Lock()
+	flags := b.flagsLocked()
+	s.mu.Unlock()
+	durable := flags&blockfile.FlagDirty != 0
+	moved = m.copyBlock(b, to, durable)
 	to.adopting.RLock() // a compaction would find it neither in the index nor in the table
 	if moved {
-		to.Index.Append(blockfile.Record{Kind: blockfile.KindState, Flags: blockfile.FlagComplete, ID: b.ID, Length: b.length, Sums: b.sums})
-		if err := to.Index.Flush(); err != nil {
+		to.Index.Append(blockfile.Record{Kind: blockfile.KindState, Flags: flags, ID: b.ID, Length: b.length, Sums: b.sums})
+		write := to.Index.Flush
+		if durable {
+			write = to.Index.Sync
+		}
+		if err := write(); err != nil {
 			s.noteFlush(to, err)
 			moved = false
 			s.withdraw(b, to)
 		}
 	}
 	s.mu.Lock()
-	if moved && (!b.mayLeave() || !to.Healthy()) {
+	if may := b.mayLeave() || m.force && !b.gone && b.fillers == 0 && b.have == nil; moved && (!may || !to.Healthy()) {
 		moved = false
 		s.mu.Unlock()
 		s.withdraw(b, to)
@@ -212,7 +223,7 @@ func (m *mover) move(b *block, to *place) (moved, gone bool) {
 	gone = b.gone
 	if moved {
 		n := &block{length: b.length, at: to, sums: b.sums, n: b.n, cached: b.cached, charged: b.length,
-			trusted: true, made: true, served: b.length, heat: b.heat}
+			trusted: true, made: true, served: b.length, heat: b.heat, dirty: b.dirty}
 		n.ID = b.ID
 		if to.Tier < b.at.Tier {
 			n.Moved(&b.Entry)
@@ -221,6 +232,9 @@ func (m *mover) move(b *block, to *place) (moved, gone bool) {
 		}
 		s.leaveLocked(b, false)
 		s.insertLocked(n)
+		if n.flagsLocked() != flags {
+			s.flagLocked(n) // cleaned or pinned meanwhile
+		}
 		s.feed.add(n.ID)
 		s.Metrics.MoveTime.Observe(time.Since(begin))
 	} else {
@@ -284,7 +298,7 @@ func (m *mover) promoteOne() bool {
 		return false
 	}
 	for tier := orca.MEM; tier < b.at.Tier; tier++ {
-		for _, to := range s.places {
+		for _, to := range s.dirs() {
 			if to.Tier == tier && m.promote(b, to) {
 				return true
 			}
@@ -304,7 +318,7 @@ func (m *mover) promote(b *block, to *place) bool {
 		s.mu.Lock()
 		then := to.Used() - to.leaving + b.length
 		need, full := then-s.mark(to, s.cfg.Marks.High), then > s.mark(to, s.cfg.Marks.Low)
-		if !s.deservesLocked(b) || !to.Healthy() || b.length > to.Capacity/2 || to.want > 0 || b.at.want > 0 {
+		if !s.deservesLocked(b) || !to.Healthy() || to.closing || b.length > to.Quota()/2 || to.want > 0 || b.at.want > 0 {
 			s.mu.Unlock()
 			return false
 		}
@@ -313,7 +327,7 @@ func (m *mover) promote(b *block, to *place) bool {
 			return false
 		}
 		if need <= 0 {
-			if s.startMoveLocked(b, to) {
+			if s.startMoveLocked(b, to, false) {
 				s.mu.Unlock()
 				moved, _ := m.move(b, to)
 				if moved {

@@ -18,7 +18,7 @@ func (s *Store) openPlace(c dir.Config) error {
 	if err != nil {
 		return err
 	}
-	p := &place{n: len(s.places), policy: policy}
+	p := &place{policy: policy, swept: make(chan struct{})}
 	s.mu.Lock()
 	first := len(s.blocks) == 0
 	s.mu.Unlock()
@@ -144,7 +144,7 @@ func (s *Store) flushLoop() {
 // Flush implements tiers.Store.
 func (s *Store) Flush() error {
 	var first error
-	for _, p := range s.places {
+	for _, p := range s.dirs() {
 		if !p.Healthy() {
 			continue
 		}
@@ -174,14 +174,16 @@ func (s *Store) noteFlush(p *place, err error) {
 
 // compact rewrites indexes that consist of history for the most part.
 func (s *Store) compact() {
-	for _, p := range s.places {
+	for _, p := range s.dirs() {
 		s.mu.Lock()
 		live := blockfile.StateLen(0)*p.blocks + 4*p.grains
 		s.mu.Unlock()
 		if !p.Healthy() || !p.Index.Wasteful(live) {
 			continue
 		}
+		p.compacting.Lock()
 		err := p.Index.Compact(func(emit func(blockfile.Record)) { s.snapshot(p, emit) })
+		p.compacting.Unlock()
 		if err != nil {
 			s.noteFlush(p, err)
 			continue

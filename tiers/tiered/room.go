@@ -16,9 +16,9 @@ import (
 // have room at once.
 func (s *Store) candidatesLocked(n alloc.Need) (order []alloc.Place, now int) {
 	ps := make([]alloc.Place, 0, len(s.places))
-	for _, p := range s.places {
-		if p.Healthy() {
-			ps = append(ps, alloc.Place{Index: p.n, Tier: p.Tier, Capacity: p.Usable(), Free: p.Free(),
+	for i, p := range s.places {
+		if p.Healthy() && !p.closing {
+			ps = append(ps, alloc.Place{Index: i, Tier: p.Tier, Capacity: p.Usable(), Free: p.Free(),
 				Evictable: p.listed + p.leaving, Durable: p.Tier != orca.MEM, Last: p.last, Placed: p.placed})
 		}
 	}
@@ -178,6 +178,9 @@ func (s *Store) Reserve(ctx context.Context, bytes int64, durable bool) (tiers.R
 	if err != nil {
 		return nil, err
 	}
+	s.mu.Lock()
+	p.rooms++ // what it reserves keeps the directory from being let go meanwhile
+	s.mu.Unlock()
 	return &room{s: s, p: p, held: bytes}, nil
 }
 
@@ -253,6 +256,9 @@ func (r *room) Release() {
 		return
 	}
 	r.done = true
+	r.s.mu.Lock()
+	r.p.rooms--
+	r.s.mu.Unlock()
 	r.giveLocked(r.held)
 	r.held = 0
 }

@@ -143,6 +143,7 @@ type Metrics struct {
 	Promoted        atomic.Int64
 	PromotedBytes   atomic.Int64
 	MoveWaits       atomic.Int64
+	Drained         atomic.Int64     // blocks moved out of a directory that is removed
 	MoveTime        timing.Histogram // of a block, there and on record
 	Removed         atomic.Int64     // blocks, by order
 	CorruptGrains   atomic.Int64
@@ -209,18 +210,22 @@ func (s *Store) Queues() Queues {
 // Reason is why a block was evicted.
 type Reason uint8
 
-// The reasons: the directory was over its high watermark, or somebody waited
-// for room.
+// The reasons: the directory was over its high watermark, somebody waited for
+// room, or the directory is being removed and no other one had room.
 const (
 	Watermark Reason = iota
 	Need
+	DirRemoved
 	Reasons
 )
 
 // String returns the name of the reason for metrics.
 func (r Reason) String() string {
-	if r == Need {
+	switch r {
+	case Need:
 		return "need"
+	case DirRemoved:
+		return "removed"
 	}
 	return "watermark"
 }
@@ -228,22 +233,28 @@ func (r Reason) String() string {
 // state of one directory.
 type place struct {
 	*dir.Dir
-	n        int
-	policy   evict.Policy // GUARDED_BY(Store.mu)
-	blocks   int64        // GUARDED_BY(Store.mu)
-	grains   int64        // in live blocks, for the compaction estimate; GUARDED_BY(Store.mu)
-	leaving  int64        // bytes of blocks that wait for reaping or pins; GUARDED_BY(Store.mu)
-	last     uint64       // number of the last placement here; GUARDED_BY(Store.mu)
-	placed   int64        // bytes of blocks placed here; GUARDED_BY(Store.mu)
-	listed   int64        // bytes of blocks that may leave; GUARDED_BY(Store.mu)
-	pins     int64        // of its blocks: who reads, fills or copies here; GUARDED_BY(Store.mu)
-	moving   *block       // on its way to another directory, or nil; GUARDED_BY(Store.mu)
-	want     int64        // room that somebody waits for; GUARDED_BY(Store.mu)
-	lastFail error        // of the index, logged once; GUARDED_BY(Store.mu)
+	policy   evict.Policy   // GUARDED_BY(Store.mu)
+	blocks   int64          // GUARDED_BY(Store.mu)
+	grains   int64          // in live blocks, for the compaction estimate; GUARDED_BY(Store.mu)
+	leaving  int64          // bytes of blocks that wait for reaping or pins; GUARDED_BY(Store.mu)
+	last     uint64         // number of the last placement here; GUARDED_BY(Store.mu)
+	placed   int64          // bytes of blocks placed here; GUARDED_BY(Store.mu)
+	listed   int64          // bytes of blocks that may leave; GUARDED_BY(Store.mu)
+	pins     int64          // of its blocks: who reads, fills or copies here; GUARDED_BY(Store.mu)
+	moving   *block         // on its way to another directory, or nil; GUARDED_BY(Store.mu)
+	rooms    int            // reservations of writers; GUARDED_BY(Store.mu)
+	closing  bool           // being removed: nothing comes any more; GUARDED_BY(Store.mu)
+	todo     []orca.BlockID // blocks of a closing one yet to be looked at; GUARDED_BY(Store.mu)
+	stuck    error          // why one of them cannot go; GUARDED_BY(Store.mu)
+	swept    chan struct{}  // closed when the sweep has ended
+	want     int64          // room that somebody waits for; GUARDED_BY(Store.mu)
+	lastFail error          // of the index, logged once; GUARDED_BY(Store.mu)
 	// adopting is held for reading from the index record of an adopted block to
 	// its place in the table: a compaction that began in between would find it
 	// in neither. Before Store.mu.
 	adopting sync.RWMutex
+	// compacting is held while the index is rewritten: it is not closed then.
+	compacting sync.Mutex
 }
 
 // Store is the composed store.
@@ -253,8 +264,9 @@ type Store struct {
 	cfg    Config
 	log    *slog.Logger
 	alloc  alloc.Allocator
-	places []*place
-	failed []tiers.Usage // directories that did not open
+	places []*place      // replaced, never changed, once Open has returned; GUARDED_BY(mu)
+	failed []tiers.Usage // directories that did not open; GUARDED_BY(mu)
+	change sync.Mutex    // one directory comes or goes at a time; before mu
 	// fastest is the fastest tier that blocks may move up to.
 	fastest     orca.Tier // GUARDED_BY(mu)
 	roomWaiters atomic.Int64
@@ -324,10 +336,17 @@ func Open(cfg Config, log *slog.Logger) (*Store, error) {
 	for _, p := range s.places {
 		p.Regain()
 		s.wg.Add(1)
-		go s.sweep(p)
+		go s.sweepOnce(p)
 	}
 	s.wake()
 	return s, nil
+}
+
+// dirs returns the directories of this moment.
+func (s *Store) dirs() []*place {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.places
 }
 
 // rankTiersLocked finds the fastest tier.
@@ -346,7 +365,7 @@ func (s *Store) Usage() []tiers.Usage {
 	defer s.mu.Unlock()
 	var us []tiers.Usage
 	for _, p := range s.places {
-		us = append(us, tiers.Usage{Tier: p.Tier, Dir: p.Path, Capacity: p.Capacity, Used: p.Used(), Blocks: p.blocks, Healthy: p.Healthy()})
+		us = append(us, tiers.Usage{Tier: p.Tier, Dir: p.Path, Capacity: p.Quota(), Used: p.Used(), Blocks: p.blocks, Healthy: p.Healthy()})
 	}
 	return append(us, s.failed...)
 }
@@ -382,9 +401,9 @@ func (s *Store) Each(fn func(tiers.Meta) bool) {
 // bounds the length of a block.
 func (s *Store) Largest() int64 {
 	n := int64(0)
-	for _, p := range s.places {
+	for _, p := range s.dirs() {
 		if p.Healthy() {
-			n = max(n, p.Capacity)
+			n = max(n, p.Quota())
 		}
 	}
 	return n
@@ -417,7 +436,7 @@ func (s *Store) Close() error {
 		f.Close()
 	}
 	var first error
-	for _, p := range s.places {
+	for _, p := range s.dirs() {
 		if err := p.Close(); err != nil && first == nil && p.Healthy() {
 			first = err
 		}
