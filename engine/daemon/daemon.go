@@ -8,7 +8,7 @@
 //	         agent: registers, reports, obeys orders; jobworker
 //	mount    client ─► fusegw
 //	         scrub: reads every block again
-//	http     telemetry: metrics, health, profiles; /scrub of a worker (18999)
+//	http     telemetry: metrics, health, profiles; /scrub and /tier of a worker (18999)
 //
 // Up runs all roles in one process, wired by calls instead of connections;
 // Start runs the roles that it is told to. Both return when their context
