@@ -44,6 +44,9 @@ type serving struct {
 // pollers guards the one configuration of netpoll in this process.
 var pollers sync.Once
 
+// parsers runs all parsers of this process.
+var parsers crew
+
 // NewServer makes a server; nothing listens yet. inline says which operations
 // are so quick that they run on the connection's parser (they must not block,
 // nor use Request.Send; what would have to wait says Reply.Later and is called
@@ -68,7 +71,7 @@ func NewServer(cfg ServerConfig, handler Handler, inline func(frame.Op) bool, lo
 		}
 		err := netpoll.Configure(netpoll.Config{
 			PollerNum:    n,
-			Runner:       func(_ context.Context, f func()) { go f() },
+			Runner:       func(_ context.Context, f func()) { parsers.run(f) },
 			LoggerOutput: logWriter{log},
 		})
 		if err != nil {
