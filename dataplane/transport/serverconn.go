@@ -198,9 +198,10 @@ func (c *serverConn) dispatch(h *frame.Header, buf *bytebufferpool.ByteBuffer) b
 	}
 	s.metrics.Requests.Add(1)
 	c.last.Store(time.Now().UnixNano())
-	r := &Request{
+	r := requests.Get().(*Request)
+	*r = Request{
 		Op: h.Op, Meta: buf.B[:h.Meta:h.Meta], Body: buf.B[h.Meta:], Peer: &c.peer,
-		conn: c, seq: h.Seq, timeout: h.Timeout, buf: buf,
+		conn: c, seq: h.Seq, timeout: h.Timeout, buf: buf, scratch: r.scratch,
 	}
 	if err := c.admit(r); err != nil {
 		s.metrics.Busy.Add(1)
@@ -293,8 +294,18 @@ func (c *serverConn) quick(r *Request) bool {
 		return false
 	}
 	c.answer(r, &reply, false)
+	if cap(r.scratch) > maxIdleScratch {
+		r.scratch = nil
+	}
+	requests.Put(r)
 	return true
 }
+
+// requests are those that were answered on the parser: nobody has them any more.
+var requests = sync.Pool{New: func() any { return new(Request) }}
+
+// maxIdleScratch is how much memory an idle request keeps for a reply, in bytes.
+const maxIdleScratch = 16 << 10
 
 // run calls the handler where it may wait, and sends what it returns.
 func (c *serverConn) run(ctx context.Context, r *Request, h Handler) {
