@@ -3,6 +3,8 @@
 package fsm
 
 import (
+	"unsafe"
+
 	"orca"
 	"orca/metaplane/command"
 	"orca/metaplane/inode"
@@ -24,6 +26,63 @@ type batch struct {
 	outs     []Output
 	results  []*command.Result // handed out by this Apply
 	spare    []*command.Result // empty, to be handed out
+	attrs    []*metapb.Attr    // to be used again
+	scratch  command.Scratch
+	call     call
+	rest     [8]string // of the last spots without an end, in turn
+	turn     int
+	text     []byte // memory of strings that are kept
+}
+
+// textChunk is how much memory kept strings share: it is held as long as one
+// of them is.
+const textChunk = 256
+
+// hold returns n bytes to make a string of, which nobody writes to again.
+func (b *batch) hold(n int) []byte {
+	if cap(b.text)-len(b.text) < n {
+		b.text = make([]byte, 0, max(n, textChunk))
+	}
+	at := len(b.text)
+	b.text = b.text[:at+n]
+	return b.text[at : at+n : at+n]
+}
+
+// kept returns a copy of a part of a command that outlives it.
+func (b *batch) kept(s string) string {
+	p := b.hold(len(s))
+	copy(p, s)
+	return unsafe.String(unsafe.SliceData(p), len(p))
+}
+
+// missing returns the names of a spot that lacks just its last.
+func (b *batch) missing(name string) []string {
+	b.turn = (b.turn + 1) % len(b.rest)
+	b.rest[b.turn] = name
+	return b.rest[b.turn : b.turn+1 : b.turn+1]
+}
+
+// attr returns empty attributes for a result.
+func (b *batch) attr() *metapb.Attr {
+	n := len(b.attrs)
+	if n == 0 {
+		return &metapb.Attr{}
+	}
+	a := b.attrs[n-1]
+	b.attrs = b.attrs[:n-1]
+	return a
+}
+
+// giveBack takes back a result and its attributes, which nobody uses any more.
+func (b *batch) giveBack(r *command.Result) {
+	if a := r.Attr; a != nil {
+		runs := a.Runs
+		a.Reset()
+		a.Runs = runs[:0]
+		b.attrs = append(b.attrs, a)
+	}
+	r.Reset()
+	b.spare = append(b.spare, r)
 }
 
 // result returns an empty Result.
@@ -40,8 +99,7 @@ func (b *batch) result() *command.Result {
 func (b *batch) recycle() {
 	for i, r := range b.results {
 		if r != nil {
-			r.Reset()
-			b.spare = append(b.spare, r)
+			b.giveBack(r)
 		}
 		b.results[i] = nil
 	}
@@ -145,8 +203,7 @@ func (m *Machine) applyEntry(e *Entry) Output {
 			b.results = append(b.results, r)
 			return
 		}
-		r.Reset()
-		b.spare = append(b.spare, r)
+		b.giveBack(r)
 	}
 	err := command.Split(e.Data, func(_ int, item []byte) error {
 		r := b.result()
@@ -194,17 +251,21 @@ func (m *Machine) applyItem(item []byte, res *command.Result) {
 	m.stats.commands.Add(1)
 	m.batch.ops++
 	res.Index = m.batch.index
-	cmd := &command.Command{}
-	if err := command.Decode(item, cmd); err != nil {
-		res.Kind, res.Msg = uint32(orca.KindOf(err)), err.Error()
-		return
+	cmd, ok := m.batch.scratch.Create(item)
+	if !ok {
+		cmd = &command.Command{}
+		if err := command.Decode(item, cmd); err != nil {
+			res.Kind, res.Msg = uint32(orca.KindOf(err)), err.Error()
+			return
+		}
 	}
 	if r := m.underReign(cmd); r != nil {
 		res.Kind, res.Msg = uint32(r.kind), r.msg
 		return
 	}
 	m.batch.now = cmd.Now
-	c := &call{cmd: cmd, now: cmd.Now, res: res, who: who(cmd.Caller)}
+	c := &m.batch.call
+	*c = call{cmd: cmd, now: cmd.Now, res: res, who: who(cmd.Caller)}
 	if cmd.Client == 0 {
 		m.execute(c)
 		return

@@ -61,7 +61,11 @@ func (m *Machine) remember(c *client, seq uint64, result []byte) {
 	if seq >= c.floor+Window {
 		m.raiseFloor(c, seq-Window+1)
 	}
-	c.results[seq] = slices.Clone(result)
+	var b []byte
+	if n := len(m.freed); n > 0 {
+		b, m.freed = m.freed[n-1], m.freed[:n-1]
+	}
+	c.results[seq] = append(b[:0], result...)
 	v := binary.BigEndian.AppendUint64(m.batch.val[:0], seq)
 	m.batch.val = append(v, result...)
 	m.batch.key = inode.AppendSlot(m.batch.key[:0], c.id, uint16(seq%Window))
@@ -90,15 +94,34 @@ func (m *Machine) raiseFloor(c *client, floor uint64) {
 	if floor-c.floor > uint64(len(c.results)) {
 		for seq := range c.results {
 			if seq < floor {
-				delete(c.results, seq)
+				m.forget(c, seq)
 			}
 		}
 	} else {
 		for ; c.floor < floor; c.floor++ {
-			delete(c.results, c.floor)
+			m.forget(c, c.floor)
 		}
 	}
 	c.floor = floor
+}
+
+// maxFreed bounds the memory of forgotten results that is kept, and maxFreedLen
+// the length of one.
+const (
+	maxFreed    = 1024
+	maxFreedLen = 512
+)
+
+// forget drops a remembered result; its memory is used for another.
+func (m *Machine) forget(c *client, seq uint64) {
+	b, ok := c.results[seq]
+	if !ok {
+		return
+	}
+	delete(c.results, seq)
+	if len(m.freed) < maxFreed && cap(b) <= maxFreedLen {
+		m.freed = append(m.freed, b)
+	}
 }
 
 func (m *Machine) storeClient(c *client) {

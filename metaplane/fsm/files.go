@@ -3,6 +3,8 @@
 package fsm
 
 import (
+	"strings"
+
 	"google.golang.org/protobuf/proto"
 
 	"orca"
@@ -108,7 +110,7 @@ func firstRefusal(rs ...*refusal) *refusal {
 
 // here is a target by directory inode and name, safe against renames above.
 func here(s *spot) *metapb.Target {
-	t := &metapb.Target{Ino: uint64(s.dir.rec.Ino), Path: s.name}
+	t := &metapb.Target{Ino: uint64(s.dir.rec.Ino), Path: strings.Clone(s.name)}
 	for _, name := range s.rest[min(1, len(s.rest)):] {
 		t.Path += "/" + name
 	}
@@ -131,9 +133,14 @@ func (m *Machine) makeParents(c *call, s *spot, mode uint32) spot {
 
 // newFile returns the record of a file made by the caller.
 func (m *Machine) newFile(c *call, n *node, mode uint32) *inode.File {
-	f := &inode.File{
+	one := &struct {
+		file inode.File
+		run  [1]orca.Run
+	}{}
+	f := &one.file
+	*f = inode.File{
 		Ino: m.newIno(), Type: orca.TypeFile, Mode: mode & 0o7777, UID: c.who.UID, GID: c.who.GID,
-		Version: 1, LastVersion: 1, Mtime: c.now, Ctime: c.now, Atime: c.now, Change: m.batch.index,
+		Version: 1, LastVersion: 1, Mtime: c.now, Ctime: c.now, Atime: c.now, Change: m.batch.index, Runs: one.run[:0:1],
 	}
 	if n.rec.Mode&modeSetgid != 0 {
 		f.GID = n.rec.GID
@@ -164,15 +171,17 @@ func (m *Machine) createEmpty(c *call, o *metapb.CreateOp, s *spot, loc located,
 	var f *inode.File
 	if fresh {
 		f = m.newFile(c, s.dir, o.Mode)
+		f.Runs = append(f.Runs, orca.Run{Version: f.Version})
 		m.count.files++
 	} else {
 		f = clone(s.file)
 		f.Version = f.LastVersion + 1
 		f.LastVersion = f.Version
 		f.Mtime, f.Ctime, f.Change, f.Length = c.now, c.now, m.batch.index, 0
+		f.Runs = wholeRuns(f.Version)
 		c.res.Replaced = uint64(f.Ino)
 	}
-	f.Runs, f.CRC, f.Workers = wholeRuns(f.Version), 0, nil
+	f.CRC, f.Workers = 0, nil
 	f.BlockSize = blockSizeOf(0, o.BlockSize, o.WholeMax)
 	f.WriteType, f.Replicas = orca.WriteType(o.WriteType), o.Replicas
 	f.Persist = orca.NotPersisted
@@ -188,12 +197,26 @@ func (m *Machine) createEmpty(c *call, o *metapb.CreateOp, s *spot, loc located,
 	case f.WriteType == orca.AsyncThrough && loc.mount != nil:
 		f.Persist = orca.ToBePersisted
 	}
-	m.publish(c, s.dir, s.name, s.file, f)
+	name := s.name
+	if fresh {
+		name = m.keptName(&loc, name)
+	}
+	m.publish(c, s.dir, name, s.file, f, loc)
 	return nil
 }
 
-// publish makes f what the name stands for, in place of old (nil: nothing).
-func (m *Machine) publish(c *call, n *node, name string, old, f *inode.File) {
+// keptName returns a copy of a new name that outlives the command: the end of
+// its URI is one.
+func (m *Machine) keptName(l *located, name string) string {
+	if at := len(l.uri) - len(name); at > 0 && l.uri[at:] == name {
+		return l.uri[at:]
+	}
+	return m.batch.kept(name)
+}
+
+// publish makes f, which is at loc, what the name stands for, in place of old
+// (nil: nothing).
+func (m *Machine) publish(c *call, n *node, name string, old, f *inode.File, loc located) {
 	if old == nil {
 		m.addFile(n, name, f)
 		m.event(metapb.EventKind_EVENT_ENTRY, f.Ino, n.rec.Ino, name)
@@ -206,7 +229,8 @@ func (m *Machine) publish(c *call, n *node, name string, old, f *inode.File) {
 	if f.Persist == orca.ToBePersisted {
 		m.askPersist(n, name, f)
 	}
-	c.res.Attr = m.fileAttr(f, m.locateFile(n, name, f))
+	c.res.Attr = m.batch.attr()
+	m.fileAttrTo(c.res.Attr, f, loc)
 	c.res.Parent = uint64(n.rec.Ino)
 }
 

@@ -106,7 +106,10 @@ func (m *Machine) mend(c *call, n *node, name string, f *inode.File, has owned, 
 // begin stores an undecided intent for an operation that a UFS call has to
 // allow first; set gives the command its operation, with targets by inode.
 func (m *Machine) begin(c *call, it *command.Intent, loc located, set func(*command.Command)) *refusal {
-	it.Command = &command.Command{Caller: c.cmd.Caller, Now: c.now}
+	it.Command = &command.Command{Now: c.now}
+	if by := c.cmd.Caller; by != nil { // a copy: the command's own memory may be used again
+		it.Command.Caller = &metapb.Caller{Uid: by.Uid, Gid: by.Gid, Groups: by.Groups}
+	}
 	set(it.Command)
 	return m.addIntent(c, it, loc)
 }

@@ -7,6 +7,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"unsafe"
 
 	"orca"
 	"orca/metaplane/command"
@@ -17,17 +18,30 @@ import (
 // fileAttr is the metapb form of a file's record.
 func (m *Machine) fileAttr(f *inode.File, l located) *metapb.Attr {
 	a := &metapb.Attr{}
-	setFile(a, f)
-	if len(f.Runs) > 0 {
-		runs := make([]metapb.Run, len(f.Runs))
-		a.Runs = make([]*metapb.Run, len(f.Runs))
-		for i, r := range f.Runs {
-			runs[i].First, runs[i].Version = r.First, r.Version
-			a.Runs[i] = &runs[i]
-		}
-	}
-	m.locateAttr(a, l)
+	m.fileAttrTo(a, f, l)
 	return a
+}
+
+// fileAttrTo is fileAttr into a, which is empty but for memory of runs.
+func (m *Machine) fileAttrTo(a *metapb.Attr, f *inode.File, l located) {
+	setFile(a, f)
+	setRuns(a, f.Runs)
+	m.locateAttr(a, l)
+}
+
+// setRuns fills in the runs of a file, in memory that a has had for it.
+func setRuns(a *metapb.Attr, of []orca.Run) {
+	runs := a.Runs[:cap(a.Runs)]
+	for len(runs) < len(of) {
+		runs = append(runs, nil)
+	}
+	for i, r := range of {
+		if runs[i] == nil {
+			runs[i] = &metapb.Run{}
+		}
+		runs[i].First, runs[i].Version = r.First, r.Version
+	}
+	a.Runs = runs[:len(of)]
 }
 
 // setFile fills in what the record of a file says, but for its runs.
@@ -62,14 +76,23 @@ func (m *Machine) locateAttr(a *metapb.Attr, l located) {
 		return
 	}
 	a.MountId = l.id()
-	a.UfsPath = uri(l.mount, l.key)
+	if a.UfsPath = l.uri; a.UfsPath == "" {
+		a.UfsPath = uri(l.mount, l.key)
+	}
 	a.UfsPending = m.overlap(l, false, 0) != 0
 }
 
 func (m *Machine) fileView(n *node, name string, f *inode.File) View {
+	return m.fileViewTo(&metapb.Attr{}, n, name, f)
+}
+
+// fileViewTo is fileView with the attributes in a, which is empty but for memory
+// of runs.
+func (m *Machine) fileViewTo(a *metapb.Attr, n *node, name string, f *inode.File) View {
 	l := m.locateFile(n, name, f)
+	m.fileAttrTo(a, f, l)
 	return View{
-		Attr: m.fileAttr(f, l), Parent: n.rec.Ino, Name: name, Change: f.Change,
+		Attr: a, Parent: n.rec.Ino, Name: name, Change: f.Change,
 		Key: l.key, Moved: l.moved, Pending: m.overlap(l, false, 0),
 		Session: m.byFile[f.Ino], InUFS: f.Fingerprint != "", SyncInterval: m.syncInterval(n),
 		Holders: f.Workers,
@@ -253,7 +276,7 @@ func (m *Machine) EachChild(c orca.Caller, dir orca.Ino, after string, fn func(n
 func (m *Machine) lister(n *node, fn func(name []byte, a *metapb.Attr) bool) func(name, v []byte) bool {
 	var f inode.File
 	var a metapb.Attr
-	var runs []*metapb.Run
+	var path []byte // memory of a.UfsPath
 	at := m.locate(n, "")
 	prefix := ""
 	if at.mount != nil {
@@ -272,19 +295,14 @@ func (m *Machine) lister(n *node, fn func(name []byte, a *metapb.Attr) bool) fun
 			return d != nil && fn(name, m.dirAttr(d, m.locate(d, "")))
 		}
 		setFile(&a, &f)
-		for len(runs) < len(f.Runs) {
-			runs = append(runs, &metapb.Run{})
-		}
-		for i, r := range f.Runs {
-			runs[i].First, runs[i].Version = r.First, r.Version
-		}
-		a.Runs = runs[:len(f.Runs)]
+		setRuns(&a, f.Runs)
 		switch {
 		case at.mount == nil:
 		case masked || f.Override.By != 0:
 			m.locateAttr(&a, m.locateFile(n, string(name), &f))
 		default:
-			a.UfsPath, a.UfsPending = prefix+string(name), false
+			path = append(append(path[:0], prefix...), name...)
+			a.UfsPath, a.UfsPending = unsafe.String(unsafe.SliceData(path), len(path)), false
 		}
 		return fn(name, &a)
 	}

@@ -84,7 +84,11 @@ func (m *Machine) descend(c *orca.Caller, s spot, n *node, path string, check bo
 		s.dir, s.name, s.dentry = n, name, m.lookup(n, name)
 		switch {
 		case s.none():
-			s.rest = strings.Split(path, "/")
+			if !more && m.applying {
+				s.rest = m.batch.missing(name)
+			} else {
+				s.rest = strings.Split(path, "/")
+			}
 			return s, nil
 		case !more:
 			return s, nil

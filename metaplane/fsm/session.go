@@ -145,7 +145,7 @@ func (m *Machine) complete(c *call, o *metapb.CompleteOp) *refusal {
 		return refuse(orca.Stale, s.Name, "the name has changed under the session")
 	}
 	m.fillVersion(c, f, s, o, n)
-	m.publish(c, n, s.Name, old.file, f)
+	m.publish(c, n, s.Name, old.file, f, m.locateFile(n, s.Name, f))
 	if o.Fingerprint != "" {
 		m.mend(c, n, s.Name, f, owned{s.Mode, s.Uid, s.Gid}, false)
 	}

@@ -82,8 +82,9 @@ type Machine struct {
 	workers  map[uint64]*command.Worker
 	clients  map[uint64]*client
 	count    counters
-	reign    uint64 // the latest; see underReign
-	nNames   int    // hashes in all nodes' names
+	reign    uint64   // the latest; see underReign
+	nNames   int      // hashes in all nodes' names
+	freed    [][]byte // memory of forgotten results
 	batch    batch
 }
 
@@ -253,12 +254,12 @@ func (m *Machine) loadCounters() error {
 
 func (m *Machine) storeCounters() {
 	c := &m.count
-	b := make([]byte, 0, 53)
-	b = append(b, countersFormat)
+	b := append(m.batch.val[:0], countersFormat)
 	for _, u := range [...]uint64{c.ino, c.session, c.intent, c.worker, uint64(c.files), uint64(c.dirs)} {
 		b = binary.BigEndian.AppendUint64(b, u)
 	}
-	m.tx.Set(inode.CountersKey, binary.BigEndian.AppendUint32(b, c.mount))
+	m.batch.val = binary.BigEndian.AppendUint32(b, c.mount)
+	m.tx.Set(inode.CountersKey, m.batch.val)
 }
 
 func (m *Machine) newIno() orca.Ino {

@@ -6,6 +6,7 @@ import (
 	"cmp"
 	"slices"
 	"strings"
+	"unsafe"
 
 	"orca"
 	"orca/metaplane/command"
@@ -16,6 +17,7 @@ import (
 type located struct {
 	mount *command.Mount // nil: under no mount
 	key   string         // relative to the mount's root
+	uri   string         // of the mount and key; "": not known
 	moved bool           // by the override of an undrained move
 }
 
@@ -57,20 +59,51 @@ func (m *Machine) locateBut(n *node, rest string, natural bool) located {
 	if l.mount == nil {
 		return located{}
 	}
-	if len(parts) > 1 {
-		slices.Reverse(parts)
-		l.key = strings.Join(parts, "/")
-	} else if len(parts) == 1 {
-		l.key = parts[0]
+	if len(parts) > 0 {
+		l.uri, l.key = m.joinKey(l.mount.GetMount().GetUri(), parts)
 	}
 	return l
+}
+
+// joinKey joins the URI of a mount's root and the parts of a key, the last
+// first: the key is the end of the whole, and takes no memory of its own.
+func (m *Machine) joinKey(root string, parts []string) (uri, key string) {
+	n := len(parts) - 1
+	for _, p := range parts {
+		n += len(p)
+	}
+	if n == 0 {
+		return root, ""
+	}
+	if !strings.HasSuffix(root, "/") {
+		n++
+	}
+	var buf []byte
+	if m.applying {
+		buf = m.batch.hold(len(root) + n)
+	} else {
+		buf = make([]byte, len(root)+n)
+	}
+	at := copy(buf, root)
+	if !strings.HasSuffix(root, "/") {
+		at += copy(buf[at:], "/")
+	}
+	begin := at
+	for i := len(parts) - 1; i >= 0; i-- {
+		at += copy(buf[at:], parts[i])
+		if i > 0 {
+			at += copy(buf[at:], "/")
+		}
+	}
+	uri = unsafe.String(unsafe.SliceData(buf), len(buf))
+	return uri, uri[begin:]
 }
 
 // locateFile computes the UFS key of a file, its own override first.
 func (m *Machine) locateFile(n *node, name string, f *inode.File) located {
 	l := m.locate(n, name)
 	if f != nil && m.live(f.Override) && l.mount != nil {
-		l.key, l.moved = f.Override.Key, true
+		l.key, l.uri, l.moved = f.Override.Key, "", true
 	}
 	return l
 }

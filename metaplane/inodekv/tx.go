@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"slices"
 	"strings"
+	"unsafe"
 
 	"github.com/cockroachdb/pebble/v2"
 
@@ -19,9 +20,10 @@ type Tx struct {
 	db    *DB
 	dirty map[string]int // key -> index into items
 	items []item
-	slab  []byte // memory of the values
+	slab  []byte // memory of the keys and values
 	buf   []byte // of the last Get
 	batch *pebble.Batch
+	index [8]byte // applied, encoded
 }
 
 type item struct {
@@ -72,7 +74,8 @@ func (t *Tx) put(key []byte, it item) {
 		t.items[i] = it
 		return
 	}
-	it.key = string(key)
+	held := t.hold(key)
+	it.key = unsafe.String(unsafe.SliceData(held), len(held)) // as long as items and dirty have it
 	t.dirty[it.key] = len(t.items)
 	t.items = append(t.items, it)
 }
@@ -143,7 +146,8 @@ func (t *Tx) Commit(applied uint64, ops int) error {
 		copy(d.Value, it.value)
 		_ = d.Finish()
 	}
-	_ = b.Set(inode.AppliedKey, binary.BigEndian.AppendUint64(nil, applied), nil)
+	binary.BigEndian.PutUint64(t.index[:], applied)
+	_ = b.Set(inode.AppliedKey, t.index[:], nil)
 	if err := b.Commit(pebble.NoSync); err != nil {
 		t.db.fail(err.Error())
 		return orca.PathE("inodekv.Commit", "", orca.Unavailable, err)

@@ -27,6 +27,7 @@ type watcher struct {
 	floor  uint64 // the last event that is not in the ring any more
 	last   uint64 // cursor of the present
 	more   chan struct{}
+	waited bool // somebody was given more
 	closed bool
 }
 
@@ -61,8 +62,10 @@ func (w *watcher) add(index uint64, events []fsm.Event) {
 		w.ring[at], w.curs[at] = e, w.last
 		w.n++
 	}
-	close(w.more)
-	w.more = make(chan struct{})
+	if w.waited { // not a new channel per entry when nobody has it
+		close(w.more)
+		w.more, w.waited = make(chan struct{}), false
+	}
 }
 
 func (w *watcher) close() {
@@ -99,6 +102,7 @@ func (w *watcher) after(cursor uint64) (events []fsm.Event, next uint64, lost bo
 		events = append(events, w.ring[(w.head+lo)%len(w.ring)])
 	}
 	if len(events) == 0 && !w.closed {
+		w.waited = true
 		return nil, cursor, false, w.more
 	}
 	return events, max(w.last, cursor), false, nil
