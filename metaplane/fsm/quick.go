@@ -7,12 +7,17 @@ import (
 
 	"orca"
 	"orca/metaplane/inode"
+	"orca/metaplane/metapb"
 )
 
 // Quick returns the inode that a path leads to as Walk does, if memory alone
 // can say so at once: it waits for no apply and reads no disk. false says
-// nothing: Walk has to be asked.
-func (m *Machine) Quick(c *orca.Caller, from orca.Ino, path string) (View, bool) {
+// nothing: Walk has to be asked. The attributes of a file are put into a, which
+// must be empty but may have runs to be overwritten; nil: into new memory.
+func (m *Machine) Quick(c *orca.Caller, from orca.Ino, path string, a *metapb.Attr) (View, bool) {
+	if a == nil {
+		a = &metapb.Attr{}
+	}
 	if !m.mu.TryRLock() {
 		return View{}, false
 	}
@@ -23,7 +28,7 @@ func (m *Machine) Quick(c *orca.Caller, from orca.Ino, path string) (View, bool)
 	n, name, last, ok := m.glance(c, from, path)
 	switch {
 	case !ok && path == "":
-		return m.quickIno(from)
+		return m.quickIno(from, a)
 	case !ok:
 		return View{}, false
 	case name == "":
@@ -36,11 +41,11 @@ func (m *Machine) Quick(c *orca.Caller, from orca.Ino, path string) (View, bool)
 		return View{}, false
 	}
 	m.stats.hits.Add(1)
-	return m.fileView(n, name, f), true
+	return m.fileViewTo(a, n, name, f), true
 }
 
 // quickIno is Quick for a file by its number.
-func (m *Machine) quickIno(ino orca.Ino) (View, bool) {
+func (m *Machine) quickIno(ino orca.Ino, a *metapb.Attr) (View, bool) {
 	k, ok := m.places.get(ino)
 	if !ok {
 		return View{}, false
@@ -53,7 +58,7 @@ func (m *Machine) quickIno(ino orca.Ino) (View, bool) {
 	if !ok || f.Ino != ino {
 		return View{}, false
 	}
-	return m.fileView(n, k.name, f), true
+	return m.fileViewTo(a, n, k.name, f), true
 }
 
 // Settled reports whether the UFS has nothing to say about a path before it is

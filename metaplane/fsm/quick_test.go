@@ -51,7 +51,7 @@ func TestQuickAgreesWithWalk(t *testing.T) {
 		below(orca.RootIno, "")
 		for _, p := range paths {
 			for i := range callers {
-				v, ok := w.m.Quick(&callers[i], 0, p)
+				v, ok := w.m.Quick(&callers[i], 0, p, nil)
 				if !ok {
 					continue
 				}
@@ -60,10 +60,10 @@ func TestQuickAgreesWithWalk(t *testing.T) {
 				require.NoError(t, err, p)
 				require.True(t, walked.Found, p)
 				require.Equal(t, walked.View, v, p)
-				again, ok := w.m.Quick(&callers[i], orca.Ino(v.Attr.Ino), "")
+				again, ok := w.m.Quick(&callers[i], orca.Ino(v.Attr.Ino), "", nil)
 				require.True(t, ok, p)
 				require.Equal(t, v.Attr, again.Attr)
-				if byName, ok := w.m.Quick(&callers[i], v.Parent, v.Name); ok && v.Name != "" {
+				if byName, ok := w.m.Quick(&callers[i], v.Parent, v.Name, nil); ok && v.Name != "" {
 					require.Equal(t, v, byName)
 				}
 			}
@@ -103,4 +103,28 @@ func TestSettled(t *testing.T) {
 		Mask: uint32(metapb.SetAttrMask_SET_SYNC), SyncIntervalMs: 0}})
 	require.False(t, settled(0, "/made/new"), "each access looks")
 	require.False(t, settled(0, "/made"))
+}
+
+// maxQuickAllocs is how many allocations the machine's part of a stat may cost:
+// the URI of the file.
+const maxQuickAllocs = 1
+
+// TestQuickAllocs holds the machine's part of a stat to its allocations.
+func TestQuickAllocs(t *testing.T) {
+	w := quietWorld(t)
+	entry := w.creates(1, 8)[0]
+	w.index++
+	_, err := w.m.Apply([]Entry{{Index: w.index, Data: entry, Want: WantNone}})
+	require.NoError(t, err)
+	var root orca.Caller
+	var a metapb.Attr
+	per := testing.AllocsPerRun(100, func() {
+		runs := a.Runs
+		a.Reset()
+		a.Runs = runs
+		if _, ok := w.m.Quick(&root, 0, "/dir-3/file-00000000-3", &a); !ok || a.UfsPath != "s3://bucket/prefix/dir-3/file-00000000-3" {
+			t.Error("not known")
+		}
+	})
+	require.LessOrEqual(t, per, float64(maxQuickAllocs))
 }

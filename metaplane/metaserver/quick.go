@@ -18,29 +18,31 @@ import (
 )
 
 // quickReader is optional on the Namespace of a Server: StatQuick answers a
-// Stat that needs no wait; false says nothing, and Stat has to be asked.
+// Stat that needs no wait, into p, whose Attr is used if it has one; false says
+// nothing, and Stat has to be asked.
 type quickReader interface {
-	StatQuick(r *metapb.StatRequest) (*metapb.StatReply, bool)
+	StatQuick(r *metapb.StatRequest, p *metapb.StatReply) bool
 }
 
 // StatQuick is Stat for what memory alone can answer at once: no apply is
 // waited for, no disk read, no UFS asked.
-func (s *Service) StatQuick(r *metapb.StatRequest) (*metapb.StatReply, bool) {
+func (s *Service) StatQuick(r *metapb.StatRequest, p *metapb.StatReply) bool {
 	if !s.group.ReadProven() || checkTarget("metaserver.Stat", r.Target) != nil {
-		return nil, false
+		return false
 	}
 	c, o := callerOf(r.H), ufssync.OptionOf(r.Sync)
-	v, ok := s.Syncer.Quick(&c, orca.Ino(r.Target.Ino), r.Target.Path, o)
+	v, ok := s.Syncer.Quick(&c, orca.Ino(r.Target.Ino), r.Target.Path, o, p.Attr)
 	if !ok {
-		return nil, false
+		return false
 	}
 	a := v.Attr
 	if len(v.Holders) > 0 && orca.PersistState(a.Persist) != orca.Persisted &&
 		s.Workers.Availability(orca.Ino(a.Ino), a.Version, v.Holders) == workers.Gone {
-		return nil, false // to be put on record as lost
+		return false // to be put on record as lost
 	}
 	s.Stats.Reads.Add(1)
-	return &metapb.StatReply{Attr: s.attr(&v), Parent: uint64(v.Parent), TtlMs: s.ttl(&v, o)}, true
+	p.Attr, p.Parent, p.TtlMs = s.attr(&v), uint64(v.Parent), s.ttl(&v, o)
+	return true
 }
 
 // mutationWaiter is who waits for a mutation that Start has begun. One of its

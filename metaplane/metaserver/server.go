@@ -68,29 +68,21 @@ func (s *Server) serve(ctx context.Context, r *transport.Request) transport.Repl
 	if m == nil {
 		return transport.Fail(&orca.Error{Op: "metaserver.serve", Path: r.Op.String(), Kind: orca.Unsupported, Msg: "no such operation"})
 	}
+	if r.Inline && r.Op == metawire.OpStat {
+		return s.stat(m, r)
+	}
 	q, err := m.Decode(r.Meta)
 	if err != nil {
 		return transport.Fail(err)
 	}
-	s.identify(q.GetH(), r.Peer)
-	if s.gate != nil {
-		if err := s.gate.Admit(r.Op, q); err != nil {
-			return transport.Fail(err)
-		}
+	if err := s.admit(r, q); err != nil {
+		return transport.Fail(err)
 	}
 	if r.Inline {
-		st, ok := q.(*metapb.StatRequest)
-		if !ok {
-			if s.starter.start(q, r.Deadline(), &parked{m, r}) {
-				return transport.Reply{Parked: true}
-			}
-			return transport.Reply{Later: true}
+		if s.starter.start(q, r.Deadline(), &parked{m, r}) {
+			return transport.Reply{Parked: true}
 		}
-		p, ok := s.quick.StatQuick(st)
-		if !ok {
-			return transport.Reply{Later: true}
-		}
-		return encode(m, r, p)
+		return transport.Reply{Later: true}
 	}
 	if l, ok := q.(*metapb.ListRequest); ok && s.lister != nil {
 		return s.list(ctx, l)
@@ -100,6 +92,36 @@ func (s *Server) serve(ctx context.Context, r *transport.Request) transport.Repl
 		return transport.Fail(err)
 	}
 	return encode(m, r, p)
+}
+
+// admit settles who a request comes from, and whether it is served here.
+func (s *Server) admit(r *transport.Request, q metawire.Request) error {
+	s.identify(q.GetH(), r.Peer)
+	if s.gate == nil {
+		return nil
+	}
+	return s.gate.Admit(r.Op, q)
+}
+
+// statScratches are the memory of stats that are answered at once.
+var statScratches = sync.Pool{New: func() any { return new(metapb.StatScratch) }}
+
+// stat answers a stat that memory can answer at once. What it is about stays
+// within the call, so that it costs little memory.
+func (s *Server) stat(m *metawire.Method, r *transport.Request) transport.Reply {
+	c := statScratches.Get().(*metapb.StatScratch)
+	defer statScratches.Put(c)
+	q, ok := c.Decode(r.Meta)
+	if !ok {
+		return transport.Reply{Later: true}
+	}
+	if err := s.admit(r, q); err != nil {
+		return transport.Fail(err)
+	}
+	if !s.quick.StatQuick(q, &c.Reply) {
+		return transport.Reply{Later: true}
+	}
+	return encode(m, r, &c.Reply)
 }
 
 // lister is optional on the Namespace of a Server: it answers a List encoded.

@@ -86,8 +86,8 @@ func (s *Syncer) find(ctx context.Context, c orca.Caller, from orca.Ino, path st
 // Quick is Path for what memory alone can answer at once, without waiting and
 // without a question to the UFS; false says nothing, not even that it is not
 // there.
-func (s *Syncer) Quick(c *orca.Caller, from orca.Ino, path string, o Option) (fsm.View, bool) {
-	v, ok := s.group.Machine().Quick(c, from, path)
+func (s *Syncer) Quick(c *orca.Caller, from orca.Ino, path string, o Option, a *metapb.Attr) (fsm.View, bool) {
+	v, ok := s.group.Machine().Quick(c, from, path, a)
 	if !ok {
 		return v, false
 	}
