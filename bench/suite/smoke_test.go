@@ -32,6 +32,11 @@ func TestSmoke(t *testing.T) {
 			}
 			cases, err := Select(name, nil)
 			require.NoError(t, err)
+			for _, c := range Cases() {
+				if c.Suite == name && c.Named {
+					cases = append(cases, c)
+				}
+			}
 			var progress strings.Builder
 			temp := t.TempDir()
 			rep, _, err := Run(t.Context(), cases, Options{

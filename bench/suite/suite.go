@@ -41,7 +41,8 @@ type Options struct {
 	// Size of the file of bulk cases, in bytes. Default 256 MiB (io cold:
 	// 1 GiB); more than 64 MiB, so that it is larger than the caches.
 	Size int64
-	// Files in the directory of the cases about many files. Default 1000.
+	// Files in the directory of the cases about many files; those about trees
+	// have a thousand times as many. Default 1000.
 	Files int
 	// Blocks in the index of the restart suite. Default 10,000,000.
 	Blocks int
@@ -135,6 +136,8 @@ type Case struct {
 	Baseline     string
 	// About says in one line what is compared.
 	About string
+	// Named cases are run only when they are asked for by name.
+	Named bool
 
 	open func(ctx context.Context, s *stage) (*trial, error)
 }
@@ -192,10 +195,11 @@ func Suites() []string { return []string{"env", "io", "slowpeer", "meta", "fuse"
 
 // Cases returns all cases, by suite.
 func Cases() []Case {
-	return slices.Concat(envCases(), ioCases(), slowpeerCases(), metaCases(), fuseCases(), restartCases(), evictCases())
+	return slices.Concat(envCases(), ioCases(), slowpeerCases(), metaCases(), treeCases(), fuseCases(), restartCases(), evictCases())
 }
 
-// Select returns the cases of a suite; names limits them, in their order.
+// Select returns the cases of a suite but for those that are run only when
+// named; names limits them, in their order.
 func Select(suite string, names []string) ([]Case, error) {
 	if !slices.Contains(Suites(), suite) {
 		return nil, fmt.Errorf("no suite %q: there are %s", suite, strings.Join(Suites(), ", "))
@@ -207,7 +211,7 @@ func Select(suite string, names []string) ([]Case, error) {
 		}
 	}
 	if len(names) == 0 {
-		return all, nil
+		return slices.DeleteFunc(all, func(c Case) bool { return c.Named }), nil
 	}
 	for _, n := range names {
 		i := slices.IndexFunc(all, func(c Case) bool { return c.Name == n })

@@ -118,6 +118,7 @@ a row with an error and without figures.`,
 		Example: `  orcabench run io
   orcabench run io --case shortcircuit,remote --json io.json
   orcabench run meta --clients 64 --pipeline 4
+  orcabench run meta --case rename-dir-1m,rm-r-1m --files 100
   orcabench run fuse --profile /tmp/profiles`,
 		Args:      cobra.MatchAll(cobra.ExactArgs(1), cobra.OnlyValidArgs),
 		ValidArgs: suite.Suites(),
@@ -131,7 +132,7 @@ a row with an error and without figures.`,
 	fl.StringVar(&f.profile, "profile", "", "profile each case after it was measured, into this folder, and sum per room")
 	fl.IntVar(&f.opt.Pairs, "samples", 0, "pairs of samples per case, at least 5 (default 7)")
 	fl.StringVar(&f.size, "size", "", "file size of the bulk cases, such as 512MiB (default 256MiB, io cold 1GiB)")
-	fl.IntVar(&f.opt.Files, "files", 0, "files in the directories of the meta and fuse suites (default 1000)")
+	fl.IntVar(&f.opt.Files, "files", 0, "files in the directories of the meta and fuse suites; the trees of rename-dir-1m and rm-r-1m have a thousand times as many (default 1000)")
 	fl.IntVar(&f.opt.Blocks, "blocks", 0, "blocks in the index of the restart suite (default 10000000)")
 	fl.IntVar(&f.opt.Clients, "clients", 0, "clients of the meta suite, one connection each (default 16)")
 	fl.IntVar(&f.opt.Pipeline, "pipeline", 0, "requests that each client has outstanding (default 1)")
