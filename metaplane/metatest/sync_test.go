@@ -356,3 +356,44 @@ func TestNamesOfADirectoryThatHasJustArrived(t *testing.T) {
 		})
 	}
 }
+
+// TestLateListingsAfterACrash: whoever leads after a crash does not remember
+// what was removed before, and a store's listing still shows it.
+func TestLateListingsAfterACrash(t *testing.T) {
+	h := quick(t)
+	e := newEnv(t, h)
+	e.mkdir("/o/l")
+	for _, p := range []string{"file", "moved", "tree/x"} {
+		h.Objects.Put("l/"+p, p)
+	}
+	h.Objects.Put("top/y", "y")
+	e.equal("[file moved tree]", e.names("/o/l", every(0)))
+	var gone []ufs.Info
+	for _, key := range []string{"l/file", "l/moved", "l/tree/x", "top/y"} {
+		i, err := h.Objects.FS().Stat(t.Context(), key)
+		require.NoError(t, err)
+		gone = append(gone, i)
+	}
+	e.ok(e.delete("/o/l/file", false))
+	e.ok(e.rename("/o/l/moved", "/o/moved"))
+	e.ok(e.delete("/o/l/tree", true))
+	e.ok(e.delete("/o/top", true))
+	e.drained()
+	e.mkdir("/o/l/tree") // another one, in which nothing was removed
+	e.mkdir("/o/top")
+	h.Stop()
+	h.Start(t)
+	e = newEnv(t, h)
+	f := h.Faults(objectsURI)
+	for _, i := range gone {
+		f.Ghost(i)
+	}
+	e.equal("[tree]", e.names("/o/l", every(0)))
+	e.equal("[]", e.names("/o/l/tree", every(0)))
+	e.equal("[]", e.names("/o/top", every(0)))
+	e.content("/o/moved", "moved")
+	f.Clear()
+	h.Objects.Put("l/file", "new") // a name that was removed may come back
+	e.equal("[file tree]", e.names("/o/l", every(0)))
+	e.content("/o/l/file", "new")
+}
