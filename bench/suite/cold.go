@@ -100,7 +100,7 @@ func openFirstByte(ctx context.Context, s *stage) (*trial, error) {
 	free := func(ctx context.Context) error {
 		// What is not known to be cached would not be freed.
 		if read {
-			if err := c.await(ctx, "no byte is cached", func(held int64) bool { return held > 0 }); err != nil {
+			if err := c.await(ctx, "no byte is cached", func(held int64) bool { return held > 0 }, func() error { return nil }); err != nil {
 				return err
 			}
 		}
@@ -208,10 +208,9 @@ func (c *coldStage) free(ctx context.Context) error {
 		}
 		c.fs = nil
 	}
-	if err := c.admin.Free(ctx, client.Path(coldPath), client.FreeOptions{Force: true}); err != nil {
-		return err
-	}
-	if err := c.await(ctx, "some bytes are still cached", func(held int64) bool { return held == 0 }); err != nil {
+	if err := c.await(ctx, "some bytes are still cached", func(held int64) bool { return held == 0 }, func() error {
+		return c.admin.Free(ctx, client.Path(coldPath), client.FreeOptions{Force: true})
+	}); err != nil {
 		return err
 	}
 	var err error
@@ -219,11 +218,18 @@ func (c *coldStage) free(ctx context.Context) error {
 	return err
 }
 
-// await waits until the bytes that workers report to hold are as wanted.
-func (c *coldStage) await(ctx context.Context, not string, ok func(held int64) bool) error {
-	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
+// await waits until the bytes that workers report to hold are as wanted. do is
+// done first and then each second: what was being fetched when it was done once
+// may come after it.
+func (c *coldStage) await(ctx context.Context, not string, ok func(held int64) bool, do func() error) error {
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
-	for {
+	for tries := 0; ; tries++ {
+		if tries%20 == 0 {
+			if err := do(); err != nil {
+				return err
+			}
+		}
 		_, locs, err := c.admin.Locations(ctx, client.Path(coldPath))
 		if err != nil {
 			return err
@@ -237,7 +243,7 @@ func (c *coldStage) await(ctx context.Context, not string, ok func(held int64) b
 		}
 		select {
 		case <-ctx.Done():
-			return fmt.Errorf("%s of %s after 30 s", not, coldPath)
+			return fmt.Errorf("%s of %s after a minute", not, coldPath)
 		case <-time.After(50 * time.Millisecond):
 		}
 	}
