@@ -35,7 +35,8 @@ const (
 	WantNone
 )
 
-// Entry is one committed journal entry: the bytes of a command.Entry.
+// Entry is one committed journal entry: the bytes of a command.Entry, which stay
+// as they are for as long as the results of its commands are used.
 type Entry struct {
 	Index uint64
 	Data  []byte
