@@ -274,7 +274,7 @@ func (w *workerRole) sources() []telemetry.Source {
 	return []telemetry.Source{
 		telemetry.Counters("orca_worker", "Blocks in the tiers.", &w.store.Metrics, "DescriptorsOpen"),
 		telemetry.Counters("orca_worker_scrub", "Blocks read again and compared with their checksums.", &w.scrub.Metrics),
-		telemetry.Counters("orca_worker_read", "Reads and fills.", &w.blocks.Read.Metrics, "Streams", "Active"),
+		telemetry.Counters("orca_worker_read", "Reads and fills.", &w.blocks.Read.Metrics, "Streams", "Queued", "Active"),
 		telemetry.Counters("orca_worker_write", "Writers' files.", &w.blocks.Write.Metrics, "Open"),
 		telemetry.Counters("orca_worker_server", "Block operations over the wire.", w.server.Metrics()),
 		telemetry.Counters("orca_worker_transport", "Connections of the block server.", w.server.Transport(), "Conns", "InFlight", "Handlers"),

@@ -201,3 +201,26 @@ func TestHomesNeverWaitInACircle(t *testing.T) {
 	wg.Wait()
 	require.Positive(t, c[0].rt.Metrics.HomeBusy.Load(), "nothing was handed on: this tests nothing")
 }
+
+// TestQueueIsSeen: fills beyond MaxStreams wait, and are counted while they do.
+func TestQueueIsSeen(t *testing.T) {
+	r := newRig(t, rigOptions{cfg: readthrough.Config{MaxStreams: 2}})
+	gate := make(chan struct{})
+	r.fs = &heldFS{r.fs, "k", gate}
+	p := tiertest.Bytes(1, 100_000)
+	var wg sync.WaitGroup
+	for i := range orca.Ino(5) {
+		r.file(i, 1, p, 1<<20)
+		wg.Go(func() {
+			got, err := r.read(orca.BlockID{File: i, Version: 1}, 0, int64(len(p)), 1<<20, false)
+			if err != nil || !bytes.Equal(p, got) {
+				t.Errorf("file %d: %d bytes, %v", i, len(got), err)
+			}
+		})
+	}
+	m := &r.rt.Metrics
+	tiertest.Eventually(t, "two fetch and three wait", func() bool { return m.Streams.Load() == 2 && m.Queued.Load() == 3 })
+	close(gate)
+	wg.Wait()
+	tiertest.Eventually(t, "nothing waits", func() bool { return m.Streams.Load() == 0 && m.Queued.Load() == 0 })
+}

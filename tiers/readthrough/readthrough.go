@@ -175,6 +175,7 @@ type Metrics struct {
 	NoRoom     atomic.Int64 // fills given up for lack of room
 	Resolves   atomic.Int64
 	Streams    atomic.Int64 // gauge: running or parked
+	Queued     atomic.Int64 // gauge: streams that wait for one of MaxStreams
 	Active     atomic.Int64 // gauge: fills
 }
 
@@ -385,13 +386,15 @@ func (s *Service) extend(req dataplane.ReadRequest, got int64) {
 
 // acquire takes a slot for a stream, ending a parked one if there is none.
 func (s *Service) acquire(ctx context.Context) error {
+	select {
+	case s.slots <- struct{}{}:
+		s.Metrics.Streams.Add(1)
+		return nil
+	default:
+	}
+	s.Metrics.Queued.Add(1)
+	defer s.Metrics.Queued.Add(-1)
 	for {
-		select {
-		case s.slots <- struct{}{}:
-			s.Metrics.Streams.Add(1)
-			return nil
-		default:
-		}
 		s.mu.Lock()
 		for st := range s.parked {
 			delete(s.parked, st)
