@@ -51,8 +51,8 @@ var owners = map[string][]string{
 	"pgregory.net/rapid":                  nil,
 	"go.uber.org/goleak":                  nil,
 	"github.com/rogpeppe/go-internal":     nil,
-	"google.golang.org/protobuf/reflect":  nil, // generated code only
-	"google.golang.org/grpc":              nil,
+	"google.golang.org/protobuf/reflect":  nil,                // generated code only
+	"google.golang.org/grpc":              {"bench/baseline"}, // ADR 0008
 	"github.com/planetscale/vtprotobuf":   nil,
 }
 

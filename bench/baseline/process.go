@@ -20,8 +20,8 @@ import (
 // binary.
 const Role = "baseline-process"
 
-// Main is the body of such a process: "raw-serve FILE", "raw-receive PORT", "echo-serve SIZE" or
-// what the roles given by the caller add. It returns when stdin ends.
+// Main is the body of such a process: "raw-serve FILE", "raw-receive PORT",
+// "grpc-serve FILE", "echo-serve SIZE" or what the roles given by the caller add. It returns when stdin ends.
 func Main(args []string, more map[string]func(args []string) error) error {
 	if len(args) == 0 {
 		return errors.New("a role is missing")
@@ -35,6 +35,8 @@ func Main(args []string, more map[string]func(args []string) error) error {
 			return err
 		}
 		return RawReceive(port, os.Stdin, os.Stdout)
+	case args[0] == "grpc-serve" && len(args) == 2:
+		return GRPCServe(args[1], os.Stdin, os.Stdout)
 	case args[0] == "echo-serve" && len(args) == 2:
 		size, err := strconv.Atoi(args[1])
 		if err != nil {

@@ -39,6 +39,8 @@ func ioCases() []Case {
 			About: "File.ReadAt from a worker of another node over loopback, checksums verified, against the best raw sendfile", open: openRemote(true)},
 		{Suite: "io", Name: "remote-noverify", Metric: "read rate", Unit: unitMBs, Baseline: "raw sendfile",
 			About: "the same without verifying checksums", open: openRemote(false)},
+		{Suite: "io", Name: "remote-grpc", Metric: "read rate", Unit: unitMBs, Baseline: grpcName,
+			About: "the same as remote, against a gRPC stream of messages of 1 MiB between two Go processes", open: openRemoteGRPC},
 		{Suite: "io", Name: "remote-4k", Metric: "reads", Unit: unitOps, Baseline: echo4KName,
 			About: "File.ReadAt of 4 KiB at random places from a worker of another node, verified, 8 readers, against a netpoll echo of 4 KiB on 8 connections", open: openRemote4K},
 		{Suite: "io", Name: "cold", Metric: "read rate", Unit: unitMBs, Baseline: directName,
