@@ -109,7 +109,7 @@ func TestPromotionHysteresis(t *testing.T) {
 		t.Run(policy, func(t *testing.T) {
 			const n = 8
 			s := filled(t, policy, nil, n)
-			for range 20 {
+			for range 8 {
 				for i := range uint64(n) {
 					readOften(t, s, i, 1)
 				}
