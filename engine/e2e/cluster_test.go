@@ -99,12 +99,12 @@ func (l *load) once(ctx context.Context, fs *client.FS, dir string) error {
 	if _, err := fs.Mkdir(ctx, client.Path(dir), 0o755); err != nil {
 		return err
 	}
+	// What the next step changes is not noted: the load may end in its middle.
 	for _, name := range []string{"/old", "/x"} {
 		if _, err := fs.CreateEmpty(ctx, client.Path(dir+name), client.CreateOptions{Exclusive: true}); err != nil {
 			return err
 		}
 	}
-	l.ack(dir+"/old", "")
 	if err := fs.Rename(ctx, client.Path(dir+"/old"), client.Path(dir+"/new"), true); err != nil {
 		return err
 	}
