@@ -234,14 +234,10 @@ func rename(ctx context.Context, store ufs.FS, in *command.Intent, redo bool) (o
 			return out, serr
 		}
 	}
-	if err != nil {
-		return outcome{}, err
-	}
-	if in.Dir || in.Want == "" {
-		return outcome{}, nil
-	}
-	i, err := store.Stat(ctx, in.Target)
-	return outcome{fingerprint: i.Fingerprint}, err
+	// The fingerprint goes with the object. Another one would be that of what
+	// somebody has put at the source behind us: of it the namespace knows
+	// neither the length nor anything else, and learns when it is read.
+	return outcome{}, err
 }
 
 // renamed looks whether a rename has happened: the source is not there (or is
@@ -334,6 +330,9 @@ func (e *Executor) refreshed(ctx context.Context, store ufs.FS, in *command.Inte
 	if c.Mask&uint32(metapb.SetAttrMask_SET_MTIME) != 0 { // an earlier attempt may have set it
 		ours = ours || before.Size == v.Attr.Length && before.Mtime.UnixNano() == c.Mtime
 	}
+	// What somebody has put there meanwhile is not what was changed.
+	ours = ours && after.Size == before.Size &&
+		(c.Mask&uint32(metapb.SetAttrMask_SET_MTIME) != 0 || after.Mtime.Equal(before.Mtime))
 	if !ours || after.Fingerprint == v.Attr.Fingerprint {
 		return outcome{}, nil
 	}
