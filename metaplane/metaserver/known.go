@@ -104,5 +104,9 @@ func (s *Service) contentKnown(ctx context.Context, who orca.Caller, t *metapb.T
 		return nil
 	}
 	_, err = s.Syncer.Dir(ctx, &w.View, ufssync.Option{})
+	switch orca.KindOf(err) {
+	case orca.NotFound, orca.NotDir, orca.Busy:
+		return nil // it has gone or is being changed: the state machine looks again
+	}
 	return err
 }
