@@ -3,6 +3,8 @@
 package fsm
 
 import (
+	"strings"
+
 	"google.golang.org/protobuf/proto"
 
 	"orca"
@@ -207,16 +209,46 @@ func (m *Machine) finishIntent(c *call, o *metapb.FinishIntentOp) *refusal {
 		return refuse(orca.Invalid, "", "the intent is to be decided, not finished")
 	}
 	m.dropIntent(it)
+	if o.Noted {
+		m.noteFinished(it)
+	}
 	ino := orca.Ino(it.Ino)
 	if n := m.dirs[ino]; n != nil && n.rec.Override.By == it.Id {
 		n.rec.Override = inode.Override{}
+		if o.Noted {
+			n.rec.Change = m.batch.index
+		}
 		m.dirtied(n)
 		m.event(metapb.EventKind_EVENT_ATTR, ino, n.rec.Parent, n.rec.Name)
 	} else if d, name, f := m.byIno(ino); f != nil && f.Override.By == it.Id {
 		g := clone(f)
 		g.Override = inode.Override{}
+		if o.Noted {
+			g.Change = m.batch.index
+		}
 		m.putFile(d, name, g)
 		m.event(metapb.EventKind_EVENT_ATTR, ino, d.rec.Ino, name)
 	}
 	return nil
+}
+
+// noteFinished notes that what a drained intent was about left its UFS place
+// only now: until here the mask kept a sync from bringing it back, and one that
+// asked before may still come.
+func (m *Machine) noteFinished(it *command.Intent) {
+	mt := m.mounts[it.MountId]
+	if mt == nil {
+		return
+	}
+	n, key := m.dirs[orca.Ino(mt.Root)], it.Source
+	for n != nil {
+		head, tail, more := strings.Cut(key, "/")
+		if !more {
+			break
+		}
+		n, key = n.sub[head], tail
+	}
+	if n != nil && key != "" && m.lookup(n, key).none() {
+		m.noteRemoved(n, key)
+	}
 }

@@ -29,6 +29,9 @@ func (m *Machine) syncApply(c *call, o *metapb.SyncApplyOp) *refusal {
 	if s.mt == nil {
 		return refuse(orca.Invalid, n.path(), "the directory is under no mount")
 	}
+	if o.Strict && m.movedSince(n, o.Change) {
+		return refuse(orca.Stale, n.path(), "the directory has moved since its UFS was asked")
+	}
 	c.res.Sync = s.res
 	mtime := n.rec.Mtime
 	for _, e := range o.Entries {
@@ -47,6 +50,17 @@ func (m *Machine) syncApply(c *call, o *metapb.SyncApplyOp) *refusal {
 		m.dirtied(n)
 	}
 	return nil
+}
+
+// movedSince reports whether a directory, or one above it in its mount, has got
+// its place after change.
+func (m *Machine) movedSince(n *node, change uint64) bool {
+	for ; n != nil && n.rec.Mount == 0; n = n.parent {
+		if n.rec.Change > change {
+			return true
+		}
+	}
+	return false
 }
 
 // syncSelf takes over what the UFS says of the directory itself; what sync

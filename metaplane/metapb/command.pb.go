@@ -2032,8 +2032,11 @@ func (x *CutoverOp) GetFingerprint() string {
 
 // FinishIntentOp ends a drained deferred intent.
 type FinishIntentOp struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Intent        uint64                 `protobuf:"varint,1,opt,name=intent,proto3" json:"intent,omitempty"`
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	Intent uint64                 `protobuf:"varint,1,opt,name=intent,proto3" json:"intent,omitempty"`
+	// The end counts as a change of what the intent masked, as it does for a
+	// sync that asked before.
+	Noted         bool `protobuf:"varint,2,opt,name=noted,proto3" json:"noted,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2073,6 +2076,13 @@ func (x *FinishIntentOp) GetIntent() uint64 {
 		return x.Intent
 	}
 	return 0
+}
+
+func (x *FinishIntentOp) GetNoted() bool {
+	if x != nil {
+		return x.Noted
+	}
+	return false
 }
 
 // SyncEntry is what a UFS says of one name.
@@ -2193,15 +2203,18 @@ type SyncApplyOp struct {
 	Missing []string               `protobuf:"bytes,4,rep,name=missing,proto3" json:"missing,omitempty"` // asked for one by one, and absent
 	// With range, existing names in (after, upto] that are not in entries have
 	// vanished; upto "" is the end.
-	Range         bool       `protobuf:"varint,5,opt,name=range,proto3" json:"range,omitempty"`
-	After         string     `protobuf:"bytes,6,opt,name=after,proto3" json:"after,omitempty"`
-	Upto          string     `protobuf:"bytes,7,opt,name=upto,proto3" json:"upto,omitempty"`
-	Loaded        bool       `protobuf:"varint,8,opt,name=loaded,proto3" json:"loaded,omitempty"` // the directory is now completely listed
-	BlockSize     int64      `protobuf:"varint,9,opt,name=block_size,json=blockSize,proto3" json:"block_size,omitempty"`
-	WholeMax      int64      `protobuf:"varint,10,opt,name=whole_max,json=wholeMax,proto3" json:"whole_max,omitempty"`
-	Intent        uint64     `protobuf:"varint,11,opt,name=intent,proto3" json:"intent,omitempty"`   // masks of this intent do not count
-	Self          *SyncEntry `protobuf:"bytes,12,opt,name=self,proto3" json:"self,omitempty"`        // of the directory itself, optional
-	Session       uint64     `protobuf:"varint,13,opt,name=session,proto3" json:"session,omitempty"` // the hold of this ended session does not count
+	Range     bool       `protobuf:"varint,5,opt,name=range,proto3" json:"range,omitempty"`
+	After     string     `protobuf:"bytes,6,opt,name=after,proto3" json:"after,omitempty"`
+	Upto      string     `protobuf:"bytes,7,opt,name=upto,proto3" json:"upto,omitempty"`
+	Loaded    bool       `protobuf:"varint,8,opt,name=loaded,proto3" json:"loaded,omitempty"` // the directory is now completely listed
+	BlockSize int64      `protobuf:"varint,9,opt,name=block_size,json=blockSize,proto3" json:"block_size,omitempty"`
+	WholeMax  int64      `protobuf:"varint,10,opt,name=whole_max,json=wholeMax,proto3" json:"whole_max,omitempty"`
+	Intent    uint64     `protobuf:"varint,11,opt,name=intent,proto3" json:"intent,omitempty"`   // masks of this intent do not count
+	Self      *SyncEntry `protobuf:"bytes,12,opt,name=self,proto3" json:"self,omitempty"`        // of the directory itself, optional
+	Session   uint64     `protobuf:"varint,13,opt,name=session,proto3" json:"session,omitempty"` // the hold of this ended session does not count
+	// Stale, and nothing is done, when the directory or one above has been moved
+	// or made since change: what was asked is not what it is now.
+	Strict        bool `protobuf:"varint,14,opt,name=strict,proto3" json:"strict,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2325,6 +2338,13 @@ func (x *SyncApplyOp) GetSession() uint64 {
 		return x.Session
 	}
 	return 0
+}
+
+func (x *SyncApplyOp) GetStrict() bool {
+	if x != nil {
+		return x.Strict
+	}
+	return false
 }
 
 type SyncResult struct {
@@ -3551,9 +3571,10 @@ const file_command_proto_rawDesc = "" +
 	"\x06intent\x18\x01 \x01(\x04R\x06intent\x12\x12\n" +
 	"\x04file\x18\x02 \x01(\x04R\x04file\x12\x12\n" +
 	"\x04want\x18\x03 \x01(\tR\x04want\x12 \n" +
-	"\vfingerprint\x18\x04 \x01(\tR\vfingerprint\"(\n" +
+	"\vfingerprint\x18\x04 \x01(\tR\vfingerprint\">\n" +
 	"\x0eFinishIntentOp\x12\x16\n" +
-	"\x06intent\x18\x01 \x01(\x04R\x06intent\"\xd1\x01\n" +
+	"\x06intent\x18\x01 \x01(\x04R\x06intent\x12\x14\n" +
+	"\x05noted\x18\x02 \x01(\bR\x05noted\"\xd1\x01\n" +
 	"\tSyncEntry\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x10\n" +
 	"\x03dir\x18\x02 \x01(\bR\x03dir\x12\x16\n" +
@@ -3563,7 +3584,7 @@ const file_command_proto_rawDesc = "" +
 	"\x06owners\x18\x06 \x01(\bR\x06owners\x12\x12\n" +
 	"\x04mode\x18\a \x01(\rR\x04mode\x12\x10\n" +
 	"\x03uid\x18\b \x01(\rR\x03uid\x12\x10\n" +
-	"\x03gid\x18\t \x01(\rR\x03gid\"\xf1\x02\n" +
+	"\x03gid\x18\t \x01(\rR\x03gid\"\x89\x03\n" +
 	"\vSyncApplyOp\x12\x10\n" +
 	"\x03dir\x18\x01 \x01(\x04R\x03dir\x12\x16\n" +
 	"\x06change\x18\x02 \x01(\x04R\x06change\x12.\n" +
@@ -3579,7 +3600,8 @@ const file_command_proto_rawDesc = "" +
 	" \x01(\x03R\bwholeMax\x12\x16\n" +
 	"\x06intent\x18\v \x01(\x04R\x06intent\x12(\n" +
 	"\x04self\x18\f \x01(\v2\x14.orca.meta.SyncEntryR\x04self\x12\x18\n" +
-	"\asession\x18\r \x01(\x04R\asession\"\x91\x01\n" +
+	"\asession\x18\r \x01(\x04R\asession\x12\x16\n" +
+	"\x06strict\x18\x0e \x01(\bR\x06strict\"\x91\x01\n" +
 	"\n" +
 	"SyncResult\x12\x18\n" +
 	"\acreated\x18\x01 \x01(\x03R\acreated\x12\x18\n" +

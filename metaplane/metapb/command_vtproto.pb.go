@@ -1844,6 +1844,16 @@ func (m *FinishIntentOp) MarshalToSizedBufferVT(dAtA []byte) (int, error) {
 		i -= len(m.unknownFields)
 		copy(dAtA[i:], m.unknownFields)
 	}
+	if m.Noted {
+		i--
+		if m.Noted {
+			dAtA[i] = 1
+		} else {
+			dAtA[i] = 0
+		}
+		i--
+		dAtA[i] = 0x10
+	}
 	if m.Intent != 0 {
 		i = protohelpers.EncodeVarint(dAtA, i, uint64(m.Intent))
 		i--
@@ -1973,6 +1983,16 @@ func (m *SyncApplyOp) MarshalToSizedBufferVT(dAtA []byte) (int, error) {
 	if m.unknownFields != nil {
 		i -= len(m.unknownFields)
 		copy(dAtA[i:], m.unknownFields)
+	}
+	if m.Strict {
+		i--
+		if m.Strict {
+			dAtA[i] = 1
+		} else {
+			dAtA[i] = 0
+		}
+		i--
+		dAtA[i] = 0x70
 	}
 	if m.Session != 0 {
 		i = protohelpers.EncodeVarint(dAtA, i, uint64(m.Session))
@@ -3692,6 +3712,9 @@ func (m *FinishIntentOp) SizeVT() (n int) {
 	if m.Intent != 0 {
 		n += 1 + protohelpers.SizeOfVarint(uint64(m.Intent))
 	}
+	if m.Noted {
+		n += 2
+	}
 	n += len(m.unknownFields)
 	return n
 }
@@ -3788,6 +3811,9 @@ func (m *SyncApplyOp) SizeVT() (n int) {
 	}
 	if m.Session != 0 {
 		n += 1 + protohelpers.SizeOfVarint(uint64(m.Session))
+	}
+	if m.Strict {
+		n += 2
 	}
 	n += len(m.unknownFields)
 	return n
@@ -8858,6 +8884,26 @@ func (m *FinishIntentOp) UnmarshalVT(dAtA []byte) error {
 					break
 				}
 			}
+		case 2:
+			if wireType != 0 {
+				return fmt.Errorf("proto: wrong wireType = %d for field Noted", wireType)
+			}
+			var v int
+			for shift := uint(0); ; shift += 7 {
+				if shift >= 64 {
+					return protohelpers.ErrIntOverflow
+				}
+				if iNdEx >= l {
+					return io.ErrUnexpectedEOF
+				}
+				b := dAtA[iNdEx]
+				iNdEx++
+				v |= int(b&0x7F) << shift
+				if b < 0x80 {
+					break
+				}
+			}
+			m.Noted = bool(v != 0)
 		default:
 			iNdEx = preIndex
 			skippy, err := protohelpers.Skip(dAtA[iNdEx:])
@@ -9479,6 +9525,26 @@ func (m *SyncApplyOp) UnmarshalVT(dAtA []byte) error {
 					break
 				}
 			}
+		case 14:
+			if wireType != 0 {
+				return fmt.Errorf("proto: wrong wireType = %d for field Strict", wireType)
+			}
+			var v int
+			for shift := uint(0); ; shift += 7 {
+				if shift >= 64 {
+					return protohelpers.ErrIntOverflow
+				}
+				if iNdEx >= l {
+					return io.ErrUnexpectedEOF
+				}
+				b := dAtA[iNdEx]
+				iNdEx++
+				v |= int(b&0x7F) << shift
+				if b < 0x80 {
+					break
+				}
+			}
+			m.Strict = bool(v != 0)
 		default:
 			iNdEx = preIndex
 			skippy, err := protohelpers.Skip(dAtA[iNdEx:])

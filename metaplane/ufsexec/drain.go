@@ -26,7 +26,7 @@ func (e *Executor) drainAll(r *run, in *command.Intent) error {
 			return nil // finished by somebody else, or its mount is gone
 		}
 		r.attempts.Add(1)
-		err := e.drain(r.reign.ctx, in)
+		err := e.drain(r.reign.ctx, r, in)
 		if err == nil && in.Deferred {
 			err = e.finish(r.reign.ctx, in)
 		}
@@ -43,7 +43,7 @@ func (e *Executor) drainAll(r *run, in *command.Intent) error {
 	}
 }
 
-func (e *Executor) drain(ctx context.Context, in *command.Intent) error {
+func (e *Executor) drain(ctx context.Context, r *run, in *command.Intent) error {
 	store, err := e.stores.FS(ctx, in.MountId)
 	if err != nil {
 		return err
@@ -61,7 +61,7 @@ func (e *Executor) drain(ctx context.Context, in *command.Intent) error {
 		}
 		return err
 	case metapb.IntentOp_INTENT_MOVE:
-		return (&move{e: e, store: store, in: in}).run(ctx)
+		return (&move{e: e, store: store, in: in, copied: &r.copied}).run(ctx)
 	}
 	return orca.E("ufsexec.drain", orca.Unsupported, "unknown intent "+in.Op.String())
 }
@@ -70,7 +70,7 @@ func (e *Executor) finish(ctx context.Context, in *command.Intent) error {
 	ctx, cancel := context.WithTimeout(ctx, e.cfg.CallTimeout)
 	defer cancel()
 	_, err := e.group.Propose(ctx, &command.Command{Now: e.cfg.Now().UnixNano(),
-		FinishIntent: &metapb.FinishIntentOp{Intent: in.Id}})
+		FinishIntent: &metapb.FinishIntentOp{Intent: in.Id, Noted: true}})
 	if orca.KindOf(err) == orca.NotFound {
 		return nil
 	}

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 
 	"golang.org/x/sync/errgroup"
 
@@ -31,6 +32,15 @@ type move struct {
 	e     *Executor
 	store ufs.FS
 	in    *command.Intent
+	// copied are the copies whose cutover may still be on its way, by file.
+	// They must not be written again under another fingerprint.
+	copied *sync.Map
+}
+
+// copied is a copy of the version with the fingerprint want.
+type copied struct {
+	want string
+	info ufs.Info
 }
 
 func (m *move) run(ctx context.Context) error {
@@ -175,8 +185,12 @@ func (m *move) rest(ctx context.Context) error {
 func (m *move) files(ctx context.Context) ([]ufs.Info, error) {
 	objects, err := batch(func(fn func(ufs.Info) error) error {
 		return walk(ctx, m.store, m.in.Source, func(i ufs.Info) error {
-			if _, err := m.store.Stat(ctx, i.Key); orca.KindOf(err) == orca.NotFound {
+			switch _, err := m.store.Stat(ctx, i.Key); orca.KindOf(err) {
+			case orca.OK:
+			case orca.NotFound:
 				return nil // the listing is late
+			default:
+				return err
 			}
 			if i.Dir {
 				return m.mkdir(ctx, m.target(i.Key))
@@ -259,6 +273,9 @@ func (m *move) file(ctx context.Context, ino orca.Ino, src string) error {
 // step copies, cuts over and deletes; false without an error: look again.
 func (m *move) step(ctx context.Context, v *fsm.View, src string) (done bool, err error) {
 	want := v.Attr.Fingerprint
+	if c, ok := m.copied.Load(v.Attr.Ino); ok && c.(copied).want == want {
+		return m.cutover(ctx, v, src, c.(copied).info)
+	}
 	info, err := m.copy(ctx, src, m.target(src), want)
 	switch orca.KindOf(err) {
 	case orca.OK:
@@ -277,11 +294,14 @@ func (m *move) cutover(ctx context.Context, v *fsm.View, src string, info ufs.In
 	_, err := m.e.group.Propose(ctx, &command.Command{Now: m.e.cfg.Now().UnixNano(), Cutover: &metapb.CutoverOp{
 		Intent: m.in.Id, File: v.Attr.Ino, Want: v.Attr.Fingerprint, Fingerprint: info.Fingerprint}})
 	if k := orca.KindOf(err); k == orca.Stale || k == orca.NotFound {
+		m.copied.Delete(v.Attr.Ino)
 		return false, nil
 	}
 	if err != nil {
+		m.copied.Store(v.Attr.Ino, copied{v.Attr.Fingerprint, info})
 		return false, err
 	}
+	m.copied.Delete(v.Attr.Ino)
 	m.e.Stats.FilesMoved.Add(1)
 	m.e.Stats.BytesMoved.Add(info.Size)
 	return true, m.drop(ctx, src)
@@ -343,5 +363,5 @@ func (m *move) copy(ctx context.Context, src, dst, want string) (ufs.Info, error
 
 // learn brings one name below the source in line with what is at its old key.
 func (m *move) learn(ctx context.Context, key string, dir orca.Ino, name string) (bool, error) {
-	return m.e.sync.Name(ctx, ufssync.Place{Mount: m.in.MountId, Key: key, Dir: dir, Name: name, Intent: m.in.Id})
+	return m.e.sync.Name(ctx, ufssync.Place{Mount: m.in.MountId, Key: key, Dir: dir, Name: name, Intent: m.in.Id, Pinned: true})
 }

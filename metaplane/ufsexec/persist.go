@@ -33,7 +33,7 @@ func (e *Executor) settlePersist(ctx context.Context, store ufs.FS, in *command.
 	}
 	v, err := e.group.Machine().Lookup(orca.Ino(in.Ino))
 	if err == nil && v.Key == in.Target {
-		_, err = e.sync.Name(ctx, ufssync.Place{Mount: in.MountId, Key: in.Target, Dir: v.Parent, Name: v.Name, Intent: in.Id, Must: true})
+		_, err = e.sync.Name(ctx, ufssync.Place{Mount: in.MountId, Key: in.Target, Dir: v.Parent, Name: v.Name, Intent: in.Id, Pinned: true, Must: true})
 	}
 	if absent(err) != nil {
 		return err

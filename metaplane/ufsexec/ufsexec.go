@@ -174,6 +174,7 @@ type run struct {
 	err      error
 	attempts atomic.Int64
 	last     atomic.Pointer[error]
+	copied   sync.Map // of a move, see move.copied
 }
 
 // New makes an executor; Start begins its work.

@@ -65,11 +65,11 @@ func (s *Syncer) share(ctx context.Context, dir orca.Ino, fresh bool) (*metapb.S
 func (s *Syncer) fly(dir orca.Ino, f *flight) {
 	defer s.wg.Done()
 	for f != nil {
-		v, err := s.group.Machine().Lookup(dir)
-		if err == nil {
-			f.res, err = s.list(s.ctx, v)
+		for range findTries {
+			if f.res, f.err = s.list(s.ctx, dir); f.err != errMoved {
+				break
+			}
 		}
-		f.err = err
 		s.mu.Lock()
 		p := s.flights[dir]
 		close(f.done)

@@ -104,7 +104,12 @@ func add(to, r *metapb.SyncResult) {
 }
 
 // list is one whole comparison of a directory with its UFS.
-func (s *Syncer) list(ctx context.Context, v *fsm.View) (*metapb.SyncResult, error) {
+func (s *Syncer) list(ctx context.Context, dir orca.Ino) (*metapb.SyncResult, error) {
+	change := s.group.Machine().Applied() // before the key is looked up
+	v, err := s.group.Machine().Lookup(dir)
+	if err != nil {
+		return nil, err
+	}
 	store, err := s.stores.FS(ctx, v.Attr.MountId)
 	if err != nil {
 		return nil, err
@@ -113,7 +118,7 @@ func (s *Syncer) list(ctx context.Context, v *fsm.View) (*metapb.SyncResult, err
 	l := &lister{
 		s: s, ctx: ctx, store: store, owners: store.Caps().Owners, dir: v,
 		kids: newKids(s.group.Machine(), orca.Ino(v.Attr.Ino), s.cfg.BatchNames),
-		op:   &metapb.SyncApplyOp{Dir: v.Attr.Ino, Change: s.group.Machine().Applied()},
+		op:   &metapb.SyncApplyOp{Dir: v.Attr.Ino, Change: change},
 	}
 	if v.Moved {
 		l.op.Intent = v.Pending

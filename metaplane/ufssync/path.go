@@ -64,7 +64,8 @@ func (s *Syncer) find(ctx context.Context, c orca.Caller, from orca.Ino, path st
 			return w, true, nil
 		}
 		found, aerr := s.ask(ctx, &w.Dir, w.Rest[0])
-		if aerr != nil {
+		moved := aerr == errMoved
+		if aerr != nil && !moved {
 			return w, false, aerr
 		}
 		// The answer is about this directory: the path may lead to another one
@@ -74,7 +75,7 @@ func (s *Syncer) find(ctx context.Context, c orca.Caller, from orca.Ino, path st
 			break
 		}
 		switch same := asked == (childKey{orca.Ino(w.Dir.Attr.Ino), w.Rest[0]}); {
-		case same && (!found || w.Held != 0):
+		case same && !moved && (!found || w.Held != 0):
 			return w, !found, nil
 		case same || len(w.Rest) >= rest:
 			tries++
@@ -219,6 +220,9 @@ type Place struct {
 	// Intent exempts the masks of one intent, Session the hold of one ended
 	// session; 0: none.
 	Intent, Session uint64
+	// Pinned: an intent of the caller keeps the key from being anybody else's,
+	// although it may not be the one that the place has otherwise.
+	Pinned bool
 	// Must: an object that the namespace has no use for at the moment, because
 	// another writer has the name, say, is Busy.
 	Must bool
@@ -262,6 +266,17 @@ func (s *Syncer) one(ctx context.Context, q question) (found, changed bool, err 
 func (s *Syncer) once(ctx context.Context, store ufs.FS, q question) (res *metapb.SyncResult, found bool, err error) {
 	none := &metapb.SyncResult{}
 	change := s.group.Machine().Applied()
+	switch d, err := s.group.Machine().Lookup(q.Dir); {
+	case orca.KindOf(err) == orca.NotFound && q.Session == 0:
+		return nil, false, errMoved
+	case err != nil:
+		return nil, false, err
+	case q.Pinned || joinKey(d.Key, q.Name) == q.Key:
+	case q.Session != 0:
+		return none, false, nil // what the session left went with the directory
+	default:
+		return nil, false, errMoved
+	}
 	s.Stats.Stats.Add(1)
 	info, err := store.Stat(ctx, q.Key)
 	op := &metapb.SyncApplyOp{Dir: uint64(q.Dir), Change: change, Intent: q.Intent, Session: q.Session}
@@ -299,7 +314,7 @@ func (s *Syncer) empty(ctx context.Context, dir orca.Ino, names []string) (progr
 		if err != nil {
 			continue // somebody else removed it
 		}
-		r, err := s.list(ctx, v)
+		r, err := s.list(ctx, orca.Ino(v.Attr.Ino))
 		if err != nil {
 			return progress, err
 		}

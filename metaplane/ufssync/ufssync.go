@@ -239,8 +239,11 @@ func (s *Syncer) due(last int64, interval time.Duration) bool {
 }
 
 func (s *Syncer) propose(ctx context.Context, op *metapb.SyncApplyOp) (*metapb.SyncResult, error) {
-	op.BlockSize, op.WholeMax = s.cfg.BlockSize, s.cfg.WholeMax
+	op.BlockSize, op.WholeMax, op.Strict = s.cfg.BlockSize, s.cfg.WholeMax, true
 	res, err := s.group.Propose(ctx, &command.Command{Now: s.cfg.Now().UnixNano(), SyncApply: op})
+	if orca.KindOf(err) == orca.Stale {
+		return nil, errMoved
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -253,6 +256,10 @@ func (s *Syncer) propose(ctx context.Context, op *metapb.SyncApplyOp) (*metapb.S
 	s.Stats.Removed.Add(r.Removed)
 	return r, nil
 }
+
+// errMoved says that the key that was asked about is not any more that of the
+// name: its directory has moved, and the answer is for nobody.
+var errMoved = orca.E("ufssync", orca.Busy, "the directory has moved while its UFS was asked")
 
 // entry translates what a store says of one name.
 func entry(name string, i ufs.Info, owners bool) *metapb.SyncEntry {
