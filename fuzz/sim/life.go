@@ -428,6 +428,9 @@ func (w *world) trouble(c wrap.Call, l *life) error {
 	return &orca.Error{Op: "sim." + c.Op.String(), Path: c.Key, Kind: kinds[n%len(kinds)], Msg: "injected"}
 }
 
+// againKey is the key of a repeated message's number.
+type againKey struct{}
+
 // whoKey is the key of a context's client.
 type whoKey struct{}
 

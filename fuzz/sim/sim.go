@@ -44,6 +44,7 @@
 package sim
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"math/rand/v2"
@@ -144,6 +145,7 @@ type gate struct {
 	life  *life // that it ends with; nil: none
 	open  chan verdict
 	prop  *proposal
+	again int  // of a repeated message: which; tells gates of one label apart
 	write bool // a call that changes a store
 }
 
@@ -271,6 +273,7 @@ func (w *world) settle() {
 // is over.
 func (w *world) wait(ctx context.Context, g *gate) verdict {
 	g.open = make(chan verdict, 1)
+	g.again, _ = ctx.Value(againKey{}).(int)
 	w.mu.Lock()
 	if g.life != nil && g.life.over {
 		w.mu.Unlock()
@@ -295,7 +298,9 @@ func (w *world) wait(ctx context.Context, g *gate) verdict {
 func (w *world) waiting() []*gate {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	slices.SortStableFunc(w.gates, func(a, b *gate) int { return strings.Compare(a.label, b.label) })
+	slices.SortStableFunc(w.gates, func(a, b *gate) int {
+		return cmp.Or(strings.Compare(a.label, b.label), cmp.Compare(a.again, b.again))
+	})
 	return slices.Clone(w.gates)
 }
 

@@ -38,6 +38,7 @@ func send[Q message, R interface{ GetAttr() *metapb.Attr }](ctx context.Context,
 	case repeat:
 		w.join()
 		copied := proto.Clone(r).(Q)
+		ctx := context.WithValue(ctx, againKey{}, w.stats.Repeats)
 		go func() {
 			defer w.leave()
 			if w.wait(ctx, &gate{kind: gateRepeat, label: label + " (again)"}) == pass {
