@@ -67,6 +67,10 @@ type ReadRequest struct {
 	// up with Timeout, so that another worker can be asked; 0 leaves it to the
 	// Reader's own limits. It does not travel.
 	Patience time.Duration
+	// Ahead says that the reader goes on behind the range: a Reader may have up
+	// to so many bytes more under way when it returns, but none from Until on,
+	// which is where the block ends or the reader does. They do not travel.
+	Ahead, Until int64
 }
 
 // Grant is the right to read (or write) one version of one file, made by the
@@ -163,6 +167,14 @@ type BlockInfo struct {
 type Informer interface {
 	// BlockInfo returns NotFound when nothing of the block is here.
 	BlockInfo(ctx context.Context, id orca.BlockID) (BlockInfo, error)
+}
+
+// Holder is optional for Blocks: it serves what is here without waiting for
+// anything.
+type Holder interface {
+	// Held is Open of a range of which at least the beginning is here, and for
+	// which no file has to be opened and nothing verified; else false.
+	Held(req ReadRequest) (Extent, bool)
 }
 
 // Sharer is optional for Blocks: it lets readers on the same host read a block

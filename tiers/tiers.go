@@ -50,6 +50,9 @@ type Store interface {
 	// at off is absent; a clean block with a bad grain is quarantined and
 	// absent from then on; a bad grain of a dirty block is Corrupt.
 	Get(id orca.BlockID, off, n int64) (dataplane.Extent, error)
+	// Held is Get of what needs neither a file opened nor a grain verified;
+	// else false. It makes no system call.
+	Held(id orca.BlockID, off, n int64) (dataplane.Extent, bool)
 	// Descriptor re-opens a complete block read-only. NotFound, Unsupported
 	// (partial), Corrupt (quarantined, and not here again: what an earlier
 	// descriptor reads is not to be believed).

@@ -117,12 +117,12 @@ func TestCorruptGrainIsAskedForAgain(t *testing.T) {
 func TestRequestTravelsWhole(t *testing.T) {
 	w := newWorker(t)
 	w.Put(t, blockOne, datatest.Data(3, 1<<20))
-	requests := make(chan dataplane.ReadRequest, 1)
+	requests := make(chan dataplane.ReadRequest, 16) // the lane's, and again
 	seen := func(_ context.Context, r dataplane.ReadRequest) error { requests <- r; return orca.NotFound }
 	w.Configure(func() { w.BeforeOpen = seen })
 	want := request(65536)
 	want.N, want.Type, want.Sequential, want.OnlyCached, want.Verify, want.Whole = 1<<20, orca.ReadNoCache, true, true, true, true
-	want.Direct, want.Patience = true, patience
+	want.Direct, want.Patience, want.Ahead, want.Until = true, patience, 1<<20, 1<<20
 	v := reflect.ValueOf(want)
 	for i := range v.NumField() {
 		require.False(t, v.Field(i).IsZero(), "this test does not set %s", v.Type().Field(i).Name)
@@ -132,8 +132,8 @@ func TestRequestTravelsWhole(t *testing.T) {
 	got := <-requests
 	require.True(t, want.Grant.Expiry.Equal(got.Grant.Expiry))
 	got.Grant.Expiry = want.Grant.Expiry
-	require.Zero(t, got.Patience, "the reader's alone")
-	want.Patience = 0
+	require.Zero(t, got.Patience+time.Duration(got.Ahead+got.Until), "the reader's alone")
+	want.Patience, want.Ahead, want.Until = 0, 0, 0
 	require.Equal(t, want, got)
 }
 

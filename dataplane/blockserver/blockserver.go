@@ -71,6 +71,7 @@ type Metrics struct {
 // Server answers the block operations of package frame.
 type Server struct {
 	blocks  dataplane.Blocks
+	holder  dataplane.Holder // of blocks, if it is one
 	grants  *grant.Checker
 	tr      *transport.Server
 	linger  time.Duration
@@ -87,7 +88,8 @@ func New(cfg Config, blocks dataplane.Blocks, grants *grant.Checker, log *slog.L
 		return nil, err
 	}
 	s := &Server{blocks: blocks, grants: grants, linger: cfg.Linger}
-	tr, err := transport.NewServer(cfg.Transport, s.handle, nil, log)
+	s.holder, _ = blocks.(dataplane.Holder)
+	tr, err := transport.NewServer(cfg.Transport, s.handle, s.prompt, log)
 	if err != nil {
 		return nil, err
 	}
@@ -107,6 +109,10 @@ func (s *Server) Transport() *transport.ServerMetrics { return s.tr.Metrics() }
 
 // Shutdown waits for requests in work until ctx ends, then closes everything.
 func (s *Server) Shutdown(ctx context.Context) error { return s.tr.Shutdown(ctx) }
+
+// prompt says which operations are tried on the parser first, so that hits
+// cost no goroutine and leave in the order in which they were asked for.
+func (s *Server) prompt(op frame.Op) bool { return op == frame.OpRead && s.holder != nil }
 
 func (s *Server) handle(ctx context.Context, r *transport.Request) transport.Reply {
 	if h := s.timed(r.Op); h != nil {

@@ -44,6 +44,9 @@ func (s *Server) read(ctx context.Context, r *transport.Request) transport.Reply
 	if !ok {
 		return reply
 	}
+	if r.Inline {
+		return s.held(r, &req, exact)
+	}
 	s.metrics.Reads.Add(1)
 	if exact {
 		return s.exact(ctx, r, req)
@@ -63,6 +66,26 @@ func (s *Server) read(ctx context.Context, r *transport.Request) transport.Reply
 		req.Off += n
 		req.N -= n
 	}
+}
+
+// held answers a range that is here as a whole. What has to wait is for read.
+func (s *Server) held(r *transport.Request, req *dataplane.ReadRequest, exact bool) transport.Reply {
+	later := transport.Reply{Later: true}
+	if exact || req.Verify {
+		return later
+	}
+	ext, ok := s.holder.Held(*req)
+	if !ok {
+		return later
+	}
+	n := min(ext.N, req.N)
+	if len(ext.Sums) == 0 || n <= 0 || n < req.N && (req.Off+n)%orca.GrainSize == 0 {
+		release(&ext)
+		return later
+	}
+	s.metrics.Reads.Add(1)
+	reply, _ := s.extentReply(r, req, &ext)
+	return reply
 }
 
 // present makes a range present for a reader on the same host, which reads it

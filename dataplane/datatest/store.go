@@ -28,7 +28,7 @@ type Store struct {
 	dir string
 	// Pins counts the extents that have not been released.
 	Pins atomic.Int64
-	// Opens counts the calls of Open.
+	// Opens counts the calls of Open, and of Held that found something.
 	Opens atomic.Int64
 	// The knobs below are turned inside Configure.
 
@@ -189,6 +189,26 @@ func (s *Store) Open(ctx context.Context, req dataplane.ReadRequest) (dataplane.
 			return dataplane.Extent{}, err
 		}
 	}
+	return s.extent(req, maxExtent, noSums)
+}
+
+// Held implements dataplane.Holder, unless BeforeOpen is to run.
+func (s *Store) Held(req dataplane.ReadRequest) (dataplane.Extent, bool) {
+	s.mu.Lock()
+	before, maxExtent, noSums := s.BeforeOpen, s.MaxExtent, s.NoSums
+	s.mu.Unlock()
+	if before != nil {
+		return dataplane.Extent{}, false
+	}
+	e, err := s.extent(req, maxExtent, noSums)
+	if err != nil || e.N == 0 {
+		return dataplane.Extent{}, false
+	}
+	s.Opens.Add(1)
+	return e, true
+}
+
+func (s *Store) extent(req dataplane.ReadRequest, maxExtent int64, noSums bool) (dataplane.Extent, error) {
 	b, err := s.block("datatest.Open", req.ID)
 	if err != nil || req.Off >= b.length {
 		return dataplane.Extent{}, err

@@ -20,8 +20,10 @@ import (
 // outbox writes frames to one non-blocking socket, whose descriptor it owns.
 // Small frames are appended to a queue; whoever gets the turn writes all that
 // is queued at once, so that under load many replies share a system call. A
-// bulk frame takes the turn, writes what was queued, then its own header, meta
-// and body.
+// frame whose body is in a file may be queued as well, and leaves in its order,
+// sent by a goroutine that exists while there is something to send. A bulk
+// frame takes the turn, writes what was queued, then its own header, meta and
+// body.
 //
 // A write goes straight to the descriptor; only when the socket is full is the
 // descriptor registered with Go's poller, and the goroutine parks there.
@@ -32,18 +34,32 @@ type outbox struct {
 	slowPeer *atomic.Int64 // may be nil
 	onFail   func()        // called once, when a write has failed; may be called with the turn held
 
-	turn sync.Mutex // the right to write to the socket; guards the four below
-	file *os.File   // of fd, once it has been registered with Go's poller
-	rc   syscall.RawConn
-	out  []byte // what is being written
-	head [frame.Size + headMeta]byte
+	turn    sync.Mutex // the right to write to the socket; guards the five below
+	file    *os.File   // of fd, once it has been registered with Go's poller
+	rc      syscall.RawConn
+	out     []byte   // what is being written
+	leaving []parcel // within out
+	head    [frame.Size + headMeta]byte
 
-	mu     sync.Mutex
-	queue  []byte
-	frames int
-	err    error // sticky
-	closed bool
+	mu      sync.Mutex
+	queue   []byte
+	parcels []parcel // within queue
+	frames  int      // in queue
+	err     error    // sticky
+	closed  bool
 }
+
+// parcel is the body of a queued frame: n bytes of file from off.
+type parcel struct {
+	at     int // where it belongs within the queue: its header and meta end there
+	file   *os.File
+	off, n int64
+	sender sender
+}
+
+// sender is told, once, that its parcel is in the socket, or why it never will
+// be. It must not block.
+type sender interface{ left(n int64, err error) }
 
 const (
 	// headMeta is the longest meta of a bulk frame that is copied next to its
@@ -63,22 +79,45 @@ func (o *outbox) send(h *frame.Header, meta, body []byte, mayBlock bool) error {
 	if mayBlock && len(meta)+len(body) > copyBody {
 		return o.bulk(h, meta, body, nil, 0, 0)
 	}
-	o.mu.Lock()
-	if o.err != nil {
-		err := o.err
-		o.mu.Unlock()
+	if bulk, err := o.add(h, meta, body, mayBlock); bulk {
+		return o.bulk(h, meta, body, nil, 0, 0)
+	} else if err != nil {
 		return err
 	}
+	return o.flush(mayBlock)
+}
+
+// add queues a frame, for flush; bulk: not while so much is queued.
+func (o *outbox) add(h *frame.Header, meta, body []byte, mayBlock bool) (bulk bool, err error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.err != nil {
+		return false, o.err
+	}
 	if mayBlock && len(o.queue) > maxQueue {
-		o.mu.Unlock()
-		return o.bulk(h, meta, body, nil, 0, 0)
+		return true, nil
 	}
 	o.queue = h.AppendTo(o.queue)
 	o.queue = append(o.queue, meta...)
 	o.queue = append(o.queue, body...)
 	o.frames++
-	o.mu.Unlock()
-	return o.flush(mayBlock)
+	return false, nil
+}
+
+// addFile queues a frame whose body is in a file, for flush. Unless it fails,
+// p.sender.left is called, perhaps before it returns.
+func (o *outbox) addFile(h *frame.Header, meta []byte, p parcel) error {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.err != nil {
+		return o.err
+	}
+	o.queue = h.AppendTo(o.queue)
+	o.queue = append(o.queue, meta...)
+	p.at = len(o.queue)
+	o.parcels = append(o.parcels, p)
+	o.frames++
+	return nil
 }
 
 // queued returns how many frames wait.
@@ -86,6 +125,13 @@ func (o *outbox) queued() int {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	return o.frames
+}
+
+// waiting returns how many frames wait that are in memory.
+func (o *outbox) waiting() int {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.frames - len(o.parcels)
 }
 
 // flush writes the queue unless another goroutine has the turn: that one looks
@@ -117,29 +163,50 @@ func (o *outbox) drain(mayBlock bool) (handedOn bool, err error) {
 		return false, err
 	}
 	o.out, o.queue = o.queue, o.out[:0]
+	o.leaving, o.parcels = o.parcels, o.leaving[:0]
 	o.frames = 0
 	o.mu.Unlock()
 
-	rest := o.out
-	if !mayBlock {
-		sent, err := sendNow(o.fd, rest, 0)
-		if sent > 0 {
-			rest = rest[sent:]
-			o.bytes.Add(int64(sent))
-		}
-		if err == unix.EAGAIN || err == nil && len(rest) > 0 {
-			go o.finish(rest)
-			return true, nil
-		}
-		return false, o.drained(err)
+	if mayBlock {
+		return false, o.drained(o.writeOut(0))
 	}
-	return false, o.drained(o.writeAll(rest, 0))
+	sent := 0
+	if len(o.leaving) == 0 {
+		sent, err = sendNow(o.fd, o.out, 0)
+		o.bytes.Add(int64(sent))
+		if err != nil && err != unix.EAGAIN || sent == len(o.out) {
+			return false, o.drained(err)
+		}
+	}
+	go o.finish(sent)
+	return true, nil
+}
+
+// writeOut writes what is left of out after the first sent bytes, and the
+// parcels within.
+func (o *outbox) writeOut(sent int) (err error) {
+	for i := range o.leaving {
+		p := &o.leaving[i]
+		if err == nil {
+			err = o.writeAll(o.out[sent:p.at], unix.MSG_MORE)
+		}
+		if err == nil {
+			err = o.sendFile(p.file, p.off, p.n)
+		}
+		sent = p.at
+		p.sender.left(p.n, err)
+	}
+	clear(o.leaving)
+	if err != nil {
+		return err
+	}
+	return o.writeAll(o.out[sent:], 0)
 }
 
 // finish writes the rest of a drain on a goroutine of its own, which has the
 // turn.
-func (o *outbox) finish(rest []byte) {
-	err := o.drained(o.writeAll(rest, 0))
+func (o *outbox) finish(sent int) {
+	err := o.drained(o.writeOut(sent))
 	o.turn.Unlock()
 	if err == nil && o.queued() > 0 {
 		_ = o.flush(true) // its error is sticky
@@ -151,10 +218,10 @@ func (o *outbox) drained(err error) error {
 	if cap(o.out) > maxIdleQueue {
 		o.out = nil
 	}
-	if err != nil {
-		return o.fail(err)
+	if err == nil {
+		return nil
 	}
-	return nil
+	return o.fail(err)
 }
 
 // bulk writes one frame whose body is long: from memory, or n bytes of file
@@ -313,9 +380,13 @@ func (o *outbox) fail(err error) error {
 	if first {
 		o.err = orca.PathE("transport.send", "", orca.Unavailable, err)
 	}
-	o.queue, o.frames = nil, 0
+	stuck := o.parcels
+	o.queue, o.parcels, o.frames = nil, nil, 0
 	err = o.err
 	o.mu.Unlock()
+	for _, p := range stuck {
+		p.sender.left(p.n, err)
+	}
 	if first && o.onFail != nil {
 		o.onFail()
 	}

@@ -35,6 +35,7 @@ type Request struct {
 	cancel  context.CancelFunc
 	buf     *bytebufferpool.ByteBuffer // holds Meta and Body
 	scratch []byte
+	release func() // of a reply that waits in the outbox
 }
 
 // Reply is the answer to a request. The zero value says OK and nothing else.
@@ -130,6 +131,34 @@ func (r *Request) send(p *Reply, flags uint8, mayBlock bool) error {
 		r.conn.srv.metrics.BytesFile.Add(p.N)
 	}
 	return err
+}
+
+// sendLater queues a reply whose body is in a file: the request is counted out
+// when it has left. false: it is none that can be, or the connection is gone.
+func (r *Request) sendLater(p *Reply) bool {
+	if p.Err != nil || p.File == nil || len(p.Meta) > headMeta || p.N <= 0 || p.N > frame.MaxBody {
+		return false
+	}
+	h := frame.Header{Flags: frame.FlagReply, Op: r.Op, Seq: r.seq, Meta: uint32(len(p.Meta)), Body: uint32(p.N)}
+	r.release = p.Release
+	if err := r.conn.out.addFile(&h, p.Meta, parcel{file: p.File, off: p.Off, n: p.N, sender: r}); err != nil {
+		return false
+	}
+	return true
+}
+
+// left implements sender.
+func (r *Request) left(n int64, err error) {
+	c := r.conn
+	if r.release != nil {
+		r.release()
+	}
+	if err == nil {
+		c.srv.metrics.BytesFile.Add(n)
+	} else {
+		c.unsent(r, err)
+	}
+	c.leave(r)
 }
 
 func (r *Request) sendError(h *frame.Header, err error, mayBlock bool) error {

@@ -230,7 +230,7 @@ func (c *serverConn) admit(r *Request) error {
 	switch {
 	case s.drain.Load():
 		return errShutdown
-	case c.inFlight.Load()+int64(c.out.queued()) >= int64(s.cfg.MaxInFlight),
+	case c.inFlight.Load()+int64(c.out.waiting()) >= int64(s.cfg.MaxInFlight),
 		c.bytes.Load() > s.cfg.MaxInFlightBytes:
 		return errBusyConn
 	case s.metrics.Handlers.Load() >= int64(s.cfg.MaxHandlers):
@@ -317,16 +317,28 @@ func (c *serverConn) run(ctx context.Context, r *Request, h Handler) {
 	c.answer(r, &reply, true)
 }
 
-// answer sends the last frame of a reply and counts the request out.
+// answer sends the last frame of a reply and counts the request out, at once or
+// when what may not block has left.
 func (c *serverConn) answer(r *Request, reply *Reply, mayBlock bool) {
+	if !mayBlock && r.sendLater(reply) {
+		_ = c.out.flush(false) // its error is sticky
+		return
+	}
 	err := r.send(reply, frame.FlagReply, mayBlock)
+	if err != nil {
+		c.unsent(r, err)
+	}
 	c.leave(r)
 	if err != nil {
-		if errors.Is(err, errShortFile) {
-			c.srv.metrics.ShortFile.Add(1)
-			c.srv.log.Error("a file is shorter than its extent", "op", r.Op.String())
-		}
 		c.close(errPeerGone)
+	}
+}
+
+// unsent counts a reply that did not leave.
+func (c *serverConn) unsent(r *Request, err error) {
+	if errors.Is(err, errShortFile) {
+		c.srv.metrics.ShortFile.Add(1)
+		c.srv.log.Error("a file is shorter than its extent", "op", r.Op.String())
 	}
 }
 

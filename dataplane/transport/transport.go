@@ -11,13 +11,16 @@
 // Server: netpoll's poller fills a connection's input; one goroutine per
 // readable connection parses frames and never blocks on a handler: what may
 // block is handed to a goroutine of its own, so replies may come out of order.
+// Inline operations are answered in the order of their requests, those from a
+// file as well: the reply waits in the outbox, and one goroutine per connection
+// sends while there is something to send.
 // Client multiplexes many calls over a connection. Stream is a connection for
 // one user at a time that receives bodies straight into the user's buffer.
 //
 // Goroutines of a server: netpoll's pollers (of the process, for ever), one
 // parser per connection while input is there, one per request handed off (at
 // most ServerConfig.MaxHandlers), one flusher per connection whose peer is
-// slow, one sweeper. Of a client: one reader per connection.
+// slow or takes files, one sweeper. Of a client: one reader per connection.
 //
 // Lock order: serverConn.mu, then outbox.mu; outbox.turn (the right to write
 // to the socket) is taken with neither held. No lock is held across a system

@@ -65,6 +65,7 @@ var (
 	_ dataplane.Blocks   = (*Service)(nil)
 	_ dataplane.Informer = (*Service)(nil)
 	_ dataplane.Sharer   = (*Service)(nil)
+	_ dataplane.Holder   = (*Service)(nil)
 )
 
 // New composes a service.
@@ -91,6 +92,16 @@ func (s *Service) Open(ctx context.Context, req dataplane.ReadRequest) (dataplan
 		}
 	}
 	return s.Read.Open(ctx, req)
+}
+
+// Held implements dataplane.Holder.
+func (s *Service) Held(req dataplane.ReadRequest) (dataplane.Extent, bool) {
+	if s.deps.CheckRead != nil {
+		if err := s.deps.CheckRead(req.Grant, req.ID); err != nil {
+			return dataplane.Extent{}, false
+		}
+	}
+	return s.Read.Held(req)
 }
 
 // Descriptor implements dataplane.Blocks.

@@ -274,6 +274,28 @@ func (s *Service) Open(ctx context.Context, req dataplane.ReadRequest) (dataplan
 	return s.miss(ctx, req)
 }
 
+// Held implements dataplane.Holder.
+func (s *Service) Held(req dataplane.ReadRequest) (dataplane.Extent, bool) {
+	if req.Off < 0 || req.N <= 0 || req.Verify || s.filling(req.ID) { // which may have to go on for it
+		return dataplane.Extent{}, false
+	}
+	e, ok := s.store.Held(req.ID, req.Off, min(req.N, 1<<30))
+	if ok {
+		s.Metrics.Hits.Add(1)
+		s.Metrics.CacheBytes.Add(e.N)
+	}
+	return e, ok
+}
+
+func (s *Service) filling(id orca.BlockID) bool {
+	if s.Metrics.Active.Load() == 0 {
+		return false
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.fills[id] != nil
+}
+
 // nothing is the extent at and after the end of a block.
 func nothing() dataplane.Extent { return dataplane.Extent{Release: func() {}} }
 

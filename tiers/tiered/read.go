@@ -66,6 +66,31 @@ func (s *Store) Get(id orca.BlockID, off, n int64) (dataplane.Extent, error) {
 		SumOff: int64(first) * orca.GrainSize, Generation: gen, Release: release}, nil
 }
 
+// Held implements tiers.Store.
+func (s *Store) Held(id orca.BlockID, off, n int64) (dataplane.Extent, bool) {
+	s.mu.Lock()
+	b := s.blocks[id]
+	if b == nil || off < 0 || n <= 0 || off >= b.length || !b.trusted || b.file == nil {
+		s.mu.Unlock()
+		return dataplane.Extent{}, false
+	}
+	first := int(off / orca.GrainSize)
+	end := b.runLocked(first, blockfile.Grains(min(off+n, b.length)))
+	if end == first {
+		s.mu.Unlock()
+		return dataplane.Extent{}, false
+	}
+	got := min(n, min(int64(end)*orca.GrainSize, b.length)-off)
+	b.pins++
+	s.useLocked(b, off, got)
+	f, release, gen := b.file, b.release, b.gen
+	s.mu.Unlock()
+	s.Metrics.Hits[b.at.Tier].Add(1)
+	s.Metrics.HitBytes[b.at.Tier].Add(got)
+	return dataplane.Extent{File: f, Off: off, N: got, Sums: b.sums[first:end:end],
+		SumOff: int64(first) * orca.GrainSize, Generation: gen, Release: release}, true
+}
+
 // errAbsent is made once: a miss is no exception.
 var errAbsent error = &orca.Error{Op: "tiered.Get", Kind: orca.NotFound, Msg: "not cached here"}
 
