@@ -9,6 +9,8 @@
 //	        └─ large: a Stream of the pool; ranges of Config.Range bytes are
 //	           pulled, Config.Depth outstanding, into the caller's buffer,
 //	           each grain checked as it arrives, 256 KiB behind the socket
+//	        ├─ large, of a reader that goes on (ReadRequest.Ahead): its lane, a
+//	        │  Stream on which the ranges behind are outstanding between reads
 //	WriteAt, Seal, … ─ transport.Client, long data over a Stream, pipelined
 //	Descriptor, WriteFile ─ shortcircuit, when Config.Descriptors names its socket
 //
@@ -106,6 +108,10 @@ type Metrics struct {
 	Reads     atomic.Int64
 	Small     atomic.Int64 // of Reads, those over the shared connection
 	ReadBytes atomic.Int64 // delivered to callers
+	// Ahead are the reads whose first bytes had been asked for before.
+	Ahead atomic.Int64
+	// Overtook counts frames that came before their turn, and were copied.
+	Overtook atomic.Int64
 	// InPlaceBytes were read from the file of a block on this host.
 	InPlaceBytes atomic.Int64
 	Presents     atomic.Int64 // questions which range is present there

@@ -5,15 +5,18 @@ package blockclient
 import (
 	"context"
 	"errors"
+	"slices"
 	"sync"
 	"time"
 
 	"orca"
+	"orca/dataplane"
 	"orca/dataplane/transport"
 )
 
-// pool keeps the bulk connections of a Client: at most MaxStreams, the last
-// used first, closed when idle.
+// pool keeps the bulk connections of a Client: at most MaxStreams in use, the
+// last used first, closed when idle. Lanes whose readers are away are not in
+// use, and nobody else's: there are at most MaxStreams of them.
 type pool struct {
 	cfg     *Config
 	metrics *Metrics
@@ -22,6 +25,8 @@ type pool struct {
 	mu     sync.Mutex
 	idle   []idleStream // oldest first
 	timer  *time.Timer  // runs while idle is not empty
+	lanes  []*lane      // whose readers are away, the longest away first; at most MaxStreams
+	sweep  *time.Timer  // runs while lanes is not empty
 	busy   map[*transport.Stream]struct{}
 	closed bool
 }
@@ -43,22 +48,31 @@ func newPool(cfg *Config, m *Metrics) *pool {
 	}
 }
 
-// get returns a stream for this user alone; used says that it has been used
-// before, so that the server may have closed it meanwhile. Busy when all places
-// stay taken for StallTimeout.
-func (p *pool) get(ctx context.Context) (s *transport.Stream, used bool, err error) {
+// place waits for the right to use a bulk connection. Busy when all stay taken
+// for StallTimeout.
+func (p *pool) place(ctx context.Context) error {
 	select {
 	case p.places <- struct{}{}:
+		return nil
 	default:
-		late := time.NewTimer(p.cfg.StallTimeout)
-		defer late.Stop()
-		select {
-		case p.places <- struct{}{}:
-		case <-ctx.Done():
-			return nil, false, ctxError(ctx)
-		case <-late.C:
-			return nil, false, errAllBusy
-		}
+	}
+	late := time.NewTimer(p.cfg.StallTimeout)
+	defer late.Stop()
+	select {
+	case p.places <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return ctxError(ctx)
+	case <-late.C:
+		return errAllBusy
+	}
+}
+
+// get returns a stream for this user alone; used says that it has been used
+// before, so that the server may have closed it meanwhile.
+func (p *pool) get(ctx context.Context) (s *transport.Stream, used bool, err error) {
+	if err := p.place(ctx); err != nil {
+		return nil, false, err
 	}
 	p.mu.Lock()
 	for len(p.idle) > 0 {
@@ -144,9 +158,103 @@ func (p *pool) close() {
 		p.discardLocked(i.s)
 	}
 	p.idle = nil
+	if p.sweep != nil {
+		p.sweep.Stop()
+	}
+	for _, l := range p.lanes {
+		p.endLocked(l)
+	}
+	p.lanes = nil
 	for s := range p.busy {
 		_ = s.Close() // its user sees Unavailable
 	}
+}
+
+// lane returns the lane on which a read goes on, for this user alone; nil when
+// there is none.
+func (p *pool) lane(ctx context.Context, req *dataplane.ReadRequest) (*lane, error) {
+	l := p.takeLane(func(l *lane) bool { return l.fits(req) })
+	if l == nil {
+		return nil, nil
+	}
+	if err := p.place(ctx); err != nil {
+		p.mu.Lock()
+		p.endLocked(l)
+		p.mu.Unlock()
+		return nil, err
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.closed {
+		p.endLocked(l)
+		<-p.places
+		return nil, errClosed
+	}
+	p.busy[l.s] = struct{}{}
+	return l, nil
+}
+
+func (p *pool) takeLane(fits func(*lane) bool) *lane {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for i, l := range p.lanes {
+		if fits(l) {
+			p.lanes = slices.Delete(p.lanes, i, i+1)
+			return l
+		}
+	}
+	return nil
+}
+
+// leave takes a lane back: to be gone on with, as a mere stream when nothing is
+// outstanding, or, when it is not intact, to be closed.
+func (p *pool) leave(l *lane, intact bool) {
+	if !intact || l.empty() {
+		l.drop()
+		p.put(l.s, intact)
+		return
+	}
+	p.mu.Lock()
+	delete(p.busy, l.s)
+	l.since = time.Now()
+	if p.closed {
+		p.endLocked(l)
+	} else {
+		if len(p.lanes) >= p.cfg.MaxStreams {
+			p.endLocked(p.lanes[0])
+			p.lanes = slices.Delete(p.lanes, 0, 1)
+		}
+		p.lanes = append(p.lanes, l)
+		if p.sweep == nil {
+			p.sweep = time.AfterFunc(p.laneIdle(), p.sweepLanes)
+		}
+	}
+	p.mu.Unlock()
+	<-p.places
+}
+
+func (p *pool) laneIdle() time.Duration { return min(laneIdle, p.cfg.IdleTimeout) }
+
+// sweepLanes ends the lanes whose readers have been away for too long.
+func (p *pool) sweepLanes() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.sweep = nil
+	n := 0
+	for n < len(p.lanes) && time.Since(p.lanes[n].since) >= p.laneIdle() {
+		p.endLocked(p.lanes[n])
+		n++
+	}
+	p.lanes = slices.Delete(p.lanes, 0, n)
+	if len(p.lanes) > 0 && !p.closed {
+		p.sweep = time.AfterFunc(time.Until(p.lanes[0].since.Add(p.laneIdle())), p.sweepLanes)
+	}
+}
+
+// endLocked closes the stream of a lane: what is outstanding is cancelled.
+func (p *pool) endLocked(l *lane) {
+	l.drop()
+	p.discardLocked(l.s)
 }
 
 // ctxError turns the end of a context into a Timeout or Canceled.

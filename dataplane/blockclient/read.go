@@ -14,7 +14,6 @@ import (
 
 	"orca"
 	"orca/dataplane"
-	"orca/dataplane/datapb"
 	"orca/dataplane/frame"
 	"orca/dataplane/transport"
 )
@@ -43,6 +42,13 @@ func (c *Client) ReadAt(ctx context.Context, req dataplane.ReadRequest, p []byte
 			return n, err
 		}
 		req.Off += int64(n)
+	}
+	if req.Ahead > 0 && len(p)-n > c.cfg.SmallRead {
+		m, done, err := c.readAhead(ctx, &req, p[n:])
+		if n += m; done {
+			return n, err
+		}
+		req.Off += int64(m)
 	}
 	m, err := c.readRanges(ctx, req, p[n:])
 	return n + m, err
@@ -90,19 +96,16 @@ type pull struct {
 	p          []byte
 	off        int64
 	start, end int64
-	verify     bool
 	exact      bool          // the worker verifies, and sends no more than is asked for
 	patience   time.Duration // of the request
-	ver        verifier
-	msg        datapb.ReadRequest
-	block      datapb.Block
-	grant      datapb.Grant
-	meta       []byte
-	edge       []byte // takes what was not asked for
-	ranges     []span // outstanding, oldest first
-	next       int64  // from here on nothing has been asked for yet
-	eof        int64  // where the block ends, once known; else -1
-	bad        int64  // where a range failed; else -1
+	asking
+	verify bool
+	ver    verifier
+	edge   []byte // takes what was not asked for
+	ranges []span // outstanding, oldest first
+	next   int64  // from here on nothing has been asked for yet
+	eof    int64  // where the block ends, once known; else -1
+	bad    int64  // where a range failed; else -1
 }
 
 // span is one outstanding range: [pos, end) is still to come.
@@ -115,6 +118,7 @@ var pullPool = sync.Pool{New: func() any { return &pull{edge: make([]byte, orca.
 
 func (r *pull) begin(c *Client, req *dataplane.ReadRequest, p []byte) {
 	r.c, r.p, r.off, r.verify, r.patience = c, p, req.Off, !c.cfg.NoVerify, req.Patience
+	r.about(req)
 	r.start, r.end = req.Off, req.Off+int64(len(p))
 	if r.verify {
 		r.start -= r.start % orca.GrainSize
@@ -123,16 +127,6 @@ func (r *pull) begin(c *Client, req *dataplane.ReadRequest, p []byte) {
 	// Up to half of the grains: sending the rest costs more than it costs the
 	// worker to verify them.
 	r.exact = r.verify && len(p) > 0 && len(p) <= c.cfg.SmallRead && 2*int64(len(p)) <= r.end-r.start
-	r.block.File, r.block.Version, r.block.Index = uint64(req.ID.File), req.ID.Version, req.ID.Index
-	g := &req.Grant
-	r.grant.File, r.grant.Version, r.grant.Uid, r.grant.Write = uint64(g.File), g.Version, g.UID, g.Write
-	r.grant.Expiry, r.grant.Token = 0, g.Token
-	if !g.Expiry.IsZero() {
-		r.grant.Expiry = g.Expiry.UnixNano()
-	}
-	r.msg.Block, r.msg.Grant = &r.block, &r.grant
-	r.msg.Type, r.msg.Sequential = uint32(req.Type), req.Sequential
-	r.msg.OnlyCached, r.msg.Verify, r.msg.Whole, r.msg.Direct = req.OnlyCached, req.Verify, req.Whole, req.Direct
 	r.msg.Exact = r.exact
 	r.ver.ok = 0
 }
@@ -141,20 +135,6 @@ func (r *pull) recycle() {
 	r.c, r.p, r.grant.Token = nil, nil, nil
 	r.ver.sums = nil
 	pullPool.Put(r)
-}
-
-// request encodes the request for [off, off+n), valid until the next.
-func (r *pull) request(off, n int64) []byte {
-	r.msg.Off, r.msg.N = off, n
-	size := r.msg.SizeVT()
-	if cap(r.meta) < size {
-		r.meta = make([]byte, size+64)
-	}
-	r.meta = r.meta[:size]
-	if _, err := r.msg.MarshalToSizedBufferVT(r.meta); err != nil {
-		panic("BUG: a read request does not encode: " + err.Error()) // sizes are computed by the same code
-	}
-	return r.meta
 }
 
 // small reads by one multiplexed call and copies.
@@ -237,16 +217,22 @@ func (r *pull) bulk(ctx context.Context) (int, error) {
 	}
 }
 
-// over pulls all ranges over s. clean says that nothing is left on s.
-func (r *pull) over(ctx context.Context, s *transport.Stream) (n int, clean bool, err error) {
-	wait := r.c.cfg.StallTimeout
-	if r.patience > 0 {
-		wait = min(wait, r.patience)
+// deadline is when a read of n bytes over a stream is given up.
+func (c *Client) deadline(ctx context.Context, patience time.Duration, n int) time.Time {
+	wait := c.cfg.StallTimeout
+	if patience > 0 {
+		wait = min(wait, patience)
 	}
-	deadline := time.Now().Add(wait + time.Duration(len(r.p)>>20)*time.Second)
+	deadline := time.Now().Add(wait + time.Duration(n>>20)*time.Second)
 	if d, ok := ctx.Deadline(); ok && d.Before(deadline) {
 		deadline = d
 	}
+	return deadline
+}
+
+// over pulls all ranges over s. clean says that nothing is left on s.
+func (r *pull) over(ctx context.Context, s *transport.Stream) (n int, clean bool, err error) {
+	deadline := r.c.deadline(ctx, r.patience, len(r.p))
 	s.SetDeadline(deadline)
 	if ctx.Done() != nil {
 		// Of another goroutine: an end of ctx interrupts the receive.

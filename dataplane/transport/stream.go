@@ -31,12 +31,17 @@ type Stream struct {
 	body int    // bytes of the current reply's body that are still to be read
 
 	rc    syscall.RawConn
-	probe func(fd uintptr) // look, made once
-	await func(fd uintptr) // waitBulk on the descriptor, made once; nil: not TCP
+	probe func(fd uintptr)      // look, made once
+	take  func(fd uintptr) bool // receive on the descriptor, made once; nil: not TCP
+	await func(fd uintptr)      // waitBulk on the descriptor, made once; nil: not TCP
 	alive bool
 	peek  [1]byte
+	dst   []byte // where receive puts what it gets
+	got   int    // what receive got
+	errno syscall.Errno
+	low   int // SO_RCVLOWAT
 	want  int // bytes that await waits for
-	skip  int // replies that are not waited for, after a miss
+	skip  int // waits that are left out, after a miss
 	miss  int // the last value of skip
 	fail  error
 }
@@ -77,8 +82,14 @@ const (
 	// awaitMillis bounds the wait: replies that are late anyway (a miss) or
 	// shorter than hoped for (an error, the end of a block) cost this once.
 	awaitMillis = 2
+	// awaitMax is the most that is waited for at once, in bytes.
+	awaitMax = 2 << 20
 	// awaitClamp opens the receive window of a new connection, in bytes.
-	awaitClamp = 3 << 20
+	awaitClamp = 8 << 20
+	// recvMax is the longest copy of one recv(2), in bytes.
+	recvMax = 256 << 10
+	// awaitStep is the shortest rest of a body worth waiting for, in bytes.
+	awaitStep = 64 << 10
 )
 
 // prepareAwait sets up the wait for whole bodies. A receiver that wakes up at
@@ -95,18 +106,37 @@ func (s *Stream) prepareAwait() {
 	if err != nil {
 		return
 	}
-	s.await = func(fd uintptr) { s.waitBulk(int(fd)) }
+	s.low = 1
+	s.await = func(fd uintptr) { s.waitBulk(int(fd), s.want) }
+	s.take = s.receive
 }
 
-// waitBulk sleeps until s.want bytes can be read, or not much longer. It
-// changes nothing but the time of the wake-up.
-func (s *Stream) waitBulk(fd int) {
-	if unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVLOWAT, s.want) != nil {
-		return
+// setLow sets SO_RCVLOWAT. Whoever parks in Go's poller needs 1: it is told of
+// the arrival of bytes, not of their number.
+func (s *Stream) setLow(fd, n int) bool {
+	if s.low == n {
+		return true
+	}
+	if unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVLOWAT, n) != nil {
+		return false
+	}
+	s.low = n
+	return true
+}
+
+// waitBulk sleeps until want bytes, which have been asked for, can be read, or
+// not much longer, and reports whether they can. It changes nothing but the
+// time of the wake-up.
+func (s *Stream) waitBulk(fd, want int) bool {
+	if s.skip > 0 {
+		s.skip--
+		return false
+	}
+	if !s.setLow(fd, want) {
+		return false
 	}
 	p := [1]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
 	n, err := unix.Poll(p[:], awaitMillis)
-	_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVLOWAT, 1)
 	switch {
 	case n > 0:
 		s.miss = 0
@@ -114,6 +144,51 @@ func (s *Stream) waitBulk(fd int) {
 		s.miss = min(2*s.miss+1, 63)
 		s.skip = s.miss
 	}
+	return n > 0
+}
+
+// receive is one recv(2) into s.dst; false: nothing is there, and it is to be
+// called again when there is. The call does not wait, and is short enough not to
+// be announced to the scheduler as one that may: a copy of 40 µs that is
+// announced has its processor taken away, and another thread woken up for it.
+func (s *Stream) receive(fd uintptr) bool {
+	for {
+		n, _, errno := unix.RawSyscall6(unix.SYS_RECVFROM, fd, uintptr(unsafe.Pointer(unsafe.SliceData(s.dst))),
+			uintptr(min(len(s.dst), recvMax)), unix.MSG_DONTWAIT, 0, 0)
+		switch errno {
+		case unix.EINTR:
+			continue
+		case unix.EAGAIN:
+			if s.want >= awaitStep && s.waitBulk(int(fd), s.want) {
+				continue
+			}
+			s.setLow(int(fd), 1)
+			s.want = 0
+			return false
+		}
+		s.got, s.errno = int(n), errno
+		return true
+	}
+}
+
+// read reads at least a byte into p, with one copy as long as want when that
+// is worth waiting for.
+func (s *Stream) read(p []byte, want int) (int, error) {
+	if s.take == nil {
+		return s.nc.Read(p)
+	}
+	s.dst, s.want = p, min(want, recvMax)
+	err := s.rc.Read(s.take)
+	s.dst = nil
+	switch {
+	case err != nil:
+		return 0, err
+	case s.errno != 0:
+		return 0, s.errno
+	case s.got == 0:
+		return 0, io.EOF
+	}
+	return s.got, nil
 }
 
 // OnHost reports whether the server is on this host: no latency to hide.
@@ -168,12 +243,8 @@ func (s *Stream) Recv(metaHint, bodyHint int) (frame.Header, []byte, error) {
 		return frame.Header{}, nil, orca.E("transport.Recv", orca.Internal, "BUG: the last body was not read")
 	}
 	if bodyHint >= awaitMin && s.await != nil && s.r == s.w {
-		if s.skip > 0 {
-			s.skip--
-		} else {
-			s.want = min(bodyHint/2, awaitClamp)
-			_ = s.rc.Control(s.await) // the read that follows sees the error
-		}
+		s.want = min(bodyHint/2, awaitMax)
+		_ = s.rc.Control(s.await) // the read that follows sees the error
 	}
 	if err := s.fill(frame.Size, frame.Size+metaHint); err != nil {
 		return frame.Header{}, nil, err
@@ -214,7 +285,7 @@ func (s *Stream) fill(need, want int) error {
 		}
 	}
 	for s.w < need {
-		n, err := s.nc.Read(s.in[s.w:want])
+		n, err := s.read(s.in[s.w:want], 0)
 		s.w += n
 		if err != nil && s.w < need {
 			return s.failed(err)
@@ -237,7 +308,7 @@ func (s *Stream) ReadBody(p []byte) error {
 		p = p[n:]
 	}
 	for len(p) > 0 {
-		n, err := s.nc.Read(p)
+		n, err := s.read(p, len(p))
 		if p = p[n:]; err != nil && len(p) > 0 {
 			return s.failed(err)
 		}

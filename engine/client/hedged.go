@@ -77,6 +77,7 @@ func (f *File) askHedged(ctx context.Context, w, second *Worker, req dataplane.R
 	h := f.fs.hedges.of(len(p))
 	h.Earn()
 	r := &race{f: f, w: second, req: req, n: len(p), done: make(chan struct{})}
+	r.req.Ahead = 0
 	var first context.Context
 	first, r.settle = context.WithCancel(ctx)
 	defer r.settle()

@@ -22,13 +22,19 @@ const renewBefore = 5 * time.Second
 // over for the next, which goes on where it stopped, and when all have failed
 // the metaplane is asked once for newer locations.
 func (f *File) fetch(ctx context.Context, idx uint32, boff int64, p []byte, seq bool) (int, error) {
+	return f.fetchAhead(ctx, idx, boff, p, seq, 0)
+}
+
+// fetchAhead is fetch of a reader that goes on: up to ahead bytes of the block
+// behind p are on their way when it returns.
+func (f *File) fetchAhead(ctx context.Context, idx uint32, boff int64, p []byte, seq bool, ahead int64) (int, error) {
 	g, err := f.currentGrant(ctx)
 	if err != nil {
 		return 0, err
 	}
 	req := dataplane.ReadRequest{
-		ID:  orca.BlockID{File: f.info.Ino, Version: f.info.BlockVersion(idx), Index: idx},
-		Off: boff, Type: f.typ, Grant: *g, Sequential: seq,
+		ID: f.blockID(idx), Off: boff, Type: f.typ, Grant: *g, Sequential: seq,
+		Ahead: ahead, Until: f.info.BlockLength(idx),
 	}
 	attempt := f.fs.cfg.Attempt
 	n, err := f.ask(ctx, req, p, attempt)

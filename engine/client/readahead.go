@@ -27,6 +27,10 @@ const seqAfter = 2
 //	        ▼
 //	…│ done │ chunk k │ k+1 … │ k+w │        w = Prefetch / chunkSize
 //
+// Reads of more than 128 KiB are not copied out of chunks: they are received
+// where the reader wants them, with the window under way on the connection
+// (dataplane.ReadRequest.Ahead).
+//
 // A reader that jumps gets exactly what it asks for, nothing ahead.
 type readAhead struct {
 	mu     sync.Mutex
@@ -68,6 +72,8 @@ func (r *readAhead) read(ctx context.Context, f *File, idx uint32, boff int64, p
 	case len(p) > 4*smallRead && f.inPlace():
 		// The worker reads ahead, and nothing but a copy is left to be done here.
 		return f.fetch(ctx, idx, boff, p, seq)
+	case ahead && len(p) > 2*smallRead:
+		return f.fetchAhead(ctx, idx, boff, p, true, window)
 	case len(p) > chunkSize:
 		return r.wide(ctx, f, idx, boff, p)
 	case ahead:
