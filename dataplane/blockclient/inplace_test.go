@@ -5,6 +5,7 @@ package blockclient_test
 import (
 	"bytes"
 	"context"
+	"io"
 	"os"
 	"path/filepath"
 	"sync"
@@ -38,6 +39,12 @@ func (s *sharing) Open(ctx context.Context, req dataplane.ReadRequest) (dataplan
 	return e, err
 }
 
+func (s *sharing) Held(req dataplane.ReadRequest) (dataplane.Extent, bool) {
+	e, ok := s.Store.Held(req)
+	e.Generation = s.gen.Load()
+	return e, ok
+}
+
 func (s *sharing) Share(ctx context.Context, id orca.BlockID, g dataplane.Grant) (*os.File, int64, uint64, error) {
 	s.shares.Add(1)
 	f, n, _, err := s.Store.Descriptor(ctx, id, g)
@@ -64,6 +71,58 @@ func inPlaceClient(t *testing.T, blocks dataplane.Blocks, fds dataplane.Blocks, 
 	require.NoError(t, err)
 	t.Cleanup(func() { _ = c.Close() })
 	return c
+}
+
+// Of a grain that has held the worker reads the pages that are asked for, and
+// finds damage in them; another file of the block begins anew.
+func TestExactReadsOfPages(t *testing.T) {
+	s := &sharing{Store: datatest.NewStore(t)}
+	s.gen.Store(1)
+	server, err := blockserver.New(blockserver.Config{}, s, grant.NewChecker(func() []byte { return datatest.Key }, 0), nil)
+	require.NoError(t, err)
+	defer server.Shutdown(context.Background())
+	addr, err := server.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	c, err := blockclient.New(blockclient.Config{Transport: transport.ClientConfig{Addr: addr.String()}}, nil)
+	require.NoError(t, err)
+	defer c.Close()
+	const size = 3*orca.GrainSize + 5000
+	data := datatest.Data(51, size)
+	s.Put(t, blockOne, data)
+	read := func(off, n int) error {
+		p := make([]byte, n)
+		m, err := c.ReadAt(t.Context(), request(int64(off)), p)
+		require.True(t, bytes.Equal(data[min(off, size):min(off+m, size)], p[:m]), "[%d,+%d)", off, n)
+		if err == nil {
+			require.Equal(t, n, m)
+		} else if err == io.EOF {
+			require.Equal(t, max(size-off, 0), m)
+		}
+		return err
+	}
+	all := func() {
+		for _, n := range []int{1, 100, 4096, 10_000, 33_000} {
+			for off := 0; off < size+8000; off += 3001 {
+				if err := read(off, n); off+n > size {
+					require.Equal(t, io.EOF, err)
+				} else {
+					require.NoError(t, err)
+				}
+			}
+		}
+	}
+	all()
+	require.EqualValues(t, 4, server.Metrics().Grains.Load(), "each of the four once")
+	s.Flip(t, blockOne, 5*4096+7)
+	require.NoError(t, read(4096, 4096), "another page")
+	require.ErrorIs(t, read(5*4096, 100), orca.Corrupt)
+	require.ErrorIs(t, read(4096, 4096), orca.Corrupt, "nothing of the grain is believed any more")
+	s.Flip(t, blockOne, 5*4096+7)
+	all()
+	before := server.Metrics().Grains.Load()
+	s.gen.Store(2)
+	all()
+	require.EqualValues(t, 4, server.Metrics().Grains.Load()-before)
 }
 
 // A reader on the worker's host takes long ranges from the block's file, with
@@ -137,6 +196,11 @@ func (a *arriving) Open(ctx context.Context, req dataplane.ReadRequest) (datapla
 			return dataplane.Extent{}, orca.PathE("arriving", "", orca.Timeout, ctx.Err())
 		}
 	}
+}
+
+// Held has nothing: what is beyond edge is not here.
+func (a *arriving) Held(dataplane.ReadRequest) (dataplane.Extent, bool) {
+	return dataplane.Extent{}, false
 }
 
 // A reader in order asks once for several of its pieces; one that jumps, or

@@ -57,6 +57,7 @@ type Metrics struct {
 	ReadBytes  atomic.Int64
 	Presents   atomic.Int64 // ranges made present for readers in place
 	Extents    atomic.Int64 // pieces that reads were answered in
+	Grains     atomic.Int64 // read as a whole for exact reads
 	Summed     atomic.Int64 // extents that came without checksums
 	Writes     atomic.Int64
 	WriteBytes atomic.Int64
@@ -76,6 +77,7 @@ type Server struct {
 	tr      *transport.Server
 	linger  time.Duration
 	metrics Metrics
+	pages   pageSums
 }
 
 // New makes a server of blocks; Listen makes it serve. Every request is

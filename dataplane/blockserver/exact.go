@@ -21,6 +21,7 @@ const maxExact = 1 << 20
 type piece struct {
 	grain [orca.GrainSize]byte
 	body  []byte
+	iov   [1][]byte
 	sum   [4]byte
 	give  func() // gives the piece back to the pool
 }
@@ -39,7 +40,7 @@ func newPiece() *piece {
 
 // exact answers with no more than the bytes asked for. The sums of a block are
 // of whole grains, so they are verified here, over what is about to be sent,
-// for each read: a grain that does not hold is asked for once more with Verify
+// for each read, by the sums of the pages once the grain has held: a grain that does not hold is asked for once more with Verify
 // set, so that the store finds out. The bytes travel under a sum of their own.
 func (s *Server) exact(ctx context.Context, r *transport.Request, req dataplane.ReadRequest) transport.Reply {
 	p := newPiece()
@@ -55,9 +56,48 @@ func (s *Server) exact(ctx context.Context, r *transport.Request, req dataplane.
 		}
 		off += n
 	}
+	return s.pieceReply(p)
+}
+
+func (s *Server) pieceReply(p *piece) transport.Reply {
 	s.metrics.ReadBytes.Add(int64(len(p.body)))
 	binary.BigEndian.PutUint32(p.sum[:], crc32.Checksum(p.body, castagnoli))
 	return transport.Reply{Meta: p.sum[:], Body: p.body, Release: p.give}
+}
+
+// exactNow is exact of what is held, in memory, and verified page by page; !ok:
+// it has to be read by exact.
+func (s *Server) exactNow(req *dataplane.ReadRequest) (reply transport.Reply, ok bool) {
+	p := newPiece()
+	off, end := req.Off, req.Off+req.N
+	extents := int64(0)
+	for off < end {
+		q := *req
+		q.Off, q.N = off-off%orca.GrainSize, orca.GrainSize
+		ext, ok := s.holder.Held(q)
+		if !ok {
+			break
+		}
+		extents++
+		n := min(ext.N, orca.GrainSize)
+		var got int64
+		if g := s.pages.get(keyOf(req.ID, &ext, q.Off), n); g == nil {
+			ok = false
+		} else {
+			got, ok = p.pages(&ext, g, off-q.Off, end-q.Off, true)
+		}
+		release(&ext)
+		if !ok || got == 0 {
+			break // the end of the block is for exact
+		}
+		off += got
+	}
+	if off < end {
+		p.give()
+		return transport.Reply{}, false
+	}
+	s.metrics.Extents.Add(extents)
+	return s.pieceReply(p), true
 }
 
 // grainOf appends what [off, end) has of its first grain to p.
@@ -72,11 +112,23 @@ func (s *Server) grainOf(ctx context.Context, req *dataplane.ReadRequest, p *pie
 		}
 		s.metrics.Extents.Add(1)
 		n := min(ext.N, orca.GrainSize)
+		k := keyOf(req.ID, &ext, start)
+		if g := s.pages.get(k, n); g != nil && !q.Verify {
+			if got, ok := p.pages(&ext, g, off-start, end-start, false); ok {
+				release(&ext)
+				return got, nil
+			}
+			s.pages.drop(k)
+		}
 		held := n <= 0
 		if !held {
+			s.metrics.Grains.Add(1)
 			if held, err = p.load(&ext, n); err != nil {
 				release(&ext)
 				return 0, err
+			}
+			if held && len(ext.Sums) > 0 {
+				s.pages.put(k, &ext, p.grain[:n])
 			}
 		}
 		release(&ext)

@@ -71,8 +71,16 @@ func (s *Server) read(ctx context.Context, r *transport.Request) transport.Reply
 // held answers a range that is here as a whole. What has to wait is for read.
 func (s *Server) held(r *transport.Request, req *dataplane.ReadRequest, exact bool) transport.Reply {
 	later := transport.Reply{Later: true}
-	if exact || req.Verify {
+	if req.Verify {
 		return later
+	}
+	if exact {
+		reply, ok := s.exactNow(req)
+		if !ok {
+			return later
+		}
+		s.metrics.Reads.Add(1)
+		return reply
 	}
 	ext, ok := s.holder.Held(*req)
 	if !ok {

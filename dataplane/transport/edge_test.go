@@ -287,6 +287,55 @@ func TestSlowReaderIsClosed(t *testing.T) {
 	eventually(t, "handlers", func() bool { return ts.metrics.Handlers.Load() == 0 })
 }
 
+// Answers to what has come at once leave at once.
+func TestInlineAnswersShareACall(t *testing.T) {
+	const n = 64
+	ts := newTestServer(t, ServerConfig{})
+	c := raw(t, ts)
+	var all []byte
+	for seq := range uint64(n) {
+		all = append(all, request(opQuick, seq+1, "abc")...)
+	}
+	_, err := c.Write(all)
+	require.NoError(t, err)
+	require.NoError(t, c.SetReadDeadline(time.Now().Add(20*time.Second)))
+	_, err = io.ReadFull(c, make([]byte, n*(frame.Size+3)))
+	require.NoError(t, err)
+	require.LessOrEqual(t, ts.metrics.Sends.Load(), int64(n/4))
+}
+
+// What is answered from a file inline takes no handler, leaves in order, and is
+// let go of when the peer hangs up instead of reading it.
+func TestInlineFiles(t *testing.T) {
+	ts := newTestServer(t, ServerConfig{})
+	var released atomic.Int64
+	ts.handler = func(context.Context, *Request) Reply {
+		return Reply{File: ts.file, N: 1 << 20, Release: func() { released.Add(1) }}
+	}
+	ts.inline = func(frame.Op) bool { return true }
+	c := raw(t, ts)
+	const n = 64
+	for seq := range uint64(n) {
+		_, err := c.Write(request(opFile, seq+1, ""))
+		require.NoError(t, err)
+	}
+	head := make([]byte, frame.Size)
+	for seq := range uint64(4) {
+		_, err := io.ReadFull(c, head)
+		require.NoError(t, err)
+		h, err := frame.Decode(head)
+		require.NoError(t, err)
+		require.Equal(t, seq+1, h.Seq)
+		_, err = io.CopyN(io.Discard, c, int64(h.Body))
+		require.NoError(t, err)
+	}
+	eventually(t, "all have come", func() bool { return ts.metrics.Requests.Load() == n })
+	require.Zero(t, ts.metrics.Handlers.Load())
+	require.Positive(t, ts.metrics.InFlight.Load(), "nobody waits: this tests nothing")
+	require.NoError(t, c.Close())
+	eventually(t, "all are let go of", func() bool { return released.Load() == n && ts.metrics.InFlight.Load() == 0 })
+}
+
 func TestFloodIsRefusedThenCut(t *testing.T) {
 	ts := newTestServer(t, ServerConfig{MaxInFlight: 8, WriteTimeout: time.Minute})
 	c := raw(t, ts)

@@ -24,6 +24,7 @@ type ServerMetrics struct {
 	BytesIn   atomic.Int64 // with headers
 	BytesOut  atomic.Int64 // with headers
 	BytesFile atomic.Int64 // of BytesOut, those that sendfile moved
+	Sends     atomic.Int64 // send(2) calls, sendfile not among them
 	Panics    atomic.Int64 // handlers that panicked
 }
 

@@ -31,6 +31,7 @@ type outbox struct {
 	fd       int
 	timeout  time.Duration
 	bytes    *atomic.Int64 // written
+	sends    *atomic.Int64 // may be nil
 	slowPeer *atomic.Int64 // may be nil
 	onFail   func()        // called once, when a write has failed; may be called with the turn held
 
@@ -79,29 +80,35 @@ func (o *outbox) send(h *frame.Header, meta, body []byte, mayBlock bool) error {
 	if mayBlock && len(meta)+len(body) > copyBody {
 		return o.bulk(h, meta, body, nil, 0, 0)
 	}
-	if bulk, err := o.add(h, meta, body, mayBlock); bulk {
+	if mayBlock && o.full() {
 		return o.bulk(h, meta, body, nil, 0, 0)
-	} else if err != nil {
+	}
+	if _, _, err := o.add(h, meta, body); err != nil {
 		return err
 	}
 	return o.flush(mayBlock)
 }
 
-// add queues a frame, for flush; bulk: not while so much is queued.
-func (o *outbox) add(h *frame.Header, meta, body []byte, mayBlock bool) (bulk bool, err error) {
+// full reports whether so much is queued that who may wait should.
+func (o *outbox) full() bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return len(o.queue) > maxQueue
+}
+
+// add queues a frame, for flush, and returns how many bytes and frames are
+// queued.
+func (o *outbox) add(h *frame.Header, meta, body []byte) (bytes, frames int, err error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if o.err != nil {
-		return false, o.err
-	}
-	if mayBlock && len(o.queue) > maxQueue {
-		return true, nil
+		return 0, 0, o.err
 	}
 	o.queue = h.AppendTo(o.queue)
 	o.queue = append(o.queue, meta...)
 	o.queue = append(o.queue, body...)
 	o.frames++
-	return false, nil
+	return len(o.queue), o.frames, nil
 }
 
 // addFile queues a frame whose body is in a file, for flush. Unless it fails,
@@ -172,7 +179,7 @@ func (o *outbox) drain(mayBlock bool) (handedOn bool, err error) {
 	}
 	sent := 0
 	if len(o.leaving) == 0 {
-		sent, err = sendNow(o.fd, o.out, 0)
+		sent, err = o.sendNow(o.out, 0)
 		o.bytes.Add(int64(sent))
 		if err != nil && err != unix.EAGAIN || sent == len(o.out) {
 			return false, o.drained(err)
@@ -269,7 +276,7 @@ func (o *outbox) writeAll(p []byte, flags int) error {
 	total := len(p)
 	armed := false
 	for len(p) > 0 {
-		n, err := sendNow(o.fd, p, flags)
+		n, err := o.sendNow(p, flags)
 		switch {
 		case n > 0:
 			p = p[n:]
@@ -357,9 +364,12 @@ func writable(fd int) bool {
 }
 
 // sendNow is one send(2) of p, which is not empty.
-func sendNow(fd int, p []byte, flags int) (int, error) {
+func (o *outbox) sendNow(p []byte, flags int) (int, error) {
 	for {
-		n, _, errno := unix.Syscall6(unix.SYS_SENDTO, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(p))),
+		if o.sends != nil {
+			o.sends.Add(1)
+		}
+		n, _, errno := unix.Syscall6(unix.SYS_SENDTO, uintptr(o.fd), uintptr(unsafe.Pointer(unsafe.SliceData(p))),
 			uintptr(len(p)), uintptr(flags|unix.MSG_NOSIGNAL|unix.MSG_DONTWAIT), 0, 0)
 		switch errno {
 		case 0:

@@ -34,6 +34,10 @@ type serverConn struct {
 	bytes    atomic.Int64 // of requests in flight
 	last     atomic.Int64 // unix ns of the last request
 	closed   atomic.Bool
+	// held says that what is answered inline stays in the outbox until the
+	// parser has no more input, so that many answers share a system call. The
+	// parser's alone.
+	held bool
 
 	mu    sync.Mutex
 	calls map[uint64]context.CancelFunc // requests handed off, by seq
@@ -67,7 +71,7 @@ func (s *Server) onPrepare(nc netpoll.Connection) context.Context {
 			c.peer.Unix, c.peer.Cred = true, Cred{PID: u.Pid, UID: u.Uid, GID: u.Gid}
 		}
 	}
-	c.out = outbox{fd: dup, timeout: s.cfg.WriteTimeout, bytes: &s.metrics.BytesOut, slowPeer: &s.metrics.SlowPeer}
+	c.out = outbox{fd: dup, timeout: s.cfg.WriteTimeout, bytes: &s.metrics.BytesOut, sends: &s.metrics.Sends, slowPeer: &s.metrics.SlowPeer}
 	c.out.onFail = func() { c.close(errPeerGone) }
 	c.ctx, c.cancel = context.WithCancel(context.Background())
 	c.last.Store(time.Now().UnixNano())
@@ -122,7 +126,16 @@ func (s *Server) onRequest(ctx context.Context, nc netpoll.Connection) error {
 			return nil
 		}
 	}
+	c.letGo()
 	return nil
+}
+
+// letGo sends what is held.
+func (c *serverConn) letGo() {
+	if c.held {
+		c.held = false
+		_ = c.out.flush(false) // its error is sticky
+	}
 }
 
 // next reads one frame and sees to it; false means that the connection is of
@@ -131,6 +144,7 @@ func (c *serverConn) next() bool {
 	m := &c.srv.metrics
 	in := c.nc.Reader()
 	if in.Len() < frame.Size {
+		c.letGo()
 		_ = c.nc.SetReadDeadline(time.Now().Add(c.srv.cfg.ReadTimeout))
 	}
 	head, err := in.Next(frame.Size)
@@ -169,6 +183,7 @@ func (c *serverConn) readRest(buf *bytebufferpool.ByteBuffer, n int) error {
 	}
 	buf.B = buf.B[:n]
 	if in.Len() < n {
+		c.letGo()
 		_ = c.nc.SetReadDeadline(time.Now().Add(c.srv.cfg.ReadTimeout + time.Duration(n>>20)*time.Second))
 	}
 	_, err := io.ReadFull(c.nc, buf.B)
@@ -293,16 +308,50 @@ func (c *serverConn) quick(r *Request) bool {
 	if reply.Later {
 		return false
 	}
-	c.answer(r, &reply, false)
-	if cap(r.scratch) > maxIdleScratch {
-		r.scratch = nil
+	held, waits := c.answerHeld(r, &reply)
+	c.held = held || c.held
+	if !waits {
+		r.reuse()
 	}
-	requests.Put(r)
 	return true
+}
+
+// maxHeld is how many bytes of answers are held at most.
+const maxHeld = 256 << 10
+
+// answerHeld is answer of a small inline answer that leaves with others, if
+// more input is there; held false: it has been sent, or is on its way.
+func (c *serverConn) answerHeld(r *Request, reply *Reply) (held, waits bool) {
+	if reply.File != nil || reply.Err != nil || len(reply.Meta)+len(reply.Body) > copyBody || c.nc.Reader().Len() < frame.Size {
+		return false, c.answer(r, reply, false)
+	}
+	h := frame.Header{Flags: frame.FlagReply, Op: r.Op, Seq: r.seq, Meta: uint32(len(reply.Meta)), Body: uint32(len(reply.Body))}
+	bytes, frames, err := c.out.add(&h, reply.Meta, reply.Body)
+	if reply.Release != nil {
+		reply.Release()
+	}
+	c.leave(r)
+	if err != nil {
+		c.close(errPeerGone)
+		return false, false
+	}
+	if bytes > maxHeld || frames > c.srv.cfg.MaxInFlight/2 {
+		_ = c.out.flush(false)
+		return false, false
+	}
+	return true, false
 }
 
 // requests are those that were answered on the parser: nobody has them any more.
 var requests = sync.Pool{New: func() any { return new(Request) }}
+
+// reuse gives back a request that nobody has any more.
+func (r *Request) reuse() {
+	if cap(r.scratch) > maxIdleScratch {
+		r.scratch = nil
+	}
+	requests.Put(r)
+}
 
 // maxIdleScratch is how much memory an idle request keeps for a reply, in bytes.
 const maxIdleScratch = 16 << 10
@@ -317,12 +366,12 @@ func (c *serverConn) run(ctx context.Context, r *Request, h Handler) {
 	c.answer(r, &reply, true)
 }
 
-// answer sends the last frame of a reply and counts the request out, at once or
-// when what may not block has left.
-func (c *serverConn) answer(r *Request, reply *Reply, mayBlock bool) {
+// answer sends the last frame of a reply and counts the request out, at once or,
+// as waits says, when what may not block has left: until then it has the request.
+func (c *serverConn) answer(r *Request, reply *Reply, mayBlock bool) (waits bool) {
 	if !mayBlock && r.sendLater(reply) {
 		_ = c.out.flush(false) // its error is sticky
-		return
+		return true
 	}
 	err := r.send(reply, frame.FlagReply, mayBlock)
 	if err != nil {
@@ -332,6 +381,7 @@ func (c *serverConn) answer(r *Request, reply *Reply, mayBlock bool) {
 	if err != nil {
 		c.close(errPeerGone)
 	}
+	return false
 }
 
 // unsent counts a reply that did not leave.
