@@ -85,7 +85,7 @@ func (s *Store) Held(id orca.BlockID, off, n int64) (dataplane.Extent, bool) {
 	s.useLocked(b, off, got)
 	f, release, gen := b.file, b.release, b.gen
 	s.mu.Unlock()
-	s.Metrics.Hits[b.at.Tier].Add(1)
+	s.Metrics.Hits[b.at.Tier][Extents].Add(1)
 	s.Metrics.HitBytes[b.at.Tier].Add(got)
 	return dataplane.Extent{File: f, Off: off, N: got, Sums: b.sums[first:end:end],
 		SumOff: int64(first) * orca.GrainSize, Generation: gen, Release: release}, true
