@@ -116,13 +116,13 @@ func TestCorruptGrainIsAskedForAgain(t *testing.T) {
 // Every field of a request reaches the worker's Blocks.
 func TestRequestTravelsWhole(t *testing.T) {
 	w := newWorker(t)
-	w.Put(t, blockOne, datatest.Data(3, 1<<20))
+	w.Put(t, blockOne, datatest.Data(3, 2<<20))
 	requests := make(chan dataplane.ReadRequest, 16) // the lane's, and again
 	seen := func(_ context.Context, r dataplane.ReadRequest) error { requests <- r; return orca.NotFound }
 	w.Configure(func() { w.BeforeOpen = seen })
-	want := request(65536)
+	want := request(1 << 20) // where a range of a lane begins, too
 	want.N, want.Type, want.Sequential, want.OnlyCached, want.Verify, want.Whole = 1<<20, orca.ReadNoCache, true, true, true, true
-	want.Direct, want.Patience, want.Ahead, want.Until = true, patience, 1<<20, 1<<20
+	want.Direct, want.Patience, want.Ahead, want.Until = true, patience, 1<<20, 2<<20
 	v := reflect.ValueOf(want)
 	for i := range v.NumField() {
 		require.False(t, v.Field(i).IsZero(), "this test does not set %s", v.Type().Field(i).Name)
