@@ -34,8 +34,8 @@ type voice struct {
 	ended <-chan struct{} // closed by stop
 }
 
-// turn makes one report. members are those of the metaplane when it leads and
-// has others.
+// turn makes one report. members are those of the metaplane, as far as this one
+// knows, when it has others.
 func (v *voice) turn(ctx context.Context) (leads bool, members []string) {
 	var err error
 	if v.need {
@@ -115,8 +115,17 @@ func (v *voice) beat(ctx context.Context) (leads bool, members []string, err err
 	return r.Leads, r.Members, nil
 }
 
+// word is what a member says of who the members are. The leader knows; what the
+// others say may be outdated, but may be all that is heard of a new member that
+// leads by now: a worker that did not hear of it from the last leader in time
+// would never speak with it.
+type word struct {
+	members []string
+	leads   bool
+}
+
 // run takes turns until it is stopped. heard is told of the members.
-func (v *voice) run(ctx context.Context, heard chan<- []string) {
+func (v *voice) run(ctx context.Context, heard chan<- word) {
 	tick := time.NewTicker(heartbeatEvery)
 	defer tick.Stop()
 	var told chan<- bool
@@ -126,9 +135,9 @@ func (v *voice) run(ctx context.Context, heard chan<- []string) {
 			told <- leads
 			told = nil
 		}
-		if leads && len(members) > 0 {
+		if len(members) > 0 {
 			select {
-			case heard <- members:
+			case heard <- word{members, leads}:
 			case <-ctx.Done():
 			}
 		}
@@ -147,7 +156,7 @@ func (v *voice) run(ctx context.Context, heard chan<- []string) {
 // chorus speaks with every member until ctx ends.
 func (a *agent) chorus(ctx context.Context, members []string) {
 	voices := map[string]*voice{}
-	heard := make(chan []string)
+	heard := make(chan word)
 	done := make(chan struct{})
 	running := 0
 	for ctx.Err() == nil {
@@ -177,7 +186,16 @@ func (a *agent) chorus(ctx context.Context, members []string) {
 		}
 		select {
 		case <-ctx.Done():
-		case members = <-heard:
+		case w := <-heard:
+			if w.leads {
+				members = w.members
+				continue
+			}
+			for _, addr := range w.members {
+				if !slices.Contains(members, addr) {
+					members = append(slices.Clip(members), addr)
+				}
+			}
 		case <-done:
 			running--
 		case told := <-a.now:
