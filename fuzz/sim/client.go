@@ -255,8 +255,8 @@ func (c *client) upload(s *metapb.WriteSession, a *metapb.Attr, o Op) (info ufs.
 	if _, err := io.WriteString(w, content(o.Length)); err != nil {
 		return info, false, err
 	}
-	if ws, err := c.w.journal.machine.Session(s.Id); o.Die == 2 && err == nil && ws.State == metapb.SessionState_SESSION_OPEN {
-		return info, false, errDied // later nobody would look for the upload
+	if o.Die == 2 {
+		return info, false, errDied
 	}
 	if _, err := c.ns.Renew(c.ctx, &metapb.RenewRequest{Sessions: []uint64{s.Id}, Fence: s.Fence}); err != nil {
 		return info, false, err
