@@ -5,6 +5,7 @@ package metaclient
 import (
 	"cmp"
 	"context"
+	"errors"
 	"math"
 	"math/rand/v2"
 	"sync"
@@ -246,7 +247,7 @@ func repeat[R any](ctx context.Context, s *Session, patience time.Duration, call
 }
 
 func ended(op string, ctx context.Context) error {
-	if context.Cause(ctx) == context.DeadlineExceeded {
+	if errors.Is(context.Cause(ctx), context.DeadlineExceeded) {
 		return &orca.Error{Op: op, Kind: orca.Timeout, Err: ctx.Err()}
 	}
 	return &orca.Error{Op: op, Kind: orca.Canceled, Err: ctx.Err()}

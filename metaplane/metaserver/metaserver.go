@@ -347,7 +347,7 @@ func (s *Service) see(ctx context.Context, c *command.Command, res *command.Resu
 				s.Exec.Wake()
 			}
 			return res, nil
-		case err == ufsexec.ErrDecided && c.Client != 0:
+		case err == ufsexec.ErrDecided && c.Client != 0: //nolint:errorlint // this very error, not its kind
 		case orca.KindOf(err) == orca.Busy && res != nil && (res.BusyIntent != 0 || res.Unknown):
 			s.Stats.BusyWaits.Add(1)
 			s.Exec.Wake()
