@@ -24,13 +24,18 @@ type Stats struct {
 
 // Group is one Raft group with its machine.
 type Group struct {
-	Stats   Stats
-	host    *Host
-	log     *slog.Logger
-	queue   opQueue
-	flights chan arrival // entries on their way, in order
-	slots   chan struct{}
-	table   flightTable
+	Stats         Stats
+	host          *Host
+	shard         uint64
+	part          *part // GUARDED_BY(host.f.mu) once the group runs
+	machineConfig fsm.Config
+	hosted        map[string]fsm.Hosted
+	dir           string // of its stores
+	log           *slog.Logger
+	queue         opQueue
+	flights       chan arrival // entries on their way, in order
+	slots         chan struct{}
+	table         flightTable
 	// proposer marks the entries of this process, in this life.
 	proposer uint64
 	update   updateScratch
@@ -53,9 +58,9 @@ type Group struct {
 	changed chan struct{}
 }
 
-func newGroup(h *Host) *Group {
+func newGroup(h *Host, shard uint64, p *part) *Group {
 	g := &Group{
-		host: h, log: h.log, flights: make(chan arrival, inFlight), proposer: rand.Uint64(),
+		host: h, shard: shard, part: p, dir: h.cfg.Dir, machineConfig: h.cfg.Machine, hosted: h.cfg.Hosted, log: h.log, flights: make(chan arrival, inFlight), proposer: rand.Uint64(),
 		slots: make(chan struct{}, inFlight), quit: make(chan struct{}),
 		effects: make(chan fsm.Effect, effectQueue), changed: make(chan struct{}),
 		membership: make(chan struct{}, 1),
@@ -70,7 +75,7 @@ func newGroup(h *Host) *Group {
 func (g *Group) run() {
 	g.wg.Go(g.batchLoop)
 	g.wg.Go(g.completeLoop)
-	if g.host.f.Learner {
+	if g.learns() {
 		g.wg.Go(g.promotionLoop)
 	}
 }
@@ -84,11 +89,11 @@ func (g *Group) stop() {
 
 // openStore opens the store and the machine on it.
 func (g *Group) openStore() error {
-	db, err := inodekv.Open(g.storeConfig(g.host.f.Store), g.log)
+	db, err := inodekv.Open(g.storeConfig(g.part.Store), g.log)
 	if err != nil {
 		return err
 	}
-	m, err := fsm.Open(g.host.cfg.Machine, db, g.host.cfg.Hosted, g.log)
+	m, err := fsm.Open(g.machineConfig, db, g.hosted, g.log)
 	if err != nil {
 		_ = db.Close(false)
 		return err
@@ -101,7 +106,7 @@ func (g *Group) openStore() error {
 func (g *Group) storeConfig(n uint64) inodekv.Config {
 	c := g.host.cfg
 	return inodekv.Config{
-		Dir: storeDir(c.Dir, n), FlushEvery: c.FlushEvery, FlushOps: c.FlushOps,
+		Dir: storeDir(g.dir, n), FlushEvery: c.FlushEvery, FlushOps: c.FlushOps,
 		OnFatal: func(reason string) { c.fatal(g.log, reason) },
 	}
 }
@@ -136,12 +141,18 @@ func (g *Group) Alone() bool { return g.host.f.alone() }
 
 // Learns reports whether this host is a member without a vote so far.
 func (g *Group) Learns() bool {
-	f := g.host.f
-	f.mu.Lock()
-	learner := f.Learner
-	f.mu.Unlock()
-	return learner && !g.host.votes()
+	return g.learns() && !g.votes()
 }
+
+// learns reports whether the replica is known to this host as a learner.
+func (g *Group) learns() bool {
+	g.host.f.mu.Lock()
+	defer g.host.f.mu.Unlock()
+	return g.part.Learner
+}
+
+// Number is that of the group; the first is 1.
+func (g *Group) Number() uint16 { return uint16(g.shard) }
 
 // Replica is this host's number in the group.
 func (g *Group) Replica() uint64 { return g.host.f.replica() }

@@ -209,7 +209,7 @@ func (g *Group) readIndex() error {
 	deadline := time.Now().Add(g.host.cfg.ProposeTimeout)
 	for {
 		changed := g.LeaderChanged()
-		rs, err := g.host.nh.ReadIndex(shardID, time.Until(deadline))
+		rs, err := g.host.nh.ReadIndex(g.shard, time.Until(deadline))
 		if err == nil {
 			select {
 			case res := <-rs.ResultC():
