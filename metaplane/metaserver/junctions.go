@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"orca"
+	"orca/metaplane"
 	"orca/metaplane/command"
 	"orca/metaplane/members"
 	"orca/metaplane/metapb"
@@ -69,7 +70,7 @@ func (s *Service) factSet(name string) {
 // them, on each of them alike.
 func (s *Service) addGroup(ctx context.Context, r *metapb.QuorumRequest, m *members.Members, rep *metapb.QuorumReply) error {
 	const op = "metaserver.AddGroup"
-	if s.cfg.Groups == nil {
+	if s.cfg.Groups == nil || s.cfg.Others == nil {
 		return orca.E(op, orca.Invalid, "groups are added by the first one")
 	}
 	if m.Voters() != len(m.List) {
@@ -101,8 +102,36 @@ func (s *Service) addGroup(ctx context.Context, r *metapb.QuorumRequest, m *memb
 		case <-time.After(10 * time.Millisecond):
 		}
 	}
+	ns, err := s.cfg.Others(uint16(n))
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, groupWait)
+	defer cancel()
+	if _, err = ns.Quorum(ctx, &metapb.QuorumRequest{H: &metapb.Header{}}); err != nil { // answered by who leads it
+		return err
+	}
+	s.awaitWorkers(ctx, ns)
 	return nil
 }
+
+// awaitWorkers waits a while until a new group knows the live workers, which
+// hear of it by their heartbeats: before that nothing in it can be read.
+func (s *Service) awaitWorkers(ctx context.Context, ns metaplane.Namespace) {
+	for until := time.Now().Add(workersWait); time.Now().Before(until) && ctx.Err() == nil; {
+		rep, err := ns.ListWorkers(ctx, &metapb.ListWorkersRequest{H: &metapb.Header{}})
+		if err == nil && len(rep.Workers) >= len(s.Workers.Live()) {
+			return
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
+}
+
+// workersWait bounds that; a worker that hangs keeps nobody.
+const workersWait = 3 * time.Second
 
 // groupWait is how long a new group may take to start on the leader.
 const groupWait = 20 * time.Second
@@ -220,7 +249,7 @@ func (s *Service) join(ctx context.Context, id uint32, fresh bool) (*metapb.Moun
 	if err != nil {
 		return nil, err
 	}
-	rep, err := ns.Mount(ctx, &metapb.MountRequest{H: &metapb.Header{}, Mount: mount.Copy(m), Parents: true})
+	rep, err := s.give(ctx, ns, m)
 	if err == nil {
 		_, err = s.step(ctx, m, metapb.JunctionState_JUNCTION_ACTIVE, rep.Mount.Root)
 		if err != nil {
@@ -237,6 +266,26 @@ func (s *Service) join(ctx context.Context, id uint32, fresh bool) (*metapb.Moun
 	}
 	return nil, err
 }
+
+// give has the group behind a junction take a mount, also while it elects a
+// leader.
+func (s *Service) give(ctx context.Context, ns metaplaneMounts, m *metapb.Mount) (*metapb.MountReply, error) {
+	for until := time.Now().Add(electionWait); ; {
+		rep, err := ns.Mount(ctx, &metapb.MountRequest{H: &metapb.Header{}, Mount: mount.Copy(m), Parents: true})
+		if k := orca.KindOf(err); k != orca.NotLeader && k != orca.Unavailable || time.Now().After(until) {
+			return rep, err
+		}
+		select {
+		case <-ctx.Done():
+			return nil, err
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
+}
+
+// electionWait is how long a group may be without a leader before that is an
+// error.
+const electionWait = 5 * time.Second
 
 // other is the way to the group behind a junction.
 func (s *Service) other(_ context.Context, m *metapb.Mount) (metaplaneMounts, error) {
@@ -300,7 +349,7 @@ func (s *Service) wakeJoints() {
 // joinAgain is how often what could not be finished is tried again, and
 // joinPatience how long one try may take.
 const (
-	joinAgain    = time.Second
+	joinAgain    = 200 * time.Millisecond
 	joinPatience = 30 * time.Second
 )
 

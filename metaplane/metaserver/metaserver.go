@@ -229,6 +229,7 @@ func New(ctx context.Context, cfg Config, g Group, open mount.Opener, log *slog.
 	go s.effects()
 	s.Exec.Start()
 	if s.cfg.Others != nil {
+		s.wakeJoints()
 		s.wg.Add(1)
 		go s.joinLoop()
 	}
