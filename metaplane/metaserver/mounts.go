@@ -29,7 +29,7 @@ func (s *Service) Mount(ctx context.Context, r *metapb.MountRequest) (*metapb.Mo
 	if callerOf(r.H).UID != 0 {
 		return nil, &orca.Error{Op: op, Path: r.Mount.Path, Kind: orca.Permission, Msg: "only root may mount"}
 	}
-	if s.cfg.Home != nil {
+	if s.groupNumber() > 1 {
 		return s.mountHere(ctx, r)
 	}
 	s.joints.asked.Add(1)
@@ -102,7 +102,7 @@ func (s *Service) Unmount(ctx context.Context, r *metapb.UnmountRequest) (*metap
 	if callerOf(r.H).UID != 0 {
 		return nil, &orca.Error{Op: op, Path: r.Path, Kind: orca.Permission, Msg: "only root may unmount"}
 	}
-	if s.cfg.Home != nil {
+	if s.groupNumber() > 1 {
 		return s.unmountHere(ctx, r)
 	}
 	s.joints.asked.Add(1)
