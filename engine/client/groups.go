@@ -12,7 +12,7 @@ import (
 // mounts live in. *metaclient.Router is one.
 type grouped interface {
 	Groups(ctx context.Context) ([]uint16, error)
-	GroupOf(ctx context.Context, h *metapb.Header, path string) (uint16, error)
+	GroupOf(ctx context.Context, path string) (uint16, error)
 }
 
 // groups returns the numbers of the groups that there are, the first first.

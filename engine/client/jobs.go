@@ -50,7 +50,7 @@ func (fs *FS) Submit(ctx context.Context, s JobSpec) (uint64, error) {
 	}
 	group := uint16(0)
 	if g, ok := fs.meta.(grouped); ok {
-		if group, err = g.GroupOf(ctx, fs.header(), p); err != nil {
+		if group, err = g.GroupOf(ctx, p); err != nil {
 			return 0, err
 		}
 	}

@@ -132,27 +132,28 @@ func (a *agent) heard(groups []uint32) {
 		return
 	}
 	for _, n := range groups {
-		g := uint16(n)
-		a.mu.Lock()
-		have := a.nows[g] != nil
-		a.mu.Unlock()
-		if have || n < 2 || n > 1<<16-1 {
-			continue
-		}
-		ns, err := a.in(g)
-		if err != nil {
-			a.log.Debug("a group is not reached yet", "group", g, "err", err)
-			continue
-		}
-		now := make(chan chan struct{})
-		a.mu.Lock()
-		a.nows[g] = now
-		a.mu.Unlock()
-		a.wg.Go(func() { a.speak(a.ctx, g, ns, now) })
-		if a.onGroup != nil {
+		if g := uint16(n); n >= 2 && n < 1<<16 && a.begin(g) && a.onGroup != nil {
 			a.onGroup(g)
 		}
 	}
+}
+
+// begin begins to speak with a group; false: that has begun, or cannot yet.
+func (a *agent) begin(g uint16) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.nows[g] != nil {
+		return false
+	}
+	ns, err := a.in(g)
+	if err != nil {
+		a.log.Debug("a group is not reached yet", "group", g, "err", err)
+		return false
+	}
+	now := make(chan chan struct{})
+	a.nows[g] = now
+	a.wg.Go(func() { a.speak(a.ctx, g, ns, now) })
+	return true
 }
 
 // speak speaks with one group until ctx ends.

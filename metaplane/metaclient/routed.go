@@ -18,7 +18,7 @@ import (
 // Stat is metaplane.Namespace's, of the group that has the target.
 func (r *Router) Stat(ctx context.Context, q *metapb.StatRequest) (*metapb.StatReply, error) {
 	asked := q.Target
-	p, err := route(r, q.H, &q.Target, func(s *Session) (*metapb.StatReply, error) { return s.Stat(ctx, q) })
+	p, err := route(ctx, r, q.H, &q.Target, func(s *Session) (*metapb.StatReply, error) { return s.Stat(ctx, q) })
 	if err == nil && q.Target != asked && q.Target.Path == "" && !strings.Contains(asked.Path, "/") {
 		p.Parent = asked.Ino // a junction is in its directory
 	}
@@ -28,7 +28,7 @@ func (r *Router) Stat(ctx context.Context, q *metapb.StatRequest) (*metapb.StatR
 // List is metaplane.Namespace's, of the group that has the target. What a
 // junction leads to is asked of its group.
 func (r *Router) List(ctx context.Context, q *metapb.ListRequest) (*metapb.ListReply, error) {
-	p, err := route(r, q.H, &q.Target, func(s *Session) (*metapb.ListReply, error) { return s.List(ctx, q) })
+	p, err := route(ctx, r, q.H, &q.Target, func(s *Session) (*metapb.ListReply, error) { return s.List(ctx, q) })
 	if err != nil {
 		return nil, err
 	}
@@ -47,52 +47,52 @@ func (r *Router) List(ctx context.Context, q *metapb.ListRequest) (*metapb.ListR
 
 // Open is metaplane.Namespace's, of the group that has the target.
 func (r *Router) Open(ctx context.Context, q *metapb.OpenRequest) (*metapb.OpenReply, error) {
-	return route(r, q.H, &q.Target, func(s *Session) (*metapb.OpenReply, error) { return s.Open(ctx, q) })
+	return route(ctx, r, q.H, &q.Target, func(s *Session) (*metapb.OpenReply, error) { return s.Open(ctx, q) })
 }
 
 // Locations is metaplane.Namespace's, of the group that has the target.
 func (r *Router) Locations(ctx context.Context, q *metapb.LocationsRequest) (*metapb.LocationsReply, error) {
-	return route(r, q.H, &q.Target, func(s *Session) (*metapb.LocationsReply, error) { return s.Locations(ctx, q) })
+	return route(ctx, r, q.H, &q.Target, func(s *Session) (*metapb.LocationsReply, error) { return s.Locations(ctx, q) })
 }
 
 // Mkdir is metaplane.Namespace's, of the group that has the target.
 func (r *Router) Mkdir(ctx context.Context, q *metapb.MkdirRequest) (*metapb.MkdirReply, error) {
-	return route(r, q.H, &q.Target, func(s *Session) (*metapb.MkdirReply, error) { return s.Mkdir(ctx, q) })
+	return route(ctx, r, q.H, &q.Target, func(s *Session) (*metapb.MkdirReply, error) { return s.Mkdir(ctx, q) })
 }
 
 // Delete is metaplane.Namespace's, of the group that has the target.
 func (r *Router) Delete(ctx context.Context, q *metapb.DeleteRequest) (*metapb.Empty, error) {
-	return route(r, q.H, &q.Target, func(s *Session) (*metapb.Empty, error) { return s.Delete(ctx, q) })
+	return route(ctx, r, q.H, &q.Target, func(s *Session) (*metapb.Empty, error) { return s.Delete(ctx, q) })
 }
 
 // Create is metaplane.Namespace's, of the group that has the target.
 func (r *Router) Create(ctx context.Context, q *metapb.CreateRequest) (*metapb.CreateReply, error) {
-	return route(r, q.H, &q.Target, func(s *Session) (*metapb.CreateReply, error) { return s.Create(ctx, q) })
+	return route(ctx, r, q.H, &q.Target, func(s *Session) (*metapb.CreateReply, error) { return s.Create(ctx, q) })
 }
 
 // SetXattr is metaplane.Namespace's, of the group that has the target.
 func (r *Router) SetXattr(ctx context.Context, q *metapb.XattrRequest) (*metapb.Empty, error) {
-	return route(r, q.H, &q.Target, func(s *Session) (*metapb.Empty, error) { return s.SetXattr(ctx, q) })
+	return route(ctx, r, q.H, &q.Target, func(s *Session) (*metapb.Empty, error) { return s.SetXattr(ctx, q) })
 }
 
 // GetXattr is metaplane.Namespace's, of the group that has the target.
 func (r *Router) GetXattr(ctx context.Context, q *metapb.XattrRequest) (*metapb.XattrReply, error) {
-	return route(r, q.H, &q.Target, func(s *Session) (*metapb.XattrReply, error) { return s.GetXattr(ctx, q) })
+	return route(ctx, r, q.H, &q.Target, func(s *Session) (*metapb.XattrReply, error) { return s.GetXattr(ctx, q) })
 }
 
 // ListXattr is metaplane.Namespace's, of the group that has the target.
 func (r *Router) ListXattr(ctx context.Context, q *metapb.XattrRequest) (*metapb.XattrReply, error) {
-	return route(r, q.H, &q.Target, func(s *Session) (*metapb.XattrReply, error) { return s.ListXattr(ctx, q) })
+	return route(ctx, r, q.H, &q.Target, func(s *Session) (*metapb.XattrReply, error) { return s.ListXattr(ctx, q) })
 }
 
 // RemoveXattr is metaplane.Namespace's, of the group that has the target.
 func (r *Router) RemoveXattr(ctx context.Context, q *metapb.XattrRequest) (*metapb.Empty, error) {
-	return route(r, q.H, &q.Target, func(s *Session) (*metapb.Empty, error) { return s.RemoveXattr(ctx, q) })
+	return route(ctx, r, q.H, &q.Target, func(s *Session) (*metapb.Empty, error) { return s.RemoveXattr(ctx, q) })
 }
 
 // Rename is metaplane.Namespace's. Names of two groups are of two mounts.
 func (r *Router) Rename(ctx context.Context, q *metapb.RenameRequest) (*metapb.Empty, error) {
-	p, err := route(r, q.H, &q.Src, func(s *Session) (*metapb.Empty, error) {
+	p, err := route(ctx, r, q.H, &q.Src, func(s *Session) (*metapb.Empty, error) {
 		// A name in a directory of another group is in another mount; an
 		// absolute path is resolved by the group of the source.
 		if orca.Ino(q.Dst.GetIno()) > orca.RootIno && orca.Ino(q.Dst.Ino).Home() != max(s.cfg.Group, 1) {
@@ -108,7 +108,7 @@ func (r *Router) Rename(ctx context.Context, q *metapb.RenameRequest) (*metapb.E
 // SetAttr is metaplane.Namespace's, of all groups that have a part of the tree.
 func (r *Router) SetAttr(ctx context.Context, q *metapb.SetAttrRequest) (*metapb.SetAttrReply, error) {
 	tree := q.Target
-	p, err := route(r, q.H, &q.Target, func(s *Session) (*metapb.SetAttrReply, error) { return s.SetAttr(ctx, q) })
+	p, err := route(ctx, r, q.H, &q.Target, func(s *Session) (*metapb.SetAttrReply, error) { return s.SetAttr(ctx, q) })
 	if err != nil || !q.Recursive || orca.FileType(p.GetAttr().GetType()) != orca.TypeDir || orca.Ino(p.Attr.Ino).Home() != 1 {
 		return p, err
 	}
@@ -123,7 +123,7 @@ func (r *Router) SetAttr(ctx context.Context, q *metapb.SetAttrRequest) (*metapb
 // Free is metaplane.Namespace's, of all groups that have a part of the tree.
 func (r *Router) Free(ctx context.Context, q *metapb.FreeRequest) (*metapb.Empty, error) {
 	tree := q.Target
-	p, err := route(r, q.H, &q.Target, func(s *Session) (*metapb.Empty, error) { return s.Free(ctx, q) })
+	p, err := route(ctx, r, q.H, &q.Target, func(s *Session) (*metapb.Empty, error) { return s.Free(ctx, q) })
 	if err != nil || !q.Recursive {
 		return p, err
 	}
@@ -136,7 +136,7 @@ func (r *Router) Free(ctx context.Context, q *metapb.FreeRequest) (*metapb.Empty
 // Sync is metaplane.Namespace's, of all groups that have a part of the tree.
 func (r *Router) Sync(ctx context.Context, q *metapb.SyncRequest) (*metapb.SyncReply, error) {
 	tree := q.Target
-	p, err := route(r, q.H, &q.Target, func(s *Session) (*metapb.SyncReply, error) { return s.Sync(ctx, q) })
+	p, err := route(ctx, r, q.H, &q.Target, func(s *Session) (*metapb.SyncReply, error) { return s.Sync(ctx, q) })
 	if err != nil || !q.Recursive {
 		return p, err
 	}
@@ -151,7 +151,7 @@ func (r *Router) Sync(ctx context.Context, q *metapb.SyncRequest) (*metapb.SyncR
 
 // Complete is metaplane.Namespace's, of the session's group.
 func (r *Router) Complete(ctx context.Context, q *metapb.CompleteRequest) (*metapb.CompleteReply, error) {
-	s, err := r.numbered(q.Session)
+	s, err := r.numbered(ctx, q.Session)
 	if err != nil {
 		return nil, err
 	}
@@ -160,7 +160,7 @@ func (r *Router) Complete(ctx context.Context, q *metapb.CompleteRequest) (*meta
 
 // Abandon is metaplane.Namespace's, of the session's group.
 func (r *Router) Abandon(ctx context.Context, q *metapb.AbandonRequest) (*metapb.Empty, error) {
-	s, err := r.numbered(q.Session)
+	s, err := r.numbered(ctx, q.Session)
 	if err != nil {
 		return nil, err
 	}
@@ -177,7 +177,7 @@ func (r *Router) Renew(ctx context.Context, q *metapb.RenewRequest) (*metapb.Ren
 		s := r.home
 		for g := range by {
 			var err error
-			if s, err = r.In(g); err != nil {
+			if s, err = r.owner(ctx, g); err != nil {
 				return nil, err
 			}
 		}
@@ -185,7 +185,7 @@ func (r *Router) Renew(ctx context.Context, q *metapb.RenewRequest) (*metapb.Ren
 	}
 	out := &metapb.RenewReply{}
 	for g, ids := range by {
-		s, err := r.In(g)
+		s, err := r.owner(ctx, g)
 		if err != nil {
 			return nil, err
 		}
@@ -200,7 +200,7 @@ func (r *Router) Renew(ctx context.Context, q *metapb.RenewRequest) (*metapb.Ren
 
 // Resolve is metaplane.Namespace's, of the file's group.
 func (r *Router) Resolve(ctx context.Context, q *metapb.ResolveRequest) (*metapb.ResolveReply, error) {
-	s, err := r.numbered(q.File)
+	s, err := r.numbered(ctx, q.File)
 	if err != nil {
 		return nil, err
 	}
@@ -209,7 +209,7 @@ func (r *Router) Resolve(ctx context.Context, q *metapb.ResolveRequest) (*metapb
 
 // StaleUFS is metaplane.Namespace's, of the file's group.
 func (r *Router) StaleUFS(ctx context.Context, q *metapb.StaleUFSRequest) (*metapb.Empty, error) {
-	s, err := r.numbered(q.File)
+	s, err := r.numbered(ctx, q.File)
 	if err != nil {
 		return nil, err
 	}
@@ -218,7 +218,7 @@ func (r *Router) StaleUFS(ctx context.Context, q *metapb.StaleUFSRequest) (*meta
 
 // PersistPrepare is metaplane.Namespace's, of the file's group.
 func (r *Router) PersistPrepare(ctx context.Context, q *metapb.PersistPrepareRequest) (*metapb.PersistPrepareReply, error) {
-	s, err := r.numbered(q.File)
+	s, err := r.numbered(ctx, q.File)
 	if err != nil {
 		return nil, err
 	}
@@ -227,7 +227,7 @@ func (r *Router) PersistPrepare(ctx context.Context, q *metapb.PersistPrepareReq
 
 // PersistCommit is metaplane.Namespace's, of the intent's group.
 func (r *Router) PersistCommit(ctx context.Context, q *metapb.PersistCommitRequest) (*metapb.Empty, error) {
-	s, err := r.numbered(q.Intent)
+	s, err := r.numbered(ctx, q.Intent)
 	if err != nil {
 		return nil, err
 	}

@@ -88,6 +88,25 @@ func (r *Router) In(group uint16) (*Session, error) {
 	return s, err
 }
 
+// owner returns the session of the group that has handed out a number. The
+// first group knows what to say of a number of no group.
+func (r *Router) owner(ctx context.Context, group uint16) (*Session, error) {
+	if group <= 1 || group > maxGroups {
+		return r.home, nil
+	}
+	if s := r.groups[group].Load(); s != nil {
+		return s, nil
+	}
+	have, err := r.Groups(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if !slices.Contains(have, group) {
+		return r.home, nil
+	}
+	return r.In(group)
+}
+
 // Groups returns the numbers of the groups that there are.
 func (r *Router) Groups(ctx context.Context) ([]uint16, error) {
 	rep, err := r.home.ListMounts(ctx, &metapb.ListMountsRequest{H: &metapb.Header{}})
@@ -103,13 +122,19 @@ func (r *Router) Groups(ctx context.Context) ([]uint16, error) {
 	return out, nil
 }
 
-// GroupOf returns the group that a path lives in.
-func (r *Router) GroupOf(ctx context.Context, h *metapb.Header, path string) (uint16, error) {
-	rep, err := r.Stat(ctx, &metapb.StatRequest{H: h, Target: &metapb.Target{Path: path}, Sync: &metapb.SyncOption{Mode: 1}})
+// GroupOf returns the group that a clean path would live in, whether it is there
+// or not.
+func (r *Router) GroupOf(ctx context.Context, path string) (uint16, error) {
+	rep, err := r.home.ListMounts(ctx, &metapb.ListMountsRequest{H: &metapb.Header{}})
 	if err != nil {
 		return 0, err
 	}
-	return orca.Ino(rep.Attr.Ino).Home(), nil
+	for _, m := range rep.Mounts {
+		if _, ok := orca.Under(m.Path, path); ok && m.Group > 1 { // none lies in another
+			return uint16(m.Group), nil
+		}
+	}
+	return 1, nil
 }
 
 // absolute returns the path of a target that is resolved from the root.
@@ -122,12 +147,12 @@ func absolute(t *metapb.Target) (string, bool) {
 }
 
 // pick returns the session that a target is asked of first.
-func (r *Router) pick(h *metapb.Header, t *metapb.Target) (*Session, error) {
+func (r *Router) pick(ctx context.Context, h *metapb.Header, t *metapb.Target) (*Session, error) {
 	if t == nil {
 		return r.home, nil
 	}
 	if g := orca.Ino(t.Ino).Group(); g > 1 {
-		return r.In(g)
+		return r.owner(ctx, g)
 	}
 	if refs := r.refs.Load(); refs != nil {
 		if p, ok := absolute(t); ok {
@@ -186,7 +211,7 @@ func (r *Router) drop(path string, c *metapb.Caller) {
 		return
 	}
 	if i := find(*refs, c, path); i >= 0 {
-		next := slices.Delete(slices.Clone(*refs), i, i+1)
+		next := r.without((*refs)[i].path, c)
 		if len(next) == 0 {
 			r.refs.Store(nil)
 			return
@@ -246,9 +271,9 @@ func (r *Router) referred(h *metapb.Header, t *metapb.Target, err error) (*metap
 }
 
 // route runs a call about a target in the group that has it.
-func route[P any](r *Router, h *metapb.Header, t **metapb.Target, call func(s *Session) (P, error)) (P, error) {
+func route[P any](ctx context.Context, r *Router, h *metapb.Header, t **metapb.Target, call func(s *Session) (P, error)) (P, error) {
 	var zero P
-	s, err := r.pick(h, *t)
+	s, err := r.pick(ctx, h, *t)
 	if err != nil {
 		return zero, err
 	}
@@ -271,7 +296,9 @@ func route[P any](r *Router, h *metapb.Header, t **metapb.Target, call func(s *S
 }
 
 // numbered returns the session of the group that handed out a number.
-func (r *Router) numbered(n uint64) (*Session, error) { return r.In(orca.Ino(n).Home()) }
+func (r *Router) numbered(ctx context.Context, n uint64) (*Session, error) {
+	return r.owner(ctx, orca.Ino(n).Home())
+}
 
 // junctions returns the mounts in other groups below a target, for calls that
 // take a tree: the group of the target passes them over.
