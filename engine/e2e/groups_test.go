@@ -160,6 +160,41 @@ func TestGroups(t *testing.T) {
 	if out := lead.must("admin", "group", "ls"); strings.Contains(out, "/g2") || !strings.Contains(out, "/g3") {
 		t.Errorf("group ls:\n%s", out)
 	}
+	replaced(t, c, fs)
+}
+
+// replaced has a new member take the place of one that leads a group: in all
+// groups, though only the first is told.
+func replaced(t *testing.T, c *cluster, fs *client.FS) {
+	t.Helper()
+	ctx := ctxFor(t, 3*time.Minute)
+	lost := c.spread(fs, 3)[3].Leader.Node
+	c.kill(lost)
+	p := c.nodes[c.leader(fs)]
+	c.must(p, "admin", "quorum", "remove", lost)
+	c.raft["d"], c.meta["d"], c.data["d"] = fixedAddr(t), fixedAddr(t), t.TempDir()
+	c.must(p, "admin", "quorum", "add", c.raft["d"])
+	c.await("d", c.launch("d", "--raft-addr", c.raft["d"], "--join", strings.Join(c.addrs(), ",")))
+	delete(c.meta, lost)
+	for n := uint16(1); n <= 3; n++ {
+		eventually(t, 2*time.Minute, "the new member votes in group "+strconv.Itoa(int(n)), func() bool {
+			q, err := fs.QuorumIn(ctx, n)
+			voters := map[string]bool{}
+			for _, m := range q.GetMembers() {
+				voters[m.Node] = m.Voter
+			}
+			return err == nil && len(q.Members) == 3 && voters["d"] && !voters[lost]
+		})
+	}
+	// It counts, and comes back after a kill.
+	c.kill("d")
+	c.restart("d")
+	if out := c.must(p, "admin", "quorum", "transfer", "--group", "3", "d"); !strings.Contains(out, "leads") {
+		t.Errorf("transfer: %q", out)
+	}
+	if err := put(ctx, fs, "/g3/under-d", "x"); err != nil {
+		t.Error(err)
+	}
 }
 
 // promised has a group bring a file into its store behind the back, and a job

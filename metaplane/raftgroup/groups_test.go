@@ -6,6 +6,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"testing"
@@ -192,6 +193,30 @@ func TestAMemberJoinsAGroup(t *testing.T) {
 	require.NoError(t, err)
 	require.False(t, g.Learns(), "it comes back with its vote")
 	require.Eventually(t, func() bool { return mounted(t, g, "/m") }, time.Minute, 5*time.Millisecond)
+}
+
+// A member that ends between its promotion and the note of it starts as a voter
+// all the same, whether its journal has been cut behind the promotion or not.
+func TestPromotedJustBeforeItEnded(t *testing.T) {
+	c := newTrio(t, nil)
+	lead := c.leader()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	addr := freeAddrs(t, 1)[0]
+	require.NoError(t, lead.Group().AddLearner(ctx, 4, addr))
+	c.cfgs[4] = Config{Dir: t.TempDir(), Address: addr, Join: &Join{Cluster: lead.Cluster(), Replica: 4}}
+	h := c.open(4)
+	require.NoError(t, lead.Group().Promote(ctx, 4))
+	require.Eventually(t, func() bool { return !h.Group().learns() }, time.Minute, time.Millisecond)
+	for i := range 2 { // the second time, it starts from what the first one did
+		require.NoError(t, h.f.update(h.cfg.Dir, func() { h.f.Learner = true }))
+		require.NoError(t, h.crash())
+		delete(c.hosts, 4)
+		h = c.open(4)
+		require.Eventually(t, func() bool { return !h.Group().Learns() }, time.Minute, time.Millisecond)
+		require.NoError(t, c.leader().Group().Transfer(ctx, 4))
+		proposeUntil(t, h.Group(), fmt.Sprintf("/by4-%d", i))
+	}
 }
 
 // ledBy waits until the members that are named agree on who leads a group.

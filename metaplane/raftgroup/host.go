@@ -157,7 +157,12 @@ func (g *Group) start() error {
 		if err := h.nh.StopReplica(g.shard, h.f.replica()); err != nil {
 			return orca.PathE(op, h.cfg.Dir, orca.Unavailable, err)
 		}
-		if err := h.nh.StartOnDiskReplica(members, true, create, g.replicaConfig()); err != nil {
+		err := dragonboat.ErrShardAlreadyExist
+		for until := time.Now().Add(h.cfg.ProposeTimeout); errors.Is(err, dragonboat.ErrShardAlreadyExist) && time.Now().Before(until); {
+			time.Sleep(time.Millisecond) // it stops behind the back
+			err = h.nh.StartOnDiskReplica(members, true, create, g.replicaConfig())
+		}
+		if err != nil {
 			return orca.PathE(op, h.cfg.Dir, orca.Unavailable, err)
 		}
 	}
