@@ -49,14 +49,16 @@ const (
 	large
 	protected
 	moved // only as home: came from another directory, for it deserves it
+	old   // only as home: was there before a restart, and nobody has used it since
 )
 
 // Listed reports whether the entry is in a policy.
 func (e *Entry) Listed() bool { return e.in != none }
 
 // Old makes an entry that is not listed one that was before: a block found
-// again after a restart is no newcomer, and its return is no use.
-func (e *Entry) Old() { e.home = small }
+// again after a restart is no newcomer, and its return is no use. It comes to the
+// end of a list: whatever is there was used since.
+func (e *Entry) Old() { e.home = old }
 
 // Moved makes an entry that is not listed the successor of one that was in a
 // policy of the same kind, and moves to where blocks are faster because it was
@@ -152,6 +154,15 @@ func (l *list) push(e *Entry) {
 	e.in, e.home = l.name, l.name
 	e.prev, e.next = &l.root, l.root.next
 	e.next.prev, l.root.next = e, e
+	l.n++
+	l.bytes += e.Size
+}
+
+// pushOldest puts an entry behind all others.
+func (l *list) pushOldest(e *Entry) {
+	e.in, e.home = l.name, l.name
+	e.next, e.prev = &l.root, l.root.prev
+	e.prev.next, l.root.prev = e, e
 	l.n++
 	l.bytes += e.Size
 }

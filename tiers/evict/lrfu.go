@@ -37,8 +37,11 @@ func (p *LRFU) used(e *Entry, now uint64) float64 {
 
 // Add implements Policy.
 func (p *LRFU) Add(e *Entry, now uint64) {
-	if e.home == none || e.rank == 0 { // 0: Old
+	switch e.home {
+	case none:
 		e.rank = p.used(e, now)
+	case old:
+		e.rank = p.used(&Entry{}, 0) // as if it was used once, long ago
 	}
 	e.in, e.home, e.slot = large, large, int32(len(p.heap))
 	p.heap = append(p.heap, e)

@@ -17,7 +17,13 @@ func NewLRU() *LRU {
 }
 
 // Add implements Policy.
-func (p *LRU) Add(e *Entry, _ uint64) { p.l.push(e) }
+func (p *LRU) Add(e *Entry, _ uint64) {
+	if e.home == old {
+		p.l.pushOldest(e)
+		return
+	}
+	p.l.push(e)
+}
 
 // Touch implements Policy.
 func (p *LRU) Touch(e *Entry, _ uint64) {

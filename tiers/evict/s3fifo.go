@@ -30,6 +30,10 @@ func NewS3FIFO() *S3FIFO {
 
 // Add implements Policy.
 func (p *S3FIFO) Add(e *Entry, _ uint64) {
+	if e.home == old {
+		p.small.pushOldest(e)
+		return
+	}
 	if e.home == large || e.home == moved || e.home == none && p.ghost.take(e.ID) {
 		p.large.push(e)
 		return

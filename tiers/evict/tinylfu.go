@@ -48,6 +48,9 @@ func (s *segments) use(e *Entry) {
 func (s *segments) Add(e *Entry, _ uint64) {
 	s.freq.fit(s.Len() + 1)
 	switch e.home {
+	case old:
+		s.window.pushOldest(e)
+		return
 	case none:
 		s.use(e)
 	case moved:

@@ -80,7 +80,7 @@ func (s *Store) claimName(op string, id orca.BlockID, p *place) error {
 	for {
 		s.mu.Lock()
 		if s.arriving[id] == 0 {
-			old := s.blocks[id]
+			old := s.blockLocked(id)
 			if old != nil && (old.have == nil || old.dirty) {
 				s.mu.Unlock()
 				return &orca.Error{Op: op, Path: id.String(), Kind: orca.Exists, Msg: "block is cached already"}
@@ -118,7 +118,7 @@ func (s *Store) flagLocked(b *block) {
 func (s *Store) Clean(id orca.BlockID) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	b := s.blocks[id]
+	b := s.blockLocked(id)
 	if b == nil {
 		return notFound("tiered.Clean", id)
 	}
@@ -145,7 +145,7 @@ func (s *Store) Pin(file orca.Ino, pinned bool) {
 	} else {
 		delete(s.pinned, file)
 	}
-	for b := s.files[file]; b != nil; b = b.fnext {
+	for b := s.fileLocked(file); b != nil; b = b.fnext {
 		if b.pinned != pinned {
 			b.pinned = pinned
 			s.flagLocked(b)
@@ -158,7 +158,7 @@ func (s *Store) Pin(file orca.Ino, pinned bool) {
 func (s *Store) Remove(id orca.BlockID) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	b := s.blocks[id]
+	b := s.blockLocked(id)
 	if b == nil {
 		return notFound("tiered.Remove", id)
 	}
@@ -171,7 +171,7 @@ func (s *Store) Remove(id orca.BlockID) error {
 func (s *Store) RemoveFile(file orca.Ino, keep uint32) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for b := s.files[file]; b != nil; {
+	for b := s.fileLocked(file); b != nil; {
 		next := b.fnext
 		if keep == 0 || b.ID.Version < keep {
 			s.leaveLocked(b, true)
@@ -188,7 +188,7 @@ func (s *Store) RemoveFile(file orca.Ino, keep uint32) {
 func (s *Store) CleanFile(file orca.Ino, version uint32) {
 	s.mu.Lock()
 	var ids []orca.BlockID
-	for b := s.files[file]; b != nil; b = b.fnext {
+	for b := s.fileLocked(file); b != nil; b = b.fnext {
 		if b.dirty && b.ID.Version == version {
 			ids = append(ids, b.ID)
 		}

@@ -278,6 +278,7 @@ func (s *Store) fault(p *place, err error) {
 			s.leaveLocked(b, true)
 		}
 	}
+	s.dropDormantLocked(p)
 	s.freedLocked()
 }
 

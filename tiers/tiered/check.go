@@ -22,7 +22,7 @@ func (s *Store) BlocksIn(folder int) (ids []orca.BlockID) {
 		found := p.Blocks(folder)
 		s.mu.Lock()
 		for _, id := range found {
-			if b := s.blocks[id]; b != nil && b.at == p {
+			if s.hasLocked(id, p) {
 				ids = append(ids, id)
 			}
 		}
@@ -53,7 +53,7 @@ type check struct {
 func (s *Store) Check(id orca.BlockID) (tiers.Check, error) {
 	const op = "tiered.Check"
 	s.mu.Lock()
-	b := s.blocks[id]
+	b := s.blockLocked(id)
 	made := b != nil && b.made
 	s.mu.Unlock()
 	if !made {

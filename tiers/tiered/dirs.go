@@ -36,13 +36,17 @@ func (s *Store) AddDir(c dir.Config) error {
 		return err
 	}
 	p := &place{policy: policy, swept: make(chan struct{})}
-	l, d, err := load(c, false, func(fn func(*blockfile.Record)) (*dir.Dir, error) { return dir.Open(c, s.cfg.Ops, s.log, fn) })
+	l, d, err := load(c, func(fn func(*blockfile.Record)) (*dir.Dir, error) { return dir.Open(c, s.cfg.Ops, s.log, fn) })
 	if err != nil {
 		return err
 	}
 	p.Dir = d
-	for _, b := range l.order {
-		if !b.gone && s.recoverable(p, b) {
+	found := newDormant(l)
+	for i := range found.entries { // they are in nobody's way awake, and who is there sees them
+		l.live = append(l.live, found.take(i, p))
+	}
+	for _, b := range l.live {
+		if s.recoverable(p, b) {
 			s.takeOver(p, b)
 		}
 	}
@@ -215,12 +219,13 @@ func (m *mover) drainOne(p *place) bool {
 				p.todo = append(p.todo, id)
 			}
 		}
+		p.dormant.each(func(e *entry) { p.todo = append(p.todo, e.id()) })
 	}
 	var later []orca.BlockID
 	for len(p.todo) > 0 {
 		id := p.todo[0]
 		p.todo = p.todo[1:]
-		b := s.blocks[id]
+		b := s.blockLocked(id)
 		if b == nil || b.at != p {
 			continue
 		}

@@ -69,7 +69,8 @@ func (s *Store) relieve(p *place) bool {
 	}
 	var victims []*block
 	for got := int64(0); got < excess && len(victims) < evictBatch && (urgent || got < 64<<20); {
-		e := p.policy.Next(s.now, p.policy.Bytes()-(excess-got))
+		s.stirLocked(p)
+		e := p.policy.Next(s.now, p.weighed()-(excess-got))
 		if e == nil {
 			break
 		}

@@ -70,6 +70,30 @@ func (s *Store) Changes(cursor uint64) (files []tiers.FileReport, next uint64, f
 // Reports returns every file version that is held here, for a full report.
 // next is the cursor to go on from with Changes.
 func (s *Store) Reports() (files []tiers.FileReport, next uint64) {
+	files, next = s.lines()
+	slices.SortFunc(files, func(a, b tiers.FileReport) int {
+		return cmp.Or(cmp.Compare(a.File, b.File), cmp.Compare(a.Version, b.Version))
+	})
+	// Some of a version may be dormant, and some be in another directory.
+	out := files[:0]
+	for _, f := range files {
+		if n := len(out); n > 0 && out[n-1].File == f.File && out[n-1].Version == f.Version {
+			r := &out[n-1]
+			r.Cached += f.Cached
+			r.Dirty = r.Dirty || f.Dirty
+			r.Tier = min(r.Tier, f.Tier)
+			r.Complete = append(r.Complete, f.Complete...)
+			slices.Sort(r.Complete)
+			continue
+		}
+		out = append(out, f)
+	}
+	return out, next
+}
+
+// lines returns the lines of a full report, in no order: more than one for
+// a version of which some is dormant.
+func (s *Store) lines() (files []tiers.FileReport, next uint64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for file, head := range s.files {
@@ -80,17 +104,23 @@ func (s *Store) Reports() (files []tiers.FileReport, next uint64) {
 			}
 		}
 		for _, v := range versions {
-			files = append(files, s.reportLocked(fileVersion{file, v}))
+			files = append(files, s.awakeLocked(fileVersion{file, v}))
 		}
 	}
+	for _, p := range s.places {
+		files = p.dormant.reports(p, files)
+	}
 	s.feed.read = s.feed.next
-	slices.SortFunc(files, func(a, b tiers.FileReport) int {
-		return cmp.Or(cmp.Compare(a.File, b.File), cmp.Compare(a.Version, b.Version))
-	})
 	return files, s.feed.next
 }
 
 func (s *Store) reportLocked(fv fileVersion) tiers.FileReport {
+	s.fileLocked(fv.file) // it changes: somebody is at it
+	return s.awakeLocked(fv)
+}
+
+// awakeLocked reports what is not dormant.
+func (s *Store) awakeLocked(fv fileVersion) tiers.FileReport {
 	r := tiers.FileReport{File: fv.file, Version: fv.version, Tier: orca.HDD}
 	for b := s.files[fv.file]; b != nil; b = b.fnext {
 		if b.ID.Version != fv.version || b.n == 0 {

@@ -61,7 +61,7 @@ func (s *Store) Begin(ctx context.Context, id orca.BlockID, length int64) (tiers
 			return s.startFill(b, nil, 0, err)
 		}
 		s.mu.Lock()
-		if s.blocks[id] == nil && s.arriving[id] == 0 && s.takeNameLocked(id, p) {
+		if s.blockLocked(id) == nil && s.arriving[id] == 0 && s.takeNameLocked(id, p) {
 			break
 		}
 		s.mu.Unlock()
@@ -104,7 +104,7 @@ func (s *Store) Begin(ctx context.Context, id orca.BlockID, length int64) (tiers
 func (s *Store) joinFill(op string, id orca.BlockID, length int64) (*block, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	b := s.blocks[id]
+	b := s.blockLocked(id)
 	if b == nil {
 		return nil, nil
 	}

@@ -3,58 +3,116 @@
 package tiered
 
 import (
+	"cmp"
 	"os"
 	"path/filepath"
 	"runtime/debug"
+	"slices"
 
 	"orca"
 	"orca/tiers/blockfile"
 	"orca/tiers/dir"
 )
 
+// manyBlocks is from how many on the collector is held back while loading.
+const manyBlocks = 100_000
+
+// loader takes the blocks of one directory out of its index. There may be
+// millions: what costs is the memory that is touched for each of them, so there
+// is no map and no object per block, only a list of small records:
+//
+//	index ─► one entry per record, in the order of the log ─► sorted by block ─► folded
+//
+// What is in the end a complete, clean block, as nearly all are, stays an entry
+// (dormant); the others become blocks of the store.
+type loader struct {
+	entries []entry
+	sums    sumStore
+	ordered int      // entries[:ordered] came in the order of sort
+	live    []*block // by fold
+}
+
+// entry is one record of an index, or the whole of a dormant block.
+type entry struct {
+	file    orca.Ino
+	version uint32
+	index   uint32
+	shape   uint64 // length of the block, flags and kind of the record; 0: awake
+	sums    uint64 // where the sums are in a sumStore
+	count   uint32 // of sums
+	first   uint32 // grain that they start at
+}
+
+func (e *entry) id() orca.BlockID {
+	return orca.BlockID{File: e.file, Version: e.version, Index: e.index}
+}
+func (e *entry) length() int64          { return int64(e.shape >> 16) }
+func (e *entry) flags() blockfile.Flags { return blockfile.Flags(e.shape >> 8) }
+func (e *entry) kind() blockfile.Kind   { return blockfile.Kind(e.shape) }
+
+// whole reports whether the record alone is a complete block that may leave.
+func (e *entry) whole() bool {
+	return e.kind() == blockfile.KindState && e.flags()&(blockfile.FlagDirty|blockfile.FlagPinned) == 0 &&
+		int(e.count) == blockfile.Grains(e.length())
+}
+
+// compareIDs orders blocks; those of a file, and of a version of it, are together.
+func compareIDs(a, b orca.BlockID) int {
+	switch {
+	case a.File != b.File:
+		return cmp.Compare(a.File, b.File)
+	case a.Version != b.Version:
+		return cmp.Compare(a.Version, b.Version)
+	}
+	return cmp.Compare(a.Index, b.Index)
+}
+
+// compareEntries orders by block, and the records of a block as they came.
+func compareEntries(a, b entry) int {
+	switch {
+	case a.file != b.file:
+		return cmp.Compare(a.file, b.file)
+	case a.version != b.version:
+		return cmp.Compare(a.version, b.version)
+	case a.index != b.index:
+		return cmp.Compare(a.index, b.index)
+	}
+	return cmp.Compare(a.sums, b.sums)
+}
+
 const (
-	// loadBatch is how many records go from one stage of a load to the next.
-	loadBatch = 2048
-	// slabBlocks and slabSums are how many are allocated at a time. A slab is
-	// garbage when the last block in it is.
-	slabBlocks, slabSums = 64, 4096
-	// manyBlocks is from how many on the collector is held back while loading.
-	manyBlocks = 100_000
+	// sumBits bounds the sums of one chunk, but for those of one larger block.
+	sumBits  = 20
+	firstLen = 4096 // of the first chunk; each further one is twice as long
 )
 
-// loader takes the blocks of one directory out of its index. With millions of
-// them that is a matter of cache misses, one per map, so the maps are filled
-// by goroutines of their own:
-//
-//	index ─► read, check, decode ─► found (by id) ─► files (by file)
-//
-// A block belongs to the second stage, its links fnext and fprev to the third.
-type loader struct {
-	found map[orca.BlockID]*block
-	order []*block            // as they came; gone: removed since
-	files map[orca.Ino]*block // heads; nil: not wanted
-	slab  []block             // of the second stage
-	sums  []uint32            // of the first stage
-	next  chan []entry        // from the first to the second
-	empty chan []entry        // and back
-	links chan []link         // from the second to the third
+// sumStore keeps sums in chunks, where they stay. A place is a number that grows
+// with each put.
+type sumStore struct{ chunks [][]uint32 }
+
+func (s *sumStore) put(p []uint32) (place uint64) {
+	n := max(len(p), 1) // no two puts have the same place
+	last := len(s.chunks) - 1
+	if last < 0 || cap(s.chunks[last])-len(s.chunks[last]) < n {
+		last++
+		s.chunks = append(s.chunks, make([]uint32, 0, max(n, min(1<<sumBits, firstLen<<min(last, sumBits)))))
+	}
+	c := s.chunks[last]
+	at := len(c)
+	c = c[:at+n]
+	copy(c[at:], p)
+	s.chunks[last] = c
+	return uint64(last)<<sumBits | uint64(at)
 }
 
-// entry is a record on its way to the second stage; it owns its sums.
-type entry struct {
-	blockfile.Record
-}
-
-// link says that a block has come or, drop, gone.
-type link struct {
-	b    *block
-	drop bool
+func (s *sumStore) at(place uint64, n int) []uint32 {
+	at := int(place & (1<<sumBits - 1))
+	return s.chunks[place>>sumBits][at : at+n : at+n]
 }
 
 // holdGC keeps the collector from running while an index of n blocks is
-// loaded, until the function that it returns is called. Nearly all that is
-// allocated meanwhile stays: it would be marked again and again for nothing, at
-// a third of the whole cost. A memory limit of the process still counts.
+// loaded, until the function that it returns is called: nearly all that is
+// allocated meanwhile stays. A memory limit of the process still counts.
 func holdGC(n int64) (end func()) {
 	if n < manyBlocks {
 		return func() {}
@@ -63,158 +121,124 @@ func holdGC(n int64) (end func()) {
 	return func() { debug.SetGCPercent(old) }
 }
 
-// load opens a directory and replays its index; files also fills l.files.
-func load(c dir.Config, files bool, open func(fn func(*blockfile.Record)) (*dir.Dir, error)) (*loader, *dir.Dir, error) {
-	n := expected(c.Path)
-	l := &loader{
-		found: make(map[orca.BlockID]*block, n), order: make([]*block, 0, n),
-		next: make(chan []entry, 4), empty: make(chan []entry, 8), links: make(chan []link, 4),
+// load opens a directory and replays its index.
+func load(c dir.Config, open func(fn func(*blockfile.Record)) (*dir.Dir, error)) (*loader, *dir.Dir, error) {
+	l := &loader{entries: make([]entry, 0, expected(c.Path))}
+	d, err := open(l.add)
+	if err != nil {
+		return nil, nil, err
 	}
-	if files {
-		l.files = make(map[orca.Ino]*block, n)
-	}
-	replayed, linked := make(chan struct{}), make(chan struct{})
-	go func() { defer close(replayed); l.replayAll() }()
-	go func() { defer close(linked); l.linkAll() }()
-	batch := l.batch()
-	d, err := open(func(r *blockfile.Record) {
-		batch = append(batch, entry{*r})
-		e := &batch[len(batch)-1]
-		e.Sums = append(l.takeSums(len(r.Sums))[:0], r.Sums...)
-		if len(batch) == loadBatch {
-			l.next <- batch
-			batch = l.batch()
-		}
-	})
-	l.next <- batch
-	close(l.next)
-	<-replayed
-	<-linked
-	return l, d, err
+	l.sort()
+	l.fold()
+	return l, d, nil
 }
 
-// expected estimates the number of blocks in an index from its length.
+// expected is the largest number of blocks in an index of this length, within
+// reason: what is not used of the memory is never touched.
 func expected(path string) int64 {
 	st, err := os.Stat(filepath.Join(path, blockfile.IndexName))
 	if err != nil {
 		return 0
 	}
-	return min(st.Size()/blockfile.StateLen(2), 1<<25)
+	return min(st.Size()/blockfile.StateLen(1)+1, 1<<25)
 }
 
-func (l *loader) batch() []entry {
-	select {
-	case b := <-l.empty:
-		return b[:0]
-	default:
-		return make([]entry, 0, loadBatch)
+func (l *loader) add(r *blockfile.Record) {
+	e := entry{file: r.ID.File, version: r.ID.Version, index: r.ID.Index, shape: uint64(r.Length)<<16 | uint64(r.Flags)<<8 | uint64(r.Kind),
+		sums: l.sums.put(r.Sums), count: uint32(len(r.Sums)), first: r.First}
+	if n := len(l.entries); l.ordered == n && (n == 0 || compareEntries(l.entries[n-1], e) < 0) {
+		l.ordered++
 	}
+	l.entries = append(l.entries, e)
 }
 
-// takeSums returns room for the sums of a record.
-func (l *loader) takeSums(n int) []uint32 {
-	if n == 0 || n > slabSums/16 {
-		return make([]uint32, n)
+// sort puts the records of each block together. A compaction writes them in
+// order, so only what was recorded since is sorted, and merged.
+func (l *loader) sort() {
+	if l.ordered == len(l.entries) {
+		return
 	}
-	if len(l.sums) < n {
-		l.sums = make([]uint32, slabSums)
-	}
-	s := l.sums[:n:n]
-	l.sums = l.sums[n:]
-	return s
-}
-
-func (l *loader) takeBlock() *block {
-	if len(l.slab) == 0 {
-		l.slab = make([]block, slabBlocks)
-	}
-	b := &l.slab[0]
-	l.slab = l.slab[1:]
-	return b
-}
-
-// replayAll is the second stage.
-func (l *loader) replayAll() {
-	defer close(l.links)
-	for batch := range l.next {
-		links := make([]link, 0, len(batch))
-		for i := range batch {
-			if k := l.replay(&batch[i].Record); k.b != nil {
-				links = append(links, k)
-			}
-			batch[i].Sums = nil
+	tail := slices.Clone(l.entries[l.ordered:])
+	sortEntries(tail, l.entries[l.ordered:])
+	for at, i := len(l.entries)-1, l.ordered-1; len(tail) > 0; at-- {
+		last := len(tail) - 1
+		if i >= 0 && compareEntries(l.entries[i], tail[last]) > 0 {
+			l.entries[at] = l.entries[i]
+			i--
+			continue
 		}
-		l.links <- links
-		select {
-		case l.empty <- batch:
-		default:
+		l.entries[at] = tail[last]
+		tail = tail[:last]
+	}
+	l.ordered = len(l.entries)
+}
+
+// fold leaves the entries of the blocks that stay dormant, and makes the others.
+func (l *loader) fold() {
+	out := l.entries[:0]
+	for i := 0; i < len(l.entries); {
+		end := i + 1
+		for end < len(l.entries) && l.entries[i].id() == l.entries[end].id() {
+			end++
 		}
+		e := l.entries[i]
+		if end > i+1 || !e.whole() {
+			e = l.replay(l.entries[i:end])
+		}
+		if e.shape != 0 {
+			out = append(out, e)
+		}
+		i = end
+	}
+	l.entries = out
+	if cap(out) > 2*len(out) {
+		l.entries = slices.Clone(out)
 	}
 }
 
-// replay applies one record, whose sums it may keep, and returns the block
-// that it made or ended.
-func (l *loader) replay(r *blockfile.Record) link {
-	b := l.found[r.ID]
-	if r.Kind == blockfile.KindRemove {
+// replay applies the records of one block in the order of the log. It returns
+// the entry of a block that stays dormant, else none.
+func (l *loader) replay(run []entry) entry {
+	var b *block
+	var place uint64 // of the sums of [0, joined), which lie behind one another
+	joined := 0
+	for i := range run {
+		e := &run[i]
+		if e.kind() == blockfile.KindRemove || b == nil && e.count == 0 { // flags of grains that were lost with damage
+			b = nil
+			continue
+		}
+		sums := l.sums.at(e.sums, int(e.count))
 		if b == nil {
-			return link{}
+			n := blockfile.Grains(e.length())
+			b = &block{length: e.length()}
+			b.ID = e.id()
+			b.have, b.sums = blockfile.NewGrainSet(n), make([]uint32, n)
+			place, joined = e.sums, 0
 		}
-		b.gone = true
-		delete(l.found, r.ID)
-		return link{b: b, drop: true}
+		if b.length != e.length() {
+			continue
+		}
+		b.dirty = e.flags()&blockfile.FlagDirty != 0
+		b.pinned = e.flags()&blockfile.FlagPinned != 0
+		copy(b.sums[e.first:], sums)
+		b.have.AddRange(int(e.first), int(e.first+e.count))
+		if int(e.first) == joined && e.sums == place+uint64(joined) {
+			joined += int(e.count)
+		}
 	}
-	var made link
 	if b == nil {
-		if len(r.Sums) == 0 {
-			return link{} // flags of a block whose grains were lost with damage
-		}
-		n := blockfile.Grains(r.Length)
-		b = l.takeBlock()
-		b.ID, b.length = r.ID, r.Length
-		if len(r.Sums) < n {
-			b.have = blockfile.NewGrainSet(n)
-			b.sums = make([]uint32, n)
-		} else {
-			b.sums = r.Sums
-		}
-		l.found[r.ID] = b
-		l.order = append(l.order, b)
-		made.b = b
+		return entry{}
 	}
-	if b.length != r.Length {
-		return made
+	if b.have.Count() < len(b.sums) || b.dirty || b.pinned {
+		l.live = append(l.live, b)
+		return entry{}
 	}
-	b.dirty = r.Flags&blockfile.FlagDirty != 0
-	b.pinned = r.Flags&blockfile.FlagPinned != 0
-	copy(b.sums[r.First:], r.Sums)
-	if b.have != nil {
-		b.have.AddRange(int(r.First), int(r.First)+len(r.Sums))
+	if joined < len(b.sums) {
+		place = l.sums.put(b.sums)
 	}
-	return made
-}
-
-// linkAll is the third stage.
-func (l *loader) linkAll() {
-	for links := range l.links {
-		for _, k := range links {
-			switch {
-			case l.files == nil:
-			case k.drop:
-				unlink(l.files, k.b)
-			default:
-				linkTo(l.files, k.b)
-			}
-		}
-	}
-}
-
-// drop forgets a block that cannot be recovered, after the load.
-func (l *loader) drop(b *block) {
-	delete(l.found, b.ID)
-	if l.files != nil {
-		unlink(l.files, b)
-	}
+	return entry{file: b.ID.File, version: b.ID.Version, index: b.ID.Index, sums: place, count: uint32(len(b.sums)),
+		shape: uint64(b.length)<<16 | uint64(blockfile.FlagComplete)<<8 | uint64(blockfile.KindState)}
 }
 
 // linkTo puts a block at the head of its file's list.

@@ -104,7 +104,8 @@ func (m *mover) unload(p *place) bool {
 
 // chooseLocked takes out of the policy what leaves a directory first.
 func (s *Store) chooseLocked(p *place, excess int64) *block {
-	e := p.policy.Next(s.now, p.policy.Bytes()-excess)
+	s.stirLocked(p)
+	e := p.policy.Next(s.now, p.weighed()-excess)
 	if e == nil {
 		return nil
 	}
@@ -165,7 +166,7 @@ func (m *mover) demote(b *block, swap bool) bool {
 func (s *Store) makeRoomBelow(to *place, n int64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if to.Used()+n > s.mark(to, s.cfg.Marks.High) && to.policy.Len() > 0 {
+	if to.Used()+n > s.mark(to, s.cfg.Marks.High) && to.choosable() {
 		to.want = max(to.want, to.Usable()-s.mark(to, s.cfg.Marks.Low))
 		s.wake()
 	}
@@ -366,7 +367,8 @@ func (m *mover) promote(b *block, to *place) bool {
 // outranksLocked reports whether something of this heat is worth much more than
 // what would leave a directory first, when it needs room.
 func (s *Store) outranksLocked(heat evict.Heat, p *place, need int64) bool {
-	e := p.policy.First(s.now, p.policy.Bytes()-max(need, 0))
+	s.stirLocked(p)
+	e := p.policy.First(s.now, p.weighed()-max(need, 0))
 	if e == nil {
 		return need <= 0 // nothing there may leave
 	}

@@ -22,7 +22,7 @@ const verifyChunk = 64
 func (s *Store) Get(id orca.BlockID, off, n int64) (dataplane.Extent, error) {
 	const op = "tiered.Get"
 	s.mu.Lock()
-	b := s.blocks[id]
+	b := s.blockLocked(id)
 	if b == nil {
 		s.mu.Unlock()
 		s.Metrics.Misses.Add(1)
@@ -243,7 +243,7 @@ func (s *Store) spoilLocked(id orca.BlockID) {
 func (s *Store) Recheck(id orca.BlockID) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	b := s.blocks[id]
+	b := s.blockLocked(id)
 	if b == nil {
 		return notFound("tiered.Recheck", id)
 	}
@@ -257,7 +257,7 @@ func (s *Store) Recheck(id orca.BlockID) error {
 func (s *Store) Share(id orca.BlockID) (*os.File, int64, uint64, error) {
 	const op = "tiered.Share"
 	s.mu.Lock()
-	b := s.blocks[id]
+	b := s.blockLocked(id)
 	if b == nil || !b.made {
 		s.mu.Unlock()
 		return nil, 0, 0, notFound(op, id)
@@ -281,7 +281,7 @@ func (s *Store) Share(id orca.BlockID) (*os.File, int64, uint64, error) {
 func (s *Store) Descriptor(ctx context.Context, id orca.BlockID) (*os.File, int64, uint64, error) {
 	const op = "tiered.Descriptor"
 	s.mu.Lock()
-	b := s.blocks[id]
+	b := s.blockLocked(id)
 	if b == nil {
 		spoilt := s.spoilt[id]
 		s.mu.Unlock()

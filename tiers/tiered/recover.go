@@ -3,6 +3,7 @@
 package tiered
 
 import (
+	"slices"
 	"time"
 
 	"orca"
@@ -19,11 +20,8 @@ func (s *Store) openPlace(c dir.Config) error {
 		return err
 	}
 	p := &place{policy: policy, swept: make(chan struct{})}
-	s.mu.Lock()
-	first := len(s.blocks) == 0
-	s.mu.Unlock()
 	defer holdGC(expected(c.Path))()
-	l, d, err := load(c, first, func(fn func(*blockfile.Record)) (*dir.Dir, error) { return dir.Open(c, s.cfg.Ops, s.log, fn) })
+	l, d, err := load(c, func(fn func(*blockfile.Record)) (*dir.Dir, error) { return dir.Open(c, s.cfg.Ops, s.log, fn) })
 	if err != nil {
 		return err
 	}
@@ -35,30 +33,19 @@ func (s *Store) openPlace(c dir.Config) error {
 	s.places = append(s.places, p)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if first {
-		// The usual case: one large directory. Its maps become the store's.
-		s.blocks, s.files = l.found, l.files
-	}
-	for _, b := range l.order {
-		switch {
-		case b.gone:
-		case !s.recoverable(p, b):
-			if first {
-				l.drop(b)
-			}
-		case first:
-			s.recoverLocked(p, b)
-		default:
+	for _, b := range l.live {
+		if s.recoverable(p, b) {
 			s.mergeLocked(p, b)
 		}
 	}
+	s.settleLocked(p, newDormant(l))
 	return nil
 }
 
 // mergeLocked takes over a block of a further directory: of two copies the
 // dirty one, else the larger one stays, unless its file is gone: it had moved.
 func (s *Store) mergeLocked(p *place, b *block) {
-	twin := s.blocks[b.ID]
+	twin := s.blockLocked(b.ID)
 	if twin != nil && (twin.dirty || twin.cached >= b.cached && !b.dirty && twin.at.Has(b.ID, twin.length)) {
 		s.forget(p, b)
 		return
@@ -117,8 +104,7 @@ func (s *Store) sweep(p *place) {
 	n := p.Sweep(s.done, func(id orca.BlockID) bool {
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		b, l := s.blocks[id], s.leaving[fileName{id, p}]
-		return b != nil && b.at == p || l != nil || s.arriving[id] > 0
+		return s.hasLocked(id, p) || s.leaving[fileName{id, p}] != nil || s.arriving[id] > 0
 	})
 	if n > 0 {
 		s.Metrics.OrphansRemoved.Add(int64(n))
@@ -176,6 +162,7 @@ func (s *Store) noteFlush(p *place, err error) {
 func (s *Store) compact() {
 	for _, p := range s.dirs() {
 		s.mu.Lock()
+		p.dormant.trim()
 		live := blockfile.StateLen(0)*p.blocks + 4*p.grains
 		s.mu.Unlock()
 		if !p.Healthy() || !p.Index.Wasteful(live) {
@@ -204,8 +191,10 @@ func (s *Store) snapshot(p *place, emit func(blockfile.Record)) {
 			ids = append(ids, id)
 		}
 	}
+	p.dormant.each(func(e *entry) { ids = append(ids, e.id()) })
 	s.mu.Unlock()
 	p.adopting.Unlock()
+	slices.SortFunc(ids, compareIDs) // as the next start wants them
 	for len(ids) > 0 {
 		part := ids[:min(256, len(ids))]
 		ids = ids[len(part):]
@@ -213,6 +202,8 @@ func (s *Store) snapshot(p *place, emit func(blockfile.Record)) {
 		for _, id := range part {
 			if b := s.blocks[id]; b != nil && b.at == p {
 				emitRuns(b, emit)
+			} else if i := p.dormant.find(id); i >= 0 {
+				emit(p.dormant.record(&p.dormant.entries[i]))
 			}
 		}
 		s.mu.Unlock()

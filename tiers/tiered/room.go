@@ -155,7 +155,7 @@ func (s *Store) awaitRoom(ctx context.Context, op string, freed <-chan struct{},
 
 // excessWakeLocked wakes the background when a directory is over its high mark.
 func (s *Store) excessWakeLocked(p *place) {
-	if s.excessLocked(p) > 0 && p.policy.Len() > 0 {
+	if s.excessLocked(p) > 0 && p.choosable() {
 		s.wake()
 	}
 }

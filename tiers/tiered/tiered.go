@@ -234,6 +234,7 @@ func (r Reason) String() string {
 type place struct {
 	*dir.Dir
 	policy   evict.Policy   // GUARDED_BY(Store.mu)
+	dormant  dormant        // GUARDED_BY(Store.mu)
 	blocks   int64          // GUARDED_BY(Store.mu)
 	grains   int64          // in live blocks, for the compaction estimate; GUARDED_BY(Store.mu)
 	leaving  int64          // bytes of blocks that wait for reaping or pins; GUARDED_BY(Store.mu)
@@ -374,7 +375,7 @@ func (s *Store) Usage() []tiers.Usage {
 func (s *Store) Stat(id orca.BlockID) (tiers.Meta, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	b := s.blocks[id]
+	b := s.blockLocked(id)
 	if b == nil {
 		return tiers.Meta{}, notFound("tiered.Stat", id)
 	}
@@ -388,6 +389,11 @@ func (s *Store) Each(fn func(tiers.Meta) bool) {
 	metas := make([]tiers.Meta, 0, len(s.blocks))
 	for _, b := range s.blocks {
 		metas = append(metas, b.metaLocked())
+	}
+	for _, p := range s.places {
+		p.dormant.each(func(e *entry) {
+			metas = append(metas, tiers.Meta{ID: e.id(), Tier: p.Tier, Length: e.length(), Cached: e.length(), Complete: true})
+		})
 	}
 	s.mu.Unlock()
 	for _, m := range metas {
@@ -454,7 +460,7 @@ func (s *Store) Drain(ctx context.Context) error {
 			busy = busy || b.pins == 0 // being unlinked: its quota is not back yet
 		}
 		for _, p := range s.places {
-			busy = busy || p.want > 0 || p.moving != nil || s.excessLocked(p) > 0 && p.policy.Len() > 0
+			busy = busy || p.want > 0 || p.moving != nil || s.excessLocked(p) > 0 && p.choosable()
 		}
 		ch := s.freed
 		s.mu.Unlock()
