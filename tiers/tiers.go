@@ -79,6 +79,9 @@ type Store interface {
 	// RemoveFile removes the blocks of a file that are older than version keep
 	// (0: all). A newer version may be sealed and not yet published: it stays.
 	RemoveFile(file orca.Ino, keep uint32)
+	// DropClean removes the blocks of a file that are not the only copy, also
+	// while they are filled.
+	DropClean(file orca.Ino)
 	// Recheck makes the next Get or Descriptor of a block verify its grains
 	// again, as if it had been recovered from disk. NotFound.
 	Recheck(id orca.BlockID) error

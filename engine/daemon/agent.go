@@ -39,6 +39,7 @@ type cache interface {
 	Reports() (files []tiers.FileReport, next uint64)
 	Usage() []tiers.Usage
 	FreeFile(file orca.Ino)
+	FreeClean(file orca.Ino)
 	FreeOld(file orca.Ino, keep uint32)
 	CleanFile(file orca.Ino, version uint32)
 	Pin(file orca.Ino, pinned bool)
@@ -238,7 +239,11 @@ func (a *agent) obey(o *metapb.WorkerOrder) {
 	file := orca.Ino(o.File)
 	switch o.Kind {
 	case metapb.WorkerOrder_FREE_FILE:
-		a.cache.FreeFile(file)
+		if o.Version > 0 {
+			a.cache.FreeClean(file)
+		} else {
+			a.cache.FreeFile(file)
+		}
 	case metapb.WorkerOrder_FREE_OLD:
 		a.cache.FreeOld(file, o.Version)
 	case metapb.WorkerOrder_CLEAN_FILE:

@@ -200,7 +200,7 @@ type WorkerOrder_Kind int32
 
 const (
 	WorkerOrder_NONE       WorkerOrder_Kind = 0
-	WorkerOrder_FREE_FILE  WorkerOrder_Kind = 1 // drop all versions
+	WorkerOrder_FREE_FILE  WorkerOrder_Kind = 1 // drop all versions; version > 0: not what is dirty
 	WorkerOrder_FREE_OLD   WorkerOrder_Kind = 2 // drop versions other than version
 	WorkerOrder_CLEAN_FILE WorkerOrder_Kind = 3 // persisted: not dirty any more
 	WorkerOrder_PIN        WorkerOrder_Kind = 4

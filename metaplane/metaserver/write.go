@@ -242,7 +242,7 @@ func (s *Service) freeFile(op string, r *metapb.FreeRequest, v *fsm.View) error 
 	if v.Attr.Pinned && !r.Force {
 		return &orca.Error{Op: op, Path: v.Name, Kind: orca.Busy, Msg: "the file is pinned"}
 	}
-	s.Workers.OrderHolders(metapb.WorkerOrder_FREE_FILE, orca.Ino(v.Attr.Ino), 0)
+	s.Workers.Free(orca.Ino(v.Attr.Ino), max(v.Attr.Version, 1))
 	return nil
 }
 

@@ -24,6 +24,9 @@ type orderKey struct {
 func (q *orderQueue) add(o *metapb.WorkerOrder, limit int) bool {
 	k := orderKey{o.Kind, o.File}
 	if i, ok := q.at[k]; ok {
+		if o.Kind == metapb.WorkerOrder_FREE_FILE && q.list[i].Version == 0 {
+			return true // the file is deleted: that order says more
+		}
 		q.list[i] = o
 		return true
 	}
@@ -68,6 +71,61 @@ func (r *Registry) OrderHolders(kind metapb.WorkerOrder_Kind, ino orca.Ino, vers
 	}
 	s.mu.RUnlock()
 	r.Order(ids, kind, ino, version)
+}
+
+// Free has every worker drop the clean blocks of a file whose version is given:
+// those on record as holding it, and those whose next report says so. What was
+// read a moment ago is on no record yet.
+func (r *Registry) Free(ino orca.Ino, version uint32) {
+	r.mu.Lock()
+	r.freed.add(uint64(ino), version)
+	r.mu.Unlock()
+	r.OrderHolders(metapb.WorkerOrder_FREE_FILE, ino, version)
+}
+
+// freedCap is how many freed files are remembered; of what is freed beyond, the
+// blocks that were not on record are evicted in time.
+const freedCap = 1 << 16
+
+// freedFiles is a ring of the files that were freed last, numbered.
+type freedFiles struct {
+	ring []uint64
+	next uint64 // number of the next one
+	of   map[uint64]freedFile
+}
+
+type freedFile struct {
+	number  uint64
+	version uint32
+}
+
+func (f *freedFiles) add(ino uint64, version uint32) {
+	if f.of == nil {
+		f.of, f.ring = map[uint64]freedFile{}, make([]uint64, freedCap)
+	}
+	at := f.next % freedCap
+	if old := f.ring[at]; f.next >= freedCap && f.of[old].number == f.next-freedCap {
+		delete(f.of, old)
+	}
+	f.ring[at] = ino
+	f.of[ino] = freedFile{f.next, version}
+	f.next++
+}
+
+// freeLateLocked adds orders for the files of a report that were freed since the
+// worker's last one; more says that the report goes on.
+func (r *Registry) freeLateLocked(w *worker, files []*metapb.FileReport, more bool) {
+	for _, f := range files {
+		if e, ok := r.freed.of[f.File]; ok && e.number >= w.freed && f.Cached > 0 {
+			o := &metapb.WorkerOrder{Kind: metapb.WorkerOrder_FREE_FILE, File: f.File, Version: e.version}
+			if !w.orders.add(o, r.cfg.MaxOrders) {
+				r.Stats.OrdersDropped.Add(1)
+			}
+		}
+	}
+	if !more {
+		w.freed = r.freed.next
+	}
 }
 
 // OrderAll queues an order for every known worker: pins concern also those

@@ -79,7 +79,8 @@ type Registry struct {
 	mu      sync.RWMutex
 	epoch   uint64 // of doubt; a full report of an older one does not show what is lost
 	workers map[uint64]*worker
-	order   []*worker // by id, for stable listings
+	order   []*worker  // by id, for stable listings
+	freed   freedFiles // GUARDED_BY(mu)
 
 	shards [shardCount]shard
 }
@@ -96,6 +97,7 @@ type worker struct {
 	born    time.Time // when a life after another one was first heard of
 	lastGen uint64
 	orders  orderQueue
+	freed   uint64 // number of the next freed file when it reported last
 }
 
 // New makes an empty registry.
@@ -129,6 +131,7 @@ func (r *Registry) Register(q *metapb.RegisterRequest) (uint64, error) {
 	}
 	w.filled = min(w.filled, q.Epoch)
 	id, gen, last := w.id, w.filling, !q.More
+	r.freeLateLocked(w, q.Files, q.More)
 	// What an earlier life of the worker was to hold, this one would know of.
 	noted := w.began.Add(-r.cfg.Grace)
 	if noted.Before(w.born) {
@@ -165,7 +168,7 @@ func (r *Registry) admitLocked(pb *metapb.Worker, now time.Time) (*worker, error
 		if len(r.workers) >= r.cfg.MaxWorkers {
 			return nil, orca.E(op, orca.Busy, "too many workers")
 		}
-		w = &worker{id: id}
+		w = &worker{id: id, freed: r.freed.next}
 		r.workers[id] = w
 		at, _ := slices.BinarySearchFunc(r.order, id, func(w *worker, id uint64) int { return cmp.Compare(w.id, id) })
 		r.order = slices.Insert(r.order, at, w)
@@ -212,6 +215,7 @@ func (r *Registry) Heartbeat(q *metapb.HeartbeatRequest) (*metapb.HeartbeatReply
 	}
 	r.touchLocked(w, q.Worker, now)
 	gen := max(w.gen, w.filling)
+	r.freeLateLocked(w, q.Files, false)
 	orders := w.orders.take(r.cfg.OrdersPerReply)
 	rep := &metapb.HeartbeatReply{Orders: orders, Epoch: r.epoch, Register: w.epoch != r.epoch && w.filling == 0}
 	r.mu.Unlock()

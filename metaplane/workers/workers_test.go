@@ -207,3 +207,49 @@ func TestDoubt(t *testing.T) {
 	require.False(t, beat().Register)
 	require.Equal(t, Gone, r.Availability(11, 1, []uint64{1}))
 }
+
+// A file that is freed right after it was read is on no record yet: the worker
+// hears of it with its next report, and only with that one.
+func TestFreeReachesWhatIsReportedLate(t *testing.T) {
+	r, _ := newRegistry(t, Config{})
+	for _, w := range []uint64{1, 2} {
+		_, err := r.Register(&metapb.RegisterRequest{Worker: pb(w, 1)})
+		require.NoError(t, err)
+	}
+	beat := func(w uint64, files ...*metapb.FileReport) []*metapb.WorkerOrder {
+		rep, err := r.Heartbeat(&metapb.HeartbeatRequest{Worker: pb(w, 1), Files: files})
+		require.NoError(t, err)
+		return rep.Orders
+	}
+	r.Free(10, 3)
+	orders := beat(1, report(10, 5), report(11, 5))
+	require.Len(t, orders, 1)
+	require.Equal(t, metapb.WorkerOrder_FREE_FILE, orders[0].Kind)
+	require.EqualValues(t, 10, orders[0].File)
+	require.EqualValues(t, 3, orders[0].Version, "the order leaves what is dirty alone")
+	require.Empty(t, beat(1, report(10, 5)), "read again since")
+	require.Empty(t, beat(2, report(10, 0)), "nothing to drop")
+	require.Empty(t, beat(2, report(10, 5)))
+	// A full report in pages is one report; what comes new knows of no earlier free.
+	r.Free(12, 1)
+	_, err := r.Register(&metapb.RegisterRequest{Worker: pb(1, 2), Files: []*metapb.FileReport{report(1, 5)}, More: true})
+	require.NoError(t, err)
+	_, err = r.Register(&metapb.RegisterRequest{Worker: pb(1, 2), Files: []*metapb.FileReport{report(12, 5)}})
+	require.NoError(t, err)
+	rep, err := r.Heartbeat(&metapb.HeartbeatRequest{Worker: pb(1, 2)})
+	require.NoError(t, err)
+	require.Len(t, rep.Orders, 1)
+	_, err = r.Register(&metapb.RegisterRequest{Worker: pb(3, 1), Files: []*metapb.FileReport{report(12, 5)}})
+	require.NoError(t, err)
+	require.Empty(t, beat(3))
+	// An order to drop all of a deleted file is not weakened.
+	r.Order([]uint64{3}, metapb.WorkerOrder_FREE_FILE, 12, 0)
+	r.Order([]uint64{3}, metapb.WorkerOrder_FREE_FILE, 12, 4)
+	orders = beat(3)
+	require.Len(t, orders, 1)
+	require.Zero(t, orders[0].Version)
+	for i := range uint64(2 * freedCap) {
+		r.Free(orca.Ino(100+i), 1)
+	}
+	require.LessOrEqual(t, len(r.freed.of), freedCap)
+}

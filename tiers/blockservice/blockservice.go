@@ -190,10 +190,17 @@ func (s *Service) Reports() (files []tiers.FileReport, next uint64) { return s.S
 func (s *Service) Usage() []tiers.Usage { return s.Store.Usage() }
 
 // FreeFile drops every version of a file, dirty ones too: the order for a file
-// that is deleted, or whose content is in its UFS.
+// that is deleted.
 func (s *Service) FreeFile(file orca.Ino) {
 	s.Read.Forget(file)
 	s.Store.RemoveFile(file, 0)
+}
+
+// FreeClean drops what is cached of a file whose content is in its UFS, and
+// leaves alone what is dirty: a version that came since.
+func (s *Service) FreeClean(file orca.Ino) {
+	s.Read.Forget(file)
+	s.Store.DropClean(file)
 }
 
 // FreeOld drops the versions older than keep.

@@ -184,6 +184,20 @@ func (s *Store) RemoveFile(file orca.Ino, keep uint32) {
 	}
 }
 
+// DropClean implements tiers.Store.
+func (s *Store) DropClean(file orca.Ino) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for b := s.fileLocked(file); b != nil; {
+		next := b.fnext
+		if !b.dirty {
+			s.leaveLocked(b, true)
+			s.Metrics.Removed.Add(1)
+		}
+		b = next
+	}
+}
+
 // CleanFile marks the blocks of one version of a file as persisted.
 func (s *Store) CleanFile(file orca.Ino, version uint32) {
 	s.mu.Lock()

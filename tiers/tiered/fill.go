@@ -277,6 +277,9 @@ func (w *filler) landed(first, end int, n int64) error {
 		return errAbsent
 	}
 	b.have.AddRange(first, end)
+	if b.n == 0 {
+		s.feed.add(b.ID) // from now on it can be asked for, and freed
+	}
 	if b.checked == nil && !b.trusted {
 		b.checked = blockfile.NewGrainSet(len(b.sums))
 	}

@@ -50,6 +50,7 @@ func Run(t *testing.T, open OpenFunc) {
 		{"DirtyAndPinnedStay", testDirtyAndPinnedStay},
 		{"PinnedExtentSurvives", testPinnedExtent},
 		{"RemoveFile", testRemoveFile},
+		{"DropClean", testDropClean},
 		{"Changes", testChanges},
 		{"Refusals", testRefusals},
 		{"Reserve", testReserve},
@@ -396,6 +397,38 @@ func testRemoveFile(t *testing.T, open OpenFunc) {
 	_, err = s.Stat(orca.BlockID{File: 7, Version: 3})
 	require.ErrorIs(t, err, orca.NotFound)
 	require.ErrorIs(t, s.Remove(orca.BlockID{File: 7, Version: 3}), orca.NotFound)
+}
+
+// A block is reported from its first grain on, and can be dropped while it is
+// filled; the only copy stays.
+func testDropClean(t *testing.T, open OpenFunc) {
+	s := opened(t, open, Options{SSD: 32 << 20})
+	ctx := context.Background()
+	p := Bytes(7, 2<<20)
+	_, c, _ := s.Changes(0)
+	filling := orca.BlockID{File: 7, Version: 1}
+	w, err := s.Begin(ctx, filling, int64(len(p)))
+	require.NoError(t, err)
+	files, c, _ := s.Changes(c)
+	require.Empty(t, files)
+	require.NoError(t, w.WriteGrains(ctx, p[:orca.GrainSize], 0))
+	files, c, _ = s.Changes(c)
+	require.Equal(t, []tiers.FileReport{{File: 7, Version: 1, Tier: orca.SSD, Cached: orca.GrainSize}}, files)
+	dirty := orca.BlockID{File: 7, Version: 2}
+	require.NoError(t, Adopt(s, dirty, p, true))
+	s.DropClean(7)
+	_, err = s.Get(filling, 0, 1)
+	require.ErrorIs(t, err, orca.NotFound)
+	require.ErrorIs(t, w.WriteGrains(ctx, p[orca.GrainSize:], orca.GrainSize), orca.NotFound)
+	require.NoError(t, w.Close())
+	got, err := ReadAll(s, dirty, int64(len(p)))
+	require.NoError(t, err)
+	require.True(t, bytes.Equal(p, got))
+	files, _, _ = s.Changes(c)
+	require.Len(t, files, 2)
+	for _, f := range files {
+		require.Equal(t, f.Version == 2, f.Cached > 0)
+	}
 }
 
 func testChanges(t *testing.T, open OpenFunc) {
