@@ -29,6 +29,9 @@ const (
 	coldSeed   = 3
 	// coldDelay is how long the relay of cold-20ms holds each byte, either way.
 	coldDelay = 10 * time.Millisecond
+	// reportWait is the lease of a worker: what it has not reported by then, it
+	// did not keep.
+	reportWait = 10 * time.Second
 )
 
 // telling is the CPU time from which on it says whether MinIO sent a file;
@@ -96,15 +99,12 @@ func openFirstByte(ctx context.Context, s *stage) (*trial, error) {
 	if _, err := direct.run(ctx); err != nil { // MinIO has the object in the page cache
 		return nil, errors.Join(err, c.close())
 	}
-	read := false
 	free := func(ctx context.Context) error {
-		// What is not known to be cached would not be freed.
-		if read {
-			if err := c.await(ctx, "no byte is cached", func(held int64) bool { return held > 0 }, func() error { return nil }); err != nil {
-				return err
-			}
+		if err := c.free(ctx); err != nil {
+			return err
 		}
-		return c.free(ctx)
+		_, err := c.fs.Workers(ctx) // connects, as the client of somebody who works here is
+		return err
 	}
 	first := side{name: "first byte of a cold file", pids: []int{c.orca.PID(), c.minio.Pid()}, before: free, run: func(ctx context.Context) (measure, error) {
 		start := time.Now()
@@ -114,7 +114,6 @@ func openFirstByte(ctx context.Context, s *stage) (*trial, error) {
 		}
 		_, err = f.ReadAtContext(ctx, buf, 0)
 		took := time.Since(start)
-		read = true
 		return measure{work: 1, took: took}, errors.Join(err, f.Close())
 	}}
 	return &trial{system: first, baselines: []side{direct}, close: func() error { http.CloseIdleConnections(); return c.close() }}, nil
@@ -188,7 +187,7 @@ func (c *coldStage) fill(ctx context.Context) error {
 	}
 	options := c.minio.Options()
 	options["s3.endpoint"] = c.endpoint
-	m := &client.Mount{Path: coldMount, Uri: "s3://" + coldBucket + "/", Options: options}
+	m := &client.Mount{Path: coldMount, Uri: "s3://" + coldBucket + "/", Options: options, SyncIntervalMs: -1} // as orca fs mount does
 	if _, err := c.admin.Mount(ctx, m, true); err != nil {
 		return err
 	}
@@ -200,17 +199,20 @@ func (c *coldStage) fill(ctx context.Context) error {
 }
 
 // free drops the file from the cache, waits until no worker holds any of it,
-// and connects a new client.
+// and connects a new client. Before, it waits for a report of the file: without
+// one nothing is on record, the order to drop it comes with the report, and that
+// would be in the middle of the next read.
 func (c *coldStage) free(ctx context.Context) error {
+	if err := c.reported(ctx); err != nil {
+		return err
+	}
 	if c.fs != nil {
 		if err := c.fs.Close(); err != nil {
 			return err
 		}
 		c.fs = nil
 	}
-	if err := c.await(ctx, "some bytes are still cached", func(held int64) bool { return held == 0 }, func() error {
-		return c.admin.Free(ctx, client.Path(coldPath), client.FreeOptions{Force: true})
-	}); err != nil {
+	if err := c.awaitFreed(ctx); err != nil {
 		return err
 	}
 	var err error
@@ -218,35 +220,55 @@ func (c *coldStage) free(ctx context.Context) error {
 	return err
 }
 
-// await waits until the bytes that workers report to hold are as wanted. do is
-// done first and then each second: what was being fetched when it was done once
-// may come after it.
-func (c *coldStage) await(ctx context.Context, not string, ok func(held int64) bool, do func() error) error {
-	ctx, cancel := context.WithTimeout(ctx, time.Minute)
-	defer cancel()
-	for tries := 0; ; tries++ {
-		if tries%20 == 0 {
-			if err := do(); err != nil {
-				return err
-			}
-		}
-		_, locs, err := c.admin.Locations(ctx, client.Path(coldPath))
-		if err != nil {
+// reported waits until some of the file is on record as cached, at most for
+// reportWait: what was not kept is never reported.
+func (c *coldStage) reported(ctx context.Context) error {
+	for end := time.Now().Add(reportWait); time.Now().Before(end); {
+		held, _, err := c.held(ctx)
+		if err != nil || held > 0 {
 			return err
-		}
-		held := int64(0)
-		for _, l := range locs {
-			held += l.Cached
-		}
-		if ok(held) {
-			return nil
 		}
 		select {
 		case <-ctx.Done():
-			return fmt.Errorf("%s of %s after a minute", not, coldPath)
+			return ctx.Err()
 		case <-time.After(50 * time.Millisecond):
 		}
 	}
+	return nil
+}
+
+// awaitFreed waits until no worker reports to hold anything, and frees the file
+// again each second: what was being fetched at first may come after that.
+func (c *coldStage) awaitFreed(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	defer cancel()
+	var due time.Time
+	for {
+		if now := time.Now(); now.After(due) {
+			if err := c.admin.Free(ctx, client.Path(coldPath), client.FreeOptions{Force: true}); err != nil {
+				return err
+			}
+			due = now.Add(time.Second)
+		}
+		held, locs, err := c.held(ctx)
+		if err != nil || held == 0 {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("some bytes of %s are still cached a minute after it was freed: %+v", coldPath, locs)
+		case <-time.After(50 * time.Millisecond):
+		}
+	}
+}
+
+// held returns how many bytes of the file the workers report to hold.
+func (c *coldStage) held(ctx context.Context) (n int64, locs []client.Location, err error) {
+	_, locs, err = c.admin.Locations(ctx, client.Path(coldPath))
+	for _, l := range locs {
+		n += l.Cached
+	}
+	return n, locs, err
 }
 
 // read reads the file for the first time, and checks that MinIO had to send it

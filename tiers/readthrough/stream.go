@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"runtime"
 	"runtime/debug"
 	"sync"
 	"time"
@@ -311,11 +312,16 @@ func (st *stream) piece() int64 {
 func (st *stream) move(n int64, now bool) {
 	st.f.mu.Lock()
 	st.pos += n
-	if now || st.need > 0 && st.pos >= st.need {
+	woken := now || st.need > 0 && st.pos >= st.need
+	if woken {
 		st.need = 0 // those who wait for more say so again
 		st.f.tickLocked()
 	}
+	first := woken && st.pos-st.start <= grain
 	st.f.mu.Unlock()
+	if first {
+		runtime.Gosched() // whoever waits for the first bytes goes before the next ones
+	}
 }
 
 // park waits until somebody wants more; false: end.

@@ -213,7 +213,9 @@ func (w *filler) writeRun(ctx context.Context, p []byte, off int64) error {
 	}
 	first := int(off / orca.GrainSize)
 	end := first + blockfile.Grains(int64(len(p)))
-	if b.at.Huge() && (w.end == first || len(p) >= 4*orca.GrainSize) {
+	// Not for the first grain, which somebody waits for: clearing memory for
+	// more takes as long as its way from a near store.
+	if b.at.Huge() && (w.end == first && first > 0 || len(p) >= 4*orca.GrainSize) {
 		w.prepare(off, off+int64(len(p)))
 	}
 	blockfile.AppendSums(b.sums[first:first], p)
