@@ -442,13 +442,14 @@ func (d *Dir) Has(id orca.BlockID, length int64) bool {
 	return err == nil && st.Size() == length
 }
 
-// Sweep calls keep for every block file until done is closed, and removes
-// those that nobody keeps: what a crash left behind.
-func (d *Dir) Sweep(done <-chan struct{}, keep func(orca.BlockID) bool) (removed int) {
-	return d.sweep(d.blocks(), 2, done, keep)
+// Sweep calls claim for every block file until done is closed, and removes those
+// that it grants: what a crash left behind. A claim holds the name until it is
+// released: no new file may come under it before.
+func (d *Dir) Sweep(done <-chan struct{}, claim func(orca.BlockID) (release func(), ok bool)) (removed int) {
+	return d.sweep(d.blocks(), 2, done, claim)
 }
 
-func (d *Dir) sweep(folder string, depth int, done <-chan struct{}, keep func(orca.BlockID) bool) (removed int) {
+func (d *Dir) sweep(folder string, depth int, done <-chan struct{}, claim func(orca.BlockID) (func(), bool)) (removed int) {
 	f, err := os.Open(folder)
 	if err != nil {
 		return 0
@@ -464,16 +465,20 @@ func (d *Dir) sweep(folder string, depth int, done <-chan struct{}, keep func(or
 		for _, name := range names {
 			path := filepath.Join(folder, name)
 			if depth > 0 {
-				removed += d.sweep(path, depth-1, done, keep)
+				removed += d.sweep(path, depth-1, done, claim)
 				continue
 			}
-			id, perr := orca.ParseBlockID(name)
-			if perr == nil && keep(id) {
-				continue
+			release := func() {}
+			if id, perr := orca.ParseBlockID(name); perr == nil {
+				ok := false
+				if release, ok = claim(id); !ok {
+					continue
+				}
 			}
 			if d.ops.Remove(path) == nil {
 				removed++
 			}
+			release()
 		}
 		if err != nil || len(names) == 0 {
 			return removed

@@ -4,6 +4,7 @@ package tiered_test
 
 import (
 	"bytes"
+	"os"
 	"path/filepath"
 	"strings"
 	"sync/atomic"
@@ -13,6 +14,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"orca"
+	"orca/tiers/blockfile"
 	"orca/tiers/tiered"
 	"orca/tiers/tiertest"
 )
@@ -162,4 +164,33 @@ func (s *storeT) drop(t *testing.T) { s.may(t, s.Remove(s.id)) }
 func (s *storeT) readopt(t *testing.T) {
 	s.may(t, s.Remove(s.id))
 	s.adopt(t)
+}
+
+// TestSweepLeavesANewcomerAlone brings a block while the sweep is about to remove
+// the file that a crash has left under its name: it is not the new file that goes.
+func TestSweepLeavesANewcomerAlone(t *testing.T) {
+	o := tiertest.Options{SSD: 64 << 20, Root: t.TempDir()}
+	id, p := tiertest.ID(1), tiertest.Bytes(1, 100_000)
+	s := openWith(t, o, nil)
+	tiertest.Fill(t, s, id, p)
+	require.NoError(t, s.Close())
+	require.NoError(t, os.Remove(filepath.Join(o.Root, "ssd", blockfile.IndexName)))
+	ops := &tiertest.Faults{}
+	opened := make(chan *tiered.Store, 1)
+	_, wait := meanwhile(t, ops, id, "remove", func() {
+		s := <-opened
+		if err := tiertest.Adopt(s, id, p, true); err != nil {
+			t.Error(err)
+		}
+	})
+	s = openWith(t, o, ops)
+	opened <- s
+	wait()
+	tiertest.Eventually(t, "the orphan goes", func() bool { return s.Metrics.OrphansRemoved.Load() > 0 })
+	require.NoError(t, s.Close())
+	s = openWith(t, o, nil)
+	defer s.Close()
+	got, err := tiertest.ReadAll(s, id, int64(len(p)))
+	require.NoError(t, err)
+	require.True(t, bytes.Equal(p, got))
 }

@@ -101,10 +101,18 @@ func (s *Store) recoverLocked(p *place, b *block) {
 // sweep removes block files that no index knows.
 func (s *Store) sweep(p *place) {
 	defer s.wg.Done()
-	n := p.Sweep(s.done, func(id orca.BlockID) bool {
+	n := p.Sweep(s.done, func(id orca.BlockID) (release func(), ok bool) {
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		return s.hasLocked(id, p) || s.leaving[fileName{id, p}] != nil || s.arriving[id] > 0
+		if s.hasLocked(id, p) || s.leaving[fileName{id, p}] != nil || s.arriving[id] > 0 {
+			return nil, false
+		}
+		s.arriving[id]++ // who brings the block waits until its old file is gone
+		return func() {
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			s.arrivedLocked(id)
+		}, true
 	})
 	if n > 0 {
 		s.Metrics.OrphansRemoved.Add(int64(n))
