@@ -237,22 +237,23 @@ func (c *coldStage) reported(ctx context.Context) error {
 	return nil
 }
 
-// awaitFreed waits until no worker reports to hold anything, and frees the file
-// again each second: what was being fetched at first may come after that.
+// awaitFreed frees the file and waits until no worker reports to hold anything.
+// It asks again only when much time has passed: an order that is on its way when
+// the report of the first one comes would strike the next read.
 func (c *coldStage) awaitFreed(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
 	var due time.Time
 	for {
+		held, locs, err := c.held(ctx)
+		if err != nil || held == 0 {
+			return err
+		}
 		if now := time.Now(); now.After(due) {
 			if err := c.admin.Free(ctx, client.Path(coldPath), client.FreeOptions{Force: true}); err != nil {
 				return err
 			}
-			due = now.Add(time.Second)
-		}
-		held, locs, err := c.held(ctx)
-		if err != nil || held == 0 {
-			return err
+			due = now.Add(reportWait)
 		}
 		select {
 		case <-ctx.Done():
