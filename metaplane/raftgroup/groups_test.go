@@ -195,9 +195,9 @@ func TestAMemberJoinsAGroup(t *testing.T) {
 	require.Eventually(t, func() bool { return mounted(t, g, "/m") }, time.Minute, 5*time.Millisecond)
 }
 
-// A member that ends between its promotion and the note of it starts as a voter
-// all the same, whether its journal has been cut behind the promotion or not.
-func TestPromotedJustBeforeItEnded(t *testing.T) {
+// A member that joined votes after a start, whether it has noted its promotion
+// or ended just before.
+func TestWhoJoinedVotesAfterAStart(t *testing.T) {
 	c := newTrio(t, nil)
 	lead := c.leader()
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
@@ -208,13 +208,17 @@ func TestPromotedJustBeforeItEnded(t *testing.T) {
 	h := c.open(4)
 	require.NoError(t, lead.Group().Promote(ctx, 4))
 	require.Eventually(t, func() bool { return !h.Group().learns() }, time.Minute, time.Millisecond)
-	for i := range 2 { // the second time, it starts from what the first one did
-		require.NoError(t, h.f.update(h.cfg.Dir, func() { h.f.Learner = true }))
+	for i, noted := range []bool{true, false} {
+		require.NoError(t, h.f.update(h.cfg.Dir, func() { h.f.Learner = !noted }))
 		require.NoError(t, h.crash())
 		delete(c.hosts, 4)
 		h = c.open(4)
 		require.Eventually(t, func() bool { return !h.Group().Learns() }, time.Minute, time.Millisecond)
-		require.NoError(t, c.leader().Group().Transfer(ctx, 4))
+		require.Eventually(t, func() bool { // who leads may be another one by now
+			ctx, cancel := context.WithTimeout(ctx, 3*time.Second)
+			defer cancel()
+			return c.leader().Group().Transfer(ctx, 4) == nil
+		}, time.Minute, time.Millisecond)
 		proposeUntil(t, h.Group(), fmt.Sprintf("/by4-%d", i))
 	}
 }

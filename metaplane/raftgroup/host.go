@@ -3,7 +3,6 @@
 package raftgroup
 
 import (
-	"context"
 	"errors"
 	"log/slog"
 	"os"
@@ -142,29 +141,8 @@ func (g *Group) start() error {
 	if err := g.openStore(); err != nil {
 		return err
 	}
-	members := g.part.Members
-	if h.f.alone() {
-		members = map[uint64]dragonboat.Target{loneReplica: h.f.Address}
-	}
-	create := func(uint64, uint64) statemachine.IOnDiskStateMachine { return (*replica)(g) }
-	if err := h.nh.StartOnDiskReplica(members, len(members) == 0, create, g.replicaConfig()); err != nil {
+	if err := g.boot(); err != nil {
 		return orca.PathE(op, h.cfg.Dir, orca.Unavailable, err)
-	}
-	if g.part.Learner && g.votes() { // promoted just before it ended
-		if err := g.promoted(); err != nil {
-			return err
-		}
-		if err := h.nh.StopReplica(g.shard, h.f.replica()); err != nil {
-			return orca.PathE(op, h.cfg.Dir, orca.Unavailable, err)
-		}
-		err := dragonboat.ErrShardAlreadyExist
-		for until := time.Now().Add(h.cfg.ProposeTimeout); errors.Is(err, dragonboat.ErrShardAlreadyExist) && time.Now().Before(until); {
-			time.Sleep(time.Millisecond) // it stops behind the back
-			err = h.nh.StartOnDiskReplica(members, true, create, g.replicaConfig())
-		}
-		if err != nil {
-			return orca.PathE(op, h.cfg.Dir, orca.Unavailable, err)
-		}
 	}
 	if h.f.alone() { // the others of a cluster may come later
 		if err := g.awaitLeader(); err != nil {
@@ -176,6 +154,16 @@ func (g *Group) start() error {
 		return h.f.update(h.cfg.Dir, func() { g.part.Started = true })
 	}
 	return nil
+}
+
+// boot has the engine run the replica, from what it has.
+func (g *Group) boot() error {
+	members := g.part.Members
+	if g.host.f.alone() {
+		members = map[uint64]dragonboat.Target{loneReplica: g.host.f.Address}
+	}
+	create := func(uint64, uint64) statemachine.IOnDiskStateMachine { return (*replica)(g) }
+	return g.host.nh.StartOnDiskReplica(members, len(members) == 0, create, g.replicaConfig())
 }
 
 // votes reports whether this replica is a voter as far as it has applied.
@@ -194,40 +182,22 @@ func (g *Group) voters() map[uint64]string {
 	return nil
 }
 
-// promoted notes that this replica learns no more. From then on it starts as a
-// voter, who must not find in its journal that it was let in as a learner: the
-// journal is cut behind that first.
+// promoted notes that this replica learns no more.
 func (g *Group) promoted() error {
-	ctx, cancel := context.WithTimeout(context.Background(), g.host.cfg.ProposeTimeout)
-	defer cancel()
-	_, err := g.host.nh.SyncRequestSnapshot(ctx, g.shard, dragonboat.SnapshotOption{})
-	if err != nil && !errors.Is(err, dragonboat.ErrRejected) { // rejected: it was cut at this entry
-		return orca.PathE("raftgroup.promoted", g.host.cfg.Dir, orca.Unavailable, err)
-	}
 	return g.host.f.update(g.host.cfg.Dir, func() { g.part.Learner = false })
 }
 
-// promotionLoop waits for a learner's promotion: a restart after it must not
-// begin as a learner.
+// promotionLoop waits for a learner's promotion.
 func (g *Group) promotionLoop() {
-	for {
+	for !g.votes() {
 		select {
 		case <-g.membership:
 		case <-g.quit:
 			return
 		}
-		for g.votes() {
-			err := g.promoted()
-			if err == nil {
-				return
-			}
-			g.log.Warn("noting that this member votes; it is tried again", "err", err)
-			select {
-			case <-time.After(100 * time.Millisecond):
-			case <-g.quit:
-				return
-			}
-		}
+	}
+	if err := g.promoted(); err != nil {
+		g.host.cfg.fatal(g.log, err.Error())
 	}
 }
 
@@ -248,7 +218,10 @@ func (g *Group) replicaConfig() config.Config {
 		CompactionOverhead: h.cfg.SnapshotEntries / 4, WaitReady: true,
 	}
 	if !h.f.alone() {
-		c.IsNonVoting = g.part.Learner
+		// Who joined has in its journal, or in what it starts from, that it was let
+		// in to learn and what became of that: the engine makes it a voter there,
+		// and panics when a voter reads that it learns.
+		c.IsNonVoting = len(g.part.Members) == 0
 		c.ElectionRTT, c.HeartbeatRTT, c.PreVote = clusterElection, clusterHeartbeat, true
 	}
 	return c
