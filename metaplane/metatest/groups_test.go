@@ -38,7 +38,7 @@ type pair struct {
 	dead atomic.Bool
 }
 
-var errDead = orca.E("metatest", orca.Unavailable, "the process is dead")
+var errDead = orca.E("metatest", orca.Canceled, "the process is dead")
 
 // at reports whether the process dies at a point.
 func (p *pair) at(point string) bool {
@@ -108,12 +108,20 @@ func (p *pair) start() {
 	t.Helper()
 	log := slog.New(slog.DiscardHandler)
 	var err error
-	p.dead.Store(false)
 	p.host, err = raftgroup.Open(raftgroup.Config{Dir: p.dir, Machine: fsm.Config{Group: 1}}, log)
 	require.NoError(t, err)
-	g, err := p.host.StartGroup(raftgroup.GroupConfig{Number: 2, Members: p.host.Group().Voters(), Machine: fsm.Config{Group: 2}})
+	p.second, err = p.host.StartGroup(raftgroup.GroupConfig{Number: 2, Members: p.host.Group().Voters(), Machine: fsm.Config{Group: 2}})
 	require.NoError(t, err)
-	p.second = g
+	p.serve()
+}
+
+// serve starts the services on the groups.
+func (p *pair) serve() {
+	t := p.t
+	t.Helper()
+	log := slog.New(slog.DiscardHandler)
+	p.dead.Store(false)
+	var err error
 	other := func(uint16) (metaplane.Namespace, error) {
 		s, err := p.ns.In(2)
 		return cutOther{s, p}, err
@@ -121,7 +129,7 @@ func (p *pair) start() {
 	groups := func() []uint32 { return []uint32{1, 2} }
 	p.one, err = metaserver.New(t.Context(), metaserver.Config{Others: other, Groups: groups}, cutGroup{p.host.Group(), p}, openShared, log)
 	require.NoError(t, err)
-	p.two, err = metaserver.New(t.Context(), metaserver.Config{Group: 2, Home: p.one}, g, openShared, log)
+	p.two, err = metaserver.New(t.Context(), metaserver.Config{Group: 2, Home: p.one}, p.second, openShared, log)
 	require.NoError(t, err)
 	p.ns = metaclient.NewRouter(metaclient.NewSession(p.one, short(0)), func(n uint16) (*metaclient.Session, error) {
 		return metaclient.NewSession(p.two, short(n)), nil
@@ -134,9 +142,14 @@ func short(group uint16) metaclient.SessionConfig {
 }
 
 func (p *pair) stop() {
+	p.leave()
+	require.NoError(p.t, p.host.Close())
+}
+
+// leave ends the services where they are.
+func (p *pair) leave() {
 	_ = p.two.Close()
 	_ = p.one.Close()
-	require.NoError(p.t, p.host.Close())
 }
 
 func newPair(t *testing.T) *pair {
@@ -305,8 +318,8 @@ func TestJunctionsSurviveACrashAnywhere(t *testing.T) {
 		p.cut = point
 		require.Error(t, p.tryMount(path, "mem://obj-sweep"+path[1:], 2), point)
 		p.cut = ""
-		p.stop()
-		p.start()
+		p.leave()
+		p.serve()
 		settle(path, true)
 		require.NoError(t, p.touch(path+"/f"), point)
 	}
@@ -317,8 +330,8 @@ func TestJunctionsSurviveACrashAnywhere(t *testing.T) {
 			require.Error(t, err, point)
 		}
 		p.cut = ""
-		p.stop()
-		p.start()
+		p.leave()
+		p.serve()
 		settle(path, false)
 		p.mount(path, "mem://obj-sweep"+path[1:], 2)
 		require.ErrorIs(t, p.touch(path+"/f"), orca.Exists, "the store kept it")
@@ -332,8 +345,8 @@ func TestJunctionsSurviveACrashAnywhere(t *testing.T) {
 		p.cut = point
 		require.Error(t, p.unmount("/busy"), point)
 		p.cut = ""
-		p.stop()
-		p.start()
+		p.leave()
+		p.serve()
 		settle("/busy", true)
 	}
 	_, err = p.ns.Abandon(t.Context(), &metapb.AbandonRequest{Session: c.Session.Id, Fence: c.Session.Fence})

@@ -191,7 +191,7 @@ func TestAMemberJoinsAGroup(t *testing.T) {
 	c.open(4)
 	g, err = c.hosts[4].StartGroup(GroupConfig{Number: 2, Members: members, Machine: fsm.Config{Group: 2}})
 	require.NoError(t, err)
-	require.False(t, g.Learns(), "it comes back with its vote")
+	require.Eventually(t, func() bool { return !g.Learns() }, time.Minute, time.Millisecond, "it comes back with its vote")
 	require.Eventually(t, func() bool { return mounted(t, g, "/m") }, time.Minute, 5*time.Millisecond)
 }
 
