@@ -65,6 +65,8 @@ type format struct {
 	Members map[uint64]string `json:"members,omitempty"`
 	// Learner is set from joining to promotion: it has no vote.
 	Learner bool `json:"learner,omitempty"`
+	// Removed is set once this member has learnt that it is none any more.
+	Removed bool `json:"removed,omitempty"`
 	// Peers are the incarnations of the replicas that were met.
 	Peers map[uint64]string `json:"peers,omitempty"`
 
@@ -125,6 +127,8 @@ func (f *format) check(cfg Config, path string) error {
 		return &orca.Error{Op: "raftgroup.Open", Path: path, Kind: orca.Invalid, Msg: msg}
 	}
 	switch {
+	case f.Removed:
+		return &orca.Error{Op: "raftgroup.Open", Path: path, Kind: orca.Removed, Msg: removedMessage(f.Replica)}
 	case f.alone() && (len(cfg.Members) > 0 || cfg.Join != nil || cfg.Address != "" && cfg.Address != localAddress):
 		return refuse("this folder is an Orca of one member and cannot become one of several: start the cluster in a new folder, or go on here without a Raft address and peers")
 	case cfg.Address != "" && cfg.Address != f.Address:

@@ -43,6 +43,7 @@ type Group struct {
 	reads    reader
 	// membership has a token after a change of the members.
 	membership chan struct{}
+	removed    atomic.Pointer[[]uint64] // replicas that were members
 
 	db      *inodekv.DB // changed by openStore and a snapshot only
 	machine *fsm.Machine
@@ -70,8 +71,8 @@ func newGroup(h *Host) *Group {
 func (g *Group) run() {
 	g.wg.Go(g.batchLoop)
 	g.wg.Go(g.completeLoop)
-	if g.host.f.Learner {
-		g.wg.Go(g.promotionLoop)
+	if !g.Alone() {
+		g.wg.Go(g.membershipLoop)
 	}
 }
 
@@ -102,7 +103,7 @@ func (g *Group) storeConfig(n uint64) inodekv.Config {
 	c := g.host.cfg
 	return inodekv.Config{
 		Dir: storeDir(c.Dir, n), FlushEvery: c.FlushEvery, FlushOps: c.FlushOps,
-		OnFatal: func(reason string) { c.fatal(g.log, reason) },
+		OnFatal: g.host.fatal, Die: g.host.die,
 	}
 }
 

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -29,6 +30,11 @@ type Host struct {
 	group *Group
 	net   atomic.Pointer[transport] // nil of a host that is alone
 	fresh bool                      // its folder began in this life, as a first member's
+	gone  sync.Once                 // this member was removed
+
+	dying sync.Once
+	dead  chan struct{} // closed by fatal
+	why   string        // of it; read after dead is closed
 }
 
 // Open opens the host in cfg.Dir, creating it on first use. Busy: another
@@ -46,11 +52,44 @@ func Open(cfg Config, log *slog.Logger) (*Host, error) {
 	if err != nil {
 		return nil, err
 	}
-	h := &Host{cfg: cfg, log: log, lock: lk}
-	if err := h.open(); err != nil {
-		return nil, errors.Join(err, lk.Close())
+	h := &Host{cfg: cfg, log: log, lock: lk, dead: make(chan struct{})}
+	opened := make(chan error, 1)
+	go func() { opened <- h.open() }() // a disk that fails there leaves it hanging
+	select {
+	case err := <-opened:
+		if err != nil {
+			return nil, errors.Join(err, lk.Close())
+		}
+		return h, nil
+	case <-h.dead:
+		return nil, &orca.Error{Op: op, Path: cfg.Dir, Kind: orca.Unavailable, Msg: h.why}
 	}
-	return h, nil
+}
+
+// fatal reports the end of this member.
+func (h *Host) fatal(reason string) {
+	h.dying.Do(func() {
+		h.log.Error("this member has failed and ends", "error", reason)
+		h.why = reason
+		close(h.dead)
+		if h.cfg.OnFatal != nil {
+			h.cfg.OnFatal(reason)
+		}
+	})
+}
+
+// dieGrace is how long who was told of the end of this member has to end the
+// process; then a panic does.
+const dieGrace = 5 * time.Second
+
+// die reports the end of this member, and does not return: what has failed is
+// not gone on with.
+func (h *Host) die(reason string) {
+	h.fatal(reason)
+	if h.cfg.OnFatal != nil {
+		time.Sleep(dieGrace)
+	}
+	panic("FATAL: metaplane member: " + reason)
 }
 
 // open does what Open does, under the lock of the folder.
@@ -67,8 +106,8 @@ func (h *Host) open() error {
 			return errors.Join(err, os.Remove(filepath.Join(h.cfg.Dir, formatFile)))
 		}
 	}
-	fatal := func(reason string) { h.cfg.fatal(h.log, reason) }
-	fatalTo.Store(&fatal)
+	die := h.die
+	dieTo.Store(&die)
 	h.group = newGroup(h)
 	if h.nh, err = dragonboat.NewNodeHost(h.nodeHostConfig()); err != nil {
 		return orca.PathE("raftgroup.Open", h.cfg.Dir, orca.Unavailable, err)
@@ -181,25 +220,6 @@ func (h *Host) promoted() error {
 	return h.f.update(h.cfg.Dir, func() { h.f.Learner = false })
 }
 
-// promotionLoop waits for a learner's promotion: a restart after it must not
-// begin as a learner.
-func (g *Group) promotionLoop() {
-	for {
-		select {
-		case <-g.membership:
-		case <-g.quit:
-			return
-		}
-		if !g.host.votes() {
-			continue
-		}
-		if err := g.host.promoted(); err != nil {
-			g.host.cfg.fatal(g.log, err.Error())
-		}
-		return
-	}
-}
-
 // A cluster's tick, in ms, and its times in ticks: a leader that is silent is
 // replaced after one to two election times.
 const (
@@ -287,8 +307,8 @@ func (*Group) NodeHostShuttingDown() {}
 // NodeUnloaded does nothing.
 func (*Group) NodeUnloaded(raftio.NodeInfo) {}
 
-// NodeDeleted does nothing.
-func (*Group) NodeDeleted(raftio.NodeInfo) {}
+// NodeDeleted is called when this member has applied its own removal.
+func (g *Group) NodeDeleted(raftio.NodeInfo) { go g.host.removed("the journal") }
 
 // NodeReady does nothing.
 func (*Group) NodeReady(raftio.NodeInfo) {}

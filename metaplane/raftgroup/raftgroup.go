@@ -27,13 +27,14 @@
 // address, host name or cluster than before, and as a known replica whose
 // journal is gone.
 //
-// dragonboat panics when its disk fails, in its own goroutines: that ends the
-// process, after OnFatal was called. A member is whole or dead.
+// When the disk fails, OnFatal is called and the goroutine that met it does not
+// go on: the process must end, and ends by a panic if it has not in 5 s. A
+// member is whole or dead. OnRemoved is called when it has learnt that the
+// others have removed it (removed.go).
 package raftgroup
 
 import (
 	"fmt"
-	"log/slog"
 	"time"
 
 	"orca"
@@ -87,10 +88,14 @@ type Config struct {
 	// SnapshotEntries is after how many journal entries the journal is cut.
 	// Default 20,000.
 	SnapshotEntries uint64
-	// OnFatal is called with the reason when the journal or the store has
-	// failed and the process must end at once. By default it ends by the
-	// panic that follows.
+	// OnFatal is called once, with the reason, when the journal or the store
+	// has failed and the process must end at once, without closing the host.
+	// By default it ends by the panic that follows.
 	OnFatal func(reason string)
+	// OnRemoved is called once when this member was removed from its cluster:
+	// it serves nothing any more, and its folder cannot be opened again
+	// (Removed).
+	OnRemoved func(err error)
 }
 
 // Join is how a running cluster knows a member that was added to it.
@@ -153,12 +158,4 @@ func (c Config) validateMembers(op string) error {
 		return &orca.Error{Op: op, Path: c.Address, Kind: orca.Invalid, Msg: "this member's Raft address is not among the members " + memberList(c.Members)}
 	}
 	return nil
-}
-
-// fatal reports the end of this member.
-func (c Config) fatal(log *slog.Logger, reason string) {
-	log.Error("metaplane member failed", "error", reason)
-	if c.OnFatal != nil {
-		c.OnFatal(reason)
-	}
 }

@@ -77,7 +77,7 @@ func startRaw(cfg Config, log *slog.Logger) (*Raw, error) {
 		return nil, err
 	}
 	routeRaftLog(log)
-	h := &Host{cfg: cfg, log: log, f: f}
+	h := &Host{cfg: cfg, log: log, f: f, dead: make(chan struct{})}
 	h.group = newGroup(h)
 	nh, err := dragonboat.NewNodeHost(h.nodeHostConfig())
 	if err != nil {

@@ -51,7 +51,7 @@ func (r *replica) Update(entries []sm.Entry) ([]sm.Entry, error) {
 				fail(f.ops, orca.PathE("metaplane.Propose", "", orca.Timeout, err))
 			}
 		}
-		r.host.cfg.fatal(r.log, err.Error())
+		r.host.fatal(err.Error())
 		return nil, fmt.Errorf("apply: %w", err)
 	}
 	for i := range outs {

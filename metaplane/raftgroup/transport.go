@@ -57,6 +57,8 @@ type hello struct {
 	Address     string `json:"address"`
 	// Refused says in the answer why the dialer is not let in.
 	Refused string `json:"refused,omitempty"`
+	// Removed says in the answer that the dialer was removed from the cluster.
+	Removed bool `json:"removed,omitempty"`
 }
 
 func validAddress(addr string) bool {
@@ -73,7 +75,7 @@ type network struct{ h *Host }
 
 // Create makes the transport.
 func (n network) Create(c config.NodeHostConfig, msgs raftio.MessageHandler, chunks raftio.ChunkHandler) raftio.ITransport {
-	t := &transport{h: n.h, listen: c.GetListenAddress(), msgs: msgs, chunks: chunks, conns: map[net.Conn]struct{}{}}
+	t := &transport{h: n.h, listen: c.GetListenAddress(), msgs: msgs, chunks: chunks, conns: map[net.Conn]uint64{}}
 	n.h.net.Store(t)
 	return t
 }
@@ -94,8 +96,8 @@ type transport struct {
 	wg sync.WaitGroup
 
 	mu     sync.Mutex
-	conns  map[net.Conn]struct{} // accepted; GUARDED_BY(mu)
-	closed bool                  // GUARDED_BY(mu)
+	conns  map[net.Conn]uint64 // accepted → replica, 0 until it has said so; GUARDED_BY(mu)
+	closed bool                // GUARDED_BY(mu)
 }
 
 // Name is for dragonboat's log.
@@ -145,7 +147,7 @@ func (t *transport) serve(c net.Conn) {
 		_ = c.Close()
 		return
 	}
-	t.conns[c] = struct{}{}
+	t.conns[c] = 0
 	t.wg.Go(func() {
 		if err := t.receive(c); !errors.Is(err, io.EOF) {
 			t.h.log.Debug("raft connection ended", "peer", c.RemoteAddr().String(), "err", err)
@@ -165,9 +167,9 @@ func (t *transport) receive(c net.Conn) error {
 		return err
 	}
 	mine := t.h.f.hello()
-	refusal := t.h.f.meet(&theirs, t.h.cfg.Dir)
+	refusal := t.admit(c, &theirs)
 	if refusal != nil {
-		mine.Refused = refusal.Error()
+		mine.Refused, mine.Removed = refusal.Error(), orca.KindOf(refusal) == orca.Removed
 		t.h.log.Warn("a member is refused", "replica", theirs.Replica, "address", theirs.Address, "reason", refusal.Error())
 	}
 	if err := errors.Join(writeHello(c, &mine), refusal); err != nil {
@@ -206,6 +208,17 @@ func (t *transport) receive(c net.Conn) error {
 	}
 }
 
+// admit lets a member in that has dialed, or says why not.
+func (t *transport) admit(c net.Conn, theirs *hello) error {
+	if err := t.h.f.meet(theirs, t.h.cfg.Dir); err != nil {
+		return err
+	}
+	t.mu.Lock()
+	t.conns[c] = theirs.Replica
+	t.mu.Unlock()
+	return t.h.removal(theirs.Replica) // after it can be evicted
+}
+
 // GetConnection connects for messages.
 func (t *transport) GetConnection(ctx context.Context, target string) (raftio.IConnection, error) {
 	return t.dial(ctx, target)
@@ -222,8 +235,11 @@ func (t *transport) dial(ctx context.Context, target string) (*link, error) {
 	}
 	c, theirs, err := greet(ctx, target, t.h.f.hello())
 	if err != nil {
-		if orca.KindOf(err) == orca.Conflict {
+		switch orca.KindOf(err) {
+		case orca.Conflict:
 			t.refused(target, err)
+		case orca.Removed:
+			t.h.removed(target)
 		}
 		return nil, err
 	}
@@ -239,7 +255,7 @@ func (t *transport) dial(ctx context.Context, target string) (*link, error) {
 // reach who knows that.
 func (t *transport) refused(target string, err error) {
 	if t.h.fresh {
-		t.h.cfg.fatal(t.h.log, err.Error())
+		t.h.fatal(err.Error())
 		return
 	}
 	now := time.Now().Unix()
@@ -253,7 +269,8 @@ const warnEvery = 30
 
 var errCut = orca.E("raftgroup.transport", orca.Unavailable, "the link is cut")
 
-// greet connects to a member and exchanges hellos. Conflict: it refuses us.
+// greet connects to a member and exchanges hellos. Conflict: it refuses us;
+// Removed: because we are no member any more.
 func greet(ctx context.Context, target string, mine hello) (net.Conn, *hello, error) {
 	const op = "raftgroup.greet"
 	d := net.Dialer{Timeout: dialTimeout, KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: 10 * time.Second, Interval: 5 * time.Second, Count: 3}}
@@ -265,7 +282,11 @@ func greet(ctx context.Context, target string, mine hello) (net.Conn, *hello, er
 	_ = c.SetDeadline(time.Now().Add(helloTimeout))
 	theirs := &hello{}
 	if err = errors.Join(writeHello(c, &mine), readHello(c, theirs)); err == nil && theirs.Refused != "" {
-		err = &orca.Error{Op: op, Path: target, Kind: orca.Conflict, Msg: theirs.Refused}
+		kind := orca.Conflict
+		if theirs.Removed && theirs.Cluster == mine.Cluster {
+			kind = orca.Removed
+		}
+		err = &orca.Error{Op: op, Path: target, Kind: kind, Msg: theirs.Refused}
 	}
 	if err != nil {
 		_ = c.Close()
@@ -461,7 +482,7 @@ func (h *Host) probe() error {
 			c, _, err := greet(context.Background(), addr, h.f.hello())
 			if err == nil {
 				_ = c.Close()
-			} else if orca.KindOf(err) == orca.Conflict {
+			} else if k := orca.KindOf(err); k == orca.Conflict || k == orca.Removed {
 				refused.Store(&err)
 			}
 		})

@@ -203,23 +203,24 @@ func (r *reader) loop() {
 	}
 }
 
+// readAgain is after how long an unanswered ReadIndex is made again: messages
+// between members are lost while a link is made or mended.
+const readAgain = 500 * time.Millisecond
+
 // readIndex makes one ReadIndex, trying again around an election.
 func (g *Group) readIndex() error {
 	const op = "metaplane.ReadReady"
 	deadline := time.Now().Add(g.host.cfg.ProposeTimeout)
 	for {
 		changed := g.LeaderChanged()
-		rs, err := g.host.nh.ReadIndex(shardID, time.Until(deadline))
+		rs, err := g.host.nh.ReadIndex(shardID, min(time.Until(deadline), readAgain))
 		if err == nil {
 			select {
 			case res := <-rs.ResultC():
-				ok, dropped := res.Completed(), res.Dropped()
+				ok := res.Completed()
 				rs.Release()
 				if ok {
 					return nil
-				}
-				if !dropped {
-					return orca.E(op, orca.Timeout, "no leader answered in time")
 				}
 			case <-changed: // who was asked leads no more, perhaps
 			case <-g.quit:
@@ -229,8 +230,8 @@ func (g *Group) readIndex() error {
 			case <-time.After(2 * time.Millisecond):
 			case <-g.quit:
 			}
-			if time.Now().After(deadline) {
-				return orca.E(op, orca.Unavailable, "no leader")
+			if time.Until(deadline) < 50*time.Millisecond {
+				return orca.E(op, orca.Unavailable, "no leader answered in time")
 			}
 			continue
 		}
