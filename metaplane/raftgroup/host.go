@@ -16,6 +16,7 @@ import (
 	"github.com/lni/dragonboat/v4/config"
 	"github.com/lni/dragonboat/v4/raftio"
 	"github.com/lni/dragonboat/v4/statemachine"
+	"github.com/lni/vfs"
 
 	"orca"
 )
@@ -150,6 +151,8 @@ func (h *Host) nodeHostConfig() config.NodeHostConfig {
 	if h.cfg.Journal == journalTan {
 		db.KVWriteBufferSize = 1 << 20
 		c.Expert.LogDBFactory = lockedTanFactory{}
+		// The other journal takes no disk but the default one.
+		c.Expert.FS = &watchedDisk{FS: vfs.Default, die: h.die, log: h.log}
 	}
 	c.Expert.LogDB = db
 	return c
