@@ -148,6 +148,7 @@ const (
 type history struct {
 	t     *testing.T
 	c     *cluster
+	seed  uint64
 	begun time.Time
 	rnd   *rand.Rand
 
@@ -206,17 +207,9 @@ func (h *history) phase(clients []*client.FS, fault func()) {
 // killed, stopped and woken, and holds every answer against the model: there
 // is one order of all operations that explains them.
 func TestClusterHistory(t *testing.T) {
-	seed := *historySeed
-	if seed == 0 {
-		seed = rand.Uint64()
-	}
 	c := startCluster(t)
-	h := &history{t: t, c: c, begun: time.Now(), rnd: rand.New(rand.NewPCG(seed, 0))}
+	h, clients := newHistory(t, c)
 	fs := c.fs()
-	clients := make([]*client.FS, historyClients)
-	for i := range clients {
-		clients[i] = c.fs()
-	}
 	var dead, stopped string
 	h.phase(clients, func() {
 		dead = c.leader(fs)
@@ -232,7 +225,27 @@ func TestClusterHistory(t *testing.T) {
 			t.Logf("transfer: %v", err) // another change was faster
 		}
 	})
+	h.judge()
+}
 
+// newHistory begins one, with clients that know all members.
+func newHistory(t *testing.T, c *cluster) (*history, []*client.FS) {
+	t.Helper()
+	seed := *historySeed
+	if seed == 0 {
+		seed = rand.Uint64()
+	}
+	clients := make([]*client.FS, historyClients)
+	for i := range clients {
+		clients[i] = c.fs()
+	}
+	return &history{t: t, c: c, seed: seed, begun: time.Now(), rnd: rand.New(rand.NewPCG(seed, 0))}, clients
+}
+
+// judge holds what the clients saw against the model.
+func (h *history) judge() {
+	t, seed := h.t, h.seed
+	t.Helper()
 	slices.SortFunc(h.acts, func(a, b *act) int { return int(a.call - b.call) })
 	unknown := 0
 	for _, a := range h.acts {
