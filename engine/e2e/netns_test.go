@@ -3,12 +3,15 @@
 package e2e
 
 import (
+	"flag"
 	"fmt"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"runtime"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -73,4 +76,105 @@ func newNetns(t *testing.T) (netns, error) {
 	case err := <-fail:
 		return 0, err
 	}
+}
+
+// network joins members, each in a namespace of its own, by a bridge in the
+// namespace of this process, where clients are.
+type network struct {
+	t  *testing.T
+	ns map[string]netns
+	ip map[string]string
+}
+
+// clientIP is where clients are.
+const clientIP = "10.99.0.254"
+
+// newNetwork makes it. The process must be alone in its namespace.
+func newNetwork(t *testing.T, nodes []string) (*network, error) {
+	t.Helper()
+	n := &network{t: t, ns: map[string]netns{}, ip: map[string]string{}}
+	here := netns(0)
+	for _, args := range []string{"link set lo up", "link add br0 type bridge", "addr add " + clientIP + "/24 dev br0", "link set br0 up"} {
+		if err := here.ip(args); err != nil {
+			return nil, err
+		}
+	}
+	for i, node := range nodes {
+		ns, err := newNetns(t)
+		if err != nil {
+			return nil, err
+		}
+		n.ns[node], n.ip[node] = ns, fmt.Sprintf("10.99.0.%d", i+1)
+		out := "veth" + node
+		for _, args := range []string{
+			fmt.Sprintf("link add %s type veth peer name eth0 netns /proc/%d/fd/%d", out, os.Getpid(), ns),
+			"link set " + out + " master br0", "link set " + out + " up",
+		} {
+			if err := here.ip(args); err != nil {
+				return nil, err
+			}
+		}
+		for _, args := range []string{"link set lo up", "addr add " + n.ip[node] + "/24 dev eth0", "link set eth0 up"} {
+			if err := ns.ip(args); err != nil {
+				return nil, err
+			}
+		}
+	}
+	return n, nil
+}
+
+// cut loses everything that goes from one member to another, silently: it is
+// sent to nobody's hardware address.
+func (n *network) cut(from, to string) {
+	n.t.Helper()
+	n.must(from, "neigh replace "+n.ip[to]+" lladdr 02:00:00:00:00:99 nud permanent dev eth0")
+}
+
+// mend ends a cut.
+func (n *network) mend(from, to string) {
+	n.t.Helper()
+	n.must(from, "neigh del "+n.ip[to]+" dev eth0")
+}
+
+func (n *network) must(node, args string) {
+	n.t.Helper()
+	if err := n.ns[node].ip(args); err != nil {
+		n.t.Fatal(err)
+	}
+}
+
+// isolated is set in the process that isolate starts.
+const isolated = "ORCA_E2E_ISOLATED"
+
+// isolate runs the calling test again in a process with a network of its own,
+// which ends with it; true in that process. When namespaces are not permitted
+// it returns false and why.
+func isolate(t *testing.T) (inside bool, whyNot error) {
+	t.Helper()
+	if os.Getenv(isolated) != "" {
+		return true, nil
+	}
+	if _, err := exec.LookPath("ip"); err != nil {
+		return false, err
+	}
+	if _, err := newNetns(t); err != nil {
+		return false, fmt.Errorf("network namespaces: %w", err)
+	}
+	args := []string{"-test.run=^" + t.Name() + "$", "-test.count=1", "-test.v=" + strconv.FormatBool(testing.Verbose())}
+	flag.Visit(func(f *flag.Flag) {
+		if !strings.HasPrefix(f.Name, "test.") {
+			args = append(args, "-"+f.Name+"="+f.Value.String())
+		}
+	})
+	cmd := exec.Command(os.Args[0], args...)
+	cmd.Env = append(os.Environ(), isolated+"="+orcaBin)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWNET, Pdeathsig: syscall.SIGKILL}
+	runtime.LockOSThread() // Pdeathsig is about the thread
+	defer runtime.UnlockOSThread()
+	out, err := cmd.CombinedOutput()
+	t.Logf("in a network of its own:\n%s", out)
+	if err != nil {
+		t.Error(err)
+	}
+	return false, nil
 }
