@@ -33,6 +33,8 @@ type Host struct {
 	fresh bool                      // its folder began in this life, as a first member's
 	gone  sync.Once                 // this member was removed
 
+	armor armor // of its connections
+
 	dying sync.Once
 	dead  chan struct{} // closed by fatal
 	why   string        // of it; read after dead is closed
@@ -53,7 +55,7 @@ func Open(cfg Config, log *slog.Logger) (*Host, error) {
 	if err != nil {
 		return nil, err
 	}
-	h := &Host{cfg: cfg, log: log, lock: lk, dead: make(chan struct{})}
+	h := &Host{cfg: cfg, log: log, lock: lk, armor: armor{files: cfg.TLS, log: log}, dead: make(chan struct{})}
 	opened := make(chan error, 1)
 	go func() { opened <- h.open() }() // a disk that fails there leaves it hanging
 	select {
@@ -98,6 +100,14 @@ func (h *Host) open() error {
 	var err error
 	if h.f, err = loadFormat(h.cfg); err != nil {
 		return err
+	}
+	if h.f.alone() && h.cfg.TLS.On() {
+		return orca.E("raftgroup.Open", orca.Invalid, "an Orca of one member has no Raft port: TLS between members is for several")
+	}
+	if h.cfg.TLS.On() {
+		if h.armor.good, err = h.cfg.TLS.load(); err != nil {
+			return err
+		}
 	}
 	h.cfg.Journal = h.f.Journal
 	routeRaftLog(h.log)

@@ -150,7 +150,7 @@ func (g *Group) away(ctx context.Context, m *members.Members) map[uint64]bool {
 			continue
 		}
 		wg.Go(func() {
-			c, _, err := greet(ctx, x.Address, g.host.f.hello())
+			c, _, err := g.host.greet(ctx, x.Address)
 			if err == nil {
 				_ = c.Close()
 				return

@@ -70,6 +70,9 @@ type Config struct {
 	// Join makes this host, on its first start, a member that was added to a
 	// running cluster.
 	Join *Join
+	// TLS encrypts and authenticates what members say to each other; given at
+	// each start. Default: neither.
+	TLS TLS
 	// Machine sizes the machine.
 	Machine fsm.Config
 	// Hosted are the machines that share the group.
@@ -133,6 +136,9 @@ func (c Config) Validate() error {
 	}
 	if c.Join != nil && (c.Join.Replica == 0 || c.Address == "") {
 		return orca.E(op, orca.Invalid, "joining needs a replica and a Raft address")
+	}
+	if err := c.TLS.validate(); err != nil {
+		return err
 	}
 	return c.validateMembers(op)
 }
