@@ -197,6 +197,7 @@ func (g *Group) Start(c *command.Command, until time.Time, w Waiter) error {
 // enqueue encodes a command into p and queues it; an error gives p back.
 func (g *Group) enqueue(p *pending, c *command.Command) error {
 	var err error
+	p.reign = c.Reign
 	if p.cmd, err = command.Append(p.cmd[:0], c); err == nil {
 		if err = g.queue.put(p, g.host.cfg.Queue); orca.KindOf(err) == orca.Busy {
 			g.Stats.Shed.Add(1)

@@ -297,10 +297,13 @@ func (h *Host) Close() error {
 // LeaderUpdated is called by dragonboat.
 func (g *Group) LeaderUpdated(info raftio.LeaderInfo) {
 	g.mu.Lock()
-	defer g.mu.Unlock()
 	g.leader, g.term = info.LeaderID, info.Term
 	close(g.changed)
 	g.changed = make(chan struct{})
+	g.mu.Unlock()
+	if info.LeaderID != g.host.f.replica() {
+		g.deposed()
+	}
 }
 
 // MembershipChanged is called by dragonboat: local reads need a new proof.

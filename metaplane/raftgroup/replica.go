@@ -25,6 +25,7 @@ func (r *replica) Open(<-chan struct{}) (uint64, error) { return r.db.Applied(),
 type updateScratch struct {
 	in      []fsm.Entry
 	flights []*flight
+	reign   uint64 // that was on record after the last
 }
 
 // Update applies committed entries in one batch, and tells the commands that
@@ -61,6 +62,7 @@ func (r *replica) Update(entries []sm.Entry) ([]sm.Entry, error) {
 			f.deliver(&outs[i])
 		}
 	}
+	g.reigned(g.machine.Reign())
 	return entries, nil
 }
 
