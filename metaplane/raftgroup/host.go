@@ -181,6 +181,9 @@ func (h *Host) start() error {
 		}
 		return &orca.Error{Op: op, Path: h.cfg.Dir, Kind: orca.Corrupt, Msg: msg}
 	}
+	if err := h.storeThere(); err != nil {
+		return err
+	}
 	if err := sweepStores(h.cfg.Dir, h.f.Store); err != nil {
 		return err
 	}
@@ -216,6 +219,22 @@ func (h *Host) start() error {
 		return h.f.update(h.cfg.Dir, func() { h.f.Started = true })
 	}
 	return nil
+}
+
+// storeThere refuses to begin with an empty store when there was one: the
+// journal is cut behind what a store holds, so that it cannot be filled again.
+func (h *Host) storeThere() error {
+	dir := storeDir(h.cfg.Dir, h.f.Store)
+	if _, err := os.Stat(dir); !h.f.Started || err == nil {
+		return nil
+	}
+	msg := "the store of this Orca is gone: restore it together with the journal, or remove the folder and start anew"
+	if !h.f.alone() {
+		id := strconv.FormatUint(h.f.Replica, 10)
+		msg = "the store of this member is gone: restore it together with the journal, or replace the member (orca admin quorum remove " +
+			id + ", then add a new one with an empty folder)"
+	}
+	return &orca.Error{Op: "raftgroup.Open", Path: dir, Kind: orca.Corrupt, Msg: msg}
 }
 
 // votes reports whether this replica is a voter as far as it has applied.
