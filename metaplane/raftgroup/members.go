@@ -28,7 +28,13 @@ func (g *Group) Members(ctx context.Context) (*members.Members, error) {
 	defer cancel()
 	var ms *dragonboat.Membership
 	if err := g.retry(ctx, func() (err error) {
-		ms, err = g.host.nh.SyncGetShardMembership(ctx, shardID)
+		// Its round may be lost like that of a read: ask again.
+		once, cancel := context.WithTimeout(ctx, 4*readAgain)
+		defer cancel()
+		ms, err = g.host.nh.SyncGetShardMembership(once, shardID)
+		if err != nil && once.Err() != nil && ctx.Err() == nil {
+			return dragonboat.ErrShardNotReady
+		}
 		return err
 	}); err != nil {
 		return nil, memberError(op, err)

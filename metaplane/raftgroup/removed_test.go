@@ -24,6 +24,24 @@ func (c *trio) follower() uint64 {
 	return 0
 }
 
+// repeat has the leader do something until it succeeds.
+func (c *trio) repeat(do func(*Host) error) {
+	c.t.Helper()
+	deadline := time.Now().Add(time.Minute)
+	for {
+		err := do(c.leader())
+		if err == nil {
+			return
+		}
+		require.True(c.t, orca.KindOf(err).Retryable() && time.Now().Before(deadline), "%v", err)
+	}
+}
+
+func (c *trio) remove(id uint64) {
+	c.t.Helper()
+	c.repeat(func(h *Host) error { return h.group.Remove(c.t.Context(), id) })
+}
+
 // TestARemovedMemberLearnsIt: a member that runs when it is removed, and one
 // that was away, hear of it; neither can be opened again, whoever is there.
 func TestARemovedMemberLearnsIt(t *testing.T) {
@@ -48,7 +66,7 @@ func TestARemovedMemberLearnsIt(t *testing.T) {
 	// It is cut off while it is removed, so that the journal does not tell it.
 	id := c.follower()
 	c.cutOff(id, true)
-	require.NoError(t, c.leader().group.Remove(t.Context(), id))
+	c.remove(id)
 	c.cutOff(id, false)
 	heard(id)
 	require.Empty(t, told, "nobody else is told")
@@ -57,15 +75,14 @@ func TestARemovedMemberLearnsIt(t *testing.T) {
 	addr := freeAddrs(t, 1)[0]
 	c.cfgs[4] = c.cfgs[id]
 	h := c.leader()
-	require.NoError(t, h.group.AddLearner(t.Context(), 4, addr))
+	c.repeat(func(h *Host) error { return h.group.AddLearner(t.Context(), 4, addr) })
 	cfg := c.cfgs[4]
 	cfg.Dir, cfg.Address, cfg.Members, cfg.Join = t.TempDir(), addr, nil, &Join{Cluster: h.Cluster(), Replica: 4}
 	c.cfgs[4] = cfg
 	applied(t, c.open(4), "/a")
-	require.NoError(t, h.group.Promote(t.Context(), 4))
+	c.repeat(func(h *Host) error { return h.group.Promote(t.Context(), 4) })
 	c.close(away)
-	h = c.leader()
-	require.NoError(t, h.group.Remove(t.Context(), away))
+	c.remove(away)
 	c.open(away)
 	heard(away)
 	proposeUntil(t, c.leader().group, "/b")
