@@ -52,6 +52,10 @@ func NewIno(group uint16, counter uint64) Ino {
 // Group returns the birth group of the inode.
 func (i Ino) Group() uint16 { return uint16(i >> 48) }
 
+// Home is the number of the group that has the inode: the first one has those
+// that no group handed out, such as the root.
+func (i Ino) Home() uint16 { return max(i.Group(), 1) }
+
 // String formats the inode in hex.
 func (i Ino) String() string { return fmt.Sprintf("%x", uint64(i)) }
 

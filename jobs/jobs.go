@@ -14,7 +14,10 @@
 // may be done twice without harm, and is counted once.
 package jobs
 
-import "orca/jobs/jobpb"
+import (
+	"orca"
+	"orca/jobs/jobpb"
+)
 
 // Machine is the name that the metaplane hosts the state machine under.
 const Machine = "jobs"
@@ -32,6 +35,18 @@ const (
 // Reads reports whether a method changes nothing, or may be done twice, so that
 // it needs no number (HostedRequest.read).
 func Reads(method string) bool { return method != MethodSubmit && method != MethodCancel }
+
+// GroupSpan is how many jobs a group can number: those of group G, from 2 on,
+// begin at G times it, those of the first at 0.
+const GroupSpan = 1_000_000_000_000
+
+// GroupOf returns the group that a job belongs to.
+func GroupOf(id uint64) uint16 {
+	if id&IntentBit != 0 {
+		return orca.Ino(id &^ IntentBit).Home()
+	}
+	return max(uint16(min(id/GroupSpan, 1<<16-1)), 1)
+}
 
 // IntentBit marks the ids of jobs that are intents of the metaplane.
 const IntentBit = 1 << 62

@@ -85,7 +85,7 @@ func GRPCServe(file string, stdin io.Reader, stdout io.Writer) error {
 	}}}, nil)
 	fmt.Fprintln(stdout, ln.Addr().(*net.TCPAddr).Port)
 	go func() {
-		io.Copy(io.Discard, stdin)
+		_, _ = io.Copy(io.Discard, stdin) // until its owner is gone
 		srv.Stop()
 	}()
 	return srv.Serve(ln)

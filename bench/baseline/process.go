@@ -98,7 +98,7 @@ func (p *Process) Ask(line string) (string, error) {
 // Close ends the process and waits for it.
 func (p *Process) Close() error {
 	p.stdin.Close()
-	timer := time.AfterFunc(5*time.Second, func() { p.cmd.Process.Kill() })
+	timer := time.AfterFunc(5*time.Second, func() { _ = p.cmd.Process.Kill() })
 	defer timer.Stop()
 	return p.cmd.Wait()
 }

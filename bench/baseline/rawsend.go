@@ -63,8 +63,8 @@ func RawServe(file string, stdin io.Reader, stdout io.Writer) error {
 	}
 	fmt.Fprintln(stdout, sa.(*unix.SockaddrInet4).Port)
 	go func() {
-		io.Copy(io.Discard, stdin)
-		unix.Shutdown(ln, unix.SHUT_RDWR) // wakes accept
+		_, _ = io.Copy(io.Discard, stdin)     // until its owner is gone
+		_ = unix.Shutdown(ln, unix.SHUT_RDWR) // wakes accept
 	}()
 	for {
 		conn, _, err := unix.Accept4(ln, unix.SOCK_CLOEXEC)

@@ -301,7 +301,7 @@ func TestCancelMidRead(t *testing.T) {
 		ctx, cancel, want := make1()
 		go func() { <-entered; cancel() }()
 		_, err := c.ReadAt(ctx, request(0), make([]byte, 8<<20))
-		if j, ok := want.(errJoin); ok {
+		if j, ok := want.(errJoin); ok { //nolint:errorlint // the table's own value
 			j.cancel()
 			want = j.Kind
 		}

@@ -36,7 +36,7 @@ func StatusOf(err error) orca.Kind {
 func AppendError(dst []byte, err error) []byte {
 	op, path, msg := "", "", err.Error()
 	// The outermost error only: one that is wrapped keeps its whole text.
-	if e, ok := err.(*orca.Error); ok {
+	if e, ok := err.(*orca.Error); ok { //nolint:errorlint // as the line above says
 		op, path, msg = e.Op, e.Path, e.Msg
 		if e.Err != nil {
 			if msg == "" {

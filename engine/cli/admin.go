@@ -31,7 +31,7 @@ func (e *env) adminCommand() *cobra.Command {
 		},
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	c.AddCommand(e.reportCommand(), e.workersCommand(), e.getConfCommand(), e.scrubCommand(), e.tierCommand(), e.validateCommand(), e.quorumCommand(), e.journalCommand())
+	c.AddCommand(e.reportCommand(), e.workersCommand(), e.getConfCommand(), e.scrubCommand(), e.tierCommand(), e.validateCommand(), e.quorumCommand(), e.groupCommand(), e.journalCommand())
 	return c
 }
 

@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"orca/engine/client"
+	"orca/metaplane/metapb"
 )
 
 // mountJSON is what --json says about one mount.
@@ -23,15 +24,30 @@ type mountJSON struct {
 	Shared         bool              `json:"shared"`
 	SyncIntervalMS int64             `json:"sync_interval_ms"` // -1: loaded once
 	Options        map[string]string `json:"options,omitempty"`
+	Group          uint32            `json:"group"`
+	State          string            `json:"state,omitempty"` // mounting, unmounting
 }
 
 func mountOf(m *client.Mount) mountJSON {
-	return mountJSON{m.Id, m.Path, m.Uri, m.ReadOnly, m.Shared, m.SyncIntervalMs, m.Options}
+	return mountJSON{m.Id, m.Path, m.Uri, m.ReadOnly, m.Shared, m.SyncIntervalMs, m.Options, max(m.Group, 1), junctionState(m)}
+}
+
+// junctionState says how far a mount in a group of its own is; "" when it is
+// whole, as one without is at once.
+func junctionState(m *client.Mount) string {
+	switch m.Junction {
+	case metapb.JunctionState_JUNCTION_JOINING:
+		return "mounting"
+	case metapb.JunctionState_JUNCTION_LEAVING:
+		return "unmounting"
+	}
+	return ""
 }
 
 func (e *env) mountCommand() *cobra.Command {
 	var options []string
 	var readOnly, shared bool
+	var group uint16
 	var interval time.Duration
 	c := e.verb("mount [PATH URI]", "Attach a store, or list what is attached",
 		`Attach a bucket or a folder at PATH; without arguments, list the mounts. PATH
@@ -43,11 +59,17 @@ s3.secret_key and s3.session_token (Alluxio's spellings work, too); without
 keys the AWS_* environment of the server is used. Every store takes
 limit.read_rate and limit.write_rate (bytes per second), limit.iops (calls per
 second), limit.concurrent and retry.attempts; each process of Orca keeps to
-them on its own.`,
+them on its own.
+
+With --group the names of the mount live in that Raft group of the metaplane
+(orca admin group), with a leader of its own: the subtree goes on when another
+group's leader fails, and takes nothing of its speed. PATH must be outside of
+such mounts, and stays in its group until it is unmounted.`,
 		`  orca fs mount
   orca fs mount /s3 s3://bucket/prefix --option s3.region=eu-central-1
   orca fs mount /far s3://archive --option limit.read_rate=100MB/s --option limit.iops=500
-  orca fs mount --readonly /ref file:///srv/reference`, 0,
+  orca fs mount --readonly /ref file:///srv/reference
+  orca fs mount --group 2 /train s3://training`, 0,
 		func(cmd *cobra.Command, args []string) error {
 			fs, err := e.open(cmd.Context())
 			if err != nil {
@@ -64,7 +86,7 @@ them on its own.`,
 			if err != nil {
 				return err
 			}
-			m := &client.Mount{Path: p, Uri: args[1], Options: opts, ReadOnly: readOnly, Shared: shared, SyncIntervalMs: -1}
+			m := &client.Mount{Path: p, Uri: args[1], Options: opts, ReadOnly: readOnly, Shared: shared, SyncIntervalMs: -1, Group: uint32(group)}
 			if interval >= 0 {
 				m.SyncIntervalMs = interval.Milliseconds()
 			}
@@ -89,6 +111,7 @@ them on its own.`,
 	f.StringArrayVar(&options, "option", nil, "an option of the store, key=value; may be repeated")
 	f.BoolVar(&readOnly, "readonly", false, "refuse writes")
 	f.BoolVar(&shared, "shared", false, "others write to the store, too; kept with the mount")
+	f.Uint16Var(&group, "group", 0, "the group that the mount lives in; 0: that of the root")
 	f.DurationVar(&interval, "sync-interval", -1, "how old what is known of the store may be: 0 looks on every access, negative loads once")
 	f.Lookup("sync-interval").DefValue = "load once"
 	return c
@@ -113,7 +136,7 @@ func (e *env) listMounts(ctx context.Context, fs *client.FS) error {
 		return err
 	}
 	slices.SortFunc(ms, func(a, b *client.Mount) int { return strings.Compare(a.Path, b.Path) })
-	t := e.table("PATH", "URI", "ACCESS", "SYNC", "OPTIONS")
+	t := e.table("PATH", "URI", "GROUP", "ACCESS", "SYNC", "OPTIONS")
 	for _, m := range ms {
 		if e.json {
 			if err := e.emit(mountOf(m)); err != nil {
@@ -137,7 +160,10 @@ func (e *env) listMounts(ctx context.Context, fs *client.FS) error {
 			os = append(os, k+"="+v)
 		}
 		slices.Sort(os)
-		if err := t.row(m.Path, m.Uri, access, sync, strings.Join(os, ",")); err != nil {
+		if s := junctionState(m); s != "" {
+			access += "," + s
+		}
+		if err := t.row(m.Path, m.Uri, max(m.Group, 1), access, sync, strings.Join(os, ",")); err != nil {
 			return err
 		}
 	}

@@ -7,7 +7,6 @@ import (
 	"crypto/md5"
 	"encoding/hex"
 	"fmt"
-	"hash"
 	"hash/crc32"
 	"io"
 	"slices"
@@ -317,7 +316,7 @@ func (e *env) checksumCommand() *cobra.Command {
 					return err
 				}
 				defer f.Close()
-				name, h := "md5", hash.Hash(md5.New())
+				name, h := "md5", md5.New()
 				if crc {
 					name, h = "crc32c", crc32.New(crc32.MakeTable(crc32.Castagnoli))
 				}

@@ -32,8 +32,13 @@ its node or its Raft address.
 
 To replace a member whose disk is lost: remove it, add the Raft address of a
 new one, and start that with orca start --role meta --join (see there). It
-votes when it has caught up.`,
+votes when it has caught up.
+
+All groups (orca admin group) have the same members, but each has a leader of
+its own: add and remove are about all of them, and info and transfer about the
+one that --group says.`,
 		Example: `  orca admin quorum info
+  orca admin quorum info --group 2
   orca admin quorum remove 2
   orca admin quorum add 10.0.0.4:18200
   orca admin quorum transfer b`,
@@ -46,13 +51,7 @@ votes when it has caught up.`,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	c.AddCommand(
-		e.quorumVerb("info", "List the members", noArgs, func(ctx context.Context, fs *client.FS, _ string) error {
-			q, err := fs.Quorum(ctx)
-			if err != nil {
-				return err
-			}
-			return e.printMembers(q)
-		}),
+		e.infoVerb(),
 		e.quorumVerb("add HOST:PORT", "Let a new member in, that will listen for Raft at HOST:PORT", oneAddress, func(ctx context.Context, fs *client.FS, addr string) error {
 			m, err := fs.AddMember(ctx, addr)
 			if err != nil {
@@ -83,7 +82,31 @@ func (e *env) journalCommand() *cobra.Command {
 	return c
 }
 
+func (e *env) infoVerb() *cobra.Command {
+	var group uint16
+	c := e.quorumVerb("info", "List the members, and who leads", noArgs, func(ctx context.Context, fs *client.FS, _ string) error {
+		q, err := fs.QuorumIn(ctx, group)
+		if err != nil {
+			return err
+		}
+		if err := e.printMembers(q); err != nil || e.json || group > 1 {
+			return err
+		}
+		gs, err := fs.Groups(ctx)
+		if err != nil || len(gs) < 2 {
+			return err
+		}
+		if _, err := fmt.Fprintln(e.Out); err != nil {
+			return err
+		}
+		return e.printGroups(gs)
+	})
+	c.Flags().Uint16Var(&group, "group", 1, "the group that is asked")
+	return c
+}
+
 func (e *env) transferVerb() *cobra.Command {
+	var group uint16
 	c := e.quorumVerb("transfer [MEMBER]", "Hand the leadership to a member, or to any other one", func(_ *cobra.Command, args []string) error {
 		if len(args) > 1 {
 			return usagef("want at most one MEMBER")
@@ -97,12 +120,13 @@ func (e *env) transferVerb() *cobra.Command {
 				return err
 			}
 		}
-		m, err := fs.TransferLeader(ctx, to.Replica)
+		m, err := fs.TransferGroup(ctx, group, to.Replica)
 		if err != nil {
 			return err
 		}
 		return e.printChange(m, fmt.Sprintf("member %d leads", m.Replica))
 	})
+	c.Flags().Uint16Var(&group, "group", 1, "the group whose leader it is about")
 	c.Aliases = []string{"elect"}
 	return c
 }

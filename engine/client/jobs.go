@@ -3,7 +3,9 @@
 package client
 
 import (
+	"cmp"
 	"context"
+	"slices"
 	"time"
 
 	"orca"
@@ -46,7 +48,13 @@ func (fs *FS) Submit(ctx context.Context, s JobSpec) (uint64, error) {
 	if err != nil {
 		return 0, err
 	}
-	return fs.jobs().Submit(ctx, &jobpb.Spec{
+	group := uint16(0)
+	if g, ok := fs.meta.(grouped); ok {
+		if group, err = g.GroupOf(ctx, p); err != nil {
+			return 0, err
+		}
+	}
+	return fs.jobs().In(group).Submit(ctx, &jobpb.Spec{
 		Kind: s.Kind, Path: p, Recursive: s.Recursive, Bandwidth: s.Bandwidth, Replicas: s.Replicas,
 		Uid: fs.caller.Uid, Gid: fs.caller.Gid, Groups: fs.caller.Groups,
 	})
@@ -69,7 +77,7 @@ func (fs *FS) Persist(ctx context.Context, path string) (uint64, error) {
 // Job returns the state of a job; with a wait, when it ends or after that
 // time. NotFound when it is unknown, or was finished too long ago.
 func (fs *FS) Job(ctx context.Context, id uint64, wait time.Duration) (*Job, error) {
-	return fs.jobs().Stat(ctx, id, wait)
+	return fs.jobs().In(jobs.GroupOf(id)).Stat(ctx, id, wait)
 }
 
 // JobFilter narrows Jobs.
@@ -80,10 +88,28 @@ type JobFilter struct {
 
 // Jobs returns jobs in the order of their ids.
 func (fs *FS) Jobs(ctx context.Context, f JobFilter) ([]*Job, error) {
+	groups, err := fs.groups(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var out []*Job
+	for _, g := range groups {
+		js, err := fs.jobsIn(ctx, g, f)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, js...)
+	}
+	slices.SortFunc(out, func(a, b *Job) int { return cmp.Compare(a.Id, b.Id) })
+	return out, nil
+}
+
+// jobsIn returns the jobs of a group.
+func (fs *FS) jobsIn(ctx context.Context, group uint16, f JobFilter) ([]*Job, error) {
 	var out []*Job
 	after := uint64(0)
 	for {
-		js, more, err := fs.jobs().List(ctx, &jobpb.ListRequest{Kind: f.Kind, Active: f.Active, After: after})
+		js, more, err := fs.jobs().In(group).List(ctx, &jobpb.ListRequest{Kind: f.Kind, Active: f.Active, After: after})
 		if err != nil {
 			return nil, err
 		}
@@ -97,7 +123,7 @@ func (fs *FS) Jobs(ctx context.Context, f JobFilter) ([]*Job, error) {
 
 // CancelJob stops a job; what it has done stays.
 func (fs *FS) CancelJob(ctx context.Context, id uint64) error {
-	return fs.jobs().Cancel(ctx, id)
+	return fs.jobs().In(jobs.GroupOf(id)).Cancel(ctx, id)
 }
 
 // jobPoll is how often WaitJob reports progress.
@@ -106,7 +132,7 @@ const jobPoll = 300 * time.Millisecond
 // WaitJob waits for the end of a job and returns its last state; progress, if
 // not nil, is called on the way. Ending ctx leaves the job running.
 func (fs *FS) WaitJob(ctx context.Context, id uint64, progress func(*Job)) (*Job, error) {
-	return fs.jobs().Wait(ctx, id, jobPoll, progress)
+	return fs.jobs().In(jobs.GroupOf(id)).Wait(ctx, id, jobPoll, progress)
 }
 
 // JobEnded reports whether a job will change no more.

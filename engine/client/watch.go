@@ -4,6 +4,10 @@ package client
 
 import (
 	"context"
+	"errors"
+	"slices"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"orca"
@@ -39,19 +43,103 @@ const (
 	watchPauseTo = 2 * time.Second
 )
 
-// Watch calls fn with every change of the namespace, in order, until ctx ends
-// (it then returns ctx's error) or fn returns an error. ready, if not nil, is
-// called once when no later change can be missed.
+// Watch calls fn with every change of the namespace until ctx ends (it then
+// returns ctx's error) or fn returns an error. Changes of what one group of the
+// metaplane has come in order. ready, if not nil, is called once when no later
+// change can be missed.
 //
-// lost is true when changes may have been missed (the stream was cut, or fn
-// was too slow): everything cached must be dropped. While the metaplane cannot
-// be reached fn is called once with lost and Watch goes on trying.
+// lost is true when changes may have been missed (a stream was cut, fn was too
+// slow, or a group was added): everything cached must be dropped. While a part
+// of the metaplane cannot be reached fn is called once with lost and Watch goes
+// on trying.
 func (fs *FS) Watch(ctx context.Context, ready func(), fn func(events []Event, lost bool) error) error {
+	groups, _ := fs.groups(ctx) // away: the first group tells when it is back
+	if len(groups) == 0 {
+		groups = []uint16{1}
+	}
+	for {
+		err := fs.watchAll(ctx, groups, ready, fn)
+		var g *groupsChanged
+		if !errors.As(err, &g) {
+			return err
+		}
+		// What came to a mount before its group was watched is not known.
+		groups, ready = g.now, nil
+		fs.stats.WatchLost.Add(1)
+		if err := fn(nil, true); err != nil {
+			return err
+		}
+	}
+}
+
+// groupsChanged ends the watch of too few groups.
+type groupsChanged struct{ now []uint16 }
+
+func (*groupsChanged) Error() string { return "there are other groups now" }
+
+// watchAll watches groups, the first of which is the first group, until one of
+// the streams ends or there are others.
+func (fs *FS) watchAll(ctx context.Context, groups []uint16, ready func(), fn func(events []Event, lost bool) error) error {
+	if len(groups) == 1 {
+		return fs.watchGroup(ctx, groups[0], ready, fs.noticing(ctx, groups, fn))
+	}
+	whole := ctx
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	var mu sync.Mutex // fn is called by one at a time
+	one := func(events []Event, lost bool) error {
+		mu.Lock()
+		defer mu.Unlock()
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		return fn(events, lost)
+	}
+	waits := int32(len(groups))
+	up := func() {
+		if atomic.AddInt32(&waits, -1) == 0 && ready != nil {
+			mu.Lock()
+			defer mu.Unlock()
+			ready()
+		}
+	}
+	var wg sync.WaitGroup
+	for _, g := range groups {
+		see := one
+		if g == groups[0] {
+			see = fs.noticing(ctx, groups, one)
+		}
+		wg.Go(func() { cancel(fs.watchGroup(ctx, g, up, see)) })
+	}
+	wg.Wait()
+	if whole.Err() != nil {
+		return ctxError("client.Watch", whole)
+	}
+	return context.Cause(ctx)
+}
+
+// noticing looks for other groups when the mount table has changed, or that may
+// have been missed, and after that calls fn.
+func (fs *FS) noticing(ctx context.Context, groups []uint16, fn func(events []Event, lost bool) error) func(events []Event, lost bool) error {
+	return func(events []Event, lost bool) error {
+		if lost && events != nil || slices.ContainsFunc(events, func(e Event) bool { return e.Kind == EventMount }) {
+			if now, err := fs.groups(ctx); err == nil && !slices.Equal(now, groups) {
+				return &groupsChanged{now}
+			}
+		}
+		return fn(events, lost)
+	}
+}
+
+// watchGroup is Watch of one group.
+func (fs *FS) watchGroup(ctx context.Context, group uint16, ready func(), fn func(events []Event, lost bool) error) error {
 	var cursor uint64
 	pause := watchPause
 	cut := false
 	for {
-		r, err := fs.meta.Watch(ctx, &metapb.WatchRequest{H: fs.header(), Cursor: cursor, WaitMs: watchWaitMS(cursor)})
+		h := fs.header()
+		h.Group = uint32(group)
+		r, err := fs.meta.Watch(ctx, &metapb.WatchRequest{H: h, Cursor: cursor, WaitMs: watchWaitMS(cursor)})
 		if ctx.Err() != nil {
 			return ctxError("client.Watch", ctx)
 		}

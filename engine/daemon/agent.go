@@ -5,8 +5,10 @@ package daemon
 import (
 	"context"
 	"log/slog"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -51,8 +53,13 @@ type agent struct {
 	cache cache
 	dir   string // where the worker's id is kept
 	log   *slog.Logger
-	// at is the way to one member; nil when the metaplane is in this process.
-	at func(addr string) (metaplane.Workers, error)
+	// at is the way to one member as one of a group; nil when the metaplane is in
+	// this process.
+	at func(addr string, group uint16) (metaplane.Workers, error)
+	// in is the way to who leads a further group, and onGroup is told, once, when
+	// one is first heard of. Nil: there are none.
+	in      func(group uint16) (metaplane.Workers, error)
+	onGroup func(group uint16)
 
 	// onMounts is told when the mount table has changed.
 	onMounts func()
@@ -61,15 +68,18 @@ type agent struct {
 	workerID   atomic.Uint64
 	registered chan struct{} // closed after the first registration with who leads
 	first      atomic.Bool
-	now        chan chan struct{} // report now, and close the channel given
+
+	ctx context.Context //nolint:containedctx // that of run
+	wg  sync.WaitGroup  // of the further groups
 
 	mu     sync.Mutex
-	self   *metapb.Worker // GUARDED_BY(mu) once the agent runs
-	mounts uint64         // epoch of the mount table; GUARDED_BY(mu)
+	nows   map[uint16]chan chan struct{} // by group: report now, and close the channel given; GUARDED_BY(mu)
+	self   *metapb.Worker                // GUARDED_BY(mu) once the agent runs
+	mounts uint64                        // epoch of the mount table; GUARDED_BY(mu)
 }
 
 func newAgent(ns metaplane.Workers, c cache, self *metapb.Worker, dir string, onMounts func(), log *slog.Logger) (*agent, error) {
-	a := &agent{ns: ns, cache: c, self: self, dir: dir, onMounts: onMounts, log: log, registered: make(chan struct{}), now: make(chan chan struct{})}
+	a := &agent{ns: ns, cache: c, self: self, dir: dir, onMounts: onMounts, log: log, registered: make(chan struct{}), nows: map[uint16]chan chan struct{}{1: make(chan chan struct{})}}
 	a.self.Boot = uint64(time.Now().UnixNano())
 	a.self.Version = buildinfo.Version
 	b, err := os.ReadFile(a.idFile())
@@ -110,9 +120,47 @@ func (a *agent) worker() *metapb.Worker {
 // run registers and beats until ctx ends. It never gives up: a metaplane that
 // is away finds the worker again when it is back.
 func (a *agent) run(ctx context.Context) {
+	a.ctx = ctx
+	a.speak(ctx, 1, a.ns, a.nows[1])
+	a.wg.Wait()
+}
+
+// heard takes note of the groups that there are: each is spoken with by itself,
+// about what it has.
+func (a *agent) heard(groups []uint32) {
+	if len(groups) < 2 || a.in == nil {
+		return
+	}
+	for _, n := range groups {
+		if g := uint16(n); n >= 2 && n < 1<<16 && a.begin(g) && a.onGroup != nil {
+			a.onGroup(g)
+		}
+	}
+}
+
+// begin begins to speak with a group; false: that has begun, or cannot yet.
+func (a *agent) begin(g uint16) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.nows[g] != nil {
+		return false
+	}
+	ns, err := a.in(g)
+	if err != nil {
+		a.log.Debug("a group is not reached yet", "group", g, "err", err)
+		return false
+	}
+	now := make(chan chan struct{})
+	a.nows[g] = now
+	a.wg.Go(func() { a.speak(a.ctx, g, ns, now) })
+	return true
+}
+
+// speak speaks with one group until ctx ends.
+func (a *agent) speak(ctx context.Context, group uint16, ns metaplane.Workers, now chan chan struct{}) {
 	tick := time.NewTicker(heartbeatEvery)
 	defer tick.Stop()
-	v := &voice{a: a, ns: a.ns, need: true}
+	v := &voice{a: a, ns: ns, group: group, need: true}
 	var told chan struct{} // who waits for this report
 	for {
 		_, members := v.turn(ctx)
@@ -121,14 +169,14 @@ func (a *agent) run(ctx context.Context) {
 			told = nil
 		}
 		if len(members) > 0 && a.at != nil {
-			a.chorus(ctx, members)
+			a.chorus(ctx, group, members, now)
 			return
 		}
 		select {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
-		case told = <-a.now:
+		case told = <-now:
 		}
 	}
 }
@@ -137,16 +185,25 @@ func (a *agent) run(ctx context.Context) {
 // when the metaplane has heard of it, or the attempt has failed: what is held
 // where is soft state, and the next beat tries again.
 func (a *agent) tell(ctx context.Context) {
-	told := make(chan struct{})
-	select {
-	case a.now <- told:
-	case <-ctx.Done():
-		return
+	a.mu.Lock()
+	nows := slices.Collect(maps.Values(a.nows))
+	a.mu.Unlock()
+	var wg sync.WaitGroup
+	for _, now := range nows {
+		wg.Go(func() {
+			told := make(chan struct{})
+			select {
+			case now <- told:
+			case <-ctx.Done():
+				return
+			}
+			select {
+			case <-told:
+			case <-ctx.Done():
+			}
+		})
 	}
-	select {
-	case <-told:
-	case <-ctx.Done():
-	}
+	wg.Wait()
 }
 
 // adopt keeps the identity and the key that the metaplane gave.

@@ -76,7 +76,7 @@ func askToJoin(ctx context.Context, c *Config, m *metaRole) (*raftgroup.Join, er
 	if err != nil {
 		return nil, err
 	}
-	defer cl.Close()
+	defer func() { _ = cl.Close() }()
 	rep, err := cl.Quorum(ctx, &metapb.QuorumRequest{Change: metapb.QuorumRequest_JOIN, RaftAddr: c.RaftAddr})
 	if err != nil {
 		return nil, err
@@ -130,7 +130,7 @@ func (m *metaRole) vote(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	defer cl.Close()
+	defer func() { _ = cl.Close() }()
 	for {
 		_, err := cl.Quorum(ctx, &metapb.QuorumRequest{Change: metapb.QuorumRequest_PROMOTE, Replica: m.host.Group().Replica()})
 		if err == nil {

@@ -5,6 +5,7 @@ package daemon
 import (
 	"context"
 	"log/slog"
+	"sync"
 	"time"
 
 	"orca/engine/telemetry"
@@ -24,8 +25,8 @@ type jobsRole struct {
 	started bool
 }
 
-func newJobsRole(log *slog.Logger) (*jobsRole, error) {
-	j := &jobsRole{machine: machine.New()}
+func newJobsRole(group uint16, log *slog.Logger) (*jobsRole, error) {
+	j := &jobsRole{machine: machine.In(group)}
 	var err error
 	j.master, err = jobmaster.New(jobmaster.Config{}, j.machine, log)
 	return j, err
@@ -69,13 +70,42 @@ func (w *workerRole) settle(ctx context.Context) {
 	w.agent.tell(ctx)
 }
 
-// startJobs begins to poll for work.
-func (w *workerRole) startJobs(ns jobworker.Namespace, stores mountsOf) error {
-	var err error
-	w.jobs, err = jobworker.New(jobworker.Config{ID: w.agent.id, Settle: w.settle}, ns, w.blocks, stores, w.log)
-	if err != nil {
-		return err
+// startJobs begins to poll a group for work.
+func (w *workerRole) startJobs(ns jobworker.Namespace, stores mountsOf) (*jobworker.Worker, error) {
+	j, err := jobworker.New(jobworker.Config{ID: w.agent.id, Settle: w.settle}, ns, w.blocks, stores, w.log)
+	if err == nil {
+		j.Start()
 	}
-	w.jobs.Start()
-	return nil
+	return j, err
+}
+
+// groupJobs is the work of the groups beside the first.
+type groupJobs struct {
+	mu     sync.Mutex
+	of     []*jobworker.Worker // GUARDED_BY(mu)
+	closed bool                // GUARDED_BY(mu)
+}
+
+// add begins to poll a group, if the worker still runs.
+func (g *groupJobs) add(start func() (*jobworker.Worker, error)) error {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.closed {
+		return nil
+	}
+	j, err := start()
+	if err == nil {
+		g.of = append(g.of, j)
+	}
+	return err
+}
+
+func (g *groupJobs) close() {
+	g.mu.Lock()
+	of := g.of
+	g.closed = true
+	g.mu.Unlock()
+	for _, j := range of {
+		j.Close()
+	}
 }

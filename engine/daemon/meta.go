@@ -26,8 +26,11 @@ type metaRole struct {
 	server  *metaserver.Server
 	// session is the namespace for the roles of this process: exactly once,
 	// without a connection.
-	session *metaclient.Session
+	session *metaclient.Router
 	jobs    *jobsRole
+	groups  groupSet
+	cfg     *Config
+	stores  *stores
 	log     *slog.Logger
 
 	addr, socket string
@@ -35,9 +38,10 @@ type metaRole struct {
 
 // startMeta opens the journal and the namespace. Nothing listens yet.
 func startMeta(ctx context.Context, cfg *Config, d *dataDir, st *stores, ends ends, log *slog.Logger) (*metaRole, error) {
-	m := &metaRole{log: log}
+	m := &metaRole{log: log, cfg: cfg, stores: st}
+	m.groups.init()
 	var err error
-	if m.jobs, err = newJobsRole(log); err != nil {
+	if m.jobs, err = newJobsRole(1, log); err != nil {
 		return nil, err
 	}
 	rc, err := cfg.raftConfig(ctx, d.join("meta"), m)
@@ -50,17 +54,8 @@ func startMeta(ctx context.Context, cfg *Config, d *dataDir, st *stores, ends en
 	if m.host, err = raftgroup.Open(rc, log); err != nil {
 		return nil, err
 	}
-	sc := metaserver.Config{
-		Cluster:    m.host.Cluster(),
-		Version:    buildinfo.Version,
-		WriteType:  cfg.WriteType,
-		WholeMax:   cfg.WholeMax,
-		SessionTTL: cfg.SessionTTL,
-		Conf:       cfg.values,
-		// Mounts are told of changes by the watch stream. A path's sync
-		// interval still bounds what depends on its store.
-		CacheTTL: time.Hour,
-	}
+	sc := m.serviceConfig()
+	sc.Conf, sc.Others, sc.Groups, sc.OnGroups = cfg.values, m.otherGroup, m.groups.numbers, m.groups.changed
 	m.jobs.attach(&sc)
 	made := make(chan struct{}) // m is whole
 	if !m.alone() {
@@ -75,10 +70,29 @@ func startMeta(ctx context.Context, cfg *Config, d *dataDir, st *stores, ends en
 		m.close(ctx)
 		return nil, err
 	}
-	m.session = metaclient.NewSession(m.service, metaclient.SessionConfig{})
+	m.session = metaclient.NewRouter(metaclient.NewSession(m.service, metaclient.SessionConfig{}), m.openGroup)
 	close(made)
 	m.jobs.start(m.service)
+	if err := m.startGroups(ctx); err != nil {
+		m.close(ctx)
+		return nil, err
+	}
+	m.followGroups(ends.fail)
 	return m, nil
+}
+
+// serviceConfig is what the services of all groups have in common.
+func (m *metaRole) serviceConfig() metaserver.Config {
+	return metaserver.Config{
+		Cluster:    m.host.Cluster(),
+		Version:    buildinfo.Version,
+		WriteType:  m.cfg.WriteType,
+		WholeMax:   m.cfg.WholeMax,
+		SessionTTL: m.cfg.SessionTTL,
+		// Mounts are told of changes by the watch stream. A path's sync
+		// interval still bounds what depends on its store.
+		CacheTTL: time.Hour,
+	}
 }
 
 // alone reports whether this is the only member of the metaplane, for ever.
@@ -133,6 +147,7 @@ func (m *metaRole) listen(cfg *Config, d *dataDir) error {
 	if err != nil {
 		return err
 	}
+	m.server.ServeGroups(m.serveGroup)
 	a, err := m.server.Listen(cfg.MetaAddr)
 	if err != nil {
 		return err
@@ -143,7 +158,10 @@ func (m *metaRole) listen(cfg *Config, d *dataDir) error {
 		return err
 	}
 	// Anybody on the host may ask; who they are is what the kernel says.
-	return os.Chmod(m.socket, 0o666)
+	if err := os.Chmod(m.socket, 0o666); err != nil {
+		return err
+	}
+	return m.groups.dial(m.alone(), m.socket, m.log)
 }
 
 // close stops the doors, then the service, then the journal.
@@ -158,6 +176,7 @@ func (m *metaRole) close(ctx context.Context) {
 		step("server", m.server.Shutdown(sctx))
 		cancel()
 	}
+	m.groups.close(step)
 	m.jobs.close()
 	if m.service != nil {
 		step("service", m.service.Close())

@@ -3,6 +3,8 @@
 package daemon
 
 import (
+	"strconv"
+
 	"orca"
 	"orca/engine/fusegw"
 	"orca/engine/telemetry"
@@ -19,7 +21,7 @@ func (r *running) sources() []telemetry.Source {
 			telemetry.Counters("orca_raft", "Journal entries and the commands in them.", &g.Stats),
 			telemetry.Counters("orca_intents", "Intents that bring the stores in line.", &m.service.Exec.Stats),
 			telemetry.Counters("orca_sync", "Looks at the stores below.", &m.service.Syncer.Stats),
-			m.jobs.sources(), m.gauges)
+			m.jobs.sources(), m.gauges, m.groupGauges)
 		if m.server != nil {
 			out = append(out, telemetry.Counters("orca_meta_transport", "Connections of the metadata RPC.", m.server.Metrics(), "Conns", "InFlight", "Handlers"))
 		}
@@ -53,6 +55,26 @@ func (m *metaRole) gauges(emit func(telemetry.Sample)) {
 	_, term := m.host.Group().LeaderReplica()
 	emit(telemetry.Sample{Name: "orca_meta_leads", Help: "1 while this member serves.", Value: leads})
 	emit(telemetry.Sample{Name: "orca_meta_term", Help: "The term as far as this member knows.", Value: float64(term)})
+}
+
+// groupGauges are the sizes of the groups beside the first, and who leads them.
+func (m *metaRole) groupGauges(emit func(telemetry.Sample)) {
+	for _, g := range m.groups.all() {
+		l := map[string]string{"group": strconv.Itoa(int(g.group.Number()))}
+		c := g.group.Machine().Counts()
+		for name, v := range map[string]int64{"files": c.Files, "directories": c.Dirs, "sessions": c.Sessions, "intents": c.Intents} {
+			emit(telemetry.Sample{Name: "orca_group_" + name, Help: "Records of a group beside the first.", Labels: l, Value: float64(v)})
+		}
+		leads := 0.0
+		if g.service.Serving() == nil {
+			leads = 1
+		}
+		_, term := g.group.LeaderReplica()
+		emit(telemetry.Sample{Name: "orca_group_leads", Help: "1 while this member serves the group.", Labels: l, Value: leads})
+		emit(telemetry.Sample{Name: "orca_group_term", Help: "The group's term as far as this member knows.", Labels: l, Value: float64(term)})
+		emit(telemetry.Sample{Name: "orca_group_commands_total", Help: "Commands that this member proposed to the group.", Counter: true, Labels: l, Value: float64(g.group.Stats.Commands.Load())})
+		emit(telemetry.Sample{Name: "orca_group_reads_total", Help: "Reads that this member served of the group.", Counter: true, Labels: l, Value: float64(g.service.Stats.Reads.Load())})
+	}
 }
 
 // samples are the requests of the kernel by kind, and the opens that were not

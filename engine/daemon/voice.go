@@ -9,6 +9,7 @@ import (
 
 	"orca/metaplane"
 	"orca/metaplane/metapb"
+	"orca/tiers"
 )
 
 const (
@@ -23,6 +24,8 @@ type voice struct {
 	a    *agent
 	ns   metaplane.Workers
 	addr string // "": whoever leads
+
+	group uint16 // it hears of what this group has
 
 	need   bool   // it wants a full report
 	cursor uint64 // of the changes that it has heard of
@@ -56,6 +59,7 @@ func (v *voice) turn(ctx context.Context) (leads bool, members []string) {
 func (v *voice) register(ctx context.Context) (leads bool, err error) {
 	a := v.a
 	files, next := a.cache.Reports()
+	files = v.mine(files)
 	for {
 		page := files[:min(len(files), reportPage)]
 		files = files[len(page):]
@@ -67,19 +71,31 @@ func (v *voice) register(ctx context.Context) (leads bool, err error) {
 		if err != nil {
 			return false, err
 		}
-		if err := a.adopt(r); err != nil {
-			return false, err
+		if v.group <= 1 {
+			if err := a.adopt(r); err != nil {
+				return false, err
+			}
 		}
 		if !q.More {
 			v.cursor, leads = next, r.Leads
 			break
 		}
 	}
-	if leads && a.first.CompareAndSwap(false, true) {
+	if leads && v.group <= 1 && a.first.CompareAndSwap(false, true) {
 		close(a.registered)
 	}
 	return leads, nil
 }
+
+// mine are the files of the voice's group.
+func (v *voice) mine(files []tiers.FileReport) []tiers.FileReport {
+	if !slices.ContainsFunc(files, v.foreign) {
+		return files
+	}
+	return slices.DeleteFunc(slices.Clone(files), v.foreign)
+}
+
+func (v *voice) foreign(f tiers.FileReport) bool { return f.File.Home() != v.group }
 
 func (v *voice) registerPage(ctx context.Context, q *metapb.RegisterRequest) (*metapb.RegisterReply, error) {
 	ctx, cancel := context.WithTimeout(ctx, pageTimeout)
@@ -95,6 +111,7 @@ func (v *voice) beat(ctx context.Context) (leads bool, members []string, err err
 		v.need = true
 		return false, nil, nil
 	}
+	files = v.mine(files)
 	q := &metapb.HeartbeatRequest{H: &metapb.Header{}, Worker: a.worker(), Files: make([]*metapb.FileReport, 0, len(files))}
 	for _, f := range files {
 		q.Files = append(q.Files, reportPB(f))
@@ -109,8 +126,11 @@ func (v *voice) beat(ctx context.Context) (leads bool, members []string, err err
 	for _, o := range r.Orders {
 		a.obey(o)
 	}
-	if r.Leads {
-		a.table(r.MountEpoch)
+	if v.group <= 1 {
+		a.heard(r.Groups)
+		if r.Leads {
+			a.table(r.MountEpoch)
+		}
 	}
 	return r.Leads, r.Members, nil
 }
@@ -154,7 +174,7 @@ func (v *voice) run(ctx context.Context, heard chan<- word) {
 }
 
 // chorus speaks with every member until ctx ends.
-func (a *agent) chorus(ctx context.Context, members []string) {
+func (a *agent) chorus(ctx context.Context, group uint16, members []string, now chan chan struct{}) {
 	voices := map[string]*voice{}
 	heard := make(chan word)
 	done := make(chan struct{})
@@ -164,13 +184,13 @@ func (a *agent) chorus(ctx context.Context, members []string) {
 			if voices[addr] != nil {
 				continue
 			}
-			ns, err := a.at(addr)
+			ns, err := a.at(addr, group)
 			if err != nil {
 				a.log.Warn("a member of the metaplane is not reached", "addr", addr, "err", err)
 				continue
 			}
 			vctx, stop := context.WithCancel(ctx)
-			v := &voice{a: a, ns: ns, addr: addr, need: true, now: make(chan chan<- bool), stop: stop, ended: vctx.Done()}
+			v := &voice{a: a, ns: ns, addr: addr, group: group, need: true, now: make(chan chan<- bool), stop: stop, ended: vctx.Done()}
 			voices[addr] = v
 			running++
 			go func() {
@@ -198,7 +218,7 @@ func (a *agent) chorus(ctx context.Context, members []string) {
 			}
 		case <-done:
 			running--
-		case told := <-a.now:
+		case told := <-now:
 			tellAll(ctx, voices, told)
 		}
 	}

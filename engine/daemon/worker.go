@@ -46,6 +46,7 @@ type workerRole struct {
 	fds      *shortcircuit.Server
 	table    *tableClient // nil when the metaplane is in this process
 	jobs     *jobworker.Worker
+	more     groupJobs
 	scrub    *scrub.Scrubber
 	ns       io.Closer    // the connection to the metaplane, when it is ours
 	begin    func() error // polls for jobs, once registered
@@ -80,6 +81,23 @@ func startWorker(ctx context.Context, cfg *Config, d *dataDir, ns metaplane.Name
 	if c, ok := ns.(*metaclient.Client); ok {
 		w.agent.at = c.At
 	}
+	if r, ok := ns.(interface {
+		In(group uint16) (*metaclient.Session, error)
+	}); ok {
+		w.agent.in = func(group uint16) (metaplane.Workers, error) { return r.In(group) }
+		w.agent.onGroup = func(group uint16) {
+			err := w.more.add(func() (*jobworker.Worker, error) {
+				s, err := r.In(group)
+				if err != nil {
+					return nil, err
+				}
+				return w.startJobs(s, stores)
+			})
+			if err != nil {
+				log.Error("the jobs of a group are not worked on", "group", group, "err", err)
+			}
+		}
+	}
 	w.peers = newPeers(w.agent.grantKey, log)
 	blocks := blockservice.Config{Write: writeback.Config{Hold: func(ctx context.Context, session, fence uint64) error {
 		_, err := ns.Renew(ctx, &metapb.RenewRequest{H: &metapb.Header{}, Sessions: []uint64{session}, Fence: fence})
@@ -96,7 +114,10 @@ func startWorker(ctx context.Context, cfg *Config, d *dataDir, ns metaplane.Name
 		w.close(ctx)
 		return nil, err
 	}
-	w.begin = func() error { return w.startJobs(ns, stores) }
+	w.begin = func() (err error) {
+		w.jobs, err = w.startJobs(ns, stores)
+		return err
+	}
 	return w, nil
 }
 
@@ -219,6 +240,7 @@ func (w *workerRole) close(ctx context.Context) {
 	if w.jobs != nil {
 		w.jobs.Close()
 	}
+	w.more.close()
 	if w.fds != nil {
 		errs = append(errs, w.fds.Close())
 	}

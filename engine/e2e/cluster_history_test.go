@@ -31,6 +31,7 @@ type act struct {
 	client    int
 	verb      string
 	path, dst string
+	under     string // where the names are; "" is the root
 	kind      orca.Kind
 	unknown   bool // it may have taken effect, or may yet
 	dir       bool // of a stat
@@ -49,13 +50,13 @@ func (a *act) String() string {
 // perform makes the operation of a.
 func (a *act) perform(ctx context.Context, fs *client.FS) {
 	var err error
-	switch p := client.Path(a.path); a.verb {
+	switch p := client.Path(a.under + a.path); a.verb {
 	case "mkdir":
 		_, err = fs.Mkdir(ctx, p, 0o755)
 	case "touch":
 		_, err = fs.CreateEmpty(ctx, p, client.CreateOptions{})
 	case "rename":
-		err = fs.Rename(ctx, p, client.Path(a.dst), false)
+		err = fs.Rename(ctx, p, client.Path(a.under+a.dst), false)
 	case "remove":
 		err = fs.Remove(ctx, p, client.RemoveOptions{})
 	case "stat":
@@ -149,6 +150,7 @@ type history struct {
 	t     *testing.T
 	c     *cluster
 	seed  uint64
+	under string
 	begun time.Time
 	rnd   *rand.Rand
 
@@ -162,7 +164,7 @@ func (h *history) draw(id int) *act {
 	defer h.mu.Unlock()
 	pick := func(of ...string) string { return of[h.rnd.IntN(len(of))] }
 	name := func() string { return pick("/a", "/b") + pick("", "/x", "/y") }
-	a := &act{client: id, verb: pick("mkdir", "mkdir", "touch", "touch", "rename", "rename", "remove", "stat", "stat", "list"), path: name()}
+	a := &act{client: id, under: h.under, verb: pick("mkdir", "mkdir", "touch", "touch", "rename", "rename", "remove", "stat", "stat", "list"), path: name()}
 	switch a.verb {
 	case "rename":
 		a.dst = name()

@@ -70,6 +70,7 @@ var table = [...]Row{
 	{orca.UFSFailure, syscall.EIO, 1, 502, "InternalError", "java.io.IOException", "Under file system error"},
 	{orca.NoData, syscall.ENODATA, 1, 404, "NoSuchKey", "java.io.IOException", "No such attribute"},
 	{orca.NotLeader, syscall.EIO, 1, 503, "ServiceUnavailable", "org.apache.hadoop.ipc.RetriableException", "Service unavailable"},
+	{orca.Referral, syscall.EIO, 1, 503, "ServiceUnavailable", "org.apache.hadoop.ipc.RetriableException", "Service unavailable"},
 	{orca.Removed, syscall.EIO, ExitRemoved, 500, "InternalError", "java.io.IOException", "No member of the cluster any more"},
 }
 

@@ -153,7 +153,7 @@ func (t *backings) sweep(t0 time.Time) {
 	}
 }
 
-func (t *backings) unregister(b *backing) { t.g.srv.UnregisterBackingFd(b.id) }
+func (t *backings) unregister(b *backing) { _ = t.g.srv.UnregisterBackingFd(b.id) }
 
 // backingFor returns an id for an open File, or why there is none.
 func (g *gateway) backingFor(ctx context.Context, f File) (*backing, Fallback) {

@@ -283,7 +283,7 @@ func (g *gateway) probePassthrough() {
 		return
 	}
 	if errno == 0 {
-		g.srv.UnregisterBackingFd(id)
+		_ = g.srv.UnregisterBackingFd(id)
 	}
 	// ELOOP is the scratch folder's file system only (overlay).
 	g.m.PassEnabled.Store(true)

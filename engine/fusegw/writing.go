@@ -276,7 +276,7 @@ func (w *writing) fillOld(ctx context.Context, f *os.File, keep int64) error {
 	if err != nil {
 		return err
 	}
-	defer old.Close()
+	defer func() { _ = old.Close() }()
 	n, err := copyOld(ctx, f, old, keep)
 	w.g.m.Copied.Add(n)
 	return err

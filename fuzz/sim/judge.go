@@ -57,8 +57,12 @@ func (w *world) start() {
 		return
 	}
 	w.quietly("mount", func(c *client) {
-		for _, s := range w.stores {
-			if _, err := c.ns.Mount(c.ctx, &metapb.MountRequest{Mount: &metapb.Mount{Path: s.name, Uri: "mem:/" + s.name, SyncIntervalMs: -1}, Parents: true}); err != nil {
+		for i, s := range w.stores {
+			m := &metapb.Mount{Path: s.name, Uri: "mem:/" + s.name, SyncIntervalMs: -1}
+			if w.plan.Group > 1 { // as the leader of the first group would have it
+				m.Group, m.Id, m.Serial = uint32(w.plan.Group), uint32(i+1), 1
+			}
+			if _, err := c.ns.Mount(c.ctx, &metapb.MountRequest{Mount: m, Parents: true}); err != nil {
 				w.broken("mount", "%v", err)
 			}
 		}

@@ -58,7 +58,7 @@ func (j *journal) open() {
 		w.broken("open", "%v", err)
 		return
 	}
-	if j.machine, err = fsm.Open(fsm.Config{CacheEntries: 64}, j.db, nil, quiet); err != nil {
+	if j.machine, err = fsm.Open(fsm.Config{CacheEntries: 64, Group: w.plan.Group}, j.db, nil, quiet); err != nil {
 		w.broken("open", "%v", err)
 		return
 	}
@@ -254,7 +254,7 @@ func (w *world) begin() {
 	}
 	ch := make(chan made, 1)
 	go func() {
-		cfg := metaserver.Config{SessionTTL: 10 * time.Second, BusyWait: time.Second, UFSWait: 5 * time.Second}
+		cfg := metaserver.Config{Group: w.plan.Group, SessionTTL: 10 * time.Second, BusyWait: time.Second, UFSWait: 5 * time.Second}
 		cfg.Exec.Copies, cfg.Exec.Concurrent = 2, 4
 		cfg.Exec.PersistTimeout = time.Minute
 		svc, err := metaserver.New(context.Background(), cfg, l, l.openStore, quiet)

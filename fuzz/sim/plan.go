@@ -16,6 +16,7 @@ type Plan struct {
 	Seed    uint64
 	Clients [][]Op
 	Faults  Faults
+	Group   uint16   // 0: the first, that has the root; else one behind junctions
 	Roots   []string // that clients work below: "/p" like a file system, "/o" like an object store
 }
 
@@ -69,7 +70,7 @@ func (o Op) String() string {
 // String writes the plan as lines.
 func (p *Plan) String() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "plan: below %v, faults in a thousand %+v\n", p.Roots, p.Faults)
+	fmt.Fprintf(&b, "plan: group %d, below %v, faults in a thousand %+v\n", max(p.Group, 1), p.Roots, p.Faults)
 	for i, ops := range p.Clients {
 		for _, o := range ops {
 			fmt.Fprintf(&b, "  c%d %s\n", i, o)
@@ -92,6 +93,9 @@ func (p *Plan) size() int {
 func NewPlan(seed uint64) *Plan {
 	r := rand.New(rand.NewPCG(seed, 1))
 	p := &Plan{Seed: seed, Roots: [][]string{{"/p"}, {"/o"}, {"/o"}, {"/p", "/o"}}[r.IntN(4)]}
+	if seed%4 == 3 {
+		p.Group = 2
+	}
 	some := func(v *int, most int) {
 		if r.IntN(2) == 0 {
 			*v = 1 + r.IntN(most)

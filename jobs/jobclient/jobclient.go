@@ -24,10 +24,16 @@ type Namespace interface {
 type Client struct {
 	ns     Namespace
 	caller *metapb.Caller
+	group  uint32
 }
 
 // New makes a client that speaks for caller; nil: for whom ns speaks.
 func New(ns Namespace, caller *metapb.Caller) *Client { return &Client{ns: ns, caller: caller} }
+
+// In returns the client of a group's job master.
+func (c *Client) In(group uint16) *Client {
+	return &Client{ns: c.ns, caller: c.caller, group: uint32(group)}
+}
 
 // message is what vtprotobuf generates.
 type message interface {
@@ -40,7 +46,7 @@ func (c *Client) call(ctx context.Context, method string, q, rep message) error 
 	if err != nil {
 		return orca.PathE("jobclient."+method, "", orca.Invalid, err)
 	}
-	out, err := c.ns.Hosted(ctx, &metapb.HostedRequest{H: &metapb.Header{Caller: c.caller}, Machine: jobs.Machine, Method: method, Body: b, Read: jobs.Reads(method)})
+	out, err := c.ns.Hosted(ctx, &metapb.HostedRequest{H: &metapb.Header{Caller: c.caller, Group: c.group}, Machine: jobs.Machine, Method: method, Body: b, Read: jobs.Reads(method)})
 	if err != nil {
 		return err
 	}

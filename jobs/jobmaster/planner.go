@@ -5,6 +5,7 @@ package jobmaster
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -123,6 +124,9 @@ func (m *Master) lot(ctx context.Context, j *jobpb.Job) (*jobpb.Planned, error) 
 		return nil, err
 	}
 	p := &jobpb.Planned{Job: j.Id, From: j.Cursor, Cursor: cursor, Last: last}
+	for _, f := range w.foreign {
+		p.Failures = append(p.Failures, &jobpb.Failure{Path: f.path, Error: fmt.Sprintf("lives in group %d: it takes a job of its own", orca.Ino(f.attr.Ino).Home())})
+	}
 	if j.Spec.Kind == jobpb.Kind_PERSIST {
 		return p, m.promises(ctx, h, p, entries)
 	}
@@ -193,6 +197,7 @@ type walker struct {
 	h         *metapb.Header
 	root      string
 	recursive bool
+	foreign   []entry // mounts in other groups, which were passed over
 }
 
 // next returns up to limit entries behind the cursor, and the cursor behind
@@ -227,6 +232,10 @@ func (w *walker) next(ctx context.Context, cursor string, limit int) (out []entr
 		for _, e := range rep.Entries {
 			top.After = e.Name
 			path := orca.JoinPath(top.Dir, e.Name)
+			if e.Attr.MountPoint && orca.Ino(e.Attr.Ino).Home() != orca.Ino(rep.Dir.GetIno()).Home() {
+				w.foreign = append(w.foreign, entry{path, e.Attr})
+				continue
+			}
 			if e.Attr.Type == uint32(orca.TypeDir) {
 				stack = append(stack, plan.Level{Dir: path})
 				down = true

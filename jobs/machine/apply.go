@@ -24,7 +24,10 @@ type apply struct {
 	dirty bool // count is to be saved
 }
 
-func (a *apply) load() { get(a.tx, countersKey(), &a.count) }
+func (a *apply) load() {
+	get(a.tx, countersKey(), &a.count)
+	a.count.LastJob = max(a.count.LastJob, a.m.base)
+}
 
 func (a *apply) save() {
 	if a.dirty {

@@ -52,6 +52,8 @@ type Key struct {
 
 // Machine implements fsm.Hosted and fsm.Reopener.
 type Machine struct {
+	base uint64 // of the numbers of jobs
+
 	mu    sync.Mutex
 	fresh map[Key]struct{} // GUARDED_BY(mu)
 }
@@ -61,8 +63,17 @@ var (
 	_ fsm.Reopener = (*Machine)(nil)
 )
 
-// New makes a machine; its records are its host's.
-func New() *Machine { return &Machine{fresh: map[Key]struct{}{}} }
+// New makes a machine of the first group; its records are its host's.
+func New() *Machine { return In(1) }
+
+// In makes a machine of a group: see jobs.GroupSpan.
+func In(group uint16) *Machine {
+	m := &Machine{fresh: map[Key]struct{}{}}
+	if group > 1 {
+		m.base = uint64(group) * jobs.GroupSpan
+	}
+	return m
+}
 
 // Fresh returns the work that came up since the last call, in no order. Work
 // may be named that has ended meanwhile.

@@ -11,7 +11,9 @@ import (
 // Config sizes a machine. All but Group are caps that the machine refuses
 // beyond (with Busy), and cluster facts: every replica must have the same.
 type Config struct {
-	// Group is the birth group that new inodes carry.
+	// Group is the number of the group, which new inodes, sessions and intents
+	// carry. 0 and 1: the first one, which has the root of the namespace. Any
+	// other has mounts only, at the paths of their junctions in the first.
 	Group uint16
 	// MaxSessions caps open write sessions. Default 65536.
 	MaxSessions int
@@ -92,6 +94,8 @@ const (
 	// EffectHosted: machine Name applied a command or was given a file to
 	// persist.
 	EffectHosted
+	// EffectFact: fact Name was set.
+	EffectFact
 )
 
 // Effect is work that an apply leaves to the leader's helpers.
@@ -124,6 +128,8 @@ type View struct {
 	// Holders are the workers that completed the only copies of a file that
 	// is not persisted.
 	Holders []uint64
+	// Foreign says that it is a junction: the root of a mount in another group.
+	Foreign bool
 	// Fresh says that the file is not visible yet: only its session has it.
 	Fresh bool
 	// Loaded and LoadedAt (unix ns) say whether and when a directory was

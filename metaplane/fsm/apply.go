@@ -133,6 +133,8 @@ type refusal struct {
 	walk bool   // a walk, name by name, may still be allowed
 	// unknown: the UFS has to be asked first
 	unknown bool
+	// junction: the walk ended at one that is the end of the path
+	junction bool
 }
 
 func refuse(kind orca.Kind, path, msg string) *refusal {
@@ -385,6 +387,8 @@ func (m *Machine) dispatchInner(c *call) *refusal {
 		return m.sweepTrash(c, o.SweepTrash)
 	case o.RegisterWorker != nil:
 		return m.registerWorker(c, o.RegisterWorker)
+	case o.Junction != nil:
+		return m.junction(c, o.Junction)
 	case o.Hosted != nil:
 		return m.applyHosted(c, o.Hosted)
 	case o.SetFact != nil:

@@ -101,5 +101,6 @@ func (m *Machine) setFact(c *call, o *metapb.SetFactOp) *refusal {
 	}
 	m.tx.Set(key, o.Value)
 	c.res.Value = o.Value
+	m.effect(Effect{Kind: EffectFact, Name: o.Key})
 	return nil
 }

@@ -41,8 +41,14 @@ func (m *Machine) mount(c *call, o *metapb.MountOp) *refusal {
 	if o.GetMount().GetPath() == "" || o.Mount.Uri == "" {
 		return refuse(orca.Invalid, o.GetMount().GetPath(), "a mount has a path and a URI")
 	}
+	if !m.first() {
+		return m.mountHere(c, o)
+	}
+	if o.Mount.Junction != 0 || o.Mount.Id != 0 {
+		return refuse(orca.Invalid, o.Mount.Path, "a new mount has no number")
+	}
 	s, r := m.resolve(&c.who, &metapb.Target{Path: o.Mount.Path}, true)
-	if r != nil {
+	if r != nil && !r.junction {
 		return r
 	}
 	if r := m.unknownName(c, &s); r != nil {
@@ -75,6 +81,7 @@ func (m *Machine) mount(c *call, o *metapb.MountOp) *refusal {
 	}
 	row.Mount.Id = m.count.mount
 	row.Mount.Path = d.path()
+	m.joining(row)
 	d.rec.Mount = row.Mount.Id
 	d.rec.Flags |= inode.Persisted
 	m.touch(d)
@@ -98,10 +105,14 @@ func (m *Machine) remount(c *call, o *metapb.MountOp, row *command.Mount, s *spo
 	if c.who.UID != 0 && c.who.UID != row.Uid {
 		return refuse(orca.Permission, s.path, "")
 	}
+	if o.Mount.Group > 1 && o.Mount.Group != row.Mount.Group || row.Mount.Junction == metapb.JunctionState_JUNCTION_LEAVING {
+		return refuse(orca.Exists, s.path, "already a mount point, and it stays in its group")
+	}
 	next := proto.Clone(row).(*command.Mount)
 	id, path := row.Mount.Id, row.Mount.Path
 	next.Mount = proto.Clone(o.Mount).(*metapb.Mount)
-	next.Mount.Id, next.Mount.Path = id, path
+	next.Mount.Id, next.Mount.Path, next.Mount.Group, next.Mount.Root = id, path, row.Mount.Group, row.Mount.Root
+	m.joining(next)
 	next.AtomicRename, next.Directories, next.Owners = o.AtomicRename, o.Directories, o.Owners
 	m.putMount(next)
 	m.mountChanged(s.dentry.dir)
@@ -118,6 +129,8 @@ func (m *Machine) checkMount(c *call, o *metapb.MountOp, s *spot) *refusal {
 	switch {
 	case s.file != nil:
 		return refuse(orca.Exists, s.path, "it would shadow a file")
+	case d != nil && o.Mount.Group > 1:
+		return refuse(orca.Exists, s.path, "a mount in a group of its own makes its directory itself: remove this one first")
 	case d != nil && d.rec.Entries > 0:
 		return refuse(orca.NotEmpty, s.path, "it would shadow what the directory holds")
 	case d != nil && d != m.root && d.rec.Flags.Has(inode.Persisted):
@@ -150,8 +163,11 @@ func (m *Machine) uriConflict(u string) (uint32, bool) {
 // unmount takes a mount and all names below it out of the namespace; the UFS
 // keeps what it has.
 func (m *Machine) unmount(c *call, o *metapb.UnmountOp) *refusal {
+	if !m.first() {
+		return m.unmountHere(c, o)
+	}
 	s, r := m.resolve(&c.who, &metapb.Target{Path: o.Path}, true)
-	if r != nil {
+	if r != nil && !r.junction {
 		return r
 	}
 	d := s.dentry.dir
@@ -164,6 +180,16 @@ func (m *Machine) unmount(c *call, o *metapb.UnmountOp) *refusal {
 		return refuse(orca.Invalid, s.path, "the root mount stays")
 	case c.who.UID != 0 && c.who.UID != row.Uid:
 		return refuse(orca.Permission, s.path, "")
+	case m.leadsAway(d):
+		return m.leave(c, row)
+	}
+	return m.unmountAt(c, &s, row)
+}
+
+// unmountAt unmounts what a spot is the root of.
+func (m *Machine) unmountAt(c *call, s *spot, row *command.Mount) *refusal {
+	d := s.dentry.dir
+	switch {
 	case row.Unpersisted > 0:
 		return refuse(orca.Busy, s.path, "files below it wait to be persisted")
 	case m.masks[row.Mount.Id].overlap("", true, 0) != 0:
@@ -177,10 +203,7 @@ func (m *Machine) unmount(c *call, o *metapb.UnmountOp) *refusal {
 	if r := m.idle(s.dir, s.name, d, s.path); r != nil {
 		return r
 	}
-	d.rec.Mount = 0
-	delete(m.mounts, row.Mount.Id)
-	delete(m.masks, row.Mount.Id)
-	m.tx.Delete(inode.AppendMount(nil, row.Mount.Id))
+	m.dropMount(row, d)
 	m.detach(d, 0)
 	m.event(metapb.EventKind_EVENT_ENTRY, d.rec.Ino, s.dir.rec.Ino, s.name)
 	m.mountChanged(d)

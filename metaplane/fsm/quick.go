@@ -109,7 +109,7 @@ func (m *Machine) glance(c *orca.Caller, from orca.Ino, path string) (n *node, n
 	if from == 0 {
 		from = orca.RootIno
 	}
-	if n = m.dirs[from]; n == nil || !m.attached(n) {
+	if n = m.dirs[from]; n == nil || !m.attached(n) || n.rec.Mount != 0 && m.leadsAway(n) {
 		return nil, "", false, false
 	}
 	if path != "" && path[0] != '/' {
@@ -130,9 +130,12 @@ func (m *Machine) glance(c *orca.Caller, from orca.Ino, path string) (n *node, n
 		}
 		sub := n.sub[head]
 		if sub == nil {
-			return n, head, !more, true
+			return n, head, !more, m.inside(n)
+		}
+		if sub.rec.Mount != 0 && m.leadsAway(sub) {
+			return nil, "", false, false
 		}
 		n, path = sub, tail
 	}
-	return n, "", true, true
+	return n, "", true, m.inside(n)
 }

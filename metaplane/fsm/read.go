@@ -66,6 +66,11 @@ func (m *Machine) dirAttr(n *node, l located) *metapb.Attr {
 	if r.Flags.Has(inode.Persisted) {
 		a.Persist = uint32(orca.Persisted)
 	}
+	if r.Mount != 0 && m.leadsAway(n) { // what it leads to is what it is
+		if root := m.mounts[r.Mount].Mount.Root; root != 0 {
+			a.Ino = root
+		}
+	}
 	m.locateAttr(a, l)
 	return a
 }
@@ -109,6 +114,7 @@ func (m *Machine) dirView(n *node) View {
 	if n.parent != nil {
 		v.Parent = n.parent.rec.Ino
 	}
+	v.Foreign = n.rec.Mount != 0 && m.leadsAway(n)
 	return v
 }
 

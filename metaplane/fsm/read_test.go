@@ -52,7 +52,7 @@ func TestReads(t *testing.T) {
 	v, err := w.m.Lookup(ino)
 	require.NoError(t, err)
 	require.Equal(t, "f", v.Name)
-	require.Equal(t, uint64(w.index), v.Change)
+	require.Equal(t, w.index, v.Change)
 
 	walked, err := w.m.Walk(orca.Caller{}, orca.Ino(f.Parent), "f")
 	require.NoError(t, err)

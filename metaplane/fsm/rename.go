@@ -16,6 +16,9 @@ func (m *Machine) rename(c *call, o *metapb.RenameOp) *refusal {
 		return r
 	}
 	dst, r := m.resolve(&c.who, o.Dst, c.decided == nil)
+	if r != nil && r.kind == orca.Referral {
+		return refuse(orca.CrossMount, dst.path, "")
+	}
 	if r != nil {
 		return r
 	}

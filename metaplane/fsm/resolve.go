@@ -43,8 +43,19 @@ func label(t *metapb.Target) string {
 }
 
 // resolve walks a target. Search permission is checked on each directory
-// passed through, unless check is false. A missing end is not a refusal.
+// passed through, unless check is false. A missing end is not a refusal; a
+// junction on the way, or at the end, is a referral.
 func (m *Machine) resolve(c *orca.Caller, t *metapb.Target, check bool) (spot, *refusal) {
+	s, r := m.resolveAny(c, t, check)
+	if r == nil && !m.first() && m.outside(&s) {
+		return s, sendBack(t)
+	}
+	return s, r
+}
+
+// resolveAny is resolve, in a group behind junctions also of what leads to its
+// mounts.
+func (m *Machine) resolveAny(c *orca.Caller, t *metapb.Target, check bool) (spot, *refusal) {
 	s := spot{path: label(t)}
 	start := orca.Ino(t.GetIno())
 	if start == 0 {
@@ -71,6 +82,11 @@ func (m *Machine) resolve(c *orca.Caller, t *metapb.Target, check bool) (spot, *
 		}
 		return s, refuse(orca.NotFound, s.path, "")
 	}
+	if n.rec.Mount != 0 && m.first() {
+		if r := m.refer(n, s.path, path[1:]); r != nil {
+			return s, r
+		}
+	}
 	return m.descend(c, s, n, path[1:], check)
 }
 
@@ -82,6 +98,11 @@ func (m *Machine) descend(c *orca.Caller, s spot, n *node, path string, check bo
 			return s, refuse(orca.Permission, s.path, "")
 		}
 		s.dir, s.name, s.dentry = n, name, m.lookup(n, name)
+		if d := s.dentry.dir; d != nil && d.rec.Mount != 0 && m.first() {
+			if r := m.refer(d, s.path, tail); r != nil {
+				return s, r
+			}
+		}
 		switch {
 		case s.none():
 			if !more && m.applying {
@@ -102,6 +123,11 @@ func (m *Machine) descend(c *orca.Caller, s spot, n *node, path string, check bo
 // resolveIno finds a spot by inode number alone.
 func (m *Machine) resolveIno(s spot, ino orca.Ino) (spot, *refusal) {
 	if n := m.dirs[ino]; n != nil && m.attached(n) {
+		if n.rec.Mount != 0 && m.first() {
+			if r := m.refer(n, s.path, ""); r != nil {
+				return s, r
+			}
+		}
 		s.dentry.dir, s.dir, s.name = n, n.parent, n.rec.Name
 		if n.parent == nil {
 			s.dir = n

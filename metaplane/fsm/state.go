@@ -131,6 +131,9 @@ func (m *Machine) Reset(db *inodekv.DB) error {
 	m.intents, m.byCall, m.masks = map[uint64]*command.Intent{}, map[callKey]uint64{}, map[uint32]*maskSet{}
 	m.mounts, m.workers, m.clients = map[uint32]*command.Mount{}, map[uint64]*command.Worker{}, map[uint64]*client{}
 	m.count, m.nNames, m.batch = counters{ino: firstCounter}, 0, batch{}
+	if !m.first() {
+		m.count.session, m.count.intent = uint64(m.cfg.Group)<<48, uint64(m.cfg.Group)<<48
+	}
 	m.broken.Store(nil)
 	m.applied.Store(db.Applied())
 	for _, load := range []func() error{m.loadCounters, m.loadReign, m.loadDirs, m.loadTrash, m.loadRecords, m.loadClients, m.reopenHosted} {

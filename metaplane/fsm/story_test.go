@@ -109,7 +109,11 @@ func TestStories(t *testing.T) {
 }
 
 func play(t *testing.T, text string) string {
-	st := &story{world: newWorld(t, Config{}, map[string]Hosted{"jobs": &journal{}})}
+	cfg := Config{}
+	if strings.HasPrefix(text, "# Group 2: ") {
+		cfg.Group = 2
+	}
+	st := &story{world: newWorld(t, cfg, map[string]Hosted{"jobs": &journal{}})}
 	var out strings.Builder
 	for line := range strings.Lines(text) {
 		line = strings.TrimSuffix(line, "\n")

@@ -83,12 +83,16 @@ func (s *story) buildInner(verb string, a args, c *command.Command) *command.Com
 	case "mount":
 		caps := a.opts["caps"]
 		c.Mount = &metapb.MountOp{
-			Mount:   &metapb.Mount{Path: a.arg(0), Uri: a.arg(1), ReadOnly: a.has("ro"), SyncIntervalMs: a.num("sync", -1)},
+			Mount: &metapb.Mount{Path: a.arg(0), Uri: a.arg(1), ReadOnly: a.has("ro"), SyncIntervalMs: a.num("sync", -1),
+				Group: uint32(a.num("group", 0)), Id: uint32(a.num("id", 0)), Serial: uint64(a.num("serial", 0))},
 			Parents: a.has("p"), Update: a.has("u"),
 			AtomicRename: strings.Contains(caps, "r"), Directories: strings.Contains(caps, "d"), Owners: strings.Contains(caps, "o"),
 		}
 	case "unmount":
-		c.Unmount = &metapb.UnmountOp{Path: a.arg(0)}
+		c.Unmount = &metapb.UnmountOp{Path: a.arg(0), Id: uint32(a.num("id", 0))}
+	case "junction":
+		c.Junction = &metapb.JunctionOp{Mount: uint32(a.num("id", 0)), From: metapb.JunctionState(a.num("from", 0)), To: metapb.JunctionState(a.num("to", 0)),
+			Root: uint64(a.num("root", 0)), Serial: uint64(a.num("serial", 0))}
 	case "decide":
 		c.Decide = &metapb.DecideOp{Intent: uint64(a.num("i", 0)), Kind: uint32(a.num("kind", 0)), Msg: a.opts["msg"], Fingerprint: a.opts["fp"], Existed: a.has("existed")}
 	case "cutover":

@@ -50,10 +50,14 @@ type peer struct {
 // stub makes one attempt per call.
 type stub struct {
 	only *peer // calls go to it alone; it is another stub's
-	cfg  transport.ClientConfig
-	log  *slog.Logger
-	at   atomic.Pointer[peer]
-	term atomic.Uint64 // the highest heard of
+	// group is what is asked who leads; whole has the connections of a stub for
+	// another group than the first.
+	group uint32
+	whole *stub
+	cfg   transport.ClientConfig
+	log   *slog.Logger
+	at    atomic.Pointer[peer]
+	term  atomic.Uint64 // the highest heard of
 	// several says that there is more than one member.
 	several atomic.Bool
 	learn   sync.Once
@@ -84,6 +88,15 @@ func (s *stub) add(addr string, replica uint64) (*peer, error) {
 		if p.addr == addr || replica != 0 && p.replica.Load() == replica {
 			return p, nil
 		}
+	}
+	if s.whole != nil && !s.closed {
+		p, err := s.whole.add(addr, replica)
+		if err == nil {
+			s.peers = append(s.peers, p)
+			s.at.CompareAndSwap(nil, p)
+			s.several.Store(len(s.peers) > 1)
+		}
+		return p, err
 	}
 	if s.closed || len(s.peers) >= maxKnown {
 		return nil, orca.E("metaclient", orca.Unavailable, "the client is closed, or knows too many members")
@@ -158,7 +171,9 @@ func (s *stub) close() error {
 	s.cancel()
 	var errs []error
 	for _, p := range peers {
-		errs = append(errs, p.c.Close())
+		if s.whole == nil {
+			errs = append(errs, p.c.Close())
+		}
 	}
 	s.wg.Wait()
 	return errors.Join(errs...)
@@ -306,7 +321,7 @@ func (s *stub) othersFollow(ctx context.Context, p *peer) bool {
 func (s *stub) who(ctx context.Context, p *peer) (*metapb.QuorumReply, error) {
 	ctx, cancel := context.WithTimeout(ctx, askEvery)
 	defer cancel()
-	b, err := metawire.Marshal(&metapb.QuorumRequest{H: &metapb.Header{}, Change: metapb.QuorumRequest_WHO})
+	b, err := metawire.Marshal(&metapb.QuorumRequest{H: &metapb.Header{Group: s.group}, Change: metapb.QuorumRequest_WHO})
 	if err != nil {
 		return nil, err
 	}

@@ -3,7 +3,7 @@
 // Package metaclient is the namespace from another process, and the exactly
 // once that every caller needs, from whatever process.
 //
-// Flow: Client = Session over stub. The stub turns each method into one frame
+// Flow: Client = Router over a Session per group over a stub. The stub turns each method into one frame
 // (metawire) and back; the Session numbers mutations and repeats them with the
 // same number until the answer is final. In one process with the service, a
 // Session over metaserver.Service does the same without a wire.
@@ -20,7 +20,9 @@
 package metaclient
 
 import (
+	"errors"
 	"log/slog"
+	"sync"
 
 	"orca"
 	"orca/dataplane/transport"
@@ -39,9 +41,13 @@ type Config struct {
 
 // Client is the namespace over the wire.
 type Client struct {
-	*Session
+	*Router
 	stub *stub
+	cfg  Config
 	log  *slog.Logger
+
+	mu    sync.Mutex
+	stubs []*stub // of other groups; GUARDED_BY(mu)
 }
 
 var _ metaplane.Namespace = (*Client)(nil)
@@ -59,7 +65,28 @@ func New(cfg Config, log *slog.Logger) (*Client, error) {
 			return nil, err
 		}
 	}
-	return &Client{Session: NewSession(s, cfg.Session), stub: s, log: log}, nil
+	c := &Client{stub: s, cfg: cfg, log: log}
+	c.Router = NewRouter(NewSession(s, cfg.Session), c.openGroup)
+	return c, nil
+}
+
+// openGroup is the way to another group than the first: the same connections,
+// but its own leader.
+func (c *Client) openGroup(group uint16) (*Session, error) {
+	s := newStub(c.cfg.Transport, c.log)
+	s.group, s.whole = uint32(group), c.stub
+	for _, p := range c.stub.all() {
+		if _, err := s.add(p.addr, p.replica.Load()); err != nil {
+			return nil, err
+		}
+	}
+	s.at.Store(c.stub.current())
+	c.mu.Lock()
+	c.stubs = append(c.stubs, s)
+	c.mu.Unlock()
+	cfg := c.cfg.Session
+	cfg.Group = group
+	return NewSession(s, cfg), nil
 }
 
 // Addr returns the address that calls go to now.
@@ -68,15 +95,27 @@ func (c *Client) Addr() string { return c.stub.current().addr }
 // Members returns the addresses of the members that are known by now.
 func (c *Client) Members() []string { return c.stub.addrs() }
 
-// At returns one member by its address, whether it leads or not, tried once
-// per call: for reports that every member wants. It is closed with the client.
-func (c *Client) At(addr string) (metaplane.Workers, error) {
+// At returns one member by its address, as one of a group (0: the first),
+// whether it leads that or not, tried once per call: for reports that every
+// member wants. It is closed with the client.
+func (c *Client) At(addr string, group uint16) (metaplane.Workers, error) {
 	p, err := c.stub.add(addr, 0)
 	if err != nil {
 		return nil, err
 	}
-	return NewSession(&stub{only: p}, c.Session.cfg), nil
+	cfg := c.cfg.Session
+	cfg.Group = group
+	return NewSession(&stub{only: p}, cfg), nil
 }
 
 // Close closes the connections.
-func (c *Client) Close() error { return c.stub.close() }
+func (c *Client) Close() error {
+	c.mu.Lock()
+	others := c.stubs
+	c.mu.Unlock()
+	var errs []error
+	for _, s := range others {
+		errs = append(errs, s.close())
+	}
+	return errors.Join(append(errs, c.stub.close())...)
+}

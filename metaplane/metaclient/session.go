@@ -5,6 +5,7 @@ package metaclient
 import (
 	"cmp"
 	"context"
+	"errors"
 	"math"
 	"math/rand/v2"
 	"sync"
@@ -20,6 +21,8 @@ import (
 type SessionConfig struct {
 	// Caller is the identity of requests that name none. Default: root.
 	Caller *metapb.Caller
+	// Group is the group of the metaplane that requests are for. 0: the first.
+	Group uint16
 	// MutationPatience is how long a mutation is repeated when its context has
 	// no earlier deadline. Default 2 min.
 	MutationPatience time.Duration
@@ -153,7 +156,7 @@ func (s *Session) end(t ticket, err error) {
 }
 
 func (s *Session) header(old *metapb.Header, t ticket) *metapb.Header {
-	h := &metapb.Header{Client: t.client, Seq: t.seq, Caller: old.GetCaller()}
+	h := &metapb.Header{Client: t.client, Seq: t.seq, Caller: old.GetCaller(), Group: uint32(s.cfg.Group)}
 	if h.Caller == nil {
 		h.Caller = s.cfg.Caller
 	}
@@ -246,7 +249,7 @@ func repeat[R any](ctx context.Context, s *Session, patience time.Duration, call
 }
 
 func ended(op string, ctx context.Context) error {
-	if context.Cause(ctx) == context.DeadlineExceeded {
+	if errors.Is(context.Cause(ctx), context.DeadlineExceeded) {
 		return &orca.Error{Op: op, Kind: orca.Timeout, Err: ctx.Err()}
 	}
 	return &orca.Error{Op: op, Kind: orca.Canceled, Err: ctx.Err()}

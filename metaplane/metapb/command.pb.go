@@ -237,6 +237,7 @@ type Command struct {
 	Hosted         *HostedOp         `protobuf:"bytes,33,opt,name=hosted,proto3" json:"hosted,omitempty"`
 	SetFact        *SetFactOp        `protobuf:"bytes,34,opt,name=set_fact,json=setFact,proto3" json:"set_fact,omitempty"`
 	Noop           *NoopOp           `protobuf:"bytes,35,opt,name=noop,proto3" json:"noop,omitempty"`
+	Junction       *JunctionOp       `protobuf:"bytes,60,opt,name=junction,proto3" json:"junction,omitempty"`
 	unknownFields  protoimpl.UnknownFields
 	sizeCache      protoimpl.SizeCache
 }
@@ -505,6 +506,13 @@ func (x *Command) GetSetFact() *SetFactOp {
 func (x *Command) GetNoop() *NoopOp {
 	if x != nil {
 		return x.Noop
+	}
+	return nil
+}
+
+func (x *Command) GetJunction() *JunctionOp {
+	if x != nil {
+		return x.Junction
 	}
 	return nil
 }
@@ -1536,8 +1544,11 @@ func (x *MountOp) GetOwners() bool {
 }
 
 type UnmountOp struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Path          string                 `protobuf:"bytes,1,opt,name=path,proto3" json:"path,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Path  string                 `protobuf:"bytes,1,opt,name=path,proto3" json:"path,omitempty"`
+	// In the group behind a junction: the mount to forget for ever, whether it
+	// is there or not.
+	Id            uint32 `protobuf:"varint,60,opt,name=id,proto3" json:"id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1579,6 +1590,92 @@ func (x *UnmountOp) GetPath() string {
 	return ""
 }
 
+func (x *UnmountOp) GetId() uint32 {
+	if x != nil {
+		return x.Id
+	}
+	return 0
+}
+
+// JunctionOp moves a junction on: to active when its group has the mount at
+// inode root; to leaving; to none when its group has it no more, which frees
+// the name. from is the state it must be in, and serial its serial: else Stale.
+type JunctionOp struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Mount         uint32                 `protobuf:"varint,1,opt,name=mount,proto3" json:"mount,omitempty"`
+	From          JunctionState          `protobuf:"varint,2,opt,name=from,proto3,enum=orca.meta.JunctionState" json:"from,omitempty"`
+	To            JunctionState          `protobuf:"varint,3,opt,name=to,proto3,enum=orca.meta.JunctionState" json:"to,omitempty"`
+	Root          uint64                 `protobuf:"varint,4,opt,name=root,proto3" json:"root,omitempty"`
+	Serial        uint64                 `protobuf:"varint,5,opt,name=serial,proto3" json:"serial,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *JunctionOp) Reset() {
+	*x = JunctionOp{}
+	mi := &file_command_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *JunctionOp) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*JunctionOp) ProtoMessage() {}
+
+func (x *JunctionOp) ProtoReflect() protoreflect.Message {
+	mi := &file_command_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use JunctionOp.ProtoReflect.Descriptor instead.
+func (*JunctionOp) Descriptor() ([]byte, []int) {
+	return file_command_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *JunctionOp) GetMount() uint32 {
+	if x != nil {
+		return x.Mount
+	}
+	return 0
+}
+
+func (x *JunctionOp) GetFrom() JunctionState {
+	if x != nil {
+		return x.From
+	}
+	return JunctionState_JUNCTION_NONE
+}
+
+func (x *JunctionOp) GetTo() JunctionState {
+	if x != nil {
+		return x.To
+	}
+	return JunctionState_JUNCTION_NONE
+}
+
+func (x *JunctionOp) GetRoot() uint64 {
+	if x != nil {
+		return x.Root
+	}
+	return 0
+}
+
+func (x *JunctionOp) GetSerial() uint64 {
+	if x != nil {
+		return x.Serial
+	}
+	return 0
+}
+
 // MountRecord is a row of the mount table.
 type MountRecord struct {
 	state        protoimpl.MessageState `protogen:"open.v1"`
@@ -1598,7 +1695,7 @@ type MountRecord struct {
 
 func (x *MountRecord) Reset() {
 	*x = MountRecord{}
-	mi := &file_command_proto_msgTypes[15]
+	mi := &file_command_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1610,7 +1707,7 @@ func (x *MountRecord) String() string {
 func (*MountRecord) ProtoMessage() {}
 
 func (x *MountRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_command_proto_msgTypes[15]
+	mi := &file_command_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1623,7 +1720,7 @@ func (x *MountRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MountRecord.ProtoReflect.Descriptor instead.
 func (*MountRecord) Descriptor() ([]byte, []int) {
-	return file_command_proto_rawDescGZIP(), []int{15}
+	return file_command_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *MountRecord) GetMount() *Mount {
@@ -1719,7 +1816,7 @@ type UFSIntent struct {
 
 func (x *UFSIntent) Reset() {
 	*x = UFSIntent{}
-	mi := &file_command_proto_msgTypes[16]
+	mi := &file_command_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1731,7 +1828,7 @@ func (x *UFSIntent) String() string {
 func (*UFSIntent) ProtoMessage() {}
 
 func (x *UFSIntent) ProtoReflect() protoreflect.Message {
-	mi := &file_command_proto_msgTypes[16]
+	mi := &file_command_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1744,7 +1841,7 @@ func (x *UFSIntent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UFSIntent.ProtoReflect.Descriptor instead.
 func (*UFSIntent) Descriptor() ([]byte, []int) {
-	return file_command_proto_rawDescGZIP(), []int{16}
+	return file_command_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *UFSIntent) GetId() uint64 {
@@ -1890,7 +1987,7 @@ type DecideOp struct {
 
 func (x *DecideOp) Reset() {
 	*x = DecideOp{}
-	mi := &file_command_proto_msgTypes[17]
+	mi := &file_command_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1902,7 +1999,7 @@ func (x *DecideOp) String() string {
 func (*DecideOp) ProtoMessage() {}
 
 func (x *DecideOp) ProtoReflect() protoreflect.Message {
-	mi := &file_command_proto_msgTypes[17]
+	mi := &file_command_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1915,7 +2012,7 @@ func (x *DecideOp) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DecideOp.ProtoReflect.Descriptor instead.
 func (*DecideOp) Descriptor() ([]byte, []int) {
-	return file_command_proto_rawDescGZIP(), []int{17}
+	return file_command_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *DecideOp) GetIntent() uint64 {
@@ -1974,7 +2071,7 @@ type CutoverOp struct {
 
 func (x *CutoverOp) Reset() {
 	*x = CutoverOp{}
-	mi := &file_command_proto_msgTypes[18]
+	mi := &file_command_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1986,7 +2083,7 @@ func (x *CutoverOp) String() string {
 func (*CutoverOp) ProtoMessage() {}
 
 func (x *CutoverOp) ProtoReflect() protoreflect.Message {
-	mi := &file_command_proto_msgTypes[18]
+	mi := &file_command_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1999,7 +2096,7 @@ func (x *CutoverOp) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CutoverOp.ProtoReflect.Descriptor instead.
 func (*CutoverOp) Descriptor() ([]byte, []int) {
-	return file_command_proto_rawDescGZIP(), []int{18}
+	return file_command_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *CutoverOp) GetIntent() uint64 {
@@ -2043,7 +2140,7 @@ type FinishIntentOp struct {
 
 func (x *FinishIntentOp) Reset() {
 	*x = FinishIntentOp{}
-	mi := &file_command_proto_msgTypes[19]
+	mi := &file_command_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2055,7 +2152,7 @@ func (x *FinishIntentOp) String() string {
 func (*FinishIntentOp) ProtoMessage() {}
 
 func (x *FinishIntentOp) ProtoReflect() protoreflect.Message {
-	mi := &file_command_proto_msgTypes[19]
+	mi := &file_command_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2068,7 +2165,7 @@ func (x *FinishIntentOp) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FinishIntentOp.ProtoReflect.Descriptor instead.
 func (*FinishIntentOp) Descriptor() ([]byte, []int) {
-	return file_command_proto_rawDescGZIP(), []int{19}
+	return file_command_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *FinishIntentOp) GetIntent() uint64 {
@@ -2103,7 +2200,7 @@ type SyncEntry struct {
 
 func (x *SyncEntry) Reset() {
 	*x = SyncEntry{}
-	mi := &file_command_proto_msgTypes[20]
+	mi := &file_command_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2115,7 +2212,7 @@ func (x *SyncEntry) String() string {
 func (*SyncEntry) ProtoMessage() {}
 
 func (x *SyncEntry) ProtoReflect() protoreflect.Message {
-	mi := &file_command_proto_msgTypes[20]
+	mi := &file_command_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2128,7 +2225,7 @@ func (x *SyncEntry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SyncEntry.ProtoReflect.Descriptor instead.
 func (*SyncEntry) Descriptor() ([]byte, []int) {
-	return file_command_proto_rawDescGZIP(), []int{20}
+	return file_command_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *SyncEntry) GetName() string {
@@ -2221,7 +2318,7 @@ type SyncApplyOp struct {
 
 func (x *SyncApplyOp) Reset() {
 	*x = SyncApplyOp{}
-	mi := &file_command_proto_msgTypes[21]
+	mi := &file_command_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2233,7 +2330,7 @@ func (x *SyncApplyOp) String() string {
 func (*SyncApplyOp) ProtoMessage() {}
 
 func (x *SyncApplyOp) ProtoReflect() protoreflect.Message {
-	mi := &file_command_proto_msgTypes[21]
+	mi := &file_command_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2246,7 +2343,7 @@ func (x *SyncApplyOp) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SyncApplyOp.ProtoReflect.Descriptor instead.
 func (*SyncApplyOp) Descriptor() ([]byte, []int) {
-	return file_command_proto_rawDescGZIP(), []int{21}
+	return file_command_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *SyncApplyOp) GetDir() uint64 {
@@ -2361,7 +2458,7 @@ type SyncResult struct {
 
 func (x *SyncResult) Reset() {
 	*x = SyncResult{}
-	mi := &file_command_proto_msgTypes[22]
+	mi := &file_command_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2373,7 +2470,7 @@ func (x *SyncResult) String() string {
 func (*SyncResult) ProtoMessage() {}
 
 func (x *SyncResult) ProtoReflect() protoreflect.Message {
-	mi := &file_command_proto_msgTypes[22]
+	mi := &file_command_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2386,7 +2483,7 @@ func (x *SyncResult) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SyncResult.ProtoReflect.Descriptor instead.
 func (*SyncResult) Descriptor() ([]byte, []int) {
-	return file_command_proto_rawDescGZIP(), []int{22}
+	return file_command_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *SyncResult) GetCreated() int64 {
@@ -2434,7 +2531,7 @@ type PersistOp struct {
 
 func (x *PersistOp) Reset() {
 	*x = PersistOp{}
-	mi := &file_command_proto_msgTypes[23]
+	mi := &file_command_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2446,7 +2543,7 @@ func (x *PersistOp) String() string {
 func (*PersistOp) ProtoMessage() {}
 
 func (x *PersistOp) ProtoReflect() protoreflect.Message {
-	mi := &file_command_proto_msgTypes[23]
+	mi := &file_command_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2459,7 +2556,7 @@ func (x *PersistOp) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PersistOp.ProtoReflect.Descriptor instead.
 func (*PersistOp) Descriptor() ([]byte, []int) {
-	return file_command_proto_rawDescGZIP(), []int{23}
+	return file_command_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *PersistOp) GetTarget() *Target {
@@ -2479,7 +2576,7 @@ type PersistPrepareOp struct {
 
 func (x *PersistPrepareOp) Reset() {
 	*x = PersistPrepareOp{}
-	mi := &file_command_proto_msgTypes[24]
+	mi := &file_command_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2491,7 +2588,7 @@ func (x *PersistPrepareOp) String() string {
 func (*PersistPrepareOp) ProtoMessage() {}
 
 func (x *PersistPrepareOp) ProtoReflect() protoreflect.Message {
-	mi := &file_command_proto_msgTypes[24]
+	mi := &file_command_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2504,7 +2601,7 @@ func (x *PersistPrepareOp) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PersistPrepareOp.ProtoReflect.Descriptor instead.
 func (*PersistPrepareOp) Descriptor() ([]byte, []int) {
-	return file_command_proto_rawDescGZIP(), []int{24}
+	return file_command_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *PersistPrepareOp) GetFile() uint64 {
@@ -2539,7 +2636,7 @@ type PersistCommitOp struct {
 
 func (x *PersistCommitOp) Reset() {
 	*x = PersistCommitOp{}
-	mi := &file_command_proto_msgTypes[25]
+	mi := &file_command_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2551,7 +2648,7 @@ func (x *PersistCommitOp) String() string {
 func (*PersistCommitOp) ProtoMessage() {}
 
 func (x *PersistCommitOp) ProtoReflect() protoreflect.Message {
-	mi := &file_command_proto_msgTypes[25]
+	mi := &file_command_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2564,7 +2661,7 @@ func (x *PersistCommitOp) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PersistCommitOp.ProtoReflect.Descriptor instead.
 func (*PersistCommitOp) Descriptor() ([]byte, []int) {
-	return file_command_proto_rawDescGZIP(), []int{25}
+	return file_command_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *PersistCommitOp) GetIntent() uint64 {
@@ -2632,7 +2729,7 @@ type MarkLostOp struct {
 
 func (x *MarkLostOp) Reset() {
 	*x = MarkLostOp{}
-	mi := &file_command_proto_msgTypes[26]
+	mi := &file_command_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2644,7 +2741,7 @@ func (x *MarkLostOp) String() string {
 func (*MarkLostOp) ProtoMessage() {}
 
 func (x *MarkLostOp) ProtoReflect() protoreflect.Message {
-	mi := &file_command_proto_msgTypes[26]
+	mi := &file_command_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2657,7 +2754,7 @@ func (x *MarkLostOp) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MarkLostOp.ProtoReflect.Descriptor instead.
 func (*MarkLostOp) Descriptor() ([]byte, []int) {
-	return file_command_proto_rawDescGZIP(), []int{26}
+	return file_command_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *MarkLostOp) GetFiles() []uint64 {
@@ -2678,7 +2775,7 @@ type SweepTrashOp struct {
 
 func (x *SweepTrashOp) Reset() {
 	*x = SweepTrashOp{}
-	mi := &file_command_proto_msgTypes[27]
+	mi := &file_command_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2690,7 +2787,7 @@ func (x *SweepTrashOp) String() string {
 func (*SweepTrashOp) ProtoMessage() {}
 
 func (x *SweepTrashOp) ProtoReflect() protoreflect.Message {
-	mi := &file_command_proto_msgTypes[27]
+	mi := &file_command_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2703,7 +2800,7 @@ func (x *SweepTrashOp) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SweepTrashOp.ProtoReflect.Descriptor instead.
 func (*SweepTrashOp) Descriptor() ([]byte, []int) {
-	return file_command_proto_rawDescGZIP(), []int{27}
+	return file_command_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *SweepTrashOp) GetLimit() uint32 {
@@ -2724,7 +2821,7 @@ type WorkerRecord struct {
 
 func (x *WorkerRecord) Reset() {
 	*x = WorkerRecord{}
-	mi := &file_command_proto_msgTypes[28]
+	mi := &file_command_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2736,7 +2833,7 @@ func (x *WorkerRecord) String() string {
 func (*WorkerRecord) ProtoMessage() {}
 
 func (x *WorkerRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_command_proto_msgTypes[28]
+	mi := &file_command_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2749,7 +2846,7 @@ func (x *WorkerRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WorkerRecord.ProtoReflect.Descriptor instead.
 func (*WorkerRecord) Descriptor() ([]byte, []int) {
-	return file_command_proto_rawDescGZIP(), []int{28}
+	return file_command_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *WorkerRecord) GetId() uint64 {
@@ -2784,7 +2881,7 @@ type RegisterWorkerOp struct {
 
 func (x *RegisterWorkerOp) Reset() {
 	*x = RegisterWorkerOp{}
-	mi := &file_command_proto_msgTypes[29]
+	mi := &file_command_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2796,7 +2893,7 @@ func (x *RegisterWorkerOp) String() string {
 func (*RegisterWorkerOp) ProtoMessage() {}
 
 func (x *RegisterWorkerOp) ProtoReflect() protoreflect.Message {
-	mi := &file_command_proto_msgTypes[29]
+	mi := &file_command_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2809,7 +2906,7 @@ func (x *RegisterWorkerOp) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RegisterWorkerOp.ProtoReflect.Descriptor instead.
 func (*RegisterWorkerOp) Descriptor() ([]byte, []int) {
-	return file_command_proto_rawDescGZIP(), []int{29}
+	return file_command_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *RegisterWorkerOp) GetId() uint64 {
@@ -2836,7 +2933,7 @@ type HostedOp struct {
 
 func (x *HostedOp) Reset() {
 	*x = HostedOp{}
-	mi := &file_command_proto_msgTypes[30]
+	mi := &file_command_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2848,7 +2945,7 @@ func (x *HostedOp) String() string {
 func (*HostedOp) ProtoMessage() {}
 
 func (x *HostedOp) ProtoReflect() protoreflect.Message {
-	mi := &file_command_proto_msgTypes[30]
+	mi := &file_command_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2861,7 +2958,7 @@ func (x *HostedOp) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HostedOp.ProtoReflect.Descriptor instead.
 func (*HostedOp) Descriptor() ([]byte, []int) {
-	return file_command_proto_rawDescGZIP(), []int{30}
+	return file_command_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *HostedOp) GetMachine() string {
@@ -2891,7 +2988,7 @@ type SetFactOp struct {
 
 func (x *SetFactOp) Reset() {
 	*x = SetFactOp{}
-	mi := &file_command_proto_msgTypes[31]
+	mi := &file_command_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2903,7 +3000,7 @@ func (x *SetFactOp) String() string {
 func (*SetFactOp) ProtoMessage() {}
 
 func (x *SetFactOp) ProtoReflect() protoreflect.Message {
-	mi := &file_command_proto_msgTypes[31]
+	mi := &file_command_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2916,7 +3013,7 @@ func (x *SetFactOp) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetFactOp.ProtoReflect.Descriptor instead.
 func (*SetFactOp) Descriptor() ([]byte, []int) {
-	return file_command_proto_rawDescGZIP(), []int{31}
+	return file_command_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *SetFactOp) GetKey() string {
@@ -2948,7 +3045,7 @@ type NoopOp struct {
 
 func (x *NoopOp) Reset() {
 	*x = NoopOp{}
-	mi := &file_command_proto_msgTypes[32]
+	mi := &file_command_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2960,7 +3057,7 @@ func (x *NoopOp) String() string {
 func (*NoopOp) ProtoMessage() {}
 
 func (x *NoopOp) ProtoReflect() protoreflect.Message {
-	mi := &file_command_proto_msgTypes[32]
+	mi := &file_command_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2973,7 +3070,7 @@ func (x *NoopOp) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NoopOp.ProtoReflect.Descriptor instead.
 func (*NoopOp) Descriptor() ([]byte, []int) {
-	return file_command_proto_rawDescGZIP(), []int{32}
+	return file_command_proto_rawDescGZIP(), []int{33}
 }
 
 // SessionRecord is one write session.
@@ -3008,7 +3105,7 @@ type SessionRecord struct {
 
 func (x *SessionRecord) Reset() {
 	*x = SessionRecord{}
-	mi := &file_command_proto_msgTypes[33]
+	mi := &file_command_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3020,7 +3117,7 @@ func (x *SessionRecord) String() string {
 func (*SessionRecord) ProtoMessage() {}
 
 func (x *SessionRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_command_proto_msgTypes[33]
+	mi := &file_command_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3033,7 +3130,7 @@ func (x *SessionRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SessionRecord.ProtoReflect.Descriptor instead.
 func (*SessionRecord) Descriptor() ([]byte, []int) {
-	return file_command_proto_rawDescGZIP(), []int{33}
+	return file_command_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *SessionRecord) GetId() uint64 {
@@ -3230,7 +3327,7 @@ type Result struct {
 
 func (x *Result) Reset() {
 	*x = Result{}
-	mi := &file_command_proto_msgTypes[34]
+	mi := &file_command_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3242,7 +3339,7 @@ func (x *Result) String() string {
 func (*Result) ProtoMessage() {}
 
 func (x *Result) ProtoReflect() protoreflect.Message {
-	mi := &file_command_proto_msgTypes[34]
+	mi := &file_command_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3255,7 +3352,7 @@ func (x *Result) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Result.ProtoReflect.Descriptor instead.
 func (*Result) Descriptor() ([]byte, []int) {
-	return file_command_proto_rawDescGZIP(), []int{34}
+	return file_command_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *Result) GetKind() uint32 {
@@ -3396,7 +3493,7 @@ var File_command_proto protoreflect.FileDescriptor
 const file_command_proto_rawDesc = "" +
 	"\n" +
 	"\rcommand.proto\x12\torca.meta\x1a\n" +
-	"meta.proto\"\x91\f\n" +
+	"meta.proto\"\xc4\f\n" +
 	"\aCommand\x12\x16\n" +
 	"\x06client\x18\x01 \x01(\x04R\x06client\x12\x10\n" +
 	"\x03seq\x18\x02 \x01(\x04R\x03seq\x12\x1f\n" +
@@ -3435,7 +3532,8 @@ const file_command_proto_rawDesc = "" +
 	"\x0fregister_worker\x18  \x01(\v2\x1b.orca.meta.RegisterWorkerOpR\x0eregisterWorker\x12+\n" +
 	"\x06hosted\x18! \x01(\v2\x13.orca.meta.HostedOpR\x06hosted\x12/\n" +
 	"\bset_fact\x18\" \x01(\v2\x14.orca.meta.SetFactOpR\asetFact\x12%\n" +
-	"\x04noop\x18# \x01(\v2\x11.orca.meta.NoopOpR\x04noop\"2\n" +
+	"\x04noop\x18# \x01(\v2\x11.orca.meta.NoopOpR\x04noop\x121\n" +
+	"\bjunction\x18< \x01(\v2\x15.orca.meta.JunctionOpR\bjunction\"2\n" +
 	"\n" +
 	"AbsentName\x12\x10\n" +
 	"\x03dir\x18\x01 \x01(\x04R\x03dir\x12\x12\n" +
@@ -3527,9 +3625,17 @@ const file_command_proto_rawDesc = "" +
 	"\x06update\x18\x03 \x01(\bR\x06update\x12#\n" +
 	"\ratomic_rename\x18\x04 \x01(\bR\fatomicRename\x12 \n" +
 	"\vdirectories\x18\x05 \x01(\bR\vdirectories\x12\x16\n" +
-	"\x06owners\x18\x06 \x01(\bR\x06owners\"\x1f\n" +
+	"\x06owners\x18\x06 \x01(\bR\x06owners\"/\n" +
 	"\tUnmountOp\x12\x12\n" +
-	"\x04path\x18\x01 \x01(\tR\x04path\"\x88\x02\n" +
+	"\x04path\x18\x01 \x01(\tR\x04path\x12\x0e\n" +
+	"\x02id\x18< \x01(\rR\x02id\"\xa6\x01\n" +
+	"\n" +
+	"JunctionOp\x12\x14\n" +
+	"\x05mount\x18\x01 \x01(\rR\x05mount\x12,\n" +
+	"\x04from\x18\x02 \x01(\x0e2\x18.orca.meta.JunctionStateR\x04from\x12(\n" +
+	"\x02to\x18\x03 \x01(\x0e2\x18.orca.meta.JunctionStateR\x02to\x12\x12\n" +
+	"\x04root\x18\x04 \x01(\x04R\x04root\x12\x16\n" +
+	"\x06serial\x18\x05 \x01(\x04R\x06serial\"\x88\x02\n" +
 	"\vMountRecord\x12&\n" +
 	"\x05mount\x18\x01 \x01(\v2\x10.orca.meta.MountR\x05mount\x12\x12\n" +
 	"\x04root\x18\x02 \x01(\x04R\x04root\x12#\n" +
@@ -3730,7 +3836,7 @@ func file_command_proto_rawDescGZIP() []byte {
 }
 
 var file_command_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_command_proto_msgTypes = make([]protoimpl.MessageInfo, 35)
+var file_command_proto_msgTypes = make([]protoimpl.MessageInfo, 36)
 var file_command_proto_goTypes = []any{
 	(CommandCheck)(0),        // 0: orca.meta.CommandCheck
 	(IntentOp)(0),            // 1: orca.meta.IntentOp
@@ -3750,33 +3856,35 @@ var file_command_proto_goTypes = []any{
 	(*XattrOp)(nil),          // 15: orca.meta.XattrOp
 	(*MountOp)(nil),          // 16: orca.meta.MountOp
 	(*UnmountOp)(nil),        // 17: orca.meta.UnmountOp
-	(*MountRecord)(nil),      // 18: orca.meta.MountRecord
-	(*UFSIntent)(nil),        // 19: orca.meta.UFSIntent
-	(*DecideOp)(nil),         // 20: orca.meta.DecideOp
-	(*CutoverOp)(nil),        // 21: orca.meta.CutoverOp
-	(*FinishIntentOp)(nil),   // 22: orca.meta.FinishIntentOp
-	(*SyncEntry)(nil),        // 23: orca.meta.SyncEntry
-	(*SyncApplyOp)(nil),      // 24: orca.meta.SyncApplyOp
-	(*SyncResult)(nil),       // 25: orca.meta.SyncResult
-	(*PersistOp)(nil),        // 26: orca.meta.PersistOp
-	(*PersistPrepareOp)(nil), // 27: orca.meta.PersistPrepareOp
-	(*PersistCommitOp)(nil),  // 28: orca.meta.PersistCommitOp
-	(*MarkLostOp)(nil),       // 29: orca.meta.MarkLostOp
-	(*SweepTrashOp)(nil),     // 30: orca.meta.SweepTrashOp
-	(*WorkerRecord)(nil),     // 31: orca.meta.WorkerRecord
-	(*RegisterWorkerOp)(nil), // 32: orca.meta.RegisterWorkerOp
-	(*HostedOp)(nil),         // 33: orca.meta.HostedOp
-	(*SetFactOp)(nil),        // 34: orca.meta.SetFactOp
-	(*NoopOp)(nil),           // 35: orca.meta.NoopOp
-	(*SessionRecord)(nil),    // 36: orca.meta.SessionRecord
-	(*Result)(nil),           // 37: orca.meta.Result
-	(*Caller)(nil),           // 38: orca.meta.Caller
-	(*Target)(nil),           // 39: orca.meta.Target
-	(*Mount)(nil),            // 40: orca.meta.Mount
-	(*Attr)(nil),             // 41: orca.meta.Attr
+	(*JunctionOp)(nil),       // 18: orca.meta.JunctionOp
+	(*MountRecord)(nil),      // 19: orca.meta.MountRecord
+	(*UFSIntent)(nil),        // 20: orca.meta.UFSIntent
+	(*DecideOp)(nil),         // 21: orca.meta.DecideOp
+	(*CutoverOp)(nil),        // 22: orca.meta.CutoverOp
+	(*FinishIntentOp)(nil),   // 23: orca.meta.FinishIntentOp
+	(*SyncEntry)(nil),        // 24: orca.meta.SyncEntry
+	(*SyncApplyOp)(nil),      // 25: orca.meta.SyncApplyOp
+	(*SyncResult)(nil),       // 26: orca.meta.SyncResult
+	(*PersistOp)(nil),        // 27: orca.meta.PersistOp
+	(*PersistPrepareOp)(nil), // 28: orca.meta.PersistPrepareOp
+	(*PersistCommitOp)(nil),  // 29: orca.meta.PersistCommitOp
+	(*MarkLostOp)(nil),       // 30: orca.meta.MarkLostOp
+	(*SweepTrashOp)(nil),     // 31: orca.meta.SweepTrashOp
+	(*WorkerRecord)(nil),     // 32: orca.meta.WorkerRecord
+	(*RegisterWorkerOp)(nil), // 33: orca.meta.RegisterWorkerOp
+	(*HostedOp)(nil),         // 34: orca.meta.HostedOp
+	(*SetFactOp)(nil),        // 35: orca.meta.SetFactOp
+	(*NoopOp)(nil),           // 36: orca.meta.NoopOp
+	(*SessionRecord)(nil),    // 37: orca.meta.SessionRecord
+	(*Result)(nil),           // 38: orca.meta.Result
+	(*Caller)(nil),           // 39: orca.meta.Caller
+	(*Target)(nil),           // 40: orca.meta.Target
+	(*Mount)(nil),            // 41: orca.meta.Mount
+	(JunctionState)(0),       // 42: orca.meta.JunctionState
+	(*Attr)(nil),             // 43: orca.meta.Attr
 }
 var file_command_proto_depIdxs = []int32{
-	38, // 0: orca.meta.Command.caller:type_name -> orca.meta.Caller
+	39, // 0: orca.meta.Command.caller:type_name -> orca.meta.Caller
 	4,  // 1: orca.meta.Command.absent:type_name -> orca.meta.AbsentName
 	5,  // 2: orca.meta.Command.create:type_name -> orca.meta.CreateOp
 	6,  // 3: orca.meta.Command.complete:type_name -> orca.meta.CompleteOp
@@ -3791,45 +3899,48 @@ var file_command_proto_depIdxs = []int32{
 	15, // 12: orca.meta.Command.xattr:type_name -> orca.meta.XattrOp
 	16, // 13: orca.meta.Command.mount:type_name -> orca.meta.MountOp
 	17, // 14: orca.meta.Command.unmount:type_name -> orca.meta.UnmountOp
-	20, // 15: orca.meta.Command.decide:type_name -> orca.meta.DecideOp
-	21, // 16: orca.meta.Command.cutover:type_name -> orca.meta.CutoverOp
-	22, // 17: orca.meta.Command.finish_intent:type_name -> orca.meta.FinishIntentOp
-	24, // 18: orca.meta.Command.sync_apply:type_name -> orca.meta.SyncApplyOp
-	26, // 19: orca.meta.Command.persist:type_name -> orca.meta.PersistOp
-	27, // 20: orca.meta.Command.persist_prepare:type_name -> orca.meta.PersistPrepareOp
-	28, // 21: orca.meta.Command.persist_commit:type_name -> orca.meta.PersistCommitOp
-	29, // 22: orca.meta.Command.mark_lost:type_name -> orca.meta.MarkLostOp
-	30, // 23: orca.meta.Command.sweep_trash:type_name -> orca.meta.SweepTrashOp
-	32, // 24: orca.meta.Command.register_worker:type_name -> orca.meta.RegisterWorkerOp
-	33, // 25: orca.meta.Command.hosted:type_name -> orca.meta.HostedOp
-	34, // 26: orca.meta.Command.set_fact:type_name -> orca.meta.SetFactOp
-	35, // 27: orca.meta.Command.noop:type_name -> orca.meta.NoopOp
-	39, // 28: orca.meta.CreateOp.target:type_name -> orca.meta.Target
-	39, // 29: orca.meta.MkdirOp.target:type_name -> orca.meta.Target
-	39, // 30: orca.meta.RenameOp.src:type_name -> orca.meta.Target
-	39, // 31: orca.meta.RenameOp.dst:type_name -> orca.meta.Target
-	39, // 32: orca.meta.DeleteOp.target:type_name -> orca.meta.Target
-	39, // 33: orca.meta.SetAttrOp.target:type_name -> orca.meta.Target
-	39, // 34: orca.meta.XattrOp.target:type_name -> orca.meta.Target
-	40, // 35: orca.meta.MountOp.mount:type_name -> orca.meta.Mount
-	40, // 36: orca.meta.MountRecord.mount:type_name -> orca.meta.Mount
-	1,  // 37: orca.meta.UFSIntent.op:type_name -> orca.meta.IntentOp
-	3,  // 38: orca.meta.UFSIntent.command:type_name -> orca.meta.Command
-	23, // 39: orca.meta.SyncApplyOp.entries:type_name -> orca.meta.SyncEntry
-	23, // 40: orca.meta.SyncApplyOp.self:type_name -> orca.meta.SyncEntry
-	39, // 41: orca.meta.PersistOp.target:type_name -> orca.meta.Target
-	2,  // 42: orca.meta.SessionRecord.state:type_name -> orca.meta.SessionState
-	38, // 43: orca.meta.SessionRecord.caller:type_name -> orca.meta.Caller
-	41, // 44: orca.meta.Result.attr:type_name -> orca.meta.Attr
-	36, // 45: orca.meta.Result.session:type_name -> orca.meta.SessionRecord
-	19, // 46: orca.meta.Result.intent:type_name -> orca.meta.UFSIntent
-	18, // 47: orca.meta.Result.mount:type_name -> orca.meta.MountRecord
-	25, // 48: orca.meta.Result.sync:type_name -> orca.meta.SyncResult
-	49, // [49:49] is the sub-list for method output_type
-	49, // [49:49] is the sub-list for method input_type
-	49, // [49:49] is the sub-list for extension type_name
-	49, // [49:49] is the sub-list for extension extendee
-	0,  // [0:49] is the sub-list for field type_name
+	21, // 15: orca.meta.Command.decide:type_name -> orca.meta.DecideOp
+	22, // 16: orca.meta.Command.cutover:type_name -> orca.meta.CutoverOp
+	23, // 17: orca.meta.Command.finish_intent:type_name -> orca.meta.FinishIntentOp
+	25, // 18: orca.meta.Command.sync_apply:type_name -> orca.meta.SyncApplyOp
+	27, // 19: orca.meta.Command.persist:type_name -> orca.meta.PersistOp
+	28, // 20: orca.meta.Command.persist_prepare:type_name -> orca.meta.PersistPrepareOp
+	29, // 21: orca.meta.Command.persist_commit:type_name -> orca.meta.PersistCommitOp
+	30, // 22: orca.meta.Command.mark_lost:type_name -> orca.meta.MarkLostOp
+	31, // 23: orca.meta.Command.sweep_trash:type_name -> orca.meta.SweepTrashOp
+	33, // 24: orca.meta.Command.register_worker:type_name -> orca.meta.RegisterWorkerOp
+	34, // 25: orca.meta.Command.hosted:type_name -> orca.meta.HostedOp
+	35, // 26: orca.meta.Command.set_fact:type_name -> orca.meta.SetFactOp
+	36, // 27: orca.meta.Command.noop:type_name -> orca.meta.NoopOp
+	18, // 28: orca.meta.Command.junction:type_name -> orca.meta.JunctionOp
+	40, // 29: orca.meta.CreateOp.target:type_name -> orca.meta.Target
+	40, // 30: orca.meta.MkdirOp.target:type_name -> orca.meta.Target
+	40, // 31: orca.meta.RenameOp.src:type_name -> orca.meta.Target
+	40, // 32: orca.meta.RenameOp.dst:type_name -> orca.meta.Target
+	40, // 33: orca.meta.DeleteOp.target:type_name -> orca.meta.Target
+	40, // 34: orca.meta.SetAttrOp.target:type_name -> orca.meta.Target
+	40, // 35: orca.meta.XattrOp.target:type_name -> orca.meta.Target
+	41, // 36: orca.meta.MountOp.mount:type_name -> orca.meta.Mount
+	42, // 37: orca.meta.JunctionOp.from:type_name -> orca.meta.JunctionState
+	42, // 38: orca.meta.JunctionOp.to:type_name -> orca.meta.JunctionState
+	41, // 39: orca.meta.MountRecord.mount:type_name -> orca.meta.Mount
+	1,  // 40: orca.meta.UFSIntent.op:type_name -> orca.meta.IntentOp
+	3,  // 41: orca.meta.UFSIntent.command:type_name -> orca.meta.Command
+	24, // 42: orca.meta.SyncApplyOp.entries:type_name -> orca.meta.SyncEntry
+	24, // 43: orca.meta.SyncApplyOp.self:type_name -> orca.meta.SyncEntry
+	40, // 44: orca.meta.PersistOp.target:type_name -> orca.meta.Target
+	2,  // 45: orca.meta.SessionRecord.state:type_name -> orca.meta.SessionState
+	39, // 46: orca.meta.SessionRecord.caller:type_name -> orca.meta.Caller
+	43, // 47: orca.meta.Result.attr:type_name -> orca.meta.Attr
+	37, // 48: orca.meta.Result.session:type_name -> orca.meta.SessionRecord
+	20, // 49: orca.meta.Result.intent:type_name -> orca.meta.UFSIntent
+	19, // 50: orca.meta.Result.mount:type_name -> orca.meta.MountRecord
+	26, // 51: orca.meta.Result.sync:type_name -> orca.meta.SyncResult
+	52, // [52:52] is the sub-list for method output_type
+	52, // [52:52] is the sub-list for method input_type
+	52, // [52:52] is the sub-list for extension type_name
+	52, // [52:52] is the sub-list for extension extendee
+	0,  // [0:52] is the sub-list for field type_name
 }
 
 func init() { file_command_proto_init() }
@@ -3844,7 +3955,7 @@ func file_command_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_command_proto_rawDesc), len(file_command_proto_rawDesc)),
 			NumEnums:      3,
-			NumMessages:   35,
+			NumMessages:   36,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -89,6 +89,58 @@ func (SetAttrMask) EnumDescriptor() ([]byte, []int) {
 	return file_meta_proto_rawDescGZIP(), []int{0}
 }
 
+type JunctionState int32
+
+const (
+	JunctionState_JUNCTION_NONE    JunctionState = 0
+	JunctionState_JUNCTION_JOINING JunctionState = 1 // the group is being given the mount, or its options
+	JunctionState_JUNCTION_ACTIVE  JunctionState = 2
+	JunctionState_JUNCTION_LEAVING JunctionState = 3 // the group is being emptied of it
+)
+
+// Enum value maps for JunctionState.
+var (
+	JunctionState_name = map[int32]string{
+		0: "JUNCTION_NONE",
+		1: "JUNCTION_JOINING",
+		2: "JUNCTION_ACTIVE",
+		3: "JUNCTION_LEAVING",
+	}
+	JunctionState_value = map[string]int32{
+		"JUNCTION_NONE":    0,
+		"JUNCTION_JOINING": 1,
+		"JUNCTION_ACTIVE":  2,
+		"JUNCTION_LEAVING": 3,
+	}
+)
+
+func (x JunctionState) Enum() *JunctionState {
+	p := new(JunctionState)
+	*p = x
+	return p
+}
+
+func (x JunctionState) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (JunctionState) Descriptor() protoreflect.EnumDescriptor {
+	return file_meta_proto_enumTypes[1].Descriptor()
+}
+
+func (JunctionState) Type() protoreflect.EnumType {
+	return &file_meta_proto_enumTypes[1]
+}
+
+func (x JunctionState) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use JunctionState.Descriptor instead.
+func (JunctionState) EnumDescriptor() ([]byte, []int) {
+	return file_meta_proto_rawDescGZIP(), []int{1}
+}
+
 type EventKind int32
 
 const (
@@ -128,11 +180,11 @@ func (x EventKind) String() string {
 }
 
 func (EventKind) Descriptor() protoreflect.EnumDescriptor {
-	return file_meta_proto_enumTypes[1].Descriptor()
+	return file_meta_proto_enumTypes[2].Descriptor()
 }
 
 func (EventKind) Type() protoreflect.EnumType {
-	return &file_meta_proto_enumTypes[1]
+	return &file_meta_proto_enumTypes[2]
 }
 
 func (x EventKind) Number() protoreflect.EnumNumber {
@@ -141,7 +193,7 @@ func (x EventKind) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use EventKind.Descriptor instead.
 func (EventKind) EnumDescriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{1}
+	return file_meta_proto_rawDescGZIP(), []int{2}
 }
 
 type WorkerOrder_Kind int32
@@ -186,11 +238,11 @@ func (x WorkerOrder_Kind) String() string {
 }
 
 func (WorkerOrder_Kind) Descriptor() protoreflect.EnumDescriptor {
-	return file_meta_proto_enumTypes[2].Descriptor()
+	return file_meta_proto_enumTypes[3].Descriptor()
 }
 
 func (WorkerOrder_Kind) Type() protoreflect.EnumType {
-	return &file_meta_proto_enumTypes[2]
+	return &file_meta_proto_enumTypes[3]
 }
 
 func (x WorkerOrder_Kind) Number() protoreflect.EnumNumber {
@@ -205,34 +257,37 @@ func (WorkerOrder_Kind) EnumDescriptor() ([]byte, []int) {
 type QuorumRequest_Change int32
 
 const (
-	QuorumRequest_NONE     QuorumRequest_Change = 0 // just tell
-	QuorumRequest_WHO      QuorumRequest_Change = 1 // just tell who leads, as far as this member knows, at once
-	QuorumRequest_ADD      QuorumRequest_Change = 2 // replica (0: the next number) at raft_addr learns
-	QuorumRequest_PROMOTE  QuorumRequest_Change = 3 // replica votes
-	QuorumRequest_REMOVE   QuorumRequest_Change = 4 // replica is a member no more
-	QuorumRequest_TRANSFER QuorumRequest_Change = 5 // replica (0: any other) leads
-	QuorumRequest_JOIN     QuorumRequest_Change = 6 // what a host at raft_addr has to know to start as a member
+	QuorumRequest_NONE      QuorumRequest_Change = 0  // just tell
+	QuorumRequest_WHO       QuorumRequest_Change = 1  // just tell who leads, as far as this member knows, at once
+	QuorumRequest_ADD       QuorumRequest_Change = 2  // replica (0: the next number) at raft_addr learns
+	QuorumRequest_PROMOTE   QuorumRequest_Change = 3  // replica votes
+	QuorumRequest_REMOVE    QuorumRequest_Change = 4  // replica is a member no more
+	QuorumRequest_TRANSFER  QuorumRequest_Change = 5  // replica (0: any other) leads
+	QuorumRequest_JOIN      QuorumRequest_Change = 6  // what a host at raft_addr has to know to start as a member
+	QuorumRequest_ADD_GROUP QuorumRequest_Change = 60 // one more group, group (0: the next number)
 )
 
 // Enum value maps for QuorumRequest_Change.
 var (
 	QuorumRequest_Change_name = map[int32]string{
-		0: "NONE",
-		1: "WHO",
-		2: "ADD",
-		3: "PROMOTE",
-		4: "REMOVE",
-		5: "TRANSFER",
-		6: "JOIN",
+		0:  "NONE",
+		1:  "WHO",
+		2:  "ADD",
+		3:  "PROMOTE",
+		4:  "REMOVE",
+		5:  "TRANSFER",
+		6:  "JOIN",
+		60: "ADD_GROUP",
 	}
 	QuorumRequest_Change_value = map[string]int32{
-		"NONE":     0,
-		"WHO":      1,
-		"ADD":      2,
-		"PROMOTE":  3,
-		"REMOVE":   4,
-		"TRANSFER": 5,
-		"JOIN":     6,
+		"NONE":      0,
+		"WHO":       1,
+		"ADD":       2,
+		"PROMOTE":   3,
+		"REMOVE":    4,
+		"TRANSFER":  5,
+		"JOIN":      6,
+		"ADD_GROUP": 60,
 	}
 )
 
@@ -247,11 +302,11 @@ func (x QuorumRequest_Change) String() string {
 }
 
 func (QuorumRequest_Change) Descriptor() protoreflect.EnumDescriptor {
-	return file_meta_proto_enumTypes[3].Descriptor()
+	return file_meta_proto_enumTypes[4].Descriptor()
 }
 
 func (QuorumRequest_Change) Type() protoreflect.EnumType {
-	return &file_meta_proto_enumTypes[3]
+	return &file_meta_proto_enumTypes[4]
 }
 
 func (x QuorumRequest_Change) Number() protoreflect.EnumNumber {
@@ -327,11 +382,13 @@ func (x *Caller) GetGroups() []uint32 {
 // Header comes with every request. client and seq make a mutation exactly
 // once; they are 0 in reads.
 type Header struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Client        uint64                 `protobuf:"varint,1,opt,name=client,proto3" json:"client,omitempty"`
-	Seq           uint64                 `protobuf:"varint,2,opt,name=seq,proto3" json:"seq,omitempty"`
-	AckedBelow    uint64                 `protobuf:"varint,3,opt,name=acked_below,json=ackedBelow,proto3" json:"acked_below,omitempty"`
-	Caller        *Caller                `protobuf:"bytes,4,opt,name=caller,proto3" json:"caller,omitempty"`
+	state      protoimpl.MessageState `protogen:"open.v1"`
+	Client     uint64                 `protobuf:"varint,1,opt,name=client,proto3" json:"client,omitempty"`
+	Seq        uint64                 `protobuf:"varint,2,opt,name=seq,proto3" json:"seq,omitempty"`
+	AckedBelow uint64                 `protobuf:"varint,3,opt,name=acked_below,json=ackedBelow,proto3" json:"acked_below,omitempty"`
+	Caller     *Caller                `protobuf:"bytes,4,opt,name=caller,proto3" json:"caller,omitempty"`
+	// The Raft group that the request is for; 0: the first.
+	Group         uint32 `protobuf:"varint,60,opt,name=group,proto3" json:"group,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -392,6 +449,13 @@ func (x *Header) GetCaller() *Caller {
 		return x.Caller
 	}
 	return nil
+}
+
+func (x *Header) GetGroup() uint32 {
+	if x != nil {
+		return x.Group
+	}
+	return 0
 }
 
 // Target names an inode: the path is resolved from directory ino (0: the
@@ -2696,8 +2760,14 @@ type Mount struct {
 	Shared         bool                   `protobuf:"varint,6,opt,name=shared,proto3" json:"shared,omitempty"`
 	SyncIntervalMs int64                  `protobuf:"varint,7,opt,name=sync_interval_ms,json=syncIntervalMs,proto3" json:"sync_interval_ms,omitempty"` // -1: load once
 	Scheme         string                 `protobuf:"bytes,8,opt,name=scheme,proto3" json:"scheme,omitempty"`
-	unknownFields  protoimpl.UnknownFields
-	sizeCache      protoimpl.SizeCache
+	// The group that the subtree lives in (0, 1: the first). Then the mount point
+	// in the first group is a junction, and what follows is said of it.
+	Group         uint32        `protobuf:"varint,60,opt,name=group,proto3" json:"group,omitempty"`
+	Junction      JunctionState `protobuf:"varint,61,opt,name=junction,proto3,enum=orca.meta.JunctionState" json:"junction,omitempty"`
+	Root          uint64        `protobuf:"varint,62,opt,name=root,proto3" json:"root,omitempty"`     // inode of the root of the mount, in its group
+	Serial        uint64        `protobuf:"varint,63,opt,name=serial,proto3" json:"serial,omitempty"` // rises with each change of the options
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Mount) Reset() {
@@ -2784,6 +2854,34 @@ func (x *Mount) GetScheme() string {
 		return x.Scheme
 	}
 	return ""
+}
+
+func (x *Mount) GetGroup() uint32 {
+	if x != nil {
+		return x.Group
+	}
+	return 0
+}
+
+func (x *Mount) GetJunction() JunctionState {
+	if x != nil {
+		return x.Junction
+	}
+	return JunctionState_JUNCTION_NONE
+}
+
+func (x *Mount) GetRoot() uint64 {
+	if x != nil {
+		return x.Root
+	}
+	return 0
+}
+
+func (x *Mount) GetSerial() uint64 {
+	if x != nil {
+		return x.Serial
+	}
+	return 0
 }
 
 type MountRequest struct {
@@ -2895,6 +2993,7 @@ type UnmountRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	H             *Header                `protobuf:"bytes,1,opt,name=h,proto3" json:"h,omitempty"`
 	Path          string                 `protobuf:"bytes,2,opt,name=path,proto3" json:"path,omitempty"`
+	Id            uint32                 `protobuf:"varint,60,opt,name=id,proto3" json:"id,omitempty"` // in the group behind a junction: the mount, for ever
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2941,6 +3040,13 @@ func (x *UnmountRequest) GetPath() string {
 		return x.Path
 	}
 	return ""
+}
+
+func (x *UnmountRequest) GetId() uint32 {
+	if x != nil {
+		return x.Id
+	}
+	return 0
 }
 
 type ListMountsRequest struct {
@@ -2999,6 +3105,7 @@ type ListMountsReply struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Mounts        []*Mount               `protobuf:"bytes,1,rep,name=mounts,proto3" json:"mounts,omitempty"`
 	Epoch         uint64                 `protobuf:"varint,2,opt,name=epoch,proto3" json:"epoch,omitempty"`
+	Groups        []uint32               `protobuf:"varint,60,rep,packed,name=groups,proto3" json:"groups,omitempty"` // that there are, the first among them
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3045,6 +3152,13 @@ func (x *ListMountsReply) GetEpoch() uint64 {
 		return x.Epoch
 	}
 	return 0
+}
+
+func (x *ListMountsReply) GetGroups() []uint32 {
+	if x != nil {
+		return x.Groups
+	}
+	return nil
 }
 
 type WatchRequest struct {
@@ -3797,9 +3911,10 @@ type HeartbeatReply struct {
 	Orders        []*WorkerOrder         `protobuf:"bytes,1,rep,name=orders,proto3" json:"orders,omitempty"`
 	Register      bool                   `protobuf:"varint,2,opt,name=register,proto3" json:"register,omitempty"` // unknown here: send a full report
 	MountEpoch    uint64                 `protobuf:"varint,3,opt,name=mount_epoch,json=mountEpoch,proto3" json:"mount_epoch,omitempty"`
-	Members       []string               `protobuf:"bytes,4,rep,name=members,proto3" json:"members,omitempty"` // addresses of the metaplane's members; empty: just this one
-	Epoch         uint64                 `protobuf:"varint,5,opt,name=epoch,proto3" json:"epoch,omitempty"`    // for the next full report
-	Leads         bool                   `protobuf:"varint,6,opt,name=leads,proto3" json:"leads,omitempty"`    // the member that answers serves: orders and mount_epoch are its
+	Members       []string               `protobuf:"bytes,4,rep,name=members,proto3" json:"members,omitempty"`        // addresses of the metaplane's members; empty: just this one
+	Epoch         uint64                 `protobuf:"varint,5,opt,name=epoch,proto3" json:"epoch,omitempty"`           // for the next full report
+	Leads         bool                   `protobuf:"varint,6,opt,name=leads,proto3" json:"leads,omitempty"`           // the member that answers serves: orders and mount_epoch are its
+	Groups        []uint32               `protobuf:"varint,60,rep,packed,name=groups,proto3" json:"groups,omitempty"` // of the first group: those that there are
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3874,6 +3989,13 @@ func (x *HeartbeatReply) GetLeads() bool {
 		return x.Leads
 	}
 	return false
+}
+
+func (x *HeartbeatReply) GetGroups() []uint32 {
+	if x != nil {
+		return x.Groups
+	}
+	return nil
 }
 
 type ListWorkersRequest struct {
@@ -5058,6 +5180,7 @@ type QuorumRequest struct {
 	Change        QuorumRequest_Change   `protobuf:"varint,2,opt,name=change,proto3,enum=orca.meta.QuorumRequest_Change" json:"change,omitempty"`
 	Replica       uint64                 `protobuf:"varint,3,opt,name=replica,proto3" json:"replica,omitempty"`
 	RaftAddr      string                 `protobuf:"bytes,4,opt,name=raft_addr,json=raftAddr,proto3" json:"raft_addr,omitempty"`
+	Group         uint32                 `protobuf:"varint,60,opt,name=group,proto3" json:"group,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -5118,6 +5241,13 @@ func (x *QuorumRequest) GetRaftAddr() string {
 		return x.RaftAddr
 	}
 	return ""
+}
+
+func (x *QuorumRequest) GetGroup() uint32 {
+	if x != nil {
+		return x.Group
+	}
+	return 0
 }
 
 type Member struct {
@@ -5213,6 +5343,8 @@ type QuorumReply struct {
 	Members       []*Member              `protobuf:"bytes,5,rep,name=members,proto3" json:"members,omitempty"`
 	Replica       uint64                 `protobuf:"varint,6,opt,name=replica,proto3" json:"replica,omitempty"` // that ADD or JOIN is about, else the member that answers
 	Removed       []uint64               `protobuf:"varint,7,rep,packed,name=removed,proto3" json:"removed,omitempty"`
+	Groups        []uint32               `protobuf:"varint,60,rep,packed,name=groups,proto3" json:"groups,omitempty"` // that there are
+	Group         uint32                 `protobuf:"varint,61,opt,name=group,proto3" json:"group,omitempty"`          // that was added
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -5294,6 +5426,20 @@ func (x *QuorumReply) GetRemoved() []uint64 {
 		return x.Removed
 	}
 	return nil
+}
+
+func (x *QuorumReply) GetGroups() []uint32 {
+	if x != nil {
+		return x.Groups
+	}
+	return nil
+}
+
+func (x *QuorumReply) GetGroup() uint32 {
+	if x != nil {
+		return x.Group
+	}
+	return 0
 }
 
 // HostedRequest goes to a state machine that the metaplane hosts (jobs).
@@ -5548,13 +5694,14 @@ const file_meta_proto_rawDesc = "" +
 	"\x06Caller\x12\x10\n" +
 	"\x03uid\x18\x01 \x01(\rR\x03uid\x12\x10\n" +
 	"\x03gid\x18\x02 \x01(\rR\x03gid\x12\x16\n" +
-	"\x06groups\x18\x03 \x03(\rR\x06groups\"~\n" +
+	"\x06groups\x18\x03 \x03(\rR\x06groups\"\x94\x01\n" +
 	"\x06Header\x12\x16\n" +
 	"\x06client\x18\x01 \x01(\x04R\x06client\x12\x10\n" +
 	"\x03seq\x18\x02 \x01(\x04R\x03seq\x12\x1f\n" +
 	"\vacked_below\x18\x03 \x01(\x04R\n" +
 	"ackedBelow\x12)\n" +
-	"\x06caller\x18\x04 \x01(\v2\x11.orca.meta.CallerR\x06caller\".\n" +
+	"\x06caller\x18\x04 \x01(\v2\x11.orca.meta.CallerR\x06caller\x12\x14\n" +
+	"\x05group\x18< \x01(\rR\x05group\".\n" +
 	"\x06Target\x12\x10\n" +
 	"\x03ino\x18\x01 \x01(\x04R\x03ino\x12\x12\n" +
 	"\x04path\x18\x02 \x01(\tR\x04path\"5\n" +
@@ -5753,7 +5900,7 @@ const file_meta_proto_rawDesc = "" +
 	"\n" +
 	"XattrReply\x12\x14\n" +
 	"\x05value\x18\x01 \x01(\fR\x05value\x12\x14\n" +
-	"\x05names\x18\x02 \x03(\tR\x05names\"\xa9\x02\n" +
+	"\x05names\x18\x02 \x03(\tR\x05names\"\xa1\x03\n" +
 	"\x05Mount\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\rR\x02id\x12\x12\n" +
 	"\x04path\x18\x02 \x01(\tR\x04path\x12\x10\n" +
@@ -5762,7 +5909,11 @@ const file_meta_proto_rawDesc = "" +
 	"\tread_only\x18\x05 \x01(\bR\breadOnly\x12\x16\n" +
 	"\x06shared\x18\x06 \x01(\bR\x06shared\x12(\n" +
 	"\x10sync_interval_ms\x18\a \x01(\x03R\x0esyncIntervalMs\x12\x16\n" +
-	"\x06scheme\x18\b \x01(\tR\x06scheme\x1a:\n" +
+	"\x06scheme\x18\b \x01(\tR\x06scheme\x12\x14\n" +
+	"\x05group\x18< \x01(\rR\x05group\x124\n" +
+	"\bjunction\x18= \x01(\x0e2\x18.orca.meta.JunctionStateR\bjunction\x12\x12\n" +
+	"\x04root\x18> \x01(\x04R\x04root\x12\x16\n" +
+	"\x06serial\x18? \x01(\x04R\x06serial\x1a:\n" +
 	"\fOptionsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"q\n" +
@@ -5772,16 +5923,18 @@ const file_meta_proto_rawDesc = "" +
 	"\aparents\x18\x03 \x01(\bR\aparents\"4\n" +
 	"\n" +
 	"MountReply\x12&\n" +
-	"\x05mount\x18\x01 \x01(\v2\x10.orca.meta.MountR\x05mount\"E\n" +
+	"\x05mount\x18\x01 \x01(\v2\x10.orca.meta.MountR\x05mount\"U\n" +
 	"\x0eUnmountRequest\x12\x1f\n" +
 	"\x01h\x18\x01 \x01(\v2\x11.orca.meta.HeaderR\x01h\x12\x12\n" +
-	"\x04path\x18\x02 \x01(\tR\x04path\"N\n" +
+	"\x04path\x18\x02 \x01(\tR\x04path\x12\x0e\n" +
+	"\x02id\x18< \x01(\rR\x02id\"N\n" +
 	"\x11ListMountsRequest\x12\x1f\n" +
 	"\x01h\x18\x01 \x01(\v2\x11.orca.meta.HeaderR\x01h\x12\x18\n" +
-	"\asecrets\x18\x02 \x01(\bR\asecrets\"Q\n" +
+	"\asecrets\x18\x02 \x01(\bR\asecrets\"i\n" +
 	"\x0fListMountsReply\x12(\n" +
 	"\x06mounts\x18\x01 \x03(\v2\x10.orca.meta.MountR\x06mounts\x12\x14\n" +
-	"\x05epoch\x18\x02 \x01(\x04R\x05epoch\"`\n" +
+	"\x05epoch\x18\x02 \x01(\x04R\x05epoch\x12\x16\n" +
+	"\x06groups\x18< \x03(\rR\x06groups\"`\n" +
 	"\fWatchRequest\x12\x1f\n" +
 	"\x01h\x18\x01 \x01(\v2\x11.orca.meta.HeaderR\x01h\x12\x16\n" +
 	"\x06cursor\x18\x02 \x01(\x04R\x06cursor\x12\x17\n" +
@@ -5850,7 +6003,7 @@ const file_meta_proto_rawDesc = "" +
 	"\n" +
 	"CLEAN_FILE\x10\x03\x12\a\n" +
 	"\x03PIN\x10\x04\x12\t\n" +
-	"\x05UNPIN\x10\x05\"\xc3\x01\n" +
+	"\x05UNPIN\x10\x05\"\xdb\x01\n" +
 	"\x0eHeartbeatReply\x12.\n" +
 	"\x06orders\x18\x01 \x03(\v2\x16.orca.meta.WorkerOrderR\x06orders\x12\x1a\n" +
 	"\bregister\x18\x02 \x01(\bR\bregister\x12\x1f\n" +
@@ -5858,7 +6011,8 @@ const file_meta_proto_rawDesc = "" +
 	"mountEpoch\x12\x18\n" +
 	"\amembers\x18\x04 \x03(\tR\amembers\x12\x14\n" +
 	"\x05epoch\x18\x05 \x01(\x04R\x05epoch\x12\x14\n" +
-	"\x05leads\x18\x06 \x01(\bR\x05leads\"5\n" +
+	"\x05leads\x18\x06 \x01(\bR\x05leads\x12\x16\n" +
+	"\x06groups\x18< \x03(\rR\x06groups\"5\n" +
 	"\x12ListWorkersRequest\x12\x1f\n" +
 	"\x01h\x18\x01 \x01(\v2\x11.orca.meta.HeaderR\x01h\"?\n" +
 	"\x10ListWorkersReply\x12+\n" +
@@ -5949,12 +6103,13 @@ const file_meta_proto_rawDesc = "" +
 	"\x05Value\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value\x12\x16\n" +
-	"\x06source\x18\x03 \x01(\tR\x06source\"\xf7\x01\n" +
+	"\x06source\x18\x03 \x01(\tR\x06source\"\x9c\x02\n" +
 	"\rQuorumRequest\x12\x1f\n" +
 	"\x01h\x18\x01 \x01(\v2\x11.orca.meta.HeaderR\x01h\x127\n" +
 	"\x06change\x18\x02 \x01(\x0e2\x1f.orca.meta.QuorumRequest.ChangeR\x06change\x12\x18\n" +
 	"\areplica\x18\x03 \x01(\x04R\areplica\x12\x1b\n" +
-	"\traft_addr\x18\x04 \x01(\tR\braftAddr\"U\n" +
+	"\traft_addr\x18\x04 \x01(\tR\braftAddr\x12\x14\n" +
+	"\x05group\x18< \x01(\rR\x05group\"d\n" +
 	"\x06Change\x12\b\n" +
 	"\x04NONE\x10\x00\x12\a\n" +
 	"\x03WHO\x10\x01\x12\a\n" +
@@ -5963,14 +6118,15 @@ const file_meta_proto_rawDesc = "" +
 	"\n" +
 	"\x06REMOVE\x10\x04\x12\f\n" +
 	"\bTRANSFER\x10\x05\x12\b\n" +
-	"\x04JOIN\x10\x06\"\x95\x01\n" +
+	"\x04JOIN\x10\x06\x12\r\n" +
+	"\tADD_GROUP\x10<\"\x95\x01\n" +
 	"\x06Member\x12\x18\n" +
 	"\areplica\x18\x01 \x01(\x04R\areplica\x12\x1b\n" +
 	"\traft_addr\x18\x02 \x01(\tR\braftAddr\x12\x12\n" +
 	"\x04addr\x18\x03 \x01(\tR\x04addr\x12\x14\n" +
 	"\x05voter\x18\x04 \x01(\bR\x05voter\x12\x16\n" +
 	"\x06leader\x18\x05 \x01(\bR\x06leader\x12\x12\n" +
-	"\x04node\x18\x06 \x01(\tR\x04node\"\xd5\x01\n" +
+	"\x04node\x18\x06 \x01(\tR\x04node\"\x83\x02\n" +
 	"\vQuorumReply\x12\x18\n" +
 	"\acluster\x18\x01 \x01(\tR\acluster\x12\x12\n" +
 	"\x04term\x18\x02 \x01(\x04R\x04term\x12\x16\n" +
@@ -5979,7 +6135,9 @@ const file_meta_proto_rawDesc = "" +
 	"leaderAddr\x12+\n" +
 	"\amembers\x18\x05 \x03(\v2\x11.orca.meta.MemberR\amembers\x12\x18\n" +
 	"\areplica\x18\x06 \x01(\x04R\areplica\x12\x18\n" +
-	"\aremoved\x18\a \x03(\x04R\aremoved\"\x8a\x01\n" +
+	"\aremoved\x18\a \x03(\x04R\aremoved\x12\x16\n" +
+	"\x06groups\x18< \x03(\rR\x06groups\x12\x14\n" +
+	"\x05group\x18= \x01(\rR\x05group\"\x8a\x01\n" +
 	"\rHostedRequest\x12\x1f\n" +
 	"\x01h\x18\x01 \x01(\v2\x11.orca.meta.HeaderR\x01h\x12\x18\n" +
 	"\amachine\x18\x02 \x01(\tR\amachine\x12\x16\n" +
@@ -6002,7 +6160,12 @@ const file_meta_proto_rawDesc = "" +
 	"\tSET_MTIME\x10\x10\x12\x0e\n" +
 	"\n" +
 	"SET_PINNED\x10 \x12\f\n" +
-	"\bSET_SYNC\x10@*`\n" +
+	"\bSET_SYNC\x10@*c\n" +
+	"\rJunctionState\x12\x11\n" +
+	"\rJUNCTION_NONE\x10\x00\x12\x14\n" +
+	"\x10JUNCTION_JOINING\x10\x01\x12\x13\n" +
+	"\x0fJUNCTION_ACTIVE\x10\x02\x12\x14\n" +
+	"\x10JUNCTION_LEAVING\x10\x03*`\n" +
 	"\tEventKind\x12\x0e\n" +
 	"\n" +
 	"EVENT_NONE\x10\x00\x12\x0f\n" +
@@ -6024,188 +6187,190 @@ func file_meta_proto_rawDescGZIP() []byte {
 	return file_meta_proto_rawDescData
 }
 
-var file_meta_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
+var file_meta_proto_enumTypes = make([]protoimpl.EnumInfo, 5)
 var file_meta_proto_msgTypes = make([]protoimpl.MessageInfo, 76)
 var file_meta_proto_goTypes = []any{
 	(SetAttrMask)(0),              // 0: orca.meta.SetAttrMask
-	(EventKind)(0),                // 1: orca.meta.EventKind
-	(WorkerOrder_Kind)(0),         // 2: orca.meta.WorkerOrder.Kind
-	(QuorumRequest_Change)(0),     // 3: orca.meta.QuorumRequest.Change
-	(*Caller)(nil),                // 4: orca.meta.Caller
-	(*Header)(nil),                // 5: orca.meta.Header
-	(*Target)(nil),                // 6: orca.meta.Target
-	(*Run)(nil),                   // 7: orca.meta.Run
-	(*Attr)(nil),                  // 8: orca.meta.Attr
-	(*SyncOption)(nil),            // 9: orca.meta.SyncOption
-	(*StatRequest)(nil),           // 10: orca.meta.StatRequest
-	(*StatReply)(nil),             // 11: orca.meta.StatReply
-	(*ListRequest)(nil),           // 12: orca.meta.ListRequest
-	(*Entry)(nil),                 // 13: orca.meta.Entry
-	(*ListReply)(nil),             // 14: orca.meta.ListReply
-	(*MkdirRequest)(nil),          // 15: orca.meta.MkdirRequest
-	(*MkdirReply)(nil),            // 16: orca.meta.MkdirReply
-	(*CreateRequest)(nil),         // 17: orca.meta.CreateRequest
-	(*CreateReply)(nil),           // 18: orca.meta.CreateReply
-	(*WriteSession)(nil),          // 19: orca.meta.WriteSession
-	(*CompleteRequest)(nil),       // 20: orca.meta.CompleteRequest
-	(*CompleteReply)(nil),         // 21: orca.meta.CompleteReply
-	(*AbandonRequest)(nil),        // 22: orca.meta.AbandonRequest
-	(*Empty)(nil),                 // 23: orca.meta.Empty
-	(*RenewRequest)(nil),          // 24: orca.meta.RenewRequest
-	(*RenewReply)(nil),            // 25: orca.meta.RenewReply
-	(*OpenRequest)(nil),           // 26: orca.meta.OpenRequest
-	(*OpenReply)(nil),             // 27: orca.meta.OpenReply
-	(*Grant)(nil),                 // 28: orca.meta.Grant
-	(*Location)(nil),              // 29: orca.meta.Location
-	(*RenameRequest)(nil),         // 30: orca.meta.RenameRequest
-	(*DeleteRequest)(nil),         // 31: orca.meta.DeleteRequest
-	(*SetAttrRequest)(nil),        // 32: orca.meta.SetAttrRequest
-	(*SetAttrReply)(nil),          // 33: orca.meta.SetAttrReply
-	(*XattrRequest)(nil),          // 34: orca.meta.XattrRequest
-	(*XattrReply)(nil),            // 35: orca.meta.XattrReply
-	(*Mount)(nil),                 // 36: orca.meta.Mount
-	(*MountRequest)(nil),          // 37: orca.meta.MountRequest
-	(*MountReply)(nil),            // 38: orca.meta.MountReply
-	(*UnmountRequest)(nil),        // 39: orca.meta.UnmountRequest
-	(*ListMountsRequest)(nil),     // 40: orca.meta.ListMountsRequest
-	(*ListMountsReply)(nil),       // 41: orca.meta.ListMountsReply
-	(*WatchRequest)(nil),          // 42: orca.meta.WatchRequest
-	(*Event)(nil),                 // 43: orca.meta.Event
-	(*WatchReply)(nil),            // 44: orca.meta.WatchReply
-	(*TierUsage)(nil),             // 45: orca.meta.TierUsage
-	(*Worker)(nil),                // 46: orca.meta.Worker
-	(*RegisterRequest)(nil),       // 47: orca.meta.RegisterRequest
-	(*RegisterReply)(nil),         // 48: orca.meta.RegisterReply
-	(*FileReport)(nil),            // 49: orca.meta.FileReport
-	(*HeartbeatRequest)(nil),      // 50: orca.meta.HeartbeatRequest
-	(*WorkerOrder)(nil),           // 51: orca.meta.WorkerOrder
-	(*HeartbeatReply)(nil),        // 52: orca.meta.HeartbeatReply
-	(*ListWorkersRequest)(nil),    // 53: orca.meta.ListWorkersRequest
-	(*ListWorkersReply)(nil),      // 54: orca.meta.ListWorkersReply
-	(*ResolveRequest)(nil),        // 55: orca.meta.ResolveRequest
-	(*ResolveReply)(nil),          // 56: orca.meta.ResolveReply
-	(*LocationsRequest)(nil),      // 57: orca.meta.LocationsRequest
-	(*LocationsReply)(nil),        // 58: orca.meta.LocationsReply
-	(*FreeRequest)(nil),           // 59: orca.meta.FreeRequest
-	(*SyncRequest)(nil),           // 60: orca.meta.SyncRequest
-	(*SyncReply)(nil),             // 61: orca.meta.SyncReply
-	(*StaleUFSRequest)(nil),       // 62: orca.meta.StaleUFSRequest
-	(*PersistPrepareRequest)(nil), // 63: orca.meta.PersistPrepareRequest
-	(*PersistPrepareReply)(nil),   // 64: orca.meta.PersistPrepareReply
-	(*PersistCommitRequest)(nil),  // 65: orca.meta.PersistCommitRequest
-	(*ReportRequest)(nil),         // 66: orca.meta.ReportRequest
-	(*Intent)(nil),                // 67: orca.meta.Intent
-	(*ReportReply)(nil),           // 68: orca.meta.ReportReply
-	(*ConfRequest)(nil),           // 69: orca.meta.ConfRequest
-	(*ConfReply)(nil),             // 70: orca.meta.ConfReply
-	(*QuorumRequest)(nil),         // 71: orca.meta.QuorumRequest
-	(*Member)(nil),                // 72: orca.meta.Member
-	(*QuorumReply)(nil),           // 73: orca.meta.QuorumReply
-	(*HostedRequest)(nil),         // 74: orca.meta.HostedRequest
-	(*HostedReply)(nil),           // 75: orca.meta.HostedReply
-	(*ErrorReply)(nil),            // 76: orca.meta.ErrorReply
-	nil,                           // 77: orca.meta.Mount.OptionsEntry
-	nil,                           // 78: orca.meta.ReportReply.CountersEntry
-	(*ConfReply_Value)(nil),       // 79: orca.meta.ConfReply.Value
+	(JunctionState)(0),            // 1: orca.meta.JunctionState
+	(EventKind)(0),                // 2: orca.meta.EventKind
+	(WorkerOrder_Kind)(0),         // 3: orca.meta.WorkerOrder.Kind
+	(QuorumRequest_Change)(0),     // 4: orca.meta.QuorumRequest.Change
+	(*Caller)(nil),                // 5: orca.meta.Caller
+	(*Header)(nil),                // 6: orca.meta.Header
+	(*Target)(nil),                // 7: orca.meta.Target
+	(*Run)(nil),                   // 8: orca.meta.Run
+	(*Attr)(nil),                  // 9: orca.meta.Attr
+	(*SyncOption)(nil),            // 10: orca.meta.SyncOption
+	(*StatRequest)(nil),           // 11: orca.meta.StatRequest
+	(*StatReply)(nil),             // 12: orca.meta.StatReply
+	(*ListRequest)(nil),           // 13: orca.meta.ListRequest
+	(*Entry)(nil),                 // 14: orca.meta.Entry
+	(*ListReply)(nil),             // 15: orca.meta.ListReply
+	(*MkdirRequest)(nil),          // 16: orca.meta.MkdirRequest
+	(*MkdirReply)(nil),            // 17: orca.meta.MkdirReply
+	(*CreateRequest)(nil),         // 18: orca.meta.CreateRequest
+	(*CreateReply)(nil),           // 19: orca.meta.CreateReply
+	(*WriteSession)(nil),          // 20: orca.meta.WriteSession
+	(*CompleteRequest)(nil),       // 21: orca.meta.CompleteRequest
+	(*CompleteReply)(nil),         // 22: orca.meta.CompleteReply
+	(*AbandonRequest)(nil),        // 23: orca.meta.AbandonRequest
+	(*Empty)(nil),                 // 24: orca.meta.Empty
+	(*RenewRequest)(nil),          // 25: orca.meta.RenewRequest
+	(*RenewReply)(nil),            // 26: orca.meta.RenewReply
+	(*OpenRequest)(nil),           // 27: orca.meta.OpenRequest
+	(*OpenReply)(nil),             // 28: orca.meta.OpenReply
+	(*Grant)(nil),                 // 29: orca.meta.Grant
+	(*Location)(nil),              // 30: orca.meta.Location
+	(*RenameRequest)(nil),         // 31: orca.meta.RenameRequest
+	(*DeleteRequest)(nil),         // 32: orca.meta.DeleteRequest
+	(*SetAttrRequest)(nil),        // 33: orca.meta.SetAttrRequest
+	(*SetAttrReply)(nil),          // 34: orca.meta.SetAttrReply
+	(*XattrRequest)(nil),          // 35: orca.meta.XattrRequest
+	(*XattrReply)(nil),            // 36: orca.meta.XattrReply
+	(*Mount)(nil),                 // 37: orca.meta.Mount
+	(*MountRequest)(nil),          // 38: orca.meta.MountRequest
+	(*MountReply)(nil),            // 39: orca.meta.MountReply
+	(*UnmountRequest)(nil),        // 40: orca.meta.UnmountRequest
+	(*ListMountsRequest)(nil),     // 41: orca.meta.ListMountsRequest
+	(*ListMountsReply)(nil),       // 42: orca.meta.ListMountsReply
+	(*WatchRequest)(nil),          // 43: orca.meta.WatchRequest
+	(*Event)(nil),                 // 44: orca.meta.Event
+	(*WatchReply)(nil),            // 45: orca.meta.WatchReply
+	(*TierUsage)(nil),             // 46: orca.meta.TierUsage
+	(*Worker)(nil),                // 47: orca.meta.Worker
+	(*RegisterRequest)(nil),       // 48: orca.meta.RegisterRequest
+	(*RegisterReply)(nil),         // 49: orca.meta.RegisterReply
+	(*FileReport)(nil),            // 50: orca.meta.FileReport
+	(*HeartbeatRequest)(nil),      // 51: orca.meta.HeartbeatRequest
+	(*WorkerOrder)(nil),           // 52: orca.meta.WorkerOrder
+	(*HeartbeatReply)(nil),        // 53: orca.meta.HeartbeatReply
+	(*ListWorkersRequest)(nil),    // 54: orca.meta.ListWorkersRequest
+	(*ListWorkersReply)(nil),      // 55: orca.meta.ListWorkersReply
+	(*ResolveRequest)(nil),        // 56: orca.meta.ResolveRequest
+	(*ResolveReply)(nil),          // 57: orca.meta.ResolveReply
+	(*LocationsRequest)(nil),      // 58: orca.meta.LocationsRequest
+	(*LocationsReply)(nil),        // 59: orca.meta.LocationsReply
+	(*FreeRequest)(nil),           // 60: orca.meta.FreeRequest
+	(*SyncRequest)(nil),           // 61: orca.meta.SyncRequest
+	(*SyncReply)(nil),             // 62: orca.meta.SyncReply
+	(*StaleUFSRequest)(nil),       // 63: orca.meta.StaleUFSRequest
+	(*PersistPrepareRequest)(nil), // 64: orca.meta.PersistPrepareRequest
+	(*PersistPrepareReply)(nil),   // 65: orca.meta.PersistPrepareReply
+	(*PersistCommitRequest)(nil),  // 66: orca.meta.PersistCommitRequest
+	(*ReportRequest)(nil),         // 67: orca.meta.ReportRequest
+	(*Intent)(nil),                // 68: orca.meta.Intent
+	(*ReportReply)(nil),           // 69: orca.meta.ReportReply
+	(*ConfRequest)(nil),           // 70: orca.meta.ConfRequest
+	(*ConfReply)(nil),             // 71: orca.meta.ConfReply
+	(*QuorumRequest)(nil),         // 72: orca.meta.QuorumRequest
+	(*Member)(nil),                // 73: orca.meta.Member
+	(*QuorumReply)(nil),           // 74: orca.meta.QuorumReply
+	(*HostedRequest)(nil),         // 75: orca.meta.HostedRequest
+	(*HostedReply)(nil),           // 76: orca.meta.HostedReply
+	(*ErrorReply)(nil),            // 77: orca.meta.ErrorReply
+	nil,                           // 78: orca.meta.Mount.OptionsEntry
+	nil,                           // 79: orca.meta.ReportReply.CountersEntry
+	(*ConfReply_Value)(nil),       // 80: orca.meta.ConfReply.Value
 }
 var file_meta_proto_depIdxs = []int32{
-	4,  // 0: orca.meta.Header.caller:type_name -> orca.meta.Caller
-	7,  // 1: orca.meta.Attr.runs:type_name -> orca.meta.Run
-	5,  // 2: orca.meta.StatRequest.h:type_name -> orca.meta.Header
-	6,  // 3: orca.meta.StatRequest.target:type_name -> orca.meta.Target
-	9,  // 4: orca.meta.StatRequest.sync:type_name -> orca.meta.SyncOption
-	8,  // 5: orca.meta.StatReply.attr:type_name -> orca.meta.Attr
-	5,  // 6: orca.meta.ListRequest.h:type_name -> orca.meta.Header
-	6,  // 7: orca.meta.ListRequest.target:type_name -> orca.meta.Target
-	9,  // 8: orca.meta.ListRequest.sync:type_name -> orca.meta.SyncOption
-	8,  // 9: orca.meta.Entry.attr:type_name -> orca.meta.Attr
-	13, // 10: orca.meta.ListReply.entries:type_name -> orca.meta.Entry
-	8,  // 11: orca.meta.ListReply.dir:type_name -> orca.meta.Attr
-	5,  // 12: orca.meta.MkdirRequest.h:type_name -> orca.meta.Header
-	6,  // 13: orca.meta.MkdirRequest.target:type_name -> orca.meta.Target
-	8,  // 14: orca.meta.MkdirReply.attr:type_name -> orca.meta.Attr
-	5,  // 15: orca.meta.CreateRequest.h:type_name -> orca.meta.Header
-	6,  // 16: orca.meta.CreateRequest.target:type_name -> orca.meta.Target
-	8,  // 17: orca.meta.CreateReply.attr:type_name -> orca.meta.Attr
-	19, // 18: orca.meta.CreateReply.session:type_name -> orca.meta.WriteSession
-	46, // 19: orca.meta.CreateReply.workers:type_name -> orca.meta.Worker
-	28, // 20: orca.meta.WriteSession.grant:type_name -> orca.meta.Grant
-	5,  // 21: orca.meta.CompleteRequest.h:type_name -> orca.meta.Header
-	8,  // 22: orca.meta.CompleteReply.attr:type_name -> orca.meta.Attr
-	19, // 23: orca.meta.CompleteReply.session:type_name -> orca.meta.WriteSession
-	5,  // 24: orca.meta.AbandonRequest.h:type_name -> orca.meta.Header
-	5,  // 25: orca.meta.RenewRequest.h:type_name -> orca.meta.Header
-	5,  // 26: orca.meta.OpenRequest.h:type_name -> orca.meta.Header
-	6,  // 27: orca.meta.OpenRequest.target:type_name -> orca.meta.Target
-	9,  // 28: orca.meta.OpenRequest.sync:type_name -> orca.meta.SyncOption
-	8,  // 29: orca.meta.OpenReply.attr:type_name -> orca.meta.Attr
-	28, // 30: orca.meta.OpenReply.grant:type_name -> orca.meta.Grant
-	29, // 31: orca.meta.OpenReply.locations:type_name -> orca.meta.Location
-	46, // 32: orca.meta.OpenReply.workers:type_name -> orca.meta.Worker
-	5,  // 33: orca.meta.RenameRequest.h:type_name -> orca.meta.Header
-	6,  // 34: orca.meta.RenameRequest.src:type_name -> orca.meta.Target
-	6,  // 35: orca.meta.RenameRequest.dst:type_name -> orca.meta.Target
-	5,  // 36: orca.meta.DeleteRequest.h:type_name -> orca.meta.Header
-	6,  // 37: orca.meta.DeleteRequest.target:type_name -> orca.meta.Target
-	5,  // 38: orca.meta.SetAttrRequest.h:type_name -> orca.meta.Header
-	6,  // 39: orca.meta.SetAttrRequest.target:type_name -> orca.meta.Target
-	8,  // 40: orca.meta.SetAttrReply.attr:type_name -> orca.meta.Attr
-	5,  // 41: orca.meta.XattrRequest.h:type_name -> orca.meta.Header
-	6,  // 42: orca.meta.XattrRequest.target:type_name -> orca.meta.Target
-	77, // 43: orca.meta.Mount.options:type_name -> orca.meta.Mount.OptionsEntry
-	5,  // 44: orca.meta.MountRequest.h:type_name -> orca.meta.Header
-	36, // 45: orca.meta.MountRequest.mount:type_name -> orca.meta.Mount
-	36, // 46: orca.meta.MountReply.mount:type_name -> orca.meta.Mount
-	5,  // 47: orca.meta.UnmountRequest.h:type_name -> orca.meta.Header
-	5,  // 48: orca.meta.ListMountsRequest.h:type_name -> orca.meta.Header
-	36, // 49: orca.meta.ListMountsReply.mounts:type_name -> orca.meta.Mount
-	5,  // 50: orca.meta.WatchRequest.h:type_name -> orca.meta.Header
-	1,  // 51: orca.meta.Event.kind:type_name -> orca.meta.EventKind
-	43, // 52: orca.meta.WatchReply.events:type_name -> orca.meta.Event
-	45, // 53: orca.meta.Worker.tiers:type_name -> orca.meta.TierUsage
-	5,  // 54: orca.meta.RegisterRequest.h:type_name -> orca.meta.Header
-	46, // 55: orca.meta.RegisterRequest.worker:type_name -> orca.meta.Worker
-	49, // 56: orca.meta.RegisterRequest.files:type_name -> orca.meta.FileReport
-	5,  // 57: orca.meta.HeartbeatRequest.h:type_name -> orca.meta.Header
-	46, // 58: orca.meta.HeartbeatRequest.worker:type_name -> orca.meta.Worker
-	49, // 59: orca.meta.HeartbeatRequest.files:type_name -> orca.meta.FileReport
-	2,  // 60: orca.meta.WorkerOrder.kind:type_name -> orca.meta.WorkerOrder.Kind
-	51, // 61: orca.meta.HeartbeatReply.orders:type_name -> orca.meta.WorkerOrder
-	5,  // 62: orca.meta.ListWorkersRequest.h:type_name -> orca.meta.Header
-	46, // 63: orca.meta.ListWorkersReply.workers:type_name -> orca.meta.Worker
-	5,  // 64: orca.meta.ResolveRequest.h:type_name -> orca.meta.Header
-	8,  // 65: orca.meta.ResolveReply.attr:type_name -> orca.meta.Attr
-	29, // 66: orca.meta.ResolveReply.locations:type_name -> orca.meta.Location
-	46, // 67: orca.meta.ResolveReply.workers:type_name -> orca.meta.Worker
-	5,  // 68: orca.meta.LocationsRequest.h:type_name -> orca.meta.Header
-	6,  // 69: orca.meta.LocationsRequest.target:type_name -> orca.meta.Target
-	8,  // 70: orca.meta.LocationsReply.attr:type_name -> orca.meta.Attr
-	29, // 71: orca.meta.LocationsReply.locations:type_name -> orca.meta.Location
-	46, // 72: orca.meta.LocationsReply.workers:type_name -> orca.meta.Worker
-	5,  // 73: orca.meta.FreeRequest.h:type_name -> orca.meta.Header
-	6,  // 74: orca.meta.FreeRequest.target:type_name -> orca.meta.Target
-	5,  // 75: orca.meta.SyncRequest.h:type_name -> orca.meta.Header
-	6,  // 76: orca.meta.SyncRequest.target:type_name -> orca.meta.Target
-	5,  // 77: orca.meta.StaleUFSRequest.h:type_name -> orca.meta.Header
-	5,  // 78: orca.meta.PersistPrepareRequest.h:type_name -> orca.meta.Header
-	8,  // 79: orca.meta.PersistPrepareReply.attr:type_name -> orca.meta.Attr
-	5,  // 80: orca.meta.PersistCommitRequest.h:type_name -> orca.meta.Header
-	5,  // 81: orca.meta.ReportRequest.h:type_name -> orca.meta.Header
-	67, // 82: orca.meta.ReportReply.intents:type_name -> orca.meta.Intent
-	36, // 83: orca.meta.ReportReply.mounts:type_name -> orca.meta.Mount
-	46, // 84: orca.meta.ReportReply.workers:type_name -> orca.meta.Worker
-	78, // 85: orca.meta.ReportReply.counters:type_name -> orca.meta.ReportReply.CountersEntry
-	5,  // 86: orca.meta.ConfRequest.h:type_name -> orca.meta.Header
-	79, // 87: orca.meta.ConfReply.values:type_name -> orca.meta.ConfReply.Value
-	5,  // 88: orca.meta.QuorumRequest.h:type_name -> orca.meta.Header
-	3,  // 89: orca.meta.QuorumRequest.change:type_name -> orca.meta.QuorumRequest.Change
-	72, // 90: orca.meta.QuorumReply.members:type_name -> orca.meta.Member
-	5,  // 91: orca.meta.HostedRequest.h:type_name -> orca.meta.Header
-	92, // [92:92] is the sub-list for method output_type
-	92, // [92:92] is the sub-list for method input_type
-	92, // [92:92] is the sub-list for extension type_name
-	92, // [92:92] is the sub-list for extension extendee
-	0,  // [0:92] is the sub-list for field type_name
+	5,  // 0: orca.meta.Header.caller:type_name -> orca.meta.Caller
+	8,  // 1: orca.meta.Attr.runs:type_name -> orca.meta.Run
+	6,  // 2: orca.meta.StatRequest.h:type_name -> orca.meta.Header
+	7,  // 3: orca.meta.StatRequest.target:type_name -> orca.meta.Target
+	10, // 4: orca.meta.StatRequest.sync:type_name -> orca.meta.SyncOption
+	9,  // 5: orca.meta.StatReply.attr:type_name -> orca.meta.Attr
+	6,  // 6: orca.meta.ListRequest.h:type_name -> orca.meta.Header
+	7,  // 7: orca.meta.ListRequest.target:type_name -> orca.meta.Target
+	10, // 8: orca.meta.ListRequest.sync:type_name -> orca.meta.SyncOption
+	9,  // 9: orca.meta.Entry.attr:type_name -> orca.meta.Attr
+	14, // 10: orca.meta.ListReply.entries:type_name -> orca.meta.Entry
+	9,  // 11: orca.meta.ListReply.dir:type_name -> orca.meta.Attr
+	6,  // 12: orca.meta.MkdirRequest.h:type_name -> orca.meta.Header
+	7,  // 13: orca.meta.MkdirRequest.target:type_name -> orca.meta.Target
+	9,  // 14: orca.meta.MkdirReply.attr:type_name -> orca.meta.Attr
+	6,  // 15: orca.meta.CreateRequest.h:type_name -> orca.meta.Header
+	7,  // 16: orca.meta.CreateRequest.target:type_name -> orca.meta.Target
+	9,  // 17: orca.meta.CreateReply.attr:type_name -> orca.meta.Attr
+	20, // 18: orca.meta.CreateReply.session:type_name -> orca.meta.WriteSession
+	47, // 19: orca.meta.CreateReply.workers:type_name -> orca.meta.Worker
+	29, // 20: orca.meta.WriteSession.grant:type_name -> orca.meta.Grant
+	6,  // 21: orca.meta.CompleteRequest.h:type_name -> orca.meta.Header
+	9,  // 22: orca.meta.CompleteReply.attr:type_name -> orca.meta.Attr
+	20, // 23: orca.meta.CompleteReply.session:type_name -> orca.meta.WriteSession
+	6,  // 24: orca.meta.AbandonRequest.h:type_name -> orca.meta.Header
+	6,  // 25: orca.meta.RenewRequest.h:type_name -> orca.meta.Header
+	6,  // 26: orca.meta.OpenRequest.h:type_name -> orca.meta.Header
+	7,  // 27: orca.meta.OpenRequest.target:type_name -> orca.meta.Target
+	10, // 28: orca.meta.OpenRequest.sync:type_name -> orca.meta.SyncOption
+	9,  // 29: orca.meta.OpenReply.attr:type_name -> orca.meta.Attr
+	29, // 30: orca.meta.OpenReply.grant:type_name -> orca.meta.Grant
+	30, // 31: orca.meta.OpenReply.locations:type_name -> orca.meta.Location
+	47, // 32: orca.meta.OpenReply.workers:type_name -> orca.meta.Worker
+	6,  // 33: orca.meta.RenameRequest.h:type_name -> orca.meta.Header
+	7,  // 34: orca.meta.RenameRequest.src:type_name -> orca.meta.Target
+	7,  // 35: orca.meta.RenameRequest.dst:type_name -> orca.meta.Target
+	6,  // 36: orca.meta.DeleteRequest.h:type_name -> orca.meta.Header
+	7,  // 37: orca.meta.DeleteRequest.target:type_name -> orca.meta.Target
+	6,  // 38: orca.meta.SetAttrRequest.h:type_name -> orca.meta.Header
+	7,  // 39: orca.meta.SetAttrRequest.target:type_name -> orca.meta.Target
+	9,  // 40: orca.meta.SetAttrReply.attr:type_name -> orca.meta.Attr
+	6,  // 41: orca.meta.XattrRequest.h:type_name -> orca.meta.Header
+	7,  // 42: orca.meta.XattrRequest.target:type_name -> orca.meta.Target
+	78, // 43: orca.meta.Mount.options:type_name -> orca.meta.Mount.OptionsEntry
+	1,  // 44: orca.meta.Mount.junction:type_name -> orca.meta.JunctionState
+	6,  // 45: orca.meta.MountRequest.h:type_name -> orca.meta.Header
+	37, // 46: orca.meta.MountRequest.mount:type_name -> orca.meta.Mount
+	37, // 47: orca.meta.MountReply.mount:type_name -> orca.meta.Mount
+	6,  // 48: orca.meta.UnmountRequest.h:type_name -> orca.meta.Header
+	6,  // 49: orca.meta.ListMountsRequest.h:type_name -> orca.meta.Header
+	37, // 50: orca.meta.ListMountsReply.mounts:type_name -> orca.meta.Mount
+	6,  // 51: orca.meta.WatchRequest.h:type_name -> orca.meta.Header
+	2,  // 52: orca.meta.Event.kind:type_name -> orca.meta.EventKind
+	44, // 53: orca.meta.WatchReply.events:type_name -> orca.meta.Event
+	46, // 54: orca.meta.Worker.tiers:type_name -> orca.meta.TierUsage
+	6,  // 55: orca.meta.RegisterRequest.h:type_name -> orca.meta.Header
+	47, // 56: orca.meta.RegisterRequest.worker:type_name -> orca.meta.Worker
+	50, // 57: orca.meta.RegisterRequest.files:type_name -> orca.meta.FileReport
+	6,  // 58: orca.meta.HeartbeatRequest.h:type_name -> orca.meta.Header
+	47, // 59: orca.meta.HeartbeatRequest.worker:type_name -> orca.meta.Worker
+	50, // 60: orca.meta.HeartbeatRequest.files:type_name -> orca.meta.FileReport
+	3,  // 61: orca.meta.WorkerOrder.kind:type_name -> orca.meta.WorkerOrder.Kind
+	52, // 62: orca.meta.HeartbeatReply.orders:type_name -> orca.meta.WorkerOrder
+	6,  // 63: orca.meta.ListWorkersRequest.h:type_name -> orca.meta.Header
+	47, // 64: orca.meta.ListWorkersReply.workers:type_name -> orca.meta.Worker
+	6,  // 65: orca.meta.ResolveRequest.h:type_name -> orca.meta.Header
+	9,  // 66: orca.meta.ResolveReply.attr:type_name -> orca.meta.Attr
+	30, // 67: orca.meta.ResolveReply.locations:type_name -> orca.meta.Location
+	47, // 68: orca.meta.ResolveReply.workers:type_name -> orca.meta.Worker
+	6,  // 69: orca.meta.LocationsRequest.h:type_name -> orca.meta.Header
+	7,  // 70: orca.meta.LocationsRequest.target:type_name -> orca.meta.Target
+	9,  // 71: orca.meta.LocationsReply.attr:type_name -> orca.meta.Attr
+	30, // 72: orca.meta.LocationsReply.locations:type_name -> orca.meta.Location
+	47, // 73: orca.meta.LocationsReply.workers:type_name -> orca.meta.Worker
+	6,  // 74: orca.meta.FreeRequest.h:type_name -> orca.meta.Header
+	7,  // 75: orca.meta.FreeRequest.target:type_name -> orca.meta.Target
+	6,  // 76: orca.meta.SyncRequest.h:type_name -> orca.meta.Header
+	7,  // 77: orca.meta.SyncRequest.target:type_name -> orca.meta.Target
+	6,  // 78: orca.meta.StaleUFSRequest.h:type_name -> orca.meta.Header
+	6,  // 79: orca.meta.PersistPrepareRequest.h:type_name -> orca.meta.Header
+	9,  // 80: orca.meta.PersistPrepareReply.attr:type_name -> orca.meta.Attr
+	6,  // 81: orca.meta.PersistCommitRequest.h:type_name -> orca.meta.Header
+	6,  // 82: orca.meta.ReportRequest.h:type_name -> orca.meta.Header
+	68, // 83: orca.meta.ReportReply.intents:type_name -> orca.meta.Intent
+	37, // 84: orca.meta.ReportReply.mounts:type_name -> orca.meta.Mount
+	47, // 85: orca.meta.ReportReply.workers:type_name -> orca.meta.Worker
+	79, // 86: orca.meta.ReportReply.counters:type_name -> orca.meta.ReportReply.CountersEntry
+	6,  // 87: orca.meta.ConfRequest.h:type_name -> orca.meta.Header
+	80, // 88: orca.meta.ConfReply.values:type_name -> orca.meta.ConfReply.Value
+	6,  // 89: orca.meta.QuorumRequest.h:type_name -> orca.meta.Header
+	4,  // 90: orca.meta.QuorumRequest.change:type_name -> orca.meta.QuorumRequest.Change
+	73, // 91: orca.meta.QuorumReply.members:type_name -> orca.meta.Member
+	6,  // 92: orca.meta.HostedRequest.h:type_name -> orca.meta.Header
+	93, // [93:93] is the sub-list for method output_type
+	93, // [93:93] is the sub-list for method input_type
+	93, // [93:93] is the sub-list for extension type_name
+	93, // [93:93] is the sub-list for extension extendee
+	0,  // [0:93] is the sub-list for field type_name
 }
 
 func init() { file_meta_proto_init() }
@@ -6218,7 +6383,7 @@ func file_meta_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_meta_proto_rawDesc), len(file_meta_proto_rawDesc)),
-			NumEnums:      4,
+			NumEnums:      5,
 			NumMessages:   76,
 			NumExtensions: 0,
 			NumServices:   0,

@@ -23,6 +23,8 @@ func (s *Service) effect(e fsm.Effect) {
 			s.Workers.Forget(e.File)
 		case fsm.EffectMounts:
 			s.refreshMounts()
+		case fsm.EffectFact:
+			s.factSet(e.Name)
 		case fsm.EffectHosted:
 			if s.cfg.OnHosted != nil {
 				s.cfg.OnHosted(e.Name)
@@ -46,6 +48,8 @@ func (s *Service) effect(e fsm.Effect) {
 		s.Exec.Wake()
 	case fsm.EffectMounts:
 		s.refreshMounts()
+	case fsm.EffectFact:
+		s.factSet(e.Name)
 	case fsm.EffectHosted:
 		if s.cfg.OnHosted != nil {
 			s.cfg.OnHosted(e.Name)
@@ -91,6 +95,9 @@ func epochOf(list []*metapb.Mount) uint64 {
 	for _, m := range list {
 		w(strconv.FormatUint(uint64(m.Id), 10), m.Path, m.Uri, strconv.FormatBool(m.ReadOnly),
 			strconv.FormatBool(m.Shared), strconv.FormatInt(m.SyncIntervalMs, 10))
+		if m.Group > 1 {
+			w(strconv.FormatUint(uint64(m.Group), 10), m.Junction.String(), strconv.FormatUint(m.Serial, 10))
+		}
 		for _, k := range slices.Sorted(maps.Keys(m.Options)) {
 			w(k, m.Options[k])
 		}

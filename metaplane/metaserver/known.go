@@ -86,6 +86,8 @@ func (s *Service) known(ctx context.Context, who orca.Caller, t *metapb.Target, 
 		return nil
 	case orca.Busy:
 		return nil // the state machine meets the same intent, and says which
+	case orca.Referral:
+		return nil // the state machine says so, or that a rename crosses mounts
 	case orca.Permission:
 		return nil // of the namespace; the store's own says so in the mutation
 	}

@@ -136,6 +136,7 @@ func (s *Service) takeOver(term uint64, changed <-chan struct{}) error {
 		return err
 	}
 	s.refreshMounts()
+	s.wakeJoints()
 	s.Syncer.Lead()
 	s.Workers.Doubt()
 	if s.cfg.OnLead != nil {
@@ -157,6 +158,9 @@ func (s *Service) takeOver(term uint64, changed <-chan struct{}) error {
 const memberFact = "member."
 
 func (s *Service) member(replica uint64) (addr, node string) {
+	if s.cfg.Home != nil {
+		return s.cfg.Home.member(replica)
+	}
 	addr, node, _ = strings.Cut(string(s.raw.Machine().Fact(memberFact+strconv.FormatUint(replica, 10))), " ")
 	return addr, node
 }
@@ -223,7 +227,7 @@ func (s *Service) addresses() []string {
 // Quorum implements metaplane.Admin.
 func (s *Service) Quorum(ctx context.Context, r *metapb.QuorumRequest) (*metapb.QuorumReply, error) {
 	const op = "metaserver.Quorum"
-	if r.Change > metapb.QuorumRequest_JOIN {
+	if r.Change > metapb.QuorumRequest_JOIN && r.Change != metapb.QuorumRequest_ADD_GROUP {
 		return nil, orca.E(op, orca.Unsupported, "unknown change")
 	}
 	if r.Change > metapb.QuorumRequest_WHO && r.Change != metapb.QuorumRequest_JOIN && callerOf(r.H).UID != 0 {
@@ -244,9 +248,15 @@ func (s *Service) Quorum(ctx context.Context, r *metapb.QuorumRequest) (*metapb.
 	if err != nil {
 		return nil, err
 	}
-	if err := s.changeQuorum(ctx, r, m, rep); err != nil {
+	if r.Change == metapb.QuorumRequest_ADD_GROUP {
+		err = s.addGroup(ctx, r, m, rep)
+	} else {
+		err = s.changeQuorum(ctx, r, m, rep)
+	}
+	if err != nil {
 		return nil, err
 	}
+	rep.Groups = s.groups()
 	if m, err = s.raw.Members(ctx); err != nil {
 		return nil, err
 	}
@@ -263,6 +273,9 @@ func (s *Service) Quorum(ctx context.Context, r *metapb.QuorumRequest) (*metapb.
 // changeQuorum makes the change of a request.
 func (s *Service) changeQuorum(ctx context.Context, r *metapb.QuorumRequest, m *members.Members, rep *metapb.QuorumReply) error {
 	const op = "metaserver.Quorum"
+	if s.cfg.Home != nil && (r.Change == metapb.QuorumRequest_ADD || r.Change == metapb.QuorumRequest_REMOVE || r.Change == metapb.QuorumRequest_JOIN) {
+		return orca.E(op, orca.Invalid, "the members of all groups are those of the first: ask that one")
+	}
 	if r.Change != metapb.QuorumRequest_NONE && s.raw.Alone() {
 		return orca.E(op, orca.Unsupported, "this Orca has one member and stays so: start a cluster in new folders")
 	}

@@ -77,6 +77,17 @@ type Config struct {
 	ListBytes int
 	// Conf returns the effective configuration for operators; may be nil.
 	Conf func() []*metapb.ConfReply_Value
+	// Group is the number of the group. Default 1, the first.
+	Group uint16
+	// Home is the service of the first group in this process, of any other
+	// group: it knows the members and the key of grants. Nil: this is the first.
+	Home *Service
+	// Others returns the way to who serves another group; Groups the numbers of
+	// the groups that there are, OnGroups is told when they may have changed.
+	// Of the first group; may be nil: there are no others.
+	Others   func(group uint16) (metaplane.Namespace, error)
+	Groups   func() []uint32
+	OnGroups func()
 	// OnLead is called before this member serves as the leader of a cluster;
 	// what it returns an error for is tried again. May be nil.
 	OnLead func(ctx context.Context) error
@@ -175,6 +186,7 @@ type Service struct {
 	Stats   Stats
 
 	mountMu sync.Mutex // serialises rebuilding
+	joints  joints
 	mounts  atomic.Pointer[mount.Table]
 
 	ctx    context.Context
@@ -192,6 +204,7 @@ func New(ctx context.Context, cfg Config, g Group, open mount.Opener, log *slog.
 	}
 	cfg.setDefaults()
 	s := &Service{cfg: cfg, group: g, raw: g, log: log, started: time.Now()}
+	s.joints.wake = make(chan struct{}, 1)
 	if !g.Alone() {
 		s.lead.changed = make(chan struct{})
 		s.group = &reigned{g, &s.lead}
@@ -215,6 +228,11 @@ func New(ctx context.Context, cfg Config, g Group, open mount.Opener, log *slog.
 	s.wg.Add(1)
 	go s.effects()
 	s.Exec.Start()
+	if s.cfg.Others != nil {
+		s.wakeJoints()
+		s.wg.Add(1)
+		go s.joinLoop()
+	}
 	if !g.Alone() {
 		s.wg.Add(1)
 		go s.follow()
@@ -244,6 +262,9 @@ func (s *Service) grantKey(ctx context.Context) error {
 	if s.GrantKey() != nil {
 		return nil
 	}
+	if s.cfg.Home != nil {
+		return orca.E("metaserver.grantKey", orca.Unavailable, "the first group has no key yet")
+	}
 	fresh := make([]byte, grant.KeyLen)
 	if _, err := rand.Read(fresh); err != nil {
 		return &orca.Error{Op: "metaserver.grantKey", Kind: orca.Internal, Err: err}
@@ -261,6 +282,9 @@ func (s *Service) grantKey(ctx context.Context) error {
 func (s *Service) GrantKey() []byte {
 	if p := s.key.Load(); p != nil {
 		return *p
+	}
+	if s.cfg.Home != nil {
+		return s.cfg.Home.GrantKey()
 	}
 	k := s.group.Machine().Fact(grantFact)
 	if len(k) != grant.KeyLen {
@@ -347,7 +371,7 @@ func (s *Service) see(ctx context.Context, c *command.Command, res *command.Resu
 				s.Exec.Wake()
 			}
 			return res, nil
-		case err == ufsexec.ErrDecided && c.Client != 0:
+		case err == ufsexec.ErrDecided && c.Client != 0: //nolint:errorlint // this very error, not its kind
 		case orca.KindOf(err) == orca.Busy && res != nil && (res.BusyIntent != 0 || res.Unknown):
 			s.Stats.BusyWaits.Add(1)
 			s.Exec.Wake()

@@ -29,8 +29,17 @@ func (s *Service) Mount(ctx context.Context, r *metapb.MountRequest) (*metapb.Mo
 	if callerOf(r.H).UID != 0 {
 		return nil, &orca.Error{Op: op, Path: r.Mount.Path, Kind: orca.Permission, Msg: "only root may mount"}
 	}
+	if s.groupNumber() > 1 {
+		return s.mountHere(ctx, r)
+	}
+	s.joints.asked.Add(1)
+	defer s.joints.asked.Add(-1)
 	m := mount.Copy(r.Mount)
+	m.Id, m.Junction, m.Root, m.Serial = 0, metapb.JunctionState_JUNCTION_NONE, 0, 0
 	if err := mount.Clean(m); err != nil {
+		return nil, err
+	}
+	if err := s.checkGroup(m); err != nil {
 		return nil, err
 	}
 	s.refreshMounts()
@@ -61,6 +70,11 @@ func (s *Service) Mount(ctx context.Context, r *metapb.MountRequest) (*metapb.Mo
 		return nil, orca.E(op, orca.Internal, "no mount in the result")
 	}
 	s.Stores.Adopt(rec.Id, fs)
+	if rec.Group > 1 {
+		if rec, err = s.join(ctx, rec.Id, !update); err != nil {
+			return nil, err
+		}
+	}
 	s.log.Info("mounted", "mount", rec.Id, "path", rec.Path, "uri", rec.Uri, "update", update)
 	return &metapb.MountReply{Mount: mount.Mask(rec)}, nil
 }
@@ -88,12 +102,23 @@ func (s *Service) Unmount(ctx context.Context, r *metapb.UnmountRequest) (*metap
 	if callerOf(r.H).UID != 0 {
 		return nil, &orca.Error{Op: op, Path: r.Path, Kind: orca.Permission, Msg: "only root may unmount"}
 	}
+	if s.groupNumber() > 1 {
+		return s.unmountHere(ctx, r)
+	}
+	s.joints.asked.Add(1)
+	defer s.joints.asked.Add(-1)
 	p, err := orca.CleanPath(r.Path)
 	if err != nil {
 		return nil, err
 	}
-	if _, err := s.mutate(ctx, r.H, &command.Command{Unmount: &metapb.UnmountOp{Path: p}}); err != nil {
+	res, err := s.mutate(ctx, r.H, &command.Command{Unmount: &metapb.UnmountOp{Path: p}})
+	if err != nil {
 		return nil, err
+	}
+	if m := res.Mount.GetMount(); m.GetGroup() > 1 {
+		if err := s.part(ctx, m.Id, true); err != nil {
+			return nil, err
+		}
 	}
 	s.refreshMounts()
 	s.Exec.Wake()
@@ -119,5 +144,5 @@ func (s *Service) ListMounts(ctx context.Context, r *metapb.ListMountsRequest) (
 			list[i] = mount.Mask(m)
 		}
 	}
-	return &metapb.ListMountsReply{Mounts: list, Epoch: t.Epoch}, nil
+	return &metapb.ListMountsReply{Mounts: list, Epoch: t.Epoch, Groups: s.groups()}, nil
 }

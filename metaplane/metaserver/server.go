@@ -4,6 +4,7 @@ package metaserver
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"net"
 	"os"
@@ -23,10 +24,11 @@ import (
 // own user may speak for others.
 type Server struct {
 	ns      metaplane.Namespace
-	quick   quickReader // nil: ns has none
-	starter starter     // nil: ns has none
-	lister  lister      // nil: ns has none
-	gate    gatekeeper  // nil: ns serves everything always
+	quick   quickReader                            // nil: ns has none
+	starter starter                                // nil: ns has none
+	lister  lister                                 // nil: ns has none
+	gate    gatekeeper                             // nil: ns serves everything always
+	others  func(group uint16) metaplane.Namespace // nil: there are none
 	methods map[metawire.Op]*metawire.Method
 	uid     uint32
 	tr      *transport.Server
@@ -48,6 +50,10 @@ func NewServer(ns metaplane.Namespace, cfg transport.ServerConfig, log *slog.Log
 	s.tr = tr
 	return s, nil
 }
+
+// ServeGroups has requests for other groups than the first served by what find
+// returns; nil: that group does not run here. It is called before Listen.
+func (s *Server) ServeGroups(find func(group uint16) metaplane.Namespace) { s.others = find }
 
 // Listen serves "host:port" or "unix:PATH" and returns the address in use.
 func (s *Server) Listen(addr string) (net.Addr, error) {
@@ -75,6 +81,9 @@ func (s *Server) serve(ctx context.Context, r *transport.Request) transport.Repl
 	if err != nil {
 		return transport.Fail(err)
 	}
+	if g := q.GetH().GetGroup(); g > 1 {
+		return s.serveOther(ctx, m, r, q, g)
+	}
 	if err := s.admit(r, q); err != nil {
 		return transport.Fail(err)
 	}
@@ -85,9 +94,39 @@ func (s *Server) serve(ctx context.Context, r *transport.Request) transport.Repl
 		return transport.Reply{Later: true}
 	}
 	if l, ok := q.(*metapb.ListRequest); ok && s.lister != nil {
-		return s.list(ctx, l)
+		return list(ctx, s.lister, l)
 	}
 	p, err := m.Call(ctx, s.ns, q)
+	if err != nil {
+		return transport.Fail(err)
+	}
+	return encode(m, r, p)
+}
+
+// serveOther serves a request for another group than the first.
+func (s *Server) serveOther(ctx context.Context, m *metawire.Method, r *transport.Request, q metawire.Request, group uint32) transport.Reply {
+	if r.Inline {
+		return transport.Reply{Later: true}
+	}
+	var ns metaplane.Namespace
+	if s.others != nil && group <= maxGroups {
+		ns = s.others(uint16(group))
+	}
+	if ns == nil {
+		return transport.Fail(orca.E("metaserver.serve", orca.Unavailable, fmt.Sprintf("group %d does not run here", group)))
+	}
+	s.identify(q.GetH(), r.Peer)
+	if g, ok := ns.(gatekeeper); ok && g.Serves() {
+		if err := g.Admit(r.Op, q); err != nil {
+			return transport.Fail(err)
+		}
+	}
+	if l, ok := q.(*metapb.ListRequest); ok {
+		if ls, ok := ns.(lister); ok {
+			return list(ctx, ls, l)
+		}
+	}
+	p, err := m.Call(ctx, ns, q)
 	if err != nil {
 		return transport.Fail(err)
 	}
@@ -132,9 +171,9 @@ type lister interface {
 // listBuffers are those of encoded listings.
 var listBuffers = sync.Pool{New: func() any { return new([]byte) }}
 
-func (s *Server) list(ctx context.Context, q *metapb.ListRequest) transport.Reply {
+func list(ctx context.Context, l lister, q *metapb.ListRequest) transport.Reply {
 	buf := listBuffers.Get().(*[]byte)
-	b, err := s.lister.appendList(ctx, q, (*buf)[:0])
+	b, err := l.appendList(ctx, q, (*buf)[:0])
 	if err == nil && len(b) > frame.MaxMeta {
 		err = &orca.Error{Op: "metaserver.List", Kind: orca.TooLarge, Msg: "reply over the limit of a frame"}
 	}

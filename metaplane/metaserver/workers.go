@@ -29,7 +29,10 @@ func (s *Service) Register(ctx context.Context, r *metapb.RegisterRequest) (*met
 	if key == nil {
 		return nil, orca.E(op, orca.Unavailable, "the cluster has no leader yet")
 	}
-	if r.Worker.Id == 0 {
+	if r.Worker.Id == 0 && s.cfg.Home != nil {
+		return nil, orca.E(op, orca.Invalid, "a new worker asks the first group for its number")
+	}
+	if r.Files = s.mine(r.Files); r.Worker.Id == 0 {
 		res, err := s.mutate(ctx, r.H, &command.Command{RegisterWorker: &metapb.RegisterWorkerOp{Node: r.Worker.Node}})
 		if err != nil {
 			return nil, err
@@ -78,9 +81,13 @@ func (s *Service) reconcile(worker uint64, f *metapb.FileReport) {
 
 // Heartbeat implements metaplane.Workers.
 func (s *Service) Heartbeat(ctx context.Context, r *metapb.HeartbeatRequest) (*metapb.HeartbeatReply, error) {
+	r.Files = s.mine(r.Files)
 	rep, err := s.Workers.Heartbeat(r)
 	if err != nil {
 		return nil, err
+	}
+	if g := s.groups(); len(g) > 1 {
+		rep.Groups = g
 	}
 	if !s.group.Alone() {
 		rep.Members = s.addresses()

@@ -202,6 +202,9 @@ func (s *Service) setAttrBelow(ctx context.Context, r *metapb.SetAttrRequest, di
 		for i := range kids {
 			k := &kids[i]
 			after = k.Name
+			if s.elsewhere(k.Attr) {
+				continue // its group is asked by who asks
+			}
 			set := setAttrOp(r)
 			set.Target = &metapb.Target{Ino: uint64(ino), Path: k.Name}
 			_, err := s.mutate(ctx, &metapb.Header{Caller: r.H.GetCaller()}, &command.Command{SetAttr: set})
@@ -256,7 +259,7 @@ func (s *Service) freeBelow(op string, r *metapb.FreeRequest, dir *fsm.View, dep
 		for i := range kids {
 			after = kids[i].Name
 			if kids[i].Attr.Type == uint32(orca.TypeDir) {
-				if r.Recursive {
+				if r.Recursive && !s.elsewhere(kids[i].Attr) {
 					err = s.freeBelow(op, r, &kids[i].View, depth+1)
 				}
 			} else {

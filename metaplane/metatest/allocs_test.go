@@ -53,7 +53,7 @@ func TestStatAllocs(t *testing.T) {
 	require.NoError(t, err)
 	t.Cleanup(func() { _ = conn.Close() })
 	require.NoError(t, conn.SetDeadline(time.Now().Add(time.Minute)))
-	head := frame.Header{Op: frame.Op(metawire.OpStat), Meta: uint32(len(body))}
+	head := frame.Header{Op: metawire.OpStat, Meta: uint32(len(body))}
 	buf := make([]byte, 0, 4096)
 	in := make([]byte, 4096)
 	stat := func() {

@@ -187,5 +187,6 @@ func Mask(m *metapb.Mount) *metapb.Mount {
 // Copy returns a deep copy of the mount.
 func Copy(m *metapb.Mount) *metapb.Mount {
 	return &metapb.Mount{Id: m.Id, Path: m.Path, Uri: m.Uri, Options: maps.Clone(m.Options),
-		ReadOnly: m.ReadOnly, Shared: m.Shared, SyncIntervalMs: m.SyncIntervalMs, Scheme: m.Scheme}
+		ReadOnly: m.ReadOnly, Shared: m.Shared, SyncIntervalMs: m.SyncIntervalMs, Scheme: m.Scheme,
+		Group: m.Group, Junction: m.Junction, Root: m.Root, Serial: m.Serial}
 }

@@ -300,7 +300,7 @@ func (g *Group) batchLoop() {
 
 // launch proposes an entry; dragonboat copies it.
 func (g *Group) launch(f *flight, entry []byte) {
-	session := g.host.nh.GetNoOPSession(shardID)
+	session := g.host.nh.GetNoOPSession(g.shard)
 	deadline := time.Now().Add(g.host.cfg.ProposeTimeout)
 	g.table.add(f)
 	for {

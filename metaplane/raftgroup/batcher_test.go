@@ -126,7 +126,7 @@ func TestDroppedAndTimedOutProposals(t *testing.T) {
 	require.NoError(t, err)
 	e.Add(cmd)
 	require.Nil(t, g.claim(e.Bytes()), "not in the table")
-	rs, err := g.host.nh.Propose(g.host.nh.GetNoOPSession(shardID), e.Bytes(), 20*time.Second)
+	rs, err := g.host.nh.Propose(g.host.nh.GetNoOPSession(firstGroup), e.Bytes(), 20*time.Second)
 	require.NoError(t, err)
 	r := <-rs.ResultC()
 	require.True(t, r.Completed())

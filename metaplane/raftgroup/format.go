@@ -29,13 +29,17 @@ import (
 const (
 	formatAlone   = 1
 	formatCluster = 2
+	// formatGroups is either with more groups than the first, which an older
+	// build would forget.
+	formatGroups = 3
 )
 
 // formatFile is the file that says what the folder is, in JSON:
 //
 //	DIR/FORMAT           this
 //	DIR/journal/         dragonboat's: HOST/DEPLOYMENT/...
-//	DIR/store-N/         the store of the group; N is in FORMAT
+//	DIR/store-N/         the store of the first group; N is in FORMAT
+//	DIR/group-G/store-N/ that of group G
 const formatFile = "FORMAT"
 
 // format is the identity of a host, written before its first use and kept
@@ -48,10 +52,7 @@ type format struct {
 	Host       string `json:"host"`       // name of the host that the journal is filed under
 	Journal    string `json:"journal"`
 	Shards     uint64 `json:"shards"` // step workers and journal shards
-	Store      uint64 `json:"store"`
-	// Started is set once the replica has a journal: from then on a missing
-	// journal is a loss, not a beginning.
-	Started bool `json:"started"`
+	part              // of the first group
 
 	// Of a member of a cluster:
 
@@ -60,17 +61,28 @@ type format struct {
 	// Incarnation is random, of this folder: another one under the same
 	// replica has lost its journal.
 	Incarnation string `json:"incarnation,omitempty"`
-	// Members are the Raft addresses of the first members, by replica; of one
-	// that joined later there are none.
-	Members map[uint64]string `json:"members,omitempty"`
-	// Learner is set from joining to promotion: it has no vote.
-	Learner bool `json:"learner,omitempty"`
 	// Removed is set once this member has learnt that it is none any more.
 	Removed bool `json:"removed,omitempty"`
+	// Groups are the further groups, by number.
+	Groups map[uint64]*part `json:"groups,omitempty"`
 	// Peers are the incarnations of the replicas that were met.
 	Peers map[uint64]string `json:"peers,omitempty"`
 
-	mu sync.Mutex // guards Peers, Store and Started once the host runs, and save
+	mu sync.Mutex // guards Peers, Groups and what parts say once the host runs, and save
+}
+
+// part is what a folder says of one group.
+type part struct {
+	// Store is the generation of its store.
+	Store uint64 `json:"store"`
+	// Started is set once the replica has a journal: from then on a missing
+	// journal is a loss, not a beginning.
+	Started bool `json:"started"`
+	// Members are the Raft addresses of the first members, by replica; where
+	// this one joined later there are none.
+	Members map[uint64]string `json:"members,omitempty"`
+	// Learner is set from joining to promotion: it has no vote.
+	Learner bool `json:"learner,omitempty"`
 }
 
 // alone reports whether the host is the only member, without a network.
@@ -112,7 +124,7 @@ func loadFormat(cfg Config) (*format, error) {
 	if err := json.Unmarshal(b, f); err != nil {
 		return nil, orca.PathE(op, path, orca.Corrupt, err)
 	}
-	if f.Format != formatAlone && f.Format != formatCluster {
+	if f.Format != formatAlone && f.Format != formatCluster && f.Format != formatGroups {
 		return nil, &orca.Error{Op: op, Path: path, Kind: orca.Unsupported, Msg: fmt.Sprintf("format %d of another Orca", f.Format)}
 	}
 	if err := f.check(cfg, path); err != nil {
@@ -149,7 +161,7 @@ func newFormat(cfg Config, host string) (*format, error) {
 		return nil, &orca.Error{Op: op, Path: cfg.Dir, Kind: orca.Corrupt,
 			Msg: "there is a journal but no FORMAT file: restore the file, or start with an empty folder as a new member"}
 	}
-	f := &format{Format: formatAlone, Address: localAddress, Host: host, Journal: cfg.Journal, Shards: 2, Store: 1}
+	f := &format{Format: formatAlone, Address: localAddress, Host: host, Journal: cfg.Journal, Shards: 2, part: part{Store: 1}}
 	switch {
 	case len(cfg.Members) > 0:
 		for id, addr := range cfg.Members {

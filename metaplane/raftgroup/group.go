@@ -24,13 +24,18 @@ type Stats struct {
 
 // Group is one Raft group with its machine.
 type Group struct {
-	Stats   Stats
-	host    *Host
-	log     *slog.Logger
-	queue   opQueue
-	flights chan arrival // entries on their way, in order
-	slots   chan struct{}
-	table   flightTable
+	Stats         Stats
+	host          *Host
+	shard         uint64
+	part          *part // GUARDED_BY(host.f.mu) once the group runs
+	machineConfig fsm.Config
+	hosted        map[string]fsm.Hosted
+	dir           string // of its stores
+	log           *slog.Logger
+	queue         opQueue
+	flights       chan arrival // entries on their way, in order
+	slots         chan struct{}
+	table         flightTable
 	// proposer marks the entries of this process, in this life.
 	proposer uint64
 	update   updateScratch
@@ -41,9 +46,10 @@ type Group struct {
 	effects  chan fsm.Effect
 	dropped  atomic.Int64
 	reads    reader
-	// membership has a token after a change of the members.
-	membership chan struct{}
-	removed    atomic.Pointer[[]uint64] // replicas that were members
+	// membership and changes have a token after a change of the members, for
+	// promotionLoop and removalLoop.
+	membership, changes chan struct{}
+	removed             atomic.Pointer[[]uint64] // replicas that were members
 
 	db      *inodekv.DB // changed by openStore and a snapshot only
 	machine *fsm.Machine
@@ -54,12 +60,12 @@ type Group struct {
 	changed chan struct{}
 }
 
-func newGroup(h *Host) *Group {
+func newGroup(h *Host, shard uint64, p *part) *Group {
 	g := &Group{
-		host: h, log: h.log, flights: make(chan arrival, inFlight), proposer: rand.Uint64(),
+		host: h, shard: shard, part: p, dir: h.cfg.Dir, machineConfig: h.cfg.Machine, hosted: h.cfg.Hosted, log: h.log, flights: make(chan arrival, inFlight), proposer: rand.Uint64(),
 		slots: make(chan struct{}, inFlight), quit: make(chan struct{}),
 		effects: make(chan fsm.Effect, effectQueue), changed: make(chan struct{}),
-		membership: make(chan struct{}, 1),
+		membership: make(chan struct{}, 1), changes: make(chan struct{}, 1),
 	}
 	g.queue.wake = make(chan struct{}, 1)
 	g.table.by = make(map[uint64]*flight)
@@ -71,8 +77,11 @@ func newGroup(h *Host) *Group {
 func (g *Group) run() {
 	g.wg.Go(g.batchLoop)
 	g.wg.Go(g.completeLoop)
-	if !g.Alone() {
-		g.wg.Go(g.membershipLoop)
+	if g.learns() {
+		g.wg.Go(g.promotionLoop)
+	}
+	if !g.Alone() && g.shard == firstGroup {
+		g.wg.Go(g.removalLoop)
 	}
 }
 
@@ -85,11 +94,11 @@ func (g *Group) stop() {
 
 // openStore opens the store and the machine on it.
 func (g *Group) openStore() error {
-	db, err := inodekv.Open(g.storeConfig(g.host.f.Store), g.log)
+	db, err := inodekv.Open(g.storeConfig(g.part.Store), g.log)
 	if err != nil {
 		return err
 	}
-	m, err := fsm.Open(g.host.cfg.Machine, db, g.host.cfg.Hosted, g.log)
+	m, err := fsm.Open(g.machineConfig, db, g.hosted, g.log)
 	if err != nil {
 		_ = db.Close(false)
 		return err
@@ -102,7 +111,7 @@ func (g *Group) openStore() error {
 func (g *Group) storeConfig(n uint64) inodekv.Config {
 	c := g.host.cfg
 	return inodekv.Config{
-		Dir: storeDir(c.Dir, n), FlushEvery: c.FlushEvery, FlushOps: c.FlushOps,
+		Dir: storeDir(g.dir, n), FlushEvery: c.FlushEvery, FlushOps: c.FlushOps,
 		OnFatal: g.host.fatal, Die: g.host.die,
 	}
 }
@@ -137,12 +146,18 @@ func (g *Group) Alone() bool { return g.host.f.alone() }
 
 // Learns reports whether this host is a member without a vote so far.
 func (g *Group) Learns() bool {
-	f := g.host.f
-	f.mu.Lock()
-	learner := f.Learner
-	f.mu.Unlock()
-	return learner && !g.host.votes()
+	return g.learns() && !g.votes()
 }
+
+// learns reports whether the replica is known to this host as a learner.
+func (g *Group) learns() bool {
+	g.host.f.mu.Lock()
+	defer g.host.f.mu.Unlock()
+	return g.part.Learner
+}
+
+// Number is that of the group; the first is 1.
+func (g *Group) Number() uint16 { return uint16(g.shard) }
 
 // Replica is this host's number in the group.
 func (g *Group) Replica() uint64 { return g.host.f.replica() }

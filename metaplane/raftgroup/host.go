@@ -3,6 +3,7 @@
 package raftgroup
 
 import (
+	"context"
 	"errors"
 	"log/slog"
 	"os"
@@ -28,7 +29,7 @@ type Host struct {
 	f     *format
 	nh    *dragonboat.NodeHost
 	lock  *os.File
-	group *Group
+	group *Group                    // the first
 	net   atomic.Pointer[transport] // nil of a host that is alone
 	fresh bool                      // its folder began in this life, as a first member's
 	gone  sync.Once                 // this member was removed
@@ -38,6 +39,9 @@ type Host struct {
 	dying sync.Once
 	dead  chan struct{} // closed by fatal
 	why   string        // of it; read after dead is closed
+
+	mu     sync.Mutex
+	groups map[uint64]*Group // by number; GUARDED_BY(mu)
 }
 
 // Open opens the host in cfg.Dir, creating it on first use. Busy: another
@@ -119,11 +123,12 @@ func (h *Host) open() error {
 	}
 	die := h.die
 	dieTo.Store(&die)
-	h.group = newGroup(h)
+	h.group = newGroup(h, firstGroup, &h.f.part)
+	h.groups = map[uint64]*Group{firstGroup: h.group}
 	if h.nh, err = dragonboat.NewNodeHost(h.nodeHostConfig()); err != nil {
 		return orca.PathE("raftgroup.Open", h.cfg.Dir, orca.Unavailable, err)
 	}
-	if err := h.start(); err != nil {
+	if err := h.group.start(); err != nil {
 		h.group.stop()
 		h.nh.Close()
 		return errors.Join(err, h.group.closeStore(false))
@@ -144,8 +149,8 @@ func (h *Host) nodeHostConfig() config.NodeHostConfig {
 		RaftAddress:         h.f.Address,
 		MaxSendQueueSize:    64 << 20,
 		MaxReceiveQueueSize: 64 << 20,
-		RaftEventListener:   h.group,
-		SystemEventListener: h.group,
+		RaftEventListener:   (*listener)(h),
+		SystemEventListener: (*listener)(h),
 		Expert: config.ExpertConfig{
 			Engine: config.EngineConfig{
 				ExecShards: h.f.Shards, CommitShards: 2, ApplyShards: 2, SnapshotShards: 2, CloseShards: 1,
@@ -169,10 +174,11 @@ func (h *Host) nodeHostConfig() config.NodeHostConfig {
 }
 
 // start starts the group's replica.
-func (h *Host) start() error {
+func (g *Group) start() error {
 	const op = "raftgroup.Open"
-	known := h.nh.HasNodeInfo(shardID, h.f.replica())
-	if h.f.Started && !known {
+	h := g.host
+	known := h.nh.HasNodeInfo(g.shard, h.f.replica())
+	if g.part.Started && !known {
 		msg := "the journal of this member is gone: restore it, or remove the folder and start anew"
 		if !h.f.alone() {
 			id := strconv.FormatUint(h.f.Replica, 10)
@@ -181,56 +187,61 @@ func (h *Host) start() error {
 		}
 		return &orca.Error{Op: op, Path: h.cfg.Dir, Kind: orca.Corrupt, Msg: msg}
 	}
-	if err := h.storeThere(); err != nil {
+	if err := g.storeThere(); err != nil {
 		return err
 	}
-	if err := sweepStores(h.cfg.Dir, h.f.Store); err != nil {
+	if err := sweepStores(g.dir, g.part.Store); err != nil {
 		return err
 	}
-	if err := h.group.openStore(); err != nil {
+	if err := g.openStore(); err != nil {
 		return err
 	}
-	members := h.f.Members
+	members := g.part.Members
 	if h.f.alone() {
 		members = map[uint64]dragonboat.Target{loneReplica: h.f.Address}
 	}
-	create := func(uint64, uint64) statemachine.IOnDiskStateMachine { return (*replica)(h.group) }
-	if err := h.nh.StartOnDiskReplica(members, len(members) == 0, create, h.replicaConfig()); err != nil {
+	create := func(uint64, uint64) statemachine.IOnDiskStateMachine { return (*replica)(g) }
+	if err := h.nh.StartOnDiskReplica(members, len(members) == 0, create, g.replicaConfig()); err != nil {
 		return orca.PathE(op, h.cfg.Dir, orca.Unavailable, err)
 	}
-	if h.f.Learner && h.votes() { // promoted just before it ended
-		if err := h.promoted(); err != nil {
+	if g.part.Learner && g.votes() { // promoted just before it ended
+		if err := g.promoted(); err != nil {
 			return err
 		}
-		if err := h.nh.StopReplica(shardID, h.f.replica()); err != nil {
+		if err := h.nh.StopReplica(g.shard, h.f.replica()); err != nil {
 			return orca.PathE(op, h.cfg.Dir, orca.Unavailable, err)
 		}
-		if err := h.nh.StartOnDiskReplica(members, true, create, h.replicaConfig()); err != nil {
+		err := dragonboat.ErrShardAlreadyExist
+		for until := time.Now().Add(h.cfg.ProposeTimeout); errors.Is(err, dragonboat.ErrShardAlreadyExist) && time.Now().Before(until); {
+			time.Sleep(time.Millisecond) // it stops behind the back
+			err = h.nh.StartOnDiskReplica(members, true, create, g.replicaConfig())
+		}
+		if err != nil {
 			return orca.PathE(op, h.cfg.Dir, orca.Unavailable, err)
 		}
 	}
 	if h.f.alone() { // the others of a cluster may come later
-		if err := h.group.awaitLeader(); err != nil {
+		if err := g.awaitLeader(); err != nil {
 			return err
 		}
 	}
-	h.group.run()
-	if !h.f.Started {
-		return h.f.update(h.cfg.Dir, func() { h.f.Started = true })
+	g.run()
+	if !g.part.Started {
+		return h.f.update(h.cfg.Dir, func() { g.part.Started = true })
 	}
 	return nil
 }
 
 // storeThere refuses to begin with an empty store when there was one: the
 // journal is cut behind what a store holds, so that it cannot be filled again.
-func (h *Host) storeThere() error {
-	dir := storeDir(h.cfg.Dir, h.f.Store)
-	if _, err := os.Stat(dir); !h.f.Started || err == nil {
+func (g *Group) storeThere() error {
+	dir := storeDir(g.dir, g.part.Store)
+	if _, err := os.Stat(dir); !g.part.Started || err == nil {
 		return nil
 	}
 	msg := "the store of this Orca is gone: restore it together with the journal, or remove the folder and start anew"
-	if !h.f.alone() {
-		id := strconv.FormatUint(h.f.Replica, 10)
+	if !g.Alone() {
+		id := strconv.FormatUint(g.host.f.Replica, 10)
 		msg = "the store of this member is gone: restore it together with the journal, or replace the member (orca admin quorum remove " +
 			id + ", then add a new one with an empty folder)"
 	}
@@ -238,18 +249,56 @@ func (h *Host) storeThere() error {
 }
 
 // votes reports whether this replica is a voter as far as it has applied.
-func (h *Host) votes() bool {
-	for _, s := range h.nh.GetNodeHostInfo(dragonboat.NodeHostInfoOption{SkipLogInfo: true}).ShardInfoList {
-		if _, ok := s.Replicas[h.f.replica()]; ok && s.ShardID == shardID {
-			return true
-		}
-	}
-	return false
+func (g *Group) votes() bool {
+	_, ok := g.voters()[g.host.f.replica()]
+	return ok
 }
 
-// promoted notes that this replica learns no more.
-func (h *Host) promoted() error {
-	return h.f.update(h.cfg.Dir, func() { h.f.Learner = false })
+// voters are the voters as far as this host has applied, by replica.
+func (g *Group) voters() map[uint64]string {
+	for _, s := range g.host.nh.GetNodeHostInfo(dragonboat.NodeHostInfoOption{SkipLogInfo: true}).ShardInfoList {
+		if s.ShardID == g.shard {
+			return s.Replicas
+		}
+	}
+	return nil
+}
+
+// promoted notes that this replica learns no more. From then on it starts as a
+// voter, who must not find in its journal that it was let in as a learner: the
+// journal is cut behind that first.
+func (g *Group) promoted() error {
+	ctx, cancel := context.WithTimeout(context.Background(), g.host.cfg.ProposeTimeout)
+	defer cancel()
+	_, err := g.host.nh.SyncRequestSnapshot(ctx, g.shard, dragonboat.SnapshotOption{})
+	if err != nil && !errors.Is(err, dragonboat.ErrRejected) { // rejected: it was cut at this entry
+		return orca.PathE("raftgroup.promoted", g.host.cfg.Dir, orca.Unavailable, err)
+	}
+	return g.host.f.update(g.host.cfg.Dir, func() { g.part.Learner = false })
+}
+
+// promotionLoop waits for a learner's promotion: a restart after it must not
+// begin as a learner.
+func (g *Group) promotionLoop() {
+	for {
+		select {
+		case <-g.membership:
+		case <-g.quit:
+			return
+		}
+		for g.votes() {
+			err := g.promoted()
+			if err == nil {
+				return
+			}
+			g.log.Warn("noting that this member votes; it is tried again", "err", err)
+			select {
+			case <-time.After(100 * time.Millisecond):
+			case <-g.quit:
+				return
+			}
+		}
+	}
 }
 
 // A cluster's tick, in ms, and its times in ticks: a leader that is silent is
@@ -261,14 +310,15 @@ const (
 )
 
 // replicaConfig is dragonboat's configuration of a replica.
-func (h *Host) replicaConfig() config.Config {
+func (g *Group) replicaConfig() config.Config {
+	h := g.host
 	c := config.Config{
-		ReplicaID: h.f.replica(), ShardID: shardID, ElectionRTT: 20, HeartbeatRTT: 2, CheckQuorum: true,
+		ReplicaID: h.f.replica(), ShardID: g.shard, ElectionRTT: 20, HeartbeatRTT: 2, CheckQuorum: true,
 		OrderedConfigChange: true, MaxInMemLogSize: 256 << 20, SnapshotEntries: h.cfg.SnapshotEntries,
 		CompactionOverhead: h.cfg.SnapshotEntries / 4, WaitReady: true,
 	}
 	if !h.f.alone() {
-		c.IsNonVoting = h.f.Learner
+		c.IsNonVoting = g.part.Learner
 		c.ElectionRTT, c.HeartbeatRTT, c.PreVote = clusterElection, clusterHeartbeat, true
 	}
 	return c
@@ -292,7 +342,7 @@ func (g *Group) awaitLeader() error {
 	}
 }
 
-// Group returns the all-in-one group.
+// Group returns the first group.
 func (h *Host) Group() *Group { return h.group }
 
 // Cluster returns the random identity of this cluster, made on first use.
@@ -308,13 +358,27 @@ func (h *Host) Address() string {
 
 // Close stops proposing, flushes and stops everything.
 func (h *Host) Close() error {
-	h.group.stop()
+	all := h.all()
+	for _, g := range all {
+		g.stop()
+	}
 	h.nh.Close()
-	return errors.Join(h.group.closeStore(true), h.lock.Close())
+	var errs []error
+	for _, g := range all {
+		errs = append(errs, g.closeStore(true))
+	}
+	return errors.Join(append(errs, h.lock.Close())...)
 }
 
+// listener is the host as dragonboat tells it what happens.
+type listener Host
+
 // LeaderUpdated is called by dragonboat.
-func (g *Group) LeaderUpdated(info raftio.LeaderInfo) {
+func (l *listener) LeaderUpdated(info raftio.LeaderInfo) {
+	g := (*Host)(l).find(info.ShardID)
+	if g == nil {
+		return
+	}
 	g.mu.Lock()
 	g.leader, g.term = info.LeaderID, info.Term
 	close(g.changed)
@@ -326,57 +390,67 @@ func (g *Group) LeaderUpdated(info raftio.LeaderInfo) {
 }
 
 // MembershipChanged is called by dragonboat: local reads need a new proof.
-func (g *Group) MembershipChanged(raftio.NodeInfo) {
+func (l *listener) MembershipChanged(info raftio.NodeInfo) {
+	g := (*Host)(l).find(info.ShardID)
+	if g == nil {
+		return
+	}
 	g.reads.reset()
-	select {
-	case g.membership <- struct{}{}:
-	default:
+	for _, c := range []chan struct{}{g.membership, g.changes} {
+		select {
+		case c <- struct{}{}:
+		default:
+		}
 	}
 }
 
 // The other system events are of no interest.
 
 // NodeHostShuttingDown does nothing.
-func (*Group) NodeHostShuttingDown() {}
+func (*listener) NodeHostShuttingDown() {}
 
 // NodeUnloaded does nothing.
-func (*Group) NodeUnloaded(raftio.NodeInfo) {}
+func (*listener) NodeUnloaded(raftio.NodeInfo) {}
 
 // NodeDeleted is called when this member has applied its own removal.
-func (g *Group) NodeDeleted(raftio.NodeInfo) { go g.host.removed("the journal") }
+func (l *listener) NodeDeleted(info raftio.NodeInfo) {
+	if info.ShardID == firstGroup { // it is removed from the others for it
+		go (*Host)(l).removed("the journal")
+	}
+}
 
 // NodeReady does nothing.
-func (*Group) NodeReady(raftio.NodeInfo) {}
+func (*listener) NodeReady(raftio.NodeInfo) {}
 
 // ConnectionEstablished does nothing.
-func (*Group) ConnectionEstablished(raftio.ConnectionInfo) {}
+func (*listener) ConnectionEstablished(raftio.ConnectionInfo) {}
 
 // ConnectionFailed does nothing.
-func (*Group) ConnectionFailed(raftio.ConnectionInfo) {}
+func (*listener) ConnectionFailed(raftio.ConnectionInfo) {}
 
 // SendSnapshotStarted does nothing.
-func (*Group) SendSnapshotStarted(raftio.SnapshotInfo) {}
+func (*listener) SendSnapshotStarted(raftio.SnapshotInfo) {}
 
 // SendSnapshotCompleted does nothing.
-func (*Group) SendSnapshotCompleted(raftio.SnapshotInfo) {}
+func (*listener) SendSnapshotCompleted(raftio.SnapshotInfo) {}
 
 // SendSnapshotAborted does nothing.
-func (*Group) SendSnapshotAborted(raftio.SnapshotInfo) {}
+func (*listener) SendSnapshotAborted(raftio.SnapshotInfo) {}
 
 // SnapshotReceived does nothing.
-func (*Group) SnapshotReceived(raftio.SnapshotInfo) {}
+func (*listener) SnapshotReceived(raftio.SnapshotInfo) {}
 
 // SnapshotRecovered does nothing.
-func (*Group) SnapshotRecovered(raftio.SnapshotInfo) {}
+func (*listener) SnapshotRecovered(raftio.SnapshotInfo) {}
 
 // SnapshotCreated does nothing.
-func (*Group) SnapshotCreated(raftio.SnapshotInfo) {}
+func (*listener) SnapshotCreated(raftio.SnapshotInfo) {}
 
 // SnapshotCompacted does nothing.
-func (*Group) SnapshotCompacted(raftio.SnapshotInfo) {}
+func (*listener) SnapshotCompacted(raftio.SnapshotInfo) {}
 
 // LogCompacted does nothing.
-func (*Group) LogCompacted(raftio.EntryInfo) {}
+func (*listener) LogCompacted(raftio.EntryInfo) {}
 
 // LogDBCompacted does nothing.
-func (*Group) LogDBCompacted(raftio.EntryInfo) {}
+func (*listener) LogDBCompacted(raftio.EntryInfo) {}

@@ -31,7 +31,7 @@ func (g *Group) Members(ctx context.Context) (*members.Members, error) {
 		// Its round may be lost like that of a read: ask again.
 		once, cancel := context.WithTimeout(ctx, 4*readAgain)
 		defer cancel()
-		ms, err = g.host.nh.SyncGetShardMembership(once, shardID)
+		ms, err = g.host.nh.SyncGetShardMembership(once, g.shard)
 		if err != nil && once.Err() != nil && ctx.Err() == nil {
 			return dragonboat.ErrShardNotReady
 		}
@@ -77,7 +77,7 @@ func (g *Group) AddLearner(ctx context.Context, replica uint64, address string) 
 		case slices.ContainsFunc(m.List, func(x members.Member) bool { return x.Address == address }):
 			return orca.E(op, orca.Exists, "another member has the Raft address "+address)
 		}
-		return g.host.nh.SyncRequestAddNonVoting(ctx, shardID, replica, address, m.Version)
+		return g.host.nh.SyncRequestAddNonVoting(ctx, g.shard, replica, address, m.Version)
 	})
 }
 
@@ -93,7 +93,7 @@ func (g *Group) Promote(ctx context.Context, replica uint64) error {
 		if have.Voter {
 			return nil
 		}
-		return g.host.nh.SyncRequestAddReplica(ctx, shardID, replica, have.Address, m.Version)
+		return g.host.nh.SyncRequestAddReplica(ctx, g.shard, replica, have.Address, m.Version)
 	})
 }
 
@@ -111,7 +111,7 @@ func (g *Group) Remove(ctx context.Context, replica uint64) error {
 		if err := g.spare(ctx, op, m, have); err != nil {
 			return err
 		}
-		return g.host.nh.SyncRequestDeleteReplica(ctx, shardID, replica, m.Version)
+		return g.host.nh.SyncRequestDeleteReplica(ctx, g.shard, replica, m.Version)
 	})
 }
 
@@ -202,7 +202,7 @@ func (g *Group) Transfer(ctx context.Context, replica uint64) error {
 			return nil
 		}
 		if leader == g.Replica() {
-			if err := g.host.nh.RequestLeaderTransfer(shardID, replica); err != nil {
+			if err := g.host.nh.RequestLeaderTransfer(g.shard, replica); err != nil {
 				return memberError(op, err)
 			}
 		}
@@ -267,11 +267,5 @@ func memberError(op string, err error) error {
 // Known returns the replicas as far as this host has applied their changes, in
 // order, without a round.
 func (g *Group) Known() []uint64 {
-	var out []uint64
-	for _, s := range g.host.nh.GetNodeHostInfo(dragonboat.NodeHostInfoOption{SkipLogInfo: true}).ShardInfoList {
-		if s.ShardID == shardID {
-			out = slices.Sorted(maps.Keys(s.Replicas))
-		}
-	}
-	return out
+	return slices.Sorted(maps.Keys(g.voters()))
 }

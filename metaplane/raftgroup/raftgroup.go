@@ -1,7 +1,8 @@
 // Copyright The Orca Authors. SPDX-License-Identifier: Apache-2.0
 
 // Package raftgroup runs the metaplane's Raft groups on one host; it is the
-// sole user of dragonboat.
+// sole user of dragonboat. Every host has the first group; groups.go is about
+// the others, which share its journal, its connections and its members' numbers.
 //
 // The flow: metaserver proposes a Command; the group's batcher packs all that
 // wait (at most 256 or 64 KiB, without a timer) into one journal entry and
@@ -51,10 +52,13 @@ const (
 	eventRing = 1 << 16
 	// effectQueue is how many effects may wait for their reader.
 	effectQueue = 1 << 14
-	// shardID is that of the all-in-one group, loneReplica the replica of a
-	// host that is its only member.
-	shardID     = 1
+	// firstGroup is the number of the group that every host has, loneReplica
+	// the replica of a host that is its only member.
+	firstGroup  = 1
 	loneReplica = 1
+	// MaxGroups bounds the groups of a host: each is a log file and an fsync
+	// of its own.
+	MaxGroups = 16
 )
 
 // Config describes a host. Zero fields have the stated defaults.

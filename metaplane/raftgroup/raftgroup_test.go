@@ -49,9 +49,15 @@ func open(t testing.TB, cfg Config) *Host {
 
 // crash ends a host as a kill would: what was not flushed is lost.
 func (h *Host) crash() error {
-	h.group.stop()
+	for _, g := range h.all() {
+		g.stop()
+	}
 	h.nh.Close()
-	return errors.Join(h.group.closeStore(false), h.lock.Close())
+	var errs []error
+	for _, g := range h.all() {
+		errs = append(errs, g.closeStore(false))
+	}
+	return errors.Join(append(errs, h.lock.Close())...)
 }
 
 func mkdir(path string) *command.Command {

@@ -78,7 +78,8 @@ func startRaw(cfg Config, log *slog.Logger) (*Raw, error) {
 	}
 	routeRaftLog(log)
 	h := &Host{cfg: cfg, log: log, f: f, dead: make(chan struct{})}
-	h.group = newGroup(h)
+	h.group = newGroup(h, firstGroup, &f.part)
+	h.groups = map[uint64]*Group{firstGroup: h.group}
 	nh, err := dragonboat.NewNodeHost(h.nodeHostConfig())
 	if err != nil {
 		return nil, orca.PathE(op, cfg.Dir, orca.Busy, err)
@@ -88,11 +89,11 @@ func startRaw(cfg Config, log *slog.Logger) (*Raw, error) {
 		members = map[uint64]dragonboat.Target{loneReplica: f.Address}
 	}
 	create := func(uint64, uint64) sm.IOnDiskStateMachine { return noMachine{} }
-	if err := nh.StartOnDiskReplica(members, false, create, h.replicaConfig()); err != nil {
+	if err := nh.StartOnDiskReplica(members, false, create, h.group.replicaConfig()); err != nil {
 		nh.Close()
 		return nil, orca.PathE(op, cfg.Dir, orca.Unavailable, err)
 	}
-	return &Raw{nh: nh, session: nh.GetNoOPSession(shardID), group: h.group}, nil
+	return &Raw{nh: nh, session: nh.GetNoOPSession(firstGroup), group: h.group}, nil
 }
 
 // Leads reports whether this member leads the group.

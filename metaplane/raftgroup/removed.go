@@ -22,23 +22,16 @@ import (
 // learnRemoved is how long a member waits before it asks again who was removed.
 const learnRemoved = time.Second
 
-// membershipLoop follows the changes of the membership: a learner's promotion,
-// because a restart after it must not begin as a learner, and who was removed.
-func (g *Group) membershipLoop() {
-	learner := g.host.f.Learner
+// removalLoop follows, in the first group, who is removed; the further groups
+// have the same members.
+func (g *Group) removalLoop() {
 	for {
-		if learner && g.host.votes() {
-			if err := g.host.promoted(); err != nil {
-				g.host.fatal(err.Error())
-			}
-			learner = false
-		}
 		var again <-chan time.Time
 		if !g.noteRemoved() {
 			again = time.After(learnRemoved)
 		}
 		select {
-		case <-g.membership:
+		case <-g.changes:
 		case <-again:
 		case <-g.quit:
 			return

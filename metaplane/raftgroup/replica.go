@@ -87,8 +87,8 @@ func (r *replica) SaveSnapshot(ctx any, w io.Writer, stop <-chan struct{}) error
 // RecoverFromSnapshot fills a new store from a stream and swaps it in.
 func (r *replica) RecoverFromSnapshot(in io.Reader, stop <-chan struct{}) error {
 	g := (*Group)(r)
-	next := g.host.f.Store + 1
-	dir := storeDir(g.host.cfg.Dir, next)
+	next := g.part.Store + 1
+	dir := storeDir(g.dir, next)
 	if err := os.RemoveAll(dir); err != nil {
 		return fmt.Errorf("clear %s: %w", dir, err)
 	}
@@ -102,7 +102,7 @@ func (r *replica) RecoverFromSnapshot(in io.Reader, stop <-chan struct{}) error 
 	if db, err = inodekv.Open(g.storeConfig(next), g.log); err != nil {
 		return err
 	}
-	if err := g.host.f.update(g.host.cfg.Dir, func() { g.host.f.Store = next }); err != nil {
+	if err := g.host.f.update(g.host.cfg.Dir, func() { g.part.Store = next }); err != nil {
 		return errors.Join(err, db.Close(false))
 	}
 	if err := g.machine.Reset(db); err != nil {
@@ -114,7 +114,7 @@ func (r *replica) RecoverFromSnapshot(in io.Reader, stop <-chan struct{}) error 
 	if err := old.Close(false); err != nil {
 		return err
 	}
-	return sweepStores(g.host.cfg.Dir, next)
+	return sweepStores(g.dir, next)
 }
 
 // Close is called when dragonboat stops; the host closes the store.

@@ -223,7 +223,7 @@ func (g *Group) readIndex(led *atomic.Bool) error {
 			// The one that leads now may be out of reach for long.
 			return orca.E(op, orca.NotLeader, "this member does not lead any more")
 		}
-		rs, err := g.host.nh.ReadIndex(shardID, min(time.Until(deadline), readAgain))
+		rs, err := g.host.nh.ReadIndex(g.shard, min(time.Until(deadline), readAgain))
 		if err == nil {
 			select {
 			case res := <-rs.ResultC():

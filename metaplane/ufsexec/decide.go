@@ -295,14 +295,13 @@ func (e *Executor) setAttr(ctx context.Context, store ufs.FS, in *command.Intent
 		}
 	}
 	if has(metapb.SetAttrMask_SET_MTIME) || has(metapb.SetAttrMask_SET_ATIME) {
-		mtime, atime := before.Mtime, time.Time{}
+		mtime := before.Mtime
 		if has(metapb.SetAttrMask_SET_MTIME) {
 			mtime = time.Unix(0, c.Mtime)
 		}
+		atime := mtime
 		if has(metapb.SetAttrMask_SET_ATIME) {
 			atime = time.Unix(0, c.Atime)
-		} else {
-			atime = mtime
 		}
 		if err := o.Utimens(ctx, in.Source, atime, mtime); err != nil {
 			return outcome{}, err

@@ -66,7 +66,7 @@ func (s *Syncer) fly(dir orca.Ino, f *flight) {
 	defer s.wg.Done()
 	for f != nil {
 		for range findTries {
-			if f.res, f.err = s.list(s.ctx, dir); f.err != errMoved {
+			if f.res, f.err = s.list(s.ctx, dir); f.err != errMoved { //nolint:errorlint // this very error, not its kind
 				break
 			}
 		}

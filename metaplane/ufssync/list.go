@@ -84,7 +84,7 @@ func (s *Syncer) tree(ctx context.Context, v *fsm.View, recursive bool, depth in
 		}
 		for i := range kids {
 			after = kids[i].Name
-			if kids[i].Attr.Type != uint32(orca.TypeDir) {
+			if kids[i].Attr.Type != uint32(orca.TypeDir) || kids[i].Foreign {
 				continue
 			}
 			if err := s.tree(ctx, &kids[i].View, true, depth+1, total); err != nil {

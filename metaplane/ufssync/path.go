@@ -64,7 +64,7 @@ func (s *Syncer) find(ctx context.Context, c orca.Caller, from orca.Ino, path st
 			return w, true, nil
 		}
 		found, aerr := s.ask(ctx, &w.Dir, w.Rest[0])
-		moved := aerr == errMoved
+		moved := aerr == errMoved //nolint:errorlint // this very error, not its kind
 		if aerr != nil && !moved {
 			return w, false, aerr
 		}

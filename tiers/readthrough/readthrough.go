@@ -320,7 +320,7 @@ func (s *Service) miss(ctx context.Context, req dataplane.ReadRequest) (dataplan
 		e, err := f.wait(ctx, req, seq, window)
 		s.leave(f)
 		switch {
-		case err == errRestart:
+		case err == errRestart: //nolint:errorlint // this very error, not its kind
 			continue
 		case orca.KindOf(err) == orca.NoSpace:
 			s.Metrics.NoRoom.Add(1)

@@ -83,7 +83,7 @@ func TryFill(s tiers.Store, id orca.BlockID, p []byte) error {
 	if err != nil {
 		return err
 	}
-	defer w.Close()
+	defer func() { _ = w.Close() }()
 	return w.WriteGrains(context.Background(), p, 0)
 }
 

@@ -100,7 +100,7 @@ func copyStep(dst, src *os.File, at, from int64, n int, huge bool) bool {
 	if err != nil {
 		return false
 	}
-	defer unix.Munmap(m) //nolint:errcheck // cannot fail
+	defer unix.Munmap(m)
 	if huge {
 		_ = unix.Madvise(m, unix.MADV_HUGEPAGE)
 	}

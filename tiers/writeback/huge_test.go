@@ -35,7 +35,7 @@ func hugeBytes(t *testing.T, f *os.File, n int64) int64 {
 	t.Helper()
 	m, err := unix.Mmap(int(f.Fd()), 0, int(n), unix.PROT_READ, unix.MAP_SHARED)
 	require.NoError(t, err)
-	defer unix.Munmap(m) //nolint:errcheck // cannot fail
+	defer unix.Munmap(m)
 	require.NoError(t, unix.Madvise(m, unix.MADV_POPULATE_READ))
 	var st unix.Stat_t
 	require.NoError(t, unix.Fstat(int(f.Fd()), &st))

@@ -4,6 +4,7 @@ package wrap
 
 import (
 	"context"
+	"errors"
 	"io"
 	"sync"
 	"sync/atomic"
@@ -147,7 +148,7 @@ func (m *limiter) release() {
 // ended is the error of a context that ended while waiting.
 func ended(ctx context.Context, c Call) error {
 	k := orca.Canceled
-	if ctx.Err() == context.DeadlineExceeded { //nolint:errorlint // Err returns it bare
+	if errors.Is(ctx.Err(), context.DeadlineExceeded) {
 		k = orca.Timeout
 	}
 	return &orca.Error{Op: "wrap." + c.Op.String(), Path: c.Key, Kind: k, Err: ctx.Err()}

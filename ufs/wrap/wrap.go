@@ -191,7 +191,7 @@ func (r *dataReader) Read(p []byte) (n int, err error) {
 	eof := false
 	err = r.l.around(r.ctx, Call{Op: Read, Key: r.key, N: len(p)}, func(context.Context) error {
 		n, err = r.ReadCloser.Read(p)
-		if err == io.EOF { //nolint:errorlint // io.Reader returns it bare
+		if err == io.EOF {
 			eof = true
 			return nil
 		}

@@ -210,8 +210,7 @@ func (o *Orca) parentLocked(op string, t *metapb.Target, parents bool) (*inode, 
 		d, err = o.mkdirLocked(pt, 0o755, true)
 	}
 	if err != nil {
-		e := err.(*orca.Error)
-		return nil, "", orca.PathE(op, t.GetPath(), e.Kind, nil)
+		return nil, "", orca.PathE(op, t.GetPath(), orca.KindOf(err), nil)
 	}
 	if d.children == nil {
 		return nil, "", orca.PathE(op, t.GetPath(), orca.NotDir, nil)

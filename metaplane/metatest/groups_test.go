@@ -1,0 +1,346 @@
+// Copyright The Orca Authors. SPDX-License-Identifier: Apache-2.0
+
+package metatest
+
+import (
+	"context"
+	"log/slog"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"orca"
+	"orca/metaplane"
+	"orca/metaplane/command"
+	"orca/metaplane/fsm"
+	"orca/metaplane/metaclient"
+	"orca/metaplane/metapb"
+	"orca/metaplane/metaserver"
+	"orca/metaplane/raftgroup"
+	"orca/ufs"
+	"orca/ufs/memufs"
+)
+
+// pair is a metaplane of one host with two groups.
+type pair struct {
+	t        *testing.T
+	dir      string
+	host     *raftgroup.Host
+	second   *raftgroup.Group
+	one, two *metaserver.Service
+	ns       *metaclient.Router
+	// cut is the point where the first group's process dies: before or after
+	// the other group was asked, or a step was recorded. "": nowhere.
+	cut  string
+	dead atomic.Bool
+}
+
+var errDead = orca.E("metatest", orca.Unavailable, "the process is dead")
+
+// at reports whether the process dies at a point.
+func (p *pair) at(point string) bool {
+	if p.cut == point {
+		p.dead.Store(true)
+	}
+	return p.dead.Load()
+}
+
+// cutGroup dies around the steps of junctions.
+type cutGroup struct {
+	*raftgroup.Group
+	p *pair
+}
+
+func (g cutGroup) Propose(ctx context.Context, c *command.Command) (*command.Result, error) {
+	if c.Junction == nil {
+		return g.Group.Propose(ctx, c)
+	}
+	name := strings.ToLower(strings.TrimPrefix(c.Junction.To.String(), "JUNCTION_"))
+	if g.p.at("before " + name) {
+		return nil, errDead
+	}
+	res, err := g.Group.Propose(ctx, c)
+	if g.p.at("after " + name) {
+		return nil, errDead
+	}
+	return res, err
+}
+
+// cutOther dies around calls of the other group.
+type cutOther struct {
+	metaplane.Namespace
+	p *pair
+}
+
+func around[R any](p *pair, what string, call func() (R, error)) (R, error) {
+	var zero R
+	if p.at("before " + what) {
+		return zero, errDead
+	}
+	r, err := call()
+	if p.at("after " + what) {
+		return zero, errDead
+	}
+	return r, err
+}
+
+func (o cutOther) Mount(ctx context.Context, r *metapb.MountRequest) (*metapb.MountReply, error) {
+	return around(o.p, "mount", func() (*metapb.MountReply, error) { return o.Namespace.Mount(ctx, r) })
+}
+
+func (o cutOther) Unmount(ctx context.Context, r *metapb.UnmountRequest) (*metapb.Empty, error) {
+	return around(o.p, "unmount", func() (*metapb.Empty, error) { return o.Namespace.Unmount(ctx, r) })
+}
+
+func openShared(_ context.Context, m *metapb.Mount) (ufs.FS, error) {
+	name, ok := strings.CutPrefix(m.Uri, "mem://")
+	if !ok {
+		return nil, &orca.Error{Op: "metatest.open", Path: m.Uri, Kind: orca.Unavailable, Msg: "connection refused"}
+	}
+	return memufs.Shared(name, memufs.Config{Objects: true}).FS(), nil
+}
+
+func (p *pair) start() {
+	t := p.t
+	t.Helper()
+	log := slog.New(slog.DiscardHandler)
+	var err error
+	p.dead.Store(false)
+	p.host, err = raftgroup.Open(raftgroup.Config{Dir: p.dir, Machine: fsm.Config{Group: 1}}, log)
+	require.NoError(t, err)
+	g, err := p.host.StartGroup(raftgroup.GroupConfig{Number: 2, Members: p.host.Group().Voters(), Machine: fsm.Config{Group: 2}})
+	require.NoError(t, err)
+	p.second = g
+	other := func(uint16) (metaplane.Namespace, error) {
+		s, err := p.ns.In(2)
+		return cutOther{s, p}, err
+	}
+	groups := func() []uint32 { return []uint32{1, 2} }
+	p.one, err = metaserver.New(t.Context(), metaserver.Config{Others: other, Groups: groups}, cutGroup{p.host.Group(), p}, openShared, log)
+	require.NoError(t, err)
+	p.two, err = metaserver.New(t.Context(), metaserver.Config{Group: 2, Home: p.one}, g, openShared, log)
+	require.NoError(t, err)
+	p.ns = metaclient.NewRouter(metaclient.NewSession(p.one, short(0)), func(n uint16) (*metaclient.Session, error) {
+		return metaclient.NewSession(p.two, short(n)), nil
+	})
+}
+
+// short is a session that gives up soon: what is dead stays so.
+func short(group uint16) metaclient.SessionConfig {
+	return metaclient.SessionConfig{Group: group, MutationPatience: 20 * time.Millisecond, BusyPatience: 20 * time.Millisecond, ReadPatience: 20 * time.Millisecond}
+}
+
+func (p *pair) stop() {
+	_ = p.two.Close()
+	_ = p.one.Close()
+	require.NoError(p.t, p.host.Close())
+}
+
+func newPair(t *testing.T) *pair {
+	p := &pair{t: t, dir: memDir(t)}
+	p.start()
+	t.Cleanup(func() { p.stop() })
+	p.mount("/", "mem://obj-"+t.Name()+"-root", 0)
+	return p
+}
+
+func (p *pair) mount(path, uri string, group uint32) {
+	p.t.Helper()
+	require.NoError(p.t, p.tryMount(path, uri, group))
+}
+
+func (p *pair) tryMount(path, uri string, group uint32) error {
+	_, err := p.ns.Mount(p.t.Context(), &metapb.MountRequest{Parents: true, Mount: &metapb.Mount{Path: path, Uri: uri, SyncIntervalMs: -1, Group: group}})
+	return err
+}
+
+func (p *pair) unmount(path string) error {
+	_, err := p.ns.Unmount(p.t.Context(), &metapb.UnmountRequest{Path: path})
+	return err
+}
+
+func (p *pair) touch(path string) error {
+	_, err := p.ns.Create(p.t.Context(), &metapb.CreateRequest{Target: at(path), Mode: 0o644, Complete: true, Exclusive: true})
+	return err
+}
+
+func (p *pair) stat(path string) (*metapb.Attr, error) {
+	r, err := p.ns.Stat(p.t.Context(), &metapb.StatRequest{Target: at(path)})
+	return r.GetAttr(), err
+}
+
+// row is the mount at a path, nil if there is none.
+func (p *pair) row(path string) *metapb.Mount {
+	p.t.Helper()
+	l, err := p.one.ListMounts(p.t.Context(), &metapb.ListMountsRequest{})
+	require.NoError(p.t, err)
+	for _, m := range l.Mounts {
+		if m.Path == path {
+			return m
+		}
+	}
+	return nil
+}
+
+func TestAMountInAGroup(t *testing.T) {
+	p := newPair(t)
+	ctx := t.Context()
+	memufs.Shared("obj-junction", memufs.Config{Objects: true}).Put("d/have", "content")
+	require.ErrorIs(t, p.tryMount("/no", "mem://obj-x", 3), orca.Invalid, "there is no such group")
+	p.mount("/a/b", "mem://obj-junction", 2)
+	require.ErrorIs(t, p.tryMount("/a/b/in", "mem://obj-y", 0), orca.Unsupported)
+	require.ErrorIs(t, p.tryMount("/again", "mem://obj-junction/d", 0), orca.Exists)
+
+	// What is below is the other group's, by path and by number.
+	a, err := p.stat("/a/b/d/have")
+	require.NoError(t, err)
+	require.Equal(t, uint16(2), orca.Ino(a.Ino).Group())
+	require.NoError(t, p.touch("/a/b/d/new"))
+	require.ErrorIs(t, p.touch("/a/b/d/new"), orca.Exists)
+	dir, err := p.stat("/a")
+	require.NoError(t, err)
+	r, err := p.ns.Stat(ctx, &metapb.StatRequest{Target: &metapb.Target{Ino: dir.Ino, Path: "b"}})
+	require.NoError(t, err)
+	require.Equal(t, dir.Ino, r.Parent)
+	require.True(t, r.Attr.MountPoint)
+	root := r.Attr.Ino
+	l, err := p.ns.List(ctx, &metapb.ListRequest{Target: at("/a")})
+	require.NoError(t, err)
+	require.Equal(t, root, l.Entries[0].Attr.Ino, "one number, however it is asked")
+	_, err = p.ns.Mkdir(ctx, &metapb.MkdirRequest{Target: &metapb.Target{Ino: dir.Ino, Path: "b/e"}, Mode: 0o755})
+	require.NoError(t, err)
+	r, err = p.ns.Stat(ctx, &metapb.StatRequest{Target: &metapb.Target{Ino: root, Path: "e"}})
+	require.NoError(t, err)
+
+	// Sessions find their way by their number.
+	c, err := p.ns.Create(ctx, &metapb.CreateRequest{Target: at("/a/b/s"), Mode: 0o644, WriteType: uint32(orca.MustCache)})
+	require.NoError(t, err)
+	rn, err := p.ns.Renew(ctx, &metapb.RenewRequest{Sessions: []uint64{c.Session.Id, 1}})
+	require.NoError(t, err)
+	require.Equal(t, []uint64{1}, rn.Expired)
+	require.ErrorIs(t, p.unmount("/a/b"), orca.Busy, "a writer is there")
+	require.Equal(t, metapb.JunctionState_JUNCTION_ACTIVE, p.row("/a/b").Junction)
+	_, err = p.ns.Complete(ctx, &metapb.CompleteRequest{Session: c.Session.Id, Fence: c.Session.Fence, Length: 1, Workers: []uint64{1}})
+	require.NoError(t, err)
+
+	// Names of two groups are of two mounts.
+	rename := func(src, dst *metapb.Target) error {
+		_, err := p.ns.Rename(ctx, &metapb.RenameRequest{Src: src, Dst: dst})
+		return err
+	}
+	require.NoError(t, p.touch("/f"))
+	require.ErrorIs(t, rename(at("/f"), at("/a/b/f")), orca.CrossMount)
+	require.ErrorIs(t, rename(at("/a/b/d/new"), at("/new")), orca.CrossMount)
+	require.ErrorIs(t, rename(&metapb.Target{Ino: root, Path: "d/new"}, &metapb.Target{Ino: 1, Path: "new"}), orca.CrossMount)
+	require.ErrorIs(t, rename(&metapb.Target{Ino: dir.Ino, Path: "b"}, at("/c")), orca.CrossMount)
+	require.NoError(t, rename(at("/a/b/d/new"), at("/a/b/e/new")))
+	_, err = p.ns.Delete(ctx, &metapb.DeleteRequest{Target: at("/a"), Recursive: true})
+	require.ErrorIs(t, err, orca.Invalid)
+
+	// What takes a tree takes both groups' parts.
+	_, err = p.ns.SetAttr(ctx, &metapb.SetAttrRequest{Target: at("/"), Mask: uint32(metapb.SetAttrMask_SET_PINNED), Pinned: true, Recursive: true})
+	require.NoError(t, err)
+	a, err = p.stat("/a/b/e/new")
+	require.NoError(t, err)
+	require.True(t, a.Pinned)
+	memufs.Shared("obj-junction", memufs.Config{Objects: true}).Put("d/later", "x")
+	s, err := p.ns.Sync(ctx, &metapb.SyncRequest{Target: at("/"), Recursive: true})
+	require.NoError(t, err)
+	require.EqualValues(t, 1, s.Created)
+	rep, err := p.ns.Report(ctx, &metapb.ReportRequest{})
+	require.NoError(t, err)
+	require.Greater(t, rep.Inodes, p.mustReport().Inodes)
+
+	// The path above guards it, and a change of mind is heard of soon.
+	as := func(uid uint32) error {
+		_, err := p.ns.Stat(ctx, &metapb.StatRequest{H: &metapb.Header{Caller: &metapb.Caller{Uid: uid, Gid: uid}}, Target: at("/a/b/d/have")})
+		return err
+	}
+	require.NoError(t, as(7))
+	_, err = p.ns.SetAttr(ctx, &metapb.SetAttrRequest{Target: at("/a"), Mask: uint32(metapb.SetAttrMask_SET_MODE), Mode: 0o700})
+	require.NoError(t, err)
+	require.ErrorIs(t, as(8), orca.Permission)
+	require.Eventually(t, func() bool { return orca.KindOf(as(7)) == orca.Permission }, time.Minute, 50*time.Millisecond)
+
+	// It is all there after a restart, and gone after an unmount; who had been
+	// referred is told.
+	p.stop()
+	p.start()
+	_, err = p.stat("/a/b/e/new")
+	require.NoError(t, err)
+	require.NoError(t, p.unmount("/a/b"))
+	_, err = p.stat("/a/b/e/new")
+	require.ErrorIs(t, err, orca.NotFound)
+	require.Nil(t, p.row("/a/b"))
+	p.mount("/a/b", "mem://obj-other", 0)
+	require.NoError(t, p.touch("/a/b/here"))
+	a, err = p.stat("/a/b/here")
+	require.NoError(t, err)
+	require.NotEqual(t, uint16(2), orca.Ino(a.Ino).Group())
+}
+
+func (p *pair) mustReport() *metapb.ReportReply {
+	p.t.Helper()
+	r, err := p.one.Report(p.t.Context(), &metapb.ReportRequest{})
+	require.NoError(p.t, err)
+	return r
+}
+
+// The leader of the first group dies at every point of a mount and an unmount:
+// the next one brings it to its end, whichever that is.
+func TestJunctionsSurviveACrashAnywhere(t *testing.T) {
+	p := newPair(t)
+	settle := func(path string, want bool) {
+		t.Helper()
+		require.Eventually(t, func() bool {
+			m := p.row(path)
+			return m == nil && !want || m != nil && want && m.Junction == metapb.JunctionState_JUNCTION_ACTIVE
+		}, time.Minute, 10*time.Millisecond)
+	}
+	for i, point := range []string{"before mount", "after mount", "before active", "after active"} {
+		path := "/m" + string(rune('0'+i))
+		p.cut = point
+		require.Error(t, p.tryMount(path, "mem://obj-sweep"+path[1:], 2), point)
+		p.cut = ""
+		p.stop()
+		p.start()
+		settle(path, true)
+		require.NoError(t, p.touch(path+"/f"), point)
+	}
+	for i, point := range []string{"before unmount", "after unmount", "before none", "after none"} {
+		path := "/m" + string(rune('0'+i))
+		p.cut = point
+		if err := p.unmount(path); point != "after none" { // then a repetition finds it done
+			require.Error(t, err, point)
+		}
+		p.cut = ""
+		p.stop()
+		p.start()
+		settle(path, false)
+		p.mount(path, "mem://obj-sweep"+path[1:], 2)
+		require.ErrorIs(t, p.touch(path+"/f"), orca.Exists, "the store kept it")
+		require.NoError(t, p.unmount(path))
+	}
+	// What the group refuses is undone wherever the leader dies.
+	p.mount("/busy", "mem://obj-busy", 2)
+	c, err := p.ns.Create(t.Context(), &metapb.CreateRequest{Target: at("/busy/f"), Mode: 0o644})
+	require.NoError(t, err)
+	for _, point := range []string{"after unmount", "before active", "after active"} {
+		p.cut = point
+		require.Error(t, p.unmount("/busy"), point)
+		p.cut = ""
+		p.stop()
+		p.start()
+		settle("/busy", true)
+	}
+	_, err = p.ns.Abandon(t.Context(), &metapb.AbandonRequest{Session: c.Session.Id, Fence: c.Session.Fence})
+	require.NoError(t, err)
+	// A mount that the store's absence refuses for good leaves nothing.
+	require.Error(t, p.tryMount("/never", "gone://x", 2))
+	require.Nil(t, p.row("/never"))
+	require.NoError(t, p.host.Group().Machine().Check())
+	require.NoError(t, p.second.Machine().Check())
+}
