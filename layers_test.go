@@ -36,6 +36,7 @@ var owners = map[string][]string{
 	"github.com/cloudwego/netpoll":        {"dataplane/transport", "bench/baseline"}, // ADR 0005
 	"github.com/valyala/bytebufferpool":   {"dataplane/transport"},
 	"github.com/lni/dragonboat":           {"metaplane/raftgroup"},
+	"github.com/lni/vfs":                  {"metaplane/raftgroup"}, // dragonboat's disk
 	"github.com/cockroachdb/pebble/v2":    {"metaplane/inodekv"},
 	"github.com/cockroachdb/pebble":       nil, // the pin is dragonboat's alone
 	"github.com/hanwen/go-fuse":           {"engine/fusegw"},

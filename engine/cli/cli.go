@@ -11,7 +11,8 @@
 // # What users may rely on
 //
 // Exit codes: 0 done, 1 an operation failed (with several paths: at least one,
-// each named on stderr), 2 wrong usage, 130 interrupted. Data goes to stdout,
+// each named on stderr), 2 wrong usage, 3 this metaplane member was removed from
+// its cluster, 130 interrupted. Data goes to stdout,
 // everything else to stderr. Lists are aligned tables on a terminal,
 // tab-separated without a heading when piped, and with --json one JSON object
 // a line; single things are one JSON object. Field names of the JSON are
@@ -185,7 +186,8 @@ and disks. Start one with 'orca up'; then use 'orca fs' on it, from this or
 any other shell.
 
 Exit codes: 0 done, 1 the operation failed (each failed path is named on
-stderr), 2 wrong usage, 130 interrupted.
+stderr), 2 wrong usage, 3 this metaplane member was removed from its cluster (do
+not start it again), 130 interrupted.
 
 Choice of workers: --read-policy says which worker fetches what none holds (one
 that holds it is always preferred: on this node, else in this rack, else any),

@@ -93,6 +93,9 @@ type StartOptions struct {
 	Meta []string
 	// Peers are the first members of a new cluster, NODE=HOST:PORT of Raft.
 	Peers []string
+	// RaftTLSCA, RaftTLSCert and RaftTLSKey are PEM files by which members know
+	// each other; "": they speak in the clear.
+	RaftTLSCA, RaftTLSCert, RaftTLSKey string
 	// Join are addresses of a running cluster that this member was added to.
 	Join []string
 	// RaftAddr is where this member speaks with the others.
@@ -332,7 +335,9 @@ A metaplane of one member needs nothing else. One of three (or five) goes on
 when one (two) of them fails; each is started with the same --peers, which
 names all of them, and with a --root that all reach. A member knows itself in
 the list by --node or --raft-addr, waits until a majority is there, and needs
-none of this again once it has run: its data folder knows.
+none of this again once it has run: its data folder knows. What members say to
+each other is in the clear and believed; with --raft-tls-ca, --raft-tls-cert and
+--raft-tls-key, at each start of each of them, it is neither.
 
 A member whose disk is lost is replaced, not restarted: orca admin quorum
 remove its number, orca admin quorum add the Raft address of a new one, and
@@ -372,14 +377,21 @@ start that one with --join and the addresses of the running members.`,
 	fl.StringSliceVar(&o.Meta, "meta", nil, "addresses of the metaplane, for a worker (default: --address)")
 	fl.StringSliceVar(&o.Peers, "peers", nil, "the first members of a new cluster, NODE=HOST:PORT of Raft; all are given the same")
 	fl.StringVar(&o.RaftAddr, "raft-addr", "", "address at which this member speaks with the others (default: that of --node among --peers)")
+	fl.StringVar(&o.RaftTLSCA, "raft-tls-ca", "", "PEM file of the CA of the members' certificates: members speak TLS, and only with who has one")
+	fl.StringVar(&o.RaftTLSCert, "raft-tls-cert", "", "PEM file of this member's certificate, for the host of its Raft address, as server and client")
+	fl.StringVar(&o.RaftTLSKey, "raft-tls-key", "", "PEM file of its key")
 	fl.StringSliceVar(&o.Join, "join", nil, "addresses of the metaplane of a running cluster that this member was added to")
 	return c
 }
 
 // checkCluster checks what says with whom a member decides.
 func (o *StartOptions) checkCluster() error {
-	if !slices.Contains(o.Roles, "meta") && (len(o.Peers) > 0 || len(o.Join) > 0 || o.RaftAddr != "") {
-		return usagef("--peers, --join and --raft-addr are of --role meta")
+	tls := o.RaftTLSCA != "" || o.RaftTLSCert != "" || o.RaftTLSKey != ""
+	if !slices.Contains(o.Roles, "meta") && (len(o.Peers) > 0 || len(o.Join) > 0 || o.RaftAddr != "" || tls) {
+		return usagef("--peers, --join, --raft-addr and --raft-tls-... are of --role meta")
+	}
+	if tls && (o.RaftTLSCA == "" || o.RaftTLSCert == "" || o.RaftTLSKey == "") {
+		return usagef("TLS between members needs all of --raft-tls-ca, --raft-tls-cert and --raft-tls-key")
 	}
 	if len(o.Peers) > 0 && len(o.Join) > 0 {
 		return usagef("either --peers (a new cluster) or --join (a running one)")

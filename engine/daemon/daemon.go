@@ -32,6 +32,7 @@ import (
 
 	"orca"
 	"orca/metaplane/metapb"
+	"orca/metaplane/raftgroup"
 	"orca/tiers/alloc"
 	"orca/tiers/dir"
 	"orca/tiers/evict"
@@ -76,6 +77,9 @@ type Config struct {
 	RaftAddr string
 	// Peers are the first members of a new cluster; all are given the same.
 	Peers []Peer
+	// RaftTLS are the files by which members know each other; none: they speak
+	// in the clear. Given at each start.
+	RaftTLS raftgroup.TLS
 	// Join are addresses of a running cluster that this member was added to.
 	Join []string
 	// Meta are the metaplane members that a process without that role asks.
@@ -160,6 +164,13 @@ func scrubPeriod(d time.Duration) string {
 	return d.String()
 }
 
+func onOff(on bool) string {
+	if on {
+		return "on"
+	}
+	return "off"
+}
+
 func loopbackPort(p int) string { return "127.0.0.1:" + strconv.Itoa(p) }
 
 // values is the effective configuration for `orca admin getConf`.
@@ -173,6 +184,7 @@ func (c *Config) values() []*metapb.ConfReply_Value {
 		v("rack", c.Rack, "node"),
 		v("meta.addr", c.MetaAddr, "node"),
 		v("meta.raft_addr", c.RaftAddr, "node"),
+		v("meta.raft_tls", onOff(c.RaftTLS.On()), "node"),
 		v("web.addr", c.WebAddr, "node"),
 		v("worker.addr", c.WorkerAddr, "node"),
 		v("worker.tiers.mem.capacity", strconv.FormatInt(c.Mem, 10), "node"),

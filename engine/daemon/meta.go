@@ -37,7 +37,7 @@ type metaRole struct {
 }
 
 // startMeta opens the journal and the namespace. Nothing listens yet.
-func startMeta(ctx context.Context, cfg *Config, d *dataDir, st *stores, fatal func(error), log *slog.Logger) (*metaRole, error) {
+func startMeta(ctx context.Context, cfg *Config, d *dataDir, st *stores, ends ends, log *slog.Logger) (*metaRole, error) {
 	m := &metaRole{log: log, cfg: cfg, stores: st}
 	m.groups.init()
 	var err error
@@ -49,7 +49,8 @@ func startMeta(ctx context.Context, cfg *Config, d *dataDir, st *stores, fatal f
 		return nil, err
 	}
 	rc.Machine, rc.Hosted = fsm.Config{Group: 1}, m.jobs.hosted()
-	rc.OnFatal = func(reason string) { fatal(orca.E("raftgroup", orca.Internal, reason)) }
+	rc.OnFatal = func(reason string) { ends.fatal(orca.E("daemon.meta", orca.Unavailable, reason)) }
+	rc.OnRemoved = ends.fail
 	if m.host, err = raftgroup.Open(rc, log); err != nil {
 		return nil, err
 	}
@@ -76,7 +77,7 @@ func startMeta(ctx context.Context, cfg *Config, d *dataDir, st *stores, fatal f
 		m.close(ctx)
 		return nil, err
 	}
-	m.followGroups(fatal)
+	m.followGroups(ends.fail)
 	return m, nil
 }
 

@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"sync/atomic"
 	"time"
 
 	"orca"
@@ -20,12 +21,17 @@ import (
 // stopTimeout bounds a clean stop.
 const stopTimeout = 20 * time.Second
 
+// ends are the ways in which a role ends its process: fail stops cleanly, fatal
+// at once, like kill -9, because a role cannot be trusted to stop.
+type ends struct{ fail, fatal func(error) }
+
 // running is what one process has started, in order.
 type running struct {
 	cfg    Config
 	out    io.Writer
 	log    *slog.Logger
 	fail   context.CancelCauseFunc
+	dead   atomic.Bool // nothing is to be stopped: see die
 	data   *dataDir
 	stores *stores
 	meta   *metaRole
@@ -70,7 +76,7 @@ func serve(ctx context.Context, cfg Config, out io.Writer, log *slog.Logger, sta
 		r.stop(stop)
 	}()
 	if err := start(r, ctx); err != nil {
-		return err
+		return r.cause(ctx, err)
 	}
 	if err := r.data.publish(r.ep); err != nil {
 		return err
@@ -82,6 +88,21 @@ func serve(ctx context.Context, cfg Config, out io.Writer, log *slog.Logger, sta
 	}
 	log.Info("stopping")
 	return nil
+}
+
+// die ends the process without stopping anything: what has failed might never
+// stop, and nobody may be answered until it has.
+func (r *running) die(err error) {
+	r.dead.Store(true)
+	r.fail(err)
+}
+
+// cause is why the process ends: what it died of, if it did, else err.
+func (r *running) cause(ctx context.Context, err error) error {
+	if c := context.Cause(ctx); c != nil && (r.dead.Load() || orca.KindOf(c) == orca.Removed) {
+		return c
+	}
+	return err
 }
 
 func (r *running) startAll(ctx context.Context) error {
@@ -169,7 +190,7 @@ func (r *running) startMemberAndWorker(ctx context.Context) error {
 // startMetaOnlyQuiet starts the namespace without opening its doors, so that
 // nobody sees it before it has its root.
 func (r *running) startMetaOnlyQuiet(ctx context.Context) (err error) {
-	r.meta, err = startMeta(ctx, &r.cfg, r.data, r.stores, func(err error) { r.fail(err) }, r.log)
+	r.meta, err = startMeta(ctx, &r.cfg, r.data, r.stores, ends{fail: func(err error) { r.fail(err) }, fatal: r.die}, r.log)
 	return err
 }
 
@@ -275,6 +296,9 @@ func withScheme(addr string) string {
 
 // stop ends what was started, in the reverse order.
 func (r *running) stop(ctx context.Context) {
+	if r.dead.Load() {
+		return
+	}
 	if r.mount != nil {
 		if err := r.mount.close(ctx); err != nil {
 			r.log.Warn("unmounting", "err", err)

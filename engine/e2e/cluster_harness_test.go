@@ -25,6 +25,7 @@ type cluster struct {
 	meta  map[string]string
 	data  map[string]string
 	nodes map[string]*proc // that run
+	where map[string]netns // of nodes that are not on this network
 }
 
 // fixedAddr returns a loopback address that stays free while its process is
@@ -43,24 +44,41 @@ func fixedAddr(t *testing.T) string {
 	return ""
 }
 
-// startCluster starts three members and waits until they serve.
-func startCluster(t *testing.T, args ...string) *cluster {
+// firstMembers are the nodes that a cluster begins with.
+var firstMembers = []string{"a", "b", "c"}
+
+// newCluster chooses where three members will be; begin starts them.
+func newCluster(t *testing.T) *cluster {
 	t.Helper()
 	c := &cluster{t: t, root: t.TempDir(), raft: map[string]string{}, meta: map[string]string{}, data: map[string]string{}, nodes: map[string]*proc{}}
-	names := []string{"a", "b", "c"}
-	var peers []string
-	for _, n := range names {
+	for _, n := range firstMembers {
 		c.raft[n], c.meta[n], c.data[n] = fixedAddr(t), fixedAddr(t), t.TempDir()
+	}
+	return c
+}
+
+// begin starts the members and waits until they serve.
+func (c *cluster) begin(args ...string) {
+	c.t.Helper()
+	var peers []string
+	for _, n := range firstMembers {
 		peers = append(peers, n+"="+c.raft[n])
 	}
 	args = append(args, "--root", c.root, "--peers", strings.Join(peers, ","))
 	var ready []<-chan struct{}
-	for _, n := range names {
+	for _, n := range firstMembers {
 		ready = append(ready, c.launch(n, args...))
 	}
-	for i, n := range names {
+	for i, n := range firstMembers {
 		c.await(n, ready[i])
 	}
+}
+
+// startCluster starts three members and waits until they serve.
+func startCluster(t *testing.T, args ...string) *cluster {
+	t.Helper()
+	c := newCluster(t)
+	c.begin(args...)
 	return c
 }
 
@@ -68,7 +86,7 @@ func startCluster(t *testing.T, args ...string) *cluster {
 func (c *cluster) launch(node string, args ...string) <-chan struct{} {
 	c.t.Helper()
 	all := slices.Concat([]string{"start", "--role", "meta", "--node", node, "--data", c.data[node], "--meta-addr", c.meta[node], "--web-addr", "127.0.0.1:0"}, args)
-	p, ready := launch(c.t, c.data[node], nil, all...)
+	p, ready := launchIn(c.t, c.data[node], c.where[node], nil, all...)
 	c.nodes[node] = p
 	return ready
 }

@@ -149,6 +149,7 @@ const (
 type history struct {
 	t     *testing.T
 	c     *cluster
+	seed  uint64
 	under string
 	begun time.Time
 	rnd   *rand.Rand
@@ -208,17 +209,9 @@ func (h *history) phase(clients []*client.FS, fault func()) {
 // killed, stopped and woken, and holds every answer against the model: there
 // is one order of all operations that explains them.
 func TestClusterHistory(t *testing.T) {
-	seed := *historySeed
-	if seed == 0 {
-		seed = rand.Uint64()
-	}
 	c := startCluster(t)
-	h := &history{t: t, c: c, begun: time.Now(), rnd: rand.New(rand.NewPCG(seed, 0))}
+	h, clients := newHistory(t, c)
 	fs := c.fs()
-	clients := make([]*client.FS, historyClients)
-	for i := range clients {
-		clients[i] = c.fs()
-	}
 	var dead, stopped string
 	h.phase(clients, func() {
 		dead = c.leader(fs)
@@ -234,13 +227,26 @@ func TestClusterHistory(t *testing.T) {
 			t.Logf("transfer: %v", err) // another change was faster
 		}
 	})
-
-	h.judge(seed)
+	h.judge()
 }
 
-// judge looks for one order of all operations that explains them.
-func (h *history) judge(seed uint64) {
-	t := h.t
+// newHistory begins one, with clients that know all members.
+func newHistory(t *testing.T, c *cluster) (*history, []*client.FS) {
+	t.Helper()
+	seed := *historySeed
+	if seed == 0 {
+		seed = rand.Uint64()
+	}
+	clients := make([]*client.FS, historyClients)
+	for i := range clients {
+		clients[i] = c.fs()
+	}
+	return &history{t: t, c: c, seed: seed, begun: time.Now(), rnd: rand.New(rand.NewPCG(seed, 0))}, clients
+}
+
+// judge holds what the clients saw against the model.
+func (h *history) judge() {
+	t, seed := h.t, h.seed
 	t.Helper()
 	slices.SortFunc(h.acts, func(a, b *act) int { return int(a.call - b.call) })
 	unknown := 0

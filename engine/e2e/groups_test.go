@@ -110,8 +110,8 @@ func TestGroups(t *testing.T) {
 	}
 	dead := before[2].Leader.Node
 	hs := []*history{
-		{t: t, c: c, under: "/h1", begun: time.Now(), rnd: rand.New(rand.NewPCG(seed, 1))},
-		{t: t, c: c, under: "/g2/h2", begun: time.Now(), rnd: rand.New(rand.NewPCG(seed, 2))},
+		{t: t, c: c, under: "/h1", seed: seed, begun: time.Now(), rnd: rand.New(rand.NewPCG(seed, 1))},
+		{t: t, c: c, under: "/g2/h2", seed: seed, begun: time.Now(), rnd: rand.New(rand.NewPCG(seed, 2))},
 	}
 	both := func(fault func()) {
 		var wg sync.WaitGroup
@@ -141,7 +141,7 @@ func TestGroups(t *testing.T) {
 	}
 	both(func() { c.restart(dead) })
 	for _, h := range hs {
-		h.judge(seed)
+		h.judge()
 	}
 	c.spread(fs, 3) // the one that is back leads again
 

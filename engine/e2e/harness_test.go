@@ -33,6 +33,9 @@ func TestMain(m *testing.M) {
 }
 
 func run(m *testing.M) int {
+	if orcaBin = os.Getenv(isolated); orcaBin != "" {
+		return m.Run()
+	}
 	dir, err := os.MkdirTemp("", "orca-e2e-")
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
@@ -91,6 +94,12 @@ func (p *proc) output() string {
 // launch starts the binary without waiting for it to be ready.
 func launch(t *testing.T, data string, env []string, args ...string) (*proc, <-chan struct{}) {
 	t.Helper()
+	return launchIn(t, data, 0, env, args...)
+}
+
+// launchIn is launch in another network namespace; 0 is this one.
+func launchIn(t *testing.T, data string, net netns, env []string, args ...string) (*proc, <-chan struct{}) {
+	t.Helper()
 	p := &proc{t: t, data: data, exit: make(chan error, 1)}
 	p.cmd = exec.Command(orcaBin, args...)
 	p.cmd.Env = append(os.Environ(), env...)
@@ -100,7 +109,7 @@ func launch(t *testing.T, data string, env []string, args ...string) (*proc, <-c
 		t.Fatal(err)
 	}
 	begin := time.Now()
-	if err := p.cmd.Start(); err != nil {
+	if err := net.do(p.cmd.Start); err != nil {
 		t.Fatal(err)
 	}
 	ready := make(chan struct{})

@@ -24,6 +24,7 @@ const (
 	ExitOK          = 0
 	ExitFailed      = 1   // the operation failed, in whole or in part
 	ExitUsage       = 2   // the command line is wrong; nothing was done
+	ExitRemoved     = 3   // this member was removed from its cluster: do not start it again
 	ExitInterrupted = 130 // SIGINT or SIGTERM
 )
 
@@ -70,6 +71,7 @@ var table = [...]Row{
 	{orca.NoData, syscall.ENODATA, 1, 404, "NoSuchKey", "java.io.IOException", "No such attribute"},
 	{orca.NotLeader, syscall.EIO, 1, 503, "ServiceUnavailable", "org.apache.hadoop.ipc.RetriableException", "Service unavailable"},
 	{orca.Referral, syscall.EIO, 1, 503, "ServiceUnavailable", "org.apache.hadoop.ipc.RetriableException", "Service unavailable"},
+	{orca.Removed, syscall.EIO, ExitRemoved, 500, "InternalError", "java.io.IOException", "No member of the cluster any more"},
 }
 
 // Of returns the row of err: that of OK for nil, that of Internal for what has

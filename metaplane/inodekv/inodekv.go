@@ -51,10 +51,11 @@ type Config struct {
 	// CacheBytes is the size of the block cache. Default 64 MiB.
 	CacheBytes int64
 	// OnFatal is called once when the disk has failed. Default: nothing but
-	// the error log line.
+	// the log line.
 	OnFatal func(reason string)
-	// die ends the process when pebble cannot go on; it does not return.
-	die func(reason string)
+	// Die ends the process when pebble cannot go on; it does not return.
+	// Default: a panic.
+	Die func(reason string)
 }
 
 func (c Config) withDefaults() Config {
@@ -67,8 +68,8 @@ func (c Config) withDefaults() Config {
 	if c.CacheBytes <= 0 {
 		c.CacheBytes = 64 << 20
 	}
-	if c.die == nil {
-		c.die = func(reason string) { panic("FATAL: metadata store: " + reason) }
+	if c.Die == nil {
+		c.Die = func(reason string) { panic("FATAL: metadata store: " + reason) }
 	}
 	return c
 }
@@ -145,7 +146,7 @@ func (d *DB) options(fs vfs.FS) *pebble.Options {
 		Logger:                      pebbleLog{d},
 		BytesPerSync:                1 << 20,
 		EventListener: &pebble.EventListener{
-			BackgroundError: func(err error) { d.fail("store: " + err.Error()) },
+			BackgroundError: func(err error) { d.fail("the store has failed: " + err.Error()) },
 		},
 	}
 	for i := range opts.Levels {
@@ -158,7 +159,7 @@ func (d *DB) options(fs vfs.FS) *pebble.Options {
 func (d *DB) fail(reason string) {
 	d.fatal.Do(func() {
 		defer close(d.dead)
-		d.log.Error("metadata store failed", "dir", d.cfg.Dir, "error", reason)
+		d.log.Warn("metadata store failed", "dir", d.cfg.Dir, "err", reason)
 		if d.cfg.OnFatal != nil {
 			d.cfg.OnFatal(reason)
 		}
@@ -178,8 +179,9 @@ func (l pebbleLog) Errorf(format string, args ...any) {
 
 func (l pebbleLog) Fatalf(format string, args ...any) {
 	reason := fmt.Sprintf(format, args...)
+	reason = "the store has failed: " + reason
 	l.d.fail(reason)
-	l.d.cfg.die(reason)
+	l.d.cfg.Die(reason)
 }
 
 // Applied returns the index of the last commit.
@@ -226,7 +228,7 @@ func (d *DB) Flush() error {
 	d.Stats.Flushes.Add(1)
 	done, err := d.db.AsyncFlush()
 	if err != nil {
-		d.fail(err.Error())
+		d.fail("the store has failed: " + err.Error())
 		return orca.PathE("inodekv.Flush", d.cfg.Dir, orca.Unavailable, err)
 	}
 	select {

@@ -280,7 +280,7 @@ func TestDiskErrorIsFatalOnce(t *testing.T) {
 			return nil
 		})
 		var fatal atomic.Int32
-		cfg := Config{Dir: "s", FlushEvery: time.Hour, OnFatal: func(string) { fatal.Add(1) }, die: func(string) { select {} }}
+		cfg := Config{Dir: "s", FlushEvery: time.Hour, OnFatal: func(string) { fatal.Add(1) }, Die: func(string) { select {} }}
 		d, err = open(cfg, errorfs.Wrap(inner, inject), quiet())
 		require.NoError(t, err)
 		armed.Store(true)

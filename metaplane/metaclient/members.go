@@ -29,6 +29,10 @@ const (
 	// often they are.
 	suspectAfter = 400 * time.Millisecond
 	askEvery     = 250 * time.Millisecond
+	// trustFor is how long a member that says that it leads is believed: a
+	// watch, or a call that a slow store holds up, costs one question in so
+	// long, however many members there are.
+	trustFor = time.Second
 	// reconnectAfter caps the pause before a member that could not be reached
 	// is tried again.
 	reconnectAfter = 200 * time.Millisecond
@@ -256,28 +260,59 @@ func (s *stub) ask(ctx context.Context, p *peer, op frame.Op, b []byte) (transpo
 // ctx ends.
 func (s *stub) deposed(ctx context.Context, p *peer) bool {
 	for ctx.Err() == nil {
-		for _, o := range s.all() {
-			if o == p {
-				continue
-			}
-			rep, err := s.who(ctx, o)
-			if err != nil || rep.Leader == 0 || rep.LeaderAddr == "" || rep.Term < s.term.Load() {
-				continue
-			}
-			s.term.Store(max(s.term.Load(), rep.Term))
-			if rep.Leader == p.replica.Load() || rep.LeaderAddr == p.addr || o.replica.Load() == p.replica.Load() && o.replica.Load() != 0 {
-				continue
-			}
-			if p.replica.Load() == 0 && rep.Replica == rep.Leader && strings.HasPrefix(p.addr, "unix:") {
-				continue // perhaps the same member by another name
-			}
-			s.pointTo(rep.LeaderAddr)
+		if s.othersFollow(ctx, p) {
 			return true
 		}
-		select {
-		case <-ctx.Done():
-		case <-time.After(askEvery):
+		pause := askEvery
+		for s.leads(ctx, p) {
+			if pause = trustFor; !rest(ctx, pause) {
+				return false
+			}
 		}
+		if pause == askEvery {
+			rest(ctx, pause)
+		}
+	}
+	return false
+}
+
+// rest waits; false: ctx has ended.
+func rest(ctx context.Context, d time.Duration) bool {
+	select {
+	case <-ctx.Done():
+		return false
+	case <-time.After(d):
+		return true
+	}
+}
+
+// leads asks a member whether it leads, as far as it knows itself: one that is
+// cut off from the others finds out within an election.
+func (s *stub) leads(ctx context.Context, p *peer) bool {
+	rep, err := s.who(ctx, p)
+	return err == nil && rep.Leader != 0 && rep.Leader == rep.Replica && rep.Term >= s.term.Load()
+}
+
+// othersFollow asks the other members once; true: one has another leader than p,
+// to which calls go from now on.
+func (s *stub) othersFollow(ctx context.Context, p *peer) bool {
+	for _, o := range s.all() {
+		if o == p {
+			continue
+		}
+		rep, err := s.who(ctx, o)
+		if err != nil || rep.Leader == 0 || rep.LeaderAddr == "" || rep.Term < s.term.Load() {
+			continue
+		}
+		s.term.Store(max(s.term.Load(), rep.Term))
+		if rep.Leader == p.replica.Load() || rep.LeaderAddr == p.addr || o.replica.Load() == p.replica.Load() && o.replica.Load() != 0 {
+			continue
+		}
+		if p.replica.Load() == 0 && rep.Replica == rep.Leader && strings.HasPrefix(p.addr, "unix:") {
+			continue // perhaps the same member by another name
+		}
+		s.pointTo(rep.LeaderAddr)
+		return true
 	}
 	return false
 }

@@ -81,6 +81,9 @@ func (r *reigned) Start(c *command.Command, until time.Time, w command.Waiter) e
 // ReadReady implements Group. Reads take soft state, too, which only the
 // leader's is good for.
 func (r *reigned) ReadReady(ctx context.Context) error {
+	if leads, _ := r.Group.Leader(); !leads {
+		return errDeposed // it would wait until there is a leader
+	}
 	if err := r.Group.ReadReady(ctx); err != nil {
 		return err
 	}

@@ -26,6 +26,7 @@ type Waiter = command.Waiter
 type pending struct {
 	ctx    context.Context // nil: none
 	until  time.Time       // not proposed later than this; zero: no matter when
+	reign  uint64          // that the command is signed with, 0: none
 	cmd    []byte
 	waiter Waiter
 	done   chan outcome
@@ -42,7 +43,7 @@ func newPending() *pending { return pendings.Get().(*pending) }
 
 // free gives p back; only after its outcome was received.
 func (p *pending) free() {
-	p.ctx, p.waiter, p.until = nil, nil, time.Time{}
+	p.ctx, p.waiter, p.until, p.reign = nil, nil, time.Time{}, 0
 	pendings.Put(p)
 }
 
@@ -156,8 +157,10 @@ func (q *opQueue) close() []*pending {
 // flight is one journal entry that was proposed. Whoever takes it out of the
 // table tells its commands their outcome: apply, or who has seen it fail.
 type flight struct {
-	id  uint64
-	ops []*pending
+	id    uint64
+	reign uint64 // the latest of its commands, 0: none is signed
+	ops   []*pending
+	void  chan struct{} // closed when a new reign makes it void
 }
 
 // flightTable are the entries on their way, by the number in their tags.
@@ -190,6 +193,60 @@ func (t *flightTable) take(id uint64) *flight {
 	return f
 }
 
+// outlived takes the flights that were signed with an earlier reign than what
+// is on record now.
+func (t *flightTable) outlived(reign uint64) (out []*flight) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for id, f := range t.by {
+		if f.reign != 0 && f.reign < reign {
+			delete(t.by, id)
+			out = append(out, f)
+		}
+	}
+	return out
+}
+
+// reigned fails what a new reign makes void: the entries of an earlier one that
+// have not been applied never will be, or the machine refuses them. Else their
+// clients would wait until the entries are given up.
+func (g *Group) reigned(reign uint64) {
+	if reign == g.update.reign {
+		return
+	}
+	g.update.reign = reign
+	for _, f := range g.table.outlived(reign) {
+		fail(f.ops, errOutlived)
+		close(f.void)
+	}
+}
+
+// deposed fails the signed commands that wait to be proposed: this member leads
+// no more, so that the machine would refuse them, and what is on its way may
+// hold the batcher up.
+func (g *Group) deposed() {
+	fail(g.queue.signed(), errOutlived)
+}
+
+// signed takes the signed commands out.
+func (q *opQueue) signed() (out []*pending) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	rest := q.ops[:0]
+	for _, p := range q.ops {
+		if p.reign != 0 {
+			out = append(out, p)
+		} else {
+			rest = append(rest, p)
+		}
+	}
+	clear(q.ops[len(rest):])
+	q.ops = rest
+	return out
+}
+
+var errOutlived = orca.E("metaplane.Propose", orca.NotLeader, "another member leads now")
+
 // claim takes the flight of an entry that this process has proposed; nil for
 // one of another process, or of an earlier life of this one.
 func (g *Group) claim(entry []byte) *flight {
@@ -220,10 +277,18 @@ func (g *Group) batchLoop() {
 		// Proposers that were woken together arrive together: let them, for
 		// three times the commands share an entry then.
 		runtime.Gosched()
-		f := &flight{id: g.table.next()}
+		f := &flight{id: g.table.next(), void: make(chan struct{})}
 		e.Reset(true)
 		e.Tag(g.proposer, f.id)
 		if f.ops = g.queue.take(&e); len(f.ops) == 0 {
+			<-g.slots
+			continue
+		}
+		for _, p := range f.ops {
+			f.reign = max(f.reign, p.reign)
+		}
+		if leads, _ := g.Leader(); f.reign != 0 && !leads {
+			fail(f.ops, errOutlived)
 			<-g.slots
 			continue
 		}
@@ -242,7 +307,7 @@ func (g *Group) launch(f *flight, entry []byte) {
 		changed := g.LeaderChanged()
 		rs, err := g.host.nh.Propose(session, entry, time.Until(deadline))
 		if err == nil {
-			g.flights <- arrival{f.id, rs, changed}
+			g.flights <- arrival{f.id, rs, changed, f.void}
 			return
 		}
 		if !g.again(err, deadline) {
@@ -318,6 +383,7 @@ type arrival struct {
 	id      uint64
 	rs      *dragonboat.RequestState
 	changed <-chan struct{} // closed when the leader is another one
+	void    <-chan struct{} // closed when its commands have been told that it is lost
 }
 
 // leaderGrace is for how long an entry that was proposed under another leader
@@ -335,6 +401,8 @@ func (g *Group) await(a arrival) (dragonboat.RequestResult, error) {
 			return r, nil
 		case <-changed:
 			changed, giveUp = nil, time.After(leaderGrace)
+		case <-a.void:
+			return dragonboat.RequestResult{}, errOutlived
 		case <-giveUp:
 			return dragonboat.RequestResult{}, orca.E(op, orca.Timeout, "the leader has changed; the outcome is unknown")
 		case <-g.quit:

@@ -61,6 +61,8 @@ type format struct {
 	// Incarnation is random, of this folder: another one under the same
 	// replica has lost its journal.
 	Incarnation string `json:"incarnation,omitempty"`
+	// Removed is set once this member has learnt that it is none any more.
+	Removed bool `json:"removed,omitempty"`
 	// Groups are the further groups, by number.
 	Groups map[uint64]*part `json:"groups,omitempty"`
 	// Peers are the incarnations of the replicas that were met.
@@ -137,6 +139,8 @@ func (f *format) check(cfg Config, path string) error {
 		return &orca.Error{Op: "raftgroup.Open", Path: path, Kind: orca.Invalid, Msg: msg}
 	}
 	switch {
+	case f.Removed:
+		return &orca.Error{Op: "raftgroup.Open", Path: path, Kind: orca.Removed, Msg: removedMessage(f.Replica)}
 	case f.alone() && (len(cfg.Members) > 0 || cfg.Join != nil || cfg.Address != "" && cfg.Address != localAddress):
 		return refuse("this folder is an Orca of one member and cannot become one of several: start the cluster in a new folder, or go on here without a Raft address and peers")
 	case cfg.Address != "" && cfg.Address != f.Address:

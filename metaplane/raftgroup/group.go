@@ -46,8 +46,10 @@ type Group struct {
 	effects  chan fsm.Effect
 	dropped  atomic.Int64
 	reads    reader
-	// membership has a token after a change of the members.
-	membership chan struct{}
+	// membership and changes have a token after a change of the members, for
+	// promotionLoop and removalLoop.
+	membership, changes chan struct{}
+	removed             atomic.Pointer[[]uint64] // replicas that were members
 
 	db      *inodekv.DB // changed by openStore and a snapshot only
 	machine *fsm.Machine
@@ -63,7 +65,7 @@ func newGroup(h *Host, shard uint64, p *part) *Group {
 		host: h, shard: shard, part: p, dir: h.cfg.Dir, machineConfig: h.cfg.Machine, hosted: h.cfg.Hosted, log: h.log, flights: make(chan arrival, inFlight), proposer: rand.Uint64(),
 		slots: make(chan struct{}, inFlight), quit: make(chan struct{}),
 		effects: make(chan fsm.Effect, effectQueue), changed: make(chan struct{}),
-		membership: make(chan struct{}, 1),
+		membership: make(chan struct{}, 1), changes: make(chan struct{}, 1),
 	}
 	g.queue.wake = make(chan struct{}, 1)
 	g.table.by = make(map[uint64]*flight)
@@ -77,6 +79,9 @@ func (g *Group) run() {
 	g.wg.Go(g.completeLoop)
 	if g.learns() {
 		g.wg.Go(g.promotionLoop)
+	}
+	if !g.Alone() && g.shard == firstGroup {
+		g.wg.Go(g.removalLoop)
 	}
 }
 
@@ -107,7 +112,7 @@ func (g *Group) storeConfig(n uint64) inodekv.Config {
 	c := g.host.cfg
 	return inodekv.Config{
 		Dir: storeDir(g.dir, n), FlushEvery: c.FlushEvery, FlushOps: c.FlushOps,
-		OnFatal: func(reason string) { c.fatal(g.log, reason) },
+		OnFatal: g.host.fatal, Die: g.host.die,
 	}
 }
 
@@ -207,6 +212,7 @@ func (g *Group) Start(c *command.Command, until time.Time, w Waiter) error {
 // enqueue encodes a command into p and queues it; an error gives p back.
 func (g *Group) enqueue(p *pending, c *command.Command) error {
 	var err error
+	p.reign = c.Reign
 	if p.cmd, err = command.Append(p.cmd[:0], c); err == nil {
 		if err = g.queue.put(p, g.host.cfg.Queue); orca.KindOf(err) == orca.Busy {
 			g.Stats.Shed.Add(1)

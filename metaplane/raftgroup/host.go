@@ -16,6 +16,7 @@ import (
 	"github.com/lni/dragonboat/v4/config"
 	"github.com/lni/dragonboat/v4/raftio"
 	"github.com/lni/dragonboat/v4/statemachine"
+	"github.com/lni/vfs"
 
 	"orca"
 )
@@ -30,6 +31,13 @@ type Host struct {
 	group *Group                    // the first
 	net   atomic.Pointer[transport] // nil of a host that is alone
 	fresh bool                      // its folder began in this life, as a first member's
+	gone  sync.Once                 // this member was removed
+
+	armor armor // of its connections
+
+	dying sync.Once
+	dead  chan struct{} // closed by fatal
+	why   string        // of it; read after dead is closed
 
 	mu     sync.Mutex
 	groups map[uint64]*Group // by number; GUARDED_BY(mu)
@@ -50,11 +58,44 @@ func Open(cfg Config, log *slog.Logger) (*Host, error) {
 	if err != nil {
 		return nil, err
 	}
-	h := &Host{cfg: cfg, log: log, lock: lk}
-	if err := h.open(); err != nil {
-		return nil, errors.Join(err, lk.Close())
+	h := &Host{cfg: cfg, log: log, lock: lk, armor: armor{files: cfg.TLS, log: log}, dead: make(chan struct{})}
+	opened := make(chan error, 1)
+	go func() { opened <- h.open() }() // a disk that fails there leaves it hanging
+	select {
+	case err := <-opened:
+		if err != nil {
+			return nil, errors.Join(err, lk.Close())
+		}
+		return h, nil
+	case <-h.dead:
+		return nil, &orca.Error{Op: op, Path: cfg.Dir, Kind: orca.Unavailable, Msg: h.why}
 	}
-	return h, nil
+}
+
+// fatal reports the end of this member.
+func (h *Host) fatal(reason string) {
+	h.dying.Do(func() {
+		h.log.Error("this member has failed and ends", "error", reason)
+		h.why = reason
+		close(h.dead)
+		if h.cfg.OnFatal != nil {
+			h.cfg.OnFatal(reason)
+		}
+	})
+}
+
+// dieGrace is how long who was told of the end of this member has to end the
+// process; then a panic does.
+const dieGrace = 5 * time.Second
+
+// die reports the end of this member, and does not return: what has failed is
+// not gone on with.
+func (h *Host) die(reason string) {
+	h.fatal(reason)
+	if h.cfg.OnFatal != nil {
+		time.Sleep(dieGrace)
+	}
+	panic("FATAL: metaplane member: " + reason)
 }
 
 // open does what Open does, under the lock of the folder.
@@ -62,6 +103,14 @@ func (h *Host) open() error {
 	var err error
 	if h.f, err = loadFormat(h.cfg); err != nil {
 		return err
+	}
+	if h.f.alone() && h.cfg.TLS.On() {
+		return orca.E("raftgroup.Open", orca.Invalid, "an Orca of one member has no Raft port: TLS between members is for several")
+	}
+	if h.cfg.TLS.On() {
+		if h.armor.good, err = h.cfg.TLS.load(); err != nil {
+			return err
+		}
 	}
 	h.cfg.Journal = h.f.Journal
 	routeRaftLog(h.log)
@@ -71,8 +120,8 @@ func (h *Host) open() error {
 			return errors.Join(err, os.Remove(filepath.Join(h.cfg.Dir, formatFile)))
 		}
 	}
-	fatal := func(reason string) { h.cfg.fatal(h.log, reason) }
-	fatalTo.Store(&fatal)
+	die := h.die
+	dieTo.Store(&die)
 	h.group = newGroup(h, firstGroup, &h.f.part)
 	h.groups = map[uint64]*Group{firstGroup: h.group}
 	if h.nh, err = dragonboat.NewNodeHost(h.nodeHostConfig()); err != nil {
@@ -116,6 +165,8 @@ func (h *Host) nodeHostConfig() config.NodeHostConfig {
 	if h.cfg.Journal == journalTan {
 		db.KVWriteBufferSize = 1 << 20
 		c.Expert.LogDBFactory = lockedTanFactory{}
+		// The other journal takes no disk but the default one.
+		c.Expert.FS = &watchedDisk{FS: vfs.Default, die: h.die, log: h.log}
 	}
 	c.Expert.LogDB = db
 	return c
@@ -134,6 +185,9 @@ func (g *Group) start() error {
 				id + ", then add a new one with an empty folder)"
 		}
 		return &orca.Error{Op: op, Path: h.cfg.Dir, Kind: orca.Corrupt, Msg: msg}
+	}
+	if err := g.storeThere(); err != nil {
+		return err
 	}
 	if err := sweepStores(g.dir, g.part.Store); err != nil {
 		return err
@@ -164,6 +218,22 @@ func (g *Group) boot() error {
 	}
 	create := func(uint64, uint64) statemachine.IOnDiskStateMachine { return (*replica)(g) }
 	return g.host.nh.StartOnDiskReplica(members, len(members) == 0, create, g.replicaConfig())
+}
+
+// storeThere refuses to begin with an empty store when there was one: the
+// journal is cut behind what a store holds, so that it cannot be filled again.
+func (g *Group) storeThere() error {
+	dir := storeDir(g.dir, g.part.Store)
+	if _, err := os.Stat(dir); !g.part.Started || err == nil {
+		return nil
+	}
+	msg := "the store of this Orca is gone: restore it together with the journal, or remove the folder and start anew"
+	if !g.Alone() {
+		id := strconv.FormatUint(g.host.f.Replica, 10)
+		msg = "the store of this member is gone: restore it together with the journal, or replace the member (orca admin quorum remove " +
+			id + ", then add a new one with an empty folder)"
+	}
+	return &orca.Error{Op: "raftgroup.Open", Path: dir, Kind: orca.Corrupt, Msg: msg}
 }
 
 // votes reports whether this replica is a voter as far as it has applied.
@@ -197,7 +267,7 @@ func (g *Group) promotionLoop() {
 		}
 	}
 	if err := g.promoted(); err != nil {
-		g.host.cfg.fatal(g.log, err.Error())
+		g.host.fatal(err.Error())
 	}
 }
 
@@ -283,10 +353,13 @@ func (l *listener) LeaderUpdated(info raftio.LeaderInfo) {
 		return
 	}
 	g.mu.Lock()
-	defer g.mu.Unlock()
 	g.leader, g.term = info.LeaderID, info.Term
 	close(g.changed)
 	g.changed = make(chan struct{})
+	g.mu.Unlock()
+	if info.LeaderID != g.host.f.replica() {
+		g.deposed()
+	}
 }
 
 // MembershipChanged is called by dragonboat: local reads need a new proof.
@@ -296,9 +369,11 @@ func (l *listener) MembershipChanged(info raftio.NodeInfo) {
 		return
 	}
 	g.reads.reset()
-	select {
-	case g.membership <- struct{}{}:
-	default:
+	for _, c := range []chan struct{}{g.membership, g.changes} {
+		select {
+		case c <- struct{}{}:
+		default:
+		}
 	}
 }
 
@@ -310,8 +385,12 @@ func (*listener) NodeHostShuttingDown() {}
 // NodeUnloaded does nothing.
 func (*listener) NodeUnloaded(raftio.NodeInfo) {}
 
-// NodeDeleted does nothing.
-func (*listener) NodeDeleted(raftio.NodeInfo) {}
+// NodeDeleted is called when this member has applied its own removal.
+func (l *listener) NodeDeleted(info raftio.NodeInfo) {
+	if info.ShardID == firstGroup { // it is removed from the others for it
+		go (*Host)(l).removed("the journal")
+	}
+}
 
 // NodeReady does nothing.
 func (*listener) NodeReady(raftio.NodeInfo) {}

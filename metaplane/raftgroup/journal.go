@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"strings"
 	"sync"
 	"sync/atomic"
 
@@ -148,18 +149,20 @@ func (l raftLog) Warningf(format string, args ...any) { l.line(slog.LevelDebug, 
 // Errorf logs a warning.
 func (l raftLog) Errorf(format string, args ...any) { l.line(slog.LevelWarn, format, args) }
 
-// Panicf logs the reason and panics: the member is dead.
+// Panicf logs the reason and does not return: the member is dead.
 func (l raftLog) Panicf(format string, args ...any) {
 	reason := fmt.Sprintf(format, args...)
-	l.line(slog.LevelError, "%s", []any{reason})
-	if f := fatalTo.Load(); f != nil {
+	reason, stack, _ := strings.Cut(reason, "\n")
+	l.line(slog.LevelDebug, "%s", []any{stack})
+	reason = "the journal has failed: " + reason
+	if f := dieTo.Load(); f != nil {
 		(*f)(reason)
 	}
 	panic("FATAL: raft: " + reason)
 }
 
-// fatalTo is told of dragonboat's panics before they end the process.
-var fatalTo atomic.Pointer[func(string)]
+// dieTo is told of dragonboat's panics; it ends the process.
+var dieTo atomic.Pointer[func(string)]
 
 // refuseSettings refuses files that would change dragonboat's internals.
 func refuseSettings() error {

@@ -28,7 +28,13 @@ func (g *Group) Members(ctx context.Context) (*members.Members, error) {
 	defer cancel()
 	var ms *dragonboat.Membership
 	if err := g.retry(ctx, func() (err error) {
-		ms, err = g.host.nh.SyncGetShardMembership(ctx, g.shard)
+		// Its round may be lost like that of a read: ask again.
+		once, cancel := context.WithTimeout(ctx, 4*readAgain)
+		defer cancel()
+		ms, err = g.host.nh.SyncGetShardMembership(once, g.shard)
+		if err != nil && once.Err() != nil && ctx.Err() == nil {
+			return dragonboat.ErrShardNotReady
+		}
 		return err
 	}); err != nil {
 		return nil, memberError(op, err)
@@ -150,7 +156,7 @@ func (g *Group) away(ctx context.Context, m *members.Members) map[uint64]bool {
 			continue
 		}
 		wg.Go(func() {
-			c, _, err := greet(ctx, x.Address, g.host.f.hello())
+			c, _, err := g.host.greet(ctx, x.Address)
 			if err == nil {
 				_ = c.Close()
 				return

@@ -28,13 +28,14 @@
 // address, host name or cluster than before, and as a known replica whose
 // journal is gone.
 //
-// dragonboat panics when its disk fails, in its own goroutines: that ends the
-// process, after OnFatal was called. A member is whole or dead.
+// When the disk fails, OnFatal is called and the goroutine that met it does not
+// go on: the process must end, and ends by a panic if it has not in 5 s. A
+// member is whole or dead. OnRemoved is called when it has learnt that the
+// others have removed it (removed.go).
 package raftgroup
 
 import (
 	"fmt"
-	"log/slog"
 	"time"
 
 	"orca"
@@ -73,6 +74,9 @@ type Config struct {
 	// Join makes this host, on its first start, a member that was added to a
 	// running cluster.
 	Join *Join
+	// TLS encrypts and authenticates what members say to each other; given at
+	// each start. Default: neither.
+	TLS TLS
 	// Machine sizes the machine.
 	Machine fsm.Config
 	// Hosted are the machines that share the group.
@@ -91,10 +95,14 @@ type Config struct {
 	// SnapshotEntries is after how many journal entries the journal is cut.
 	// Default 20,000.
 	SnapshotEntries uint64
-	// OnFatal is called with the reason when the journal or the store has
-	// failed and the process must end at once. By default it ends by the
-	// panic that follows.
+	// OnFatal is called once, with the reason, when the journal or the store
+	// has failed and the process must end at once, without closing the host.
+	// By default it ends by the panic that follows.
 	OnFatal func(reason string)
+	// OnRemoved is called once when this member was removed from its cluster:
+	// it serves nothing any more, and its folder cannot be opened again
+	// (Removed).
+	OnRemoved func(err error)
 }
 
 // Join is how a running cluster knows a member that was added to it.
@@ -133,6 +141,9 @@ func (c Config) Validate() error {
 	if c.Join != nil && (c.Join.Replica == 0 || c.Address == "") {
 		return orca.E(op, orca.Invalid, "joining needs a replica and a Raft address")
 	}
+	if err := c.TLS.validate(); err != nil {
+		return err
+	}
 	return c.validateMembers(op)
 }
 
@@ -157,12 +168,4 @@ func (c Config) validateMembers(op string) error {
 		return &orca.Error{Op: op, Path: c.Address, Kind: orca.Invalid, Msg: "this member's Raft address is not among the members " + memberList(c.Members)}
 	}
 	return nil
-}
-
-// fatal reports the end of this member.
-func (c Config) fatal(log *slog.Logger, reason string) {
-	log.Error("metaplane member failed", "error", reason)
-	if c.OnFatal != nil {
-		c.OnFatal(reason)
-	}
 }

@@ -77,7 +77,7 @@ func startRaw(cfg Config, log *slog.Logger) (*Raw, error) {
 		return nil, err
 	}
 	routeRaftLog(log)
-	h := &Host{cfg: cfg, log: log, f: f}
+	h := &Host{cfg: cfg, log: log, f: f, dead: make(chan struct{})}
 	h.group = newGroup(h, firstGroup, &f.part)
 	h.groups = map[uint64]*Group{firstGroup: h.group}
 	nh, err := dragonboat.NewNodeHost(h.nodeHostConfig())

@@ -25,6 +25,7 @@ func (r *replica) Open(<-chan struct{}) (uint64, error) { return r.db.Applied(),
 type updateScratch struct {
 	in      []fsm.Entry
 	flights []*flight
+	reign   uint64 // that was on record after the last
 }
 
 // Update applies committed entries in one batch, and tells the commands that
@@ -51,7 +52,7 @@ func (r *replica) Update(entries []sm.Entry) ([]sm.Entry, error) {
 				fail(f.ops, orca.PathE("metaplane.Propose", "", orca.Timeout, err))
 			}
 		}
-		r.host.cfg.fatal(r.log, err.Error())
+		r.host.fatal(err.Error())
 		return nil, fmt.Errorf("apply: %w", err)
 	}
 	for i := range outs {
@@ -61,6 +62,7 @@ func (r *replica) Update(entries []sm.Entry) ([]sm.Entry, error) {
 			f.deliver(&outs[i])
 		}
 	}
+	g.reigned(g.machine.Reign())
 	return entries, nil
 }
 

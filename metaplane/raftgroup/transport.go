@@ -57,6 +57,8 @@ type hello struct {
 	Address     string `json:"address"`
 	// Refused says in the answer why the dialer is not let in.
 	Refused string `json:"refused,omitempty"`
+	// Removed says in the answer that the dialer was removed from the cluster.
+	Removed bool `json:"removed,omitempty"`
 }
 
 func validAddress(addr string) bool {
@@ -73,7 +75,7 @@ type network struct{ h *Host }
 
 // Create makes the transport.
 func (n network) Create(c config.NodeHostConfig, msgs raftio.MessageHandler, chunks raftio.ChunkHandler) raftio.ITransport {
-	t := &transport{h: n.h, listen: c.GetListenAddress(), msgs: msgs, chunks: chunks, conns: map[net.Conn]struct{}{}}
+	t := &transport{h: n.h, listen: c.GetListenAddress(), msgs: msgs, chunks: chunks, conns: map[net.Conn]uint64{}}
 	n.h.net.Store(t)
 	return t
 }
@@ -88,14 +90,15 @@ type transport struct {
 	msgs   raftio.MessageHandler
 	chunks raftio.ChunkHandler
 	cut    sync.Map // address → true: tests cut links here
-	warned atomic.Int64
+	// When the last warning was, in seconds, of what was dialed and accepted.
+	warned, warnedIn atomic.Int64
 
 	l  net.Listener
 	wg sync.WaitGroup
 
 	mu     sync.Mutex
-	conns  map[net.Conn]struct{} // accepted; GUARDED_BY(mu)
-	closed bool                  // GUARDED_BY(mu)
+	conns  map[net.Conn]uint64 // accepted → replica, 0 until it has said so; GUARDED_BY(mu)
+	closed bool                // GUARDED_BY(mu)
 }
 
 // Name is for dragonboat's log.
@@ -145,9 +148,13 @@ func (t *transport) serve(c net.Conn) {
 		_ = c.Close()
 		return
 	}
-	t.conns[c] = struct{}{}
+	t.conns[c] = 0
 	t.wg.Go(func() {
-		if err := t.receive(c); !errors.Is(err, io.EOF) {
+		switch err := t.receive(c); {
+		case errors.Is(err, io.EOF):
+		case orca.KindOf(err) == orca.Unauthenticated:
+			t.warn(&t.warnedIn, "who dials the Raft address is not let in", c.RemoteAddr().String(), err)
+		default:
 			t.h.log.Debug("raft connection ended", "peer", c.RemoteAddr().String(), "err", err)
 		}
 		t.mu.Lock()
@@ -157,23 +164,30 @@ func (t *transport) serve(c net.Conn) {
 	})
 }
 
-func (t *transport) receive(c net.Conn) error {
-	tune(c)
-	_ = c.SetDeadline(time.Now().Add(helloTimeout))
+func (t *transport) receive(raw net.Conn) error {
+	tune(raw)
+	_ = raw.SetDeadline(time.Now().Add(helloTimeout))
+	c, err := t.h.armor.accept(context.Background(), raw)
+	if err != nil {
+		return err
+	}
 	var theirs hello
 	if err := readHello(c, &theirs); err != nil {
 		return err
 	}
 	mine := t.h.f.hello()
-	refusal := t.h.f.meet(&theirs, t.h.cfg.Dir)
+	refusal := vouches(c, &theirs)
+	if refusal == nil {
+		refusal = t.admit(raw, &theirs)
+	}
 	if refusal != nil {
-		mine.Refused = refusal.Error()
+		mine.Refused, mine.Removed = refusal.Error(), orca.KindOf(refusal) == orca.Removed
 		t.h.log.Warn("a member is refused", "replica", theirs.Replica, "address", theirs.Address, "reason", refusal.Error())
 	}
 	if err := errors.Join(writeHello(c, &mine), refusal); err != nil {
 		return err
 	}
-	_ = c.SetDeadline(time.Time{})
+	_ = raw.SetDeadline(time.Time{})
 	r := bufio.NewReaderSize(c, 64<<10)
 	var buf []byte
 	for {
@@ -206,6 +220,17 @@ func (t *transport) receive(c net.Conn) error {
 	}
 }
 
+// admit lets a member in that has dialed, or says why not.
+func (t *transport) admit(c net.Conn, theirs *hello) error {
+	if err := t.h.f.meet(theirs, t.h.cfg.Dir); err != nil {
+		return err
+	}
+	t.mu.Lock()
+	t.conns[c] = theirs.Replica
+	t.mu.Unlock()
+	return t.h.removal(theirs.Replica) // after it can be evicted
+}
+
 // GetConnection connects for messages.
 func (t *transport) GetConnection(ctx context.Context, target string) (raftio.IConnection, error) {
 	return t.dial(ctx, target)
@@ -220,10 +245,15 @@ func (t *transport) dial(ctx context.Context, target string) (*link, error) {
 	if _, cut := t.cut.Load(target); cut {
 		return nil, errCut
 	}
-	c, theirs, err := greet(ctx, target, t.h.f.hello())
+	c, theirs, err := t.h.greet(ctx, target)
 	if err != nil {
-		if orca.KindOf(err) == orca.Conflict {
+		switch orca.KindOf(err) {
+		case orca.Conflict:
 			t.refused(target, err)
+		case orca.Unauthenticated:
+			t.warn(&t.warned, "a member does not let this one in", target, err)
+		case orca.Removed:
+			t.h.removed(target)
 		}
 		return nil, err
 	}
@@ -239,12 +269,17 @@ func (t *transport) dial(ctx context.Context, target string) (*link, error) {
 // reach who knows that.
 func (t *transport) refused(target string, err error) {
 	if t.h.fresh {
-		t.h.cfg.fatal(t.h.log, err.Error())
+		t.h.fatal(err.Error())
 		return
 	}
+	t.warn(&t.warned, "a member does not let this one in", target, err)
+}
+
+// warn logs what is tried again and again, but not each time.
+func (t *transport) warn(last *atomic.Int64, msg, addr string, err error) {
 	now := time.Now().Unix()
-	if last := t.warned.Load(); now-last >= warnEvery && t.warned.CompareAndSwap(last, now) {
-		t.h.log.Warn("a member does not let this one in", "addr", target, "err", err)
+	if at := last.Load(); now-at >= warnEvery && last.CompareAndSwap(at, now) {
+		t.h.log.Warn(msg, "addr", addr, "err", err)
 	}
 }
 
@@ -253,28 +288,43 @@ const warnEvery = 30
 
 var errCut = orca.E("raftgroup.transport", orca.Unavailable, "the link is cut")
 
-// greet connects to a member and exchanges hellos. Conflict: it refuses us.
-func greet(ctx context.Context, target string, mine hello) (net.Conn, *hello, error) {
+// greet connects to a member and exchanges hellos. Conflict: it refuses us;
+// Removed: because we are no member any more; Unauthenticated: one of the
+// certificates does not do.
+func (h *Host) greet(ctx context.Context, target string) (net.Conn, *hello, error) {
 	const op = "raftgroup.greet"
+	mine := h.f.hello()
 	d := net.Dialer{Timeout: dialTimeout, KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: 10 * time.Second, Interval: 5 * time.Second, Count: 3}}
-	c, err := d.DialContext(ctx, "tcp", target)
+	raw, err := d.DialContext(ctx, "tcp", target)
 	if err != nil {
 		return nil, nil, orca.PathE(op, target, orca.Unavailable, err)
 	}
-	tune(c)
-	_ = c.SetDeadline(time.Now().Add(helloTimeout))
+	tune(raw)
+	_ = raw.SetDeadline(time.Now().Add(helloTimeout))
+	c, err := h.armor.dial(ctx, raw, target)
+	if err != nil {
+		_ = raw.Close()
+		return nil, nil, err
+	}
 	theirs := &hello{}
 	if err = errors.Join(writeHello(c, &mine), readHello(c, theirs)); err == nil && theirs.Refused != "" {
-		err = &orca.Error{Op: op, Path: target, Kind: orca.Conflict, Msg: theirs.Refused}
+		kind := orca.Conflict
+		if theirs.Removed && theirs.Cluster == mine.Cluster {
+			kind = orca.Removed
+		}
+		err = &orca.Error{Op: op, Path: target, Kind: kind, Msg: theirs.Refused}
 	}
 	if err != nil {
-		_ = c.Close()
-		if orca.KindOf(err) == orca.Internal {
+		_ = raw.Close()
+		switch {
+		case refusedByPeer(err):
+			err = tlsError(target, err)
+		case orca.KindOf(err) == orca.Internal:
 			err = orca.PathE(op, target, orca.Unavailable, err)
 		}
 		return nil, nil, err
 	}
-	_ = c.SetDeadline(time.Time{})
+	_ = raw.SetDeadline(time.Time{})
 	return c, theirs, nil
 }
 
@@ -343,9 +393,9 @@ func (l *link) SendChunk(m pb.Chunk) error {
 
 // Close closes; after chunks it waits until the other side has taken them.
 func (l *link) Close() {
-	if tc, ok := l.c.(*net.TCPConn); ok && l.chunks && tc.CloseWrite() == nil {
-		_ = tc.SetReadDeadline(time.Now().Add(10 * time.Second))
-		_, _ = io.Copy(io.Discard, tc)
+	if half, ok := l.c.(interface{ CloseWrite() error }); ok && l.chunks && half.CloseWrite() == nil {
+		_ = l.c.SetReadDeadline(time.Now().Add(10 * time.Second))
+		_, _ = io.Copy(io.Discard, l.c)
 	}
 	_ = l.c.Close()
 }
@@ -367,7 +417,7 @@ func readHello(r io.Reader, h *hello) error {
 	}
 	n := binary.BigEndian.Uint32(head[:])
 	if n == 0 || n > maxHello {
-		return orca.E(op, orca.Corrupt, "not a member of an Orca")
+		return notTLS(head)
 	}
 	b := make([]byte, n)
 	if _, err := io.ReadFull(r, b); err != nil {
@@ -458,10 +508,10 @@ func (h *Host) probe() error {
 			continue
 		}
 		wg.Go(func() {
-			c, _, err := greet(context.Background(), addr, h.f.hello())
+			c, _, err := h.greet(context.Background(), addr)
 			if err == nil {
 				_ = c.Close()
-			} else if orca.KindOf(err) == orca.Conflict {
+			} else if k := orca.KindOf(err); k == orca.Conflict || k == orca.Removed {
 				refused.Store(&err)
 			}
 		})

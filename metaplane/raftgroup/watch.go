@@ -135,6 +135,7 @@ type reader struct {
 // round is one ReadIndex, shared by all who came before it was issued.
 type round struct {
 	done chan struct{}
+	led  atomic.Bool // one who came counted on this member's leading
 	err  error
 }
 
@@ -147,8 +148,9 @@ func (r *reader) reset() {
 
 // ReadReady returns when reads on Machine() are linearizable: for a single
 // voter at once after the first success since start and since the last change
-// of membership, else after one round, shared with all who wait. Unavailable,
-// Timeout, Canceled.
+// of membership, else after one round, shared with all who wait. NotLeader: this
+// host led when it was called, and leads no more. Unavailable, Timeout,
+// Canceled.
 func (g *Group) ReadReady(ctx context.Context) error {
 	r := &g.reads
 	if r.proven.Load() {
@@ -159,6 +161,9 @@ func (g *Group) ReadReady(ctx context.Context) error {
 		r.next = &round{done: make(chan struct{})}
 	}
 	mine := r.next
+	if leads, _ := g.Leader(); leads {
+		mine.led.Store(true)
+	}
 	if !r.busy {
 		r.busy = true
 		go r.loop()
@@ -193,7 +198,7 @@ func (r *reader) loop() {
 			return
 		}
 		r.mu.Unlock()
-		now.err = r.g.readIndex()
+		now.err = r.g.readIndex(&now.led)
 		r.mu.Lock()
 		if now.err == nil && r.epoch == epoch && r.g.Alone() {
 			r.proven.Store(true)
@@ -203,23 +208,29 @@ func (r *reader) loop() {
 	}
 }
 
-// readIndex makes one ReadIndex, trying again around an election.
-func (g *Group) readIndex() error {
+// readAgain is after how long an unanswered ReadIndex is made again: messages
+// between members are lost while a link is made or mended.
+const readAgain = 500 * time.Millisecond
+
+// readIndex makes one ReadIndex, trying again around an election, unless led:
+// then it ends with the leadership.
+func (g *Group) readIndex(led *atomic.Bool) error {
 	const op = "metaplane.ReadReady"
 	deadline := time.Now().Add(g.host.cfg.ProposeTimeout)
 	for {
 		changed := g.LeaderChanged()
-		rs, err := g.host.nh.ReadIndex(g.shard, time.Until(deadline))
+		if leads, _ := g.Leader(); led.Load() && !leads {
+			// The one that leads now may be out of reach for long.
+			return orca.E(op, orca.NotLeader, "this member does not lead any more")
+		}
+		rs, err := g.host.nh.ReadIndex(g.shard, min(time.Until(deadline), readAgain))
 		if err == nil {
 			select {
 			case res := <-rs.ResultC():
-				ok, dropped := res.Completed(), res.Dropped()
+				ok := res.Completed()
 				rs.Release()
 				if ok {
 					return nil
-				}
-				if !dropped {
-					return orca.E(op, orca.Timeout, "no leader answered in time")
 				}
 			case <-changed: // who was asked leads no more, perhaps
 			case <-g.quit:
@@ -229,8 +240,8 @@ func (g *Group) readIndex() error {
 			case <-time.After(2 * time.Millisecond):
 			case <-g.quit:
 			}
-			if time.Now().After(deadline) {
-				return orca.E(op, orca.Unavailable, "no leader")
+			if time.Until(deadline) < 50*time.Millisecond {
+				return orca.E(op, orca.Unavailable, "no leader answered in time")
 			}
 			continue
 		}

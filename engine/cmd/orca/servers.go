@@ -12,6 +12,7 @@ import (
 	"orca/engine/client"
 	"orca/engine/daemon"
 	"orca/engine/telemetry"
+	"orca/metaplane/raftgroup"
 	"orca/tiers/evict"
 	"orca/tiers/tiered"
 )
@@ -42,6 +43,7 @@ func up(ctx context.Context, o cli.UpOptions, s cli.Streams) error {
 func start(ctx context.Context, o cli.StartOptions, s cli.Streams) error {
 	cfg := nodeConfig(o.NodeOptions)
 	cfg.Meta, cfg.RaftAddr, cfg.Join = o.Meta, o.RaftAddr, o.Join
+	cfg.RaftTLS = raftgroup.TLS{CA: o.RaftTLSCA, Cert: o.RaftTLSCert, Key: o.RaftTLSKey}
 	for _, p := range o.Peers { // the command line has checked the spelling
 		node, addr, _ := strings.Cut(p, "=")
 		cfg.Peers = append(cfg.Peers, daemon.Peer{Node: node, Addr: addr})
