@@ -217,6 +217,7 @@ func promised(t *testing.T, c *cluster, fs *client.FS, p *proc, store string) {
 		return string(b) == "later"
 	})
 	c.must(p, "fs", "free", "/")
+	eventually(t, time.Minute, "the worker has freed it", func() bool { return c.must(p, "fs", "location", "/g2/have") == "" })
 	c.must(p, "fs", "load", "/g2")
 	if out := c.must(p, "fs", "location", "/g2/have"); !strings.Contains(out, "w1") {
 		t.Errorf("location: %q", out)
