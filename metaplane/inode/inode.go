@@ -6,7 +6,7 @@
 //
 // It sits between fsm, which works on the records, and inodekv, which keeps
 // their bytes. It is pure, starts no goroutine and holds no lock. It refuses
-// a record of another format version and a truncated one with Corrupt, and
+// a record of an unknown format version and a truncated one with Corrupt, and
 // ignores bytes after a record's last field, so that fields can be appended.
 package inode
 
@@ -16,8 +16,16 @@ import (
 	"orca"
 )
 
-// format is the first byte of an encoded record.
-const format = 1
+// The first byte of an encoded record is its format.
+const (
+	format = 1
+	// dirFormat 2 has the sum of the lengths; format 1, without it, is still
+	// read. A build that knows only 1 refuses 2: it would not keep the sum.
+	dirFormat = 2
+)
+
+// UnknownBytes is what Dir.Bytes is of a record in format 1.
+const UnknownBytes = -1
 
 // Tags of a dentry's value, its second byte.
 const (
@@ -101,6 +109,16 @@ type Dir struct {
 	LoadedAt int64
 	SyncMS   int64 // with HasSync
 	Override Override
+	// Bytes is the sum of the lengths of the files and links in it, not of
+	// those further below. UnknownBytes after decoding an old record; to be
+	// encoded it must be known.
+	Bytes int64
+}
+
+// Quota is the most that may be below a directory; 0: no limit.
+type Quota struct {
+	Bytes  int64 // sum of the lengths of files and links
+	Inodes int64 // number of files, links and directories
 }
 
 // Dentry is the value of a dentry key: a file, or the id of a directory.
@@ -226,7 +244,7 @@ func (r *reader) file(f *File) {
 
 // AppendDir appends a directory record.
 func AppendDir(dst []byte, d *Dir) []byte {
-	dst = append(dst, format)
+	dst = append(dst, dirFormat)
 	dst = binary.BigEndian.AppendUint64(dst, uint64(d.Ino))
 	dst = binary.BigEndian.AppendUint64(dst, uint64(d.Parent))
 	dst = appendString(dst, d.Name)
@@ -241,14 +259,16 @@ func AppendDir(dst []byte, d *Dir) []byte {
 	dst = binary.AppendUvarint(dst, uint64(d.Mount))
 	dst = binary.AppendVarint(dst, d.LoadedAt)
 	dst = binary.AppendVarint(dst, d.SyncMS)
-	return appendOverride(dst, d.Override)
+	dst = appendOverride(dst, d.Override)
+	return binary.AppendUvarint(dst, uint64(d.Bytes))
 }
 
-// DecodeDir decodes what AppendDir wrote.
+// DecodeDir decodes what AppendDir wrote, in this format or the one before.
 func DecodeDir(b []byte) (Dir, error) {
 	const op = "inode.DecodeDir"
 	r := reader{b: b}
-	if r.byte() != format {
+	f := r.byte()
+	if f != format && f != dirFormat {
 		return Dir{}, r.fail(op)
 	}
 	d := Dir{Ino: orca.Ino(r.u64()), Parent: orca.Ino(r.u64()), Name: r.string()}
@@ -264,7 +284,27 @@ func DecodeDir(b []byte) (Dir, error) {
 	d.LoadedAt = r.varint()
 	d.SyncMS = r.varint()
 	d.Override = r.override()
+	if d.Bytes = UnknownBytes; f == dirFormat {
+		d.Bytes = int64(r.uvarint())
+	}
 	return d, r.err(op)
+}
+
+// AppendQuota appends the value of a q key.
+func AppendQuota(dst []byte, q Quota) []byte {
+	dst = binary.AppendUvarint(append(dst, format), uint64(q.Bytes))
+	return binary.AppendUvarint(dst, uint64(q.Inodes))
+}
+
+// DecodeQuota decodes what AppendQuota wrote.
+func DecodeQuota(b []byte) (Quota, error) {
+	const op = "inode.DecodeQuota"
+	r := reader{b: b}
+	if r.byte() != format {
+		return Quota{}, r.fail(op)
+	}
+	q := Quota{Bytes: int64(r.uvarint()), Inodes: int64(r.uvarint())}
+	return q, r.err(op)
 }
 
 // AppendPlace appends the value of an i key: where a file is.

@@ -36,7 +36,7 @@ func sampleDir() *inode.Dir {
 		Ino: orca.NewIno(0, 9), Parent: orca.RootIno, Name: "d", Mode: 0o2775, UID: 1, GID: 2,
 		Mtime: 1_700_000_000_000000000, Ctime: 1_700_000_000_000000001, Atime: 5, Change: 3,
 		Entries: 7, Subdirs: 2, Flags: inode.Loaded | inode.HasSync, Mount: 2,
-		LoadedAt: 1_700_000_000_000000002, SyncMS: -1, Override: inode.Override{By: 1, Key: "x"},
+		LoadedAt: 1_700_000_000_000000002, SyncMS: -1, Override: inode.Override{By: 1, Key: "x"}, Bytes: 5 << 30,
 	}
 }
 
@@ -58,6 +58,7 @@ func TestGoldens(t *testing.T) {
 		{"key worker", inode.AppendKey8(nil, inode.SpaceWorker, 4)},
 		{"key xattr", inode.AppendXattr(nil, 9, "user.a")},
 		{"key trash", inode.AppendKey8(nil, inode.SpaceTrash, 9)},
+		{"key quota", inode.AppendKey8(nil, inode.SpaceQuota, 9)},
 		{"key removed", inode.AppendKey8(nil, inode.SpaceRemoved, 9)},
 		{"key hosted", inode.AppendHosted(nil, "jobs", []byte("k"))},
 		{"key fact", inode.AppendFact(nil, "cluster")},
@@ -67,6 +68,7 @@ func TestGoldens(t *testing.T) {
 		{"symlink", inode.AppendFile(nil, link)},
 		{"subdir", inode.AppendSubdir(nil, 9)},
 		{"dir", inode.AppendDir(nil, sampleDir())},
+		{"quota", inode.AppendQuota(nil, inode.Quota{Bytes: 1 << 40, Inodes: 1000})},
 		{"place", inode.AppendPlace(nil, 9, "name")},
 	}
 	var b strings.Builder
@@ -93,6 +95,29 @@ func TestRoundTrip(t *testing.T) {
 	d, err = inode.DecodeDentry(inode.AppendSubdir(nil, 9))
 	require.NoError(t, err)
 	require.Equal(t, inode.Dentry{Dir: 9}, d)
+}
+
+// TestOldDirectory decodes what builds before 2026-11-29 wrote.
+func TestOldDirectory(t *testing.T) {
+	old, err := hex.DecodeString("0100000000000000090000000000000001016428fd0b010217979cfe362a000002f5ffcfe2c6bfce972f030702028480d0e2c6bfce972f01010178")
+	require.NoError(t, err)
+	want := *sampleDir()
+	want.Bytes = inode.UnknownBytes
+	d, err := inode.DecodeDir(old)
+	require.NoError(t, err)
+	require.Equal(t, want, d)
+}
+
+func TestQuota(t *testing.T) {
+	want := inode.Quota{Bytes: 1 << 40, Inodes: 7}
+	b := inode.AppendQuota(nil, want)
+	q, err := inode.DecodeQuota(b)
+	require.NoError(t, err)
+	require.Equal(t, want, q)
+	for i := range b {
+		_, err := inode.DecodeQuota(b[:i])
+		require.ErrorIs(t, err, orca.Corrupt, "cut at %d", i)
+	}
 }
 
 // TestDecodeAgain decodes into memory that held other records.
@@ -132,6 +157,8 @@ func TestDecodersSurviveAnything(t *testing.T) {
 		b := rapid.SliceOf(rapid.Byte()).Draw(t, "b")
 		_, _ = inode.DecodeDentry(append([]byte{1, 1}, b...))
 		_, _ = inode.DecodeDir(append([]byte{1}, b...))
+		_, _ = inode.DecodeDir(append([]byte{2}, b...))
+		_, _ = inode.DecodeQuota(append([]byte{1}, b...))
 		_, _, _ = inode.DecodePlace(b)
 	})
 }
