@@ -44,6 +44,7 @@ const (
 	NotLeader       Kind = 27 // another member of the metaplane serves; Path is its address, if known: ask there
 	Referral        Kind = 28 // the subtree lives in another group of the metaplane: see AsReferral; clients follow it
 	Removed         Kind = 29 // this member was removed from its cluster, for ever: do not start it again
+	OverQuota       Kind = 30 // a directory above has no room for it (EDQUOT): remove something, or have its quota raised
 )
 
 var kindNames = [...]string{
@@ -51,7 +52,7 @@ var kindNames = [...]string{
 	"not empty", "permission denied", "name too long", "read-only", "cross-mount", "busy",
 	"unavailable", "no space", "stale", "conflict", "corrupt", "lost", "unsupported",
 	"unauthenticated", "timeout", "session expired", "canceled", "too large", "ufs failure", "no data",
-	"not the leader", "referral", "removed",
+	"not the leader", "referral", "removed", "over quota",
 }
 
 // String returns a short lower-case name.

@@ -72,6 +72,7 @@ var table = [...]Row{
 	{orca.NotLeader, syscall.EIO, 1, 503, "ServiceUnavailable", "org.apache.hadoop.ipc.RetriableException", "Service unavailable"},
 	{orca.Referral, syscall.EIO, 1, 503, "ServiceUnavailable", "org.apache.hadoop.ipc.RetriableException", "Service unavailable"},
 	{orca.Removed, syscall.EIO, ExitRemoved, 500, "InternalError", "java.io.IOException", "No member of the cluster any more"},
+	{orca.OverQuota, syscall.EDQUOT, 1, 507, "QuotaExceeded", "org.apache.hadoop.hdfs.protocol.DSQuotaExceededException", "Disk quota exceeded"},
 }
 
 // Of returns the row of err: that of OK for nil, that of Internal for what has
