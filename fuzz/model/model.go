@@ -5,7 +5,7 @@
 // else happens at the same time; the machine's model test compares with it step
 // by step, and the simulator judges concurrent histories by it.
 //
-// No goroutines, no locks. It knows no permissions, no owners and no limits.
+// No goroutines, no locks. It knows no permissions and no owners.
 package model
 
 import (
@@ -20,6 +20,8 @@ type Node struct {
 	Dir    bool
 	Length int64 // of a file; simulators give each content a length of its own
 	Mode   uint32
+	// Bytes and Inodes limit what is below a directory; 0: no limit.
+	Bytes, Inodes int64
 }
 
 // Tree is a namespace by absolute, clean paths. It holds the root.
@@ -91,12 +93,60 @@ func (t Tree) Create(p string, overwrite bool) orca.Kind {
 func (t Tree) Put(p string, n Node, overwrite bool) orca.Kind {
 	k := t.Create(p, overwrite)
 	if k == orca.OK {
-		if old, ok := t[p]; ok {
+		old, ok := t[p]
+		if ok {
 			n.Mode = old.Mode
+			k = t.room(p, "", n.Length-old.Length, 0)
+		} else {
+			k = t.room(p, "", n.Length, 1)
 		}
-		t[p] = n
+		if k == orca.OK {
+			t[p] = n
+		}
 	}
 	return k
+}
+
+// Below returns the sum of the lengths of the files below p, and how many files
+// and directories there are, p left out.
+func (t Tree) Below(p string) (bytes, inodes int64) {
+	for q, n := range t {
+		if rel, ok := orca.Under(p, q); ok && rel != "" {
+			bytes, inodes = bytes+n.Length, inodes+1
+		}
+	}
+	return bytes, inodes
+}
+
+// room says whether the directories above p may have that much more below
+// them; those that are above from, too, have it already.
+func (t Tree) room(p, from string, bytes, inodes int64) orca.Kind {
+	for d := p; d != "/"; {
+		d, _ = orca.SplitPath(d)
+		if _, had := orca.Under(d, from); from != "" && had {
+			continue
+		}
+		n := t[d]
+		b, i := t.Below(d)
+		if bytes > 0 && n.Bytes > 0 && b+bytes > n.Bytes || inodes > 0 && n.Inodes > 0 && i+inodes > n.Inodes {
+			return orca.OverQuota
+		}
+	}
+	return orca.OK
+}
+
+// Limit sets the quota of a directory.
+func (t Tree) Limit(p string, bytes, inodes int64) orca.Kind {
+	n, k := t.Find(p)
+	switch {
+	case k != orca.OK:
+		return k
+	case !n.Dir:
+		return orca.NotDir
+	}
+	n.Bytes, n.Inodes = bytes, inodes
+	t[p] = n
+	return orca.OK
 }
 
 // Mkdir makes a directory, with parents those above it, too.
@@ -107,13 +157,22 @@ func (t Tree) Mkdir(p string, mode uint32, parents bool) orca.Kind {
 		}
 		return orca.Exists
 	}
+	missing := []string{p}
 	k := t.parentOf(p)
-	if k == orca.NotFound && parents {
-		d, _ := orca.SplitPath(p)
-		k = t.Mkdir(d, mode|0o300, true)
+	for d := p; k == orca.NotFound && parents; k = t.parentOf(d) {
+		d, _ = orca.SplitPath(d)
+		missing = append(missing, d)
 	}
 	if k == orca.OK {
-		t[p] = Node{Dir: true, Mode: mode}
+		k = t.room(p, "", 0, int64(len(missing)))
+	}
+	if k == orca.OK {
+		for i, d := range missing {
+			if i == 1 {
+				mode |= 0o300
+			}
+			t[d] = Node{Dir: true, Mode: mode}
+		}
 	}
 	return k
 }
@@ -206,5 +265,10 @@ func (t Tree) mayRename(src, dst string) orca.Kind {
 	if exists && len(t.Children(dst)) > 0 {
 		return orca.NotEmpty
 	}
-	return orca.OK
+	bytes, inodes := t.Below(src)
+	bytes, inodes = bytes+s.Length-d.Length, inodes+1
+	if exists {
+		inodes--
+	}
+	return t.room(dst, src, bytes, inodes)
 }

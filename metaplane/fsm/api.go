@@ -173,6 +173,7 @@ type Counts struct {
 	Sessions, Intents     int64
 	Clients, Mounts       int64
 	Trash                 int64 // detached trees still to be swept
+	Quotas, OverQuota     int64 // directories that have one; refusals
 	CacheHits, CacheMiss  int64
 	Commands, Remembered  int64 // applied; answered from the dedup window
 	PresenceHit, StoreGet int64

@@ -393,6 +393,8 @@ func (m *Machine) dispatchInner(c *call) *refusal {
 		return m.applyHosted(c, o.Hosted)
 	case o.SetFact != nil:
 		return m.setFact(c, o.SetFact)
+	case o.SetQuota != nil:
+		return m.setQuota(c, o.SetQuota)
 	case o.Noop != nil:
 		return nil
 	}

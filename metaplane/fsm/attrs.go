@@ -129,7 +129,7 @@ func newMode(c *call, o *metapb.SetAttrOp, mode, gid uint32, file bool) uint32 {
 }
 
 func (m *Machine) setDirAttr(c *call, o *metapb.SetAttrOp, n *node) {
-	r := &n.rec
+	r, was := &n.rec, m.unsure(n)
 	r.Mode = newMode(c, o, r.Mode, r.GID, false)
 	if o.Mask&setUID != 0 {
 		r.UID = o.Uid
@@ -149,6 +149,7 @@ func (m *Machine) setDirAttr(c *call, o *metapb.SetAttrOp, n *node) {
 	if o.Mask&setSync != 0 {
 		r.Flags |= inode.HasSync
 		r.SyncMS = o.SyncIntervalMs
+		m.reassess(n, was)
 	}
 	r.Ctime = c.now
 	if o.Mask&setBelow != 0 {

@@ -12,7 +12,7 @@ import (
 // Check compares memory and store with all that must hold of them whatever
 // happened, and returns the first thing that does not: the tree is connected
 // and without a cycle; names and directories, and names and files, are one to
-// one; counts are the sums of what they count; masks are those of the open
+// one; counts and sums are those of what they count; masks are those of the open
 // intents. It reads the whole store, under the readers' lock.
 func (m *Machine) Check() error {
 	m.mu.RLock()
@@ -34,8 +34,10 @@ func (m *Machine) Check() error {
 	c.space(inode.SpaceSession, int64(len(m.sessions)))
 	c.space(inode.SpaceIntent, int64(len(m.intents)))
 	c.space(inode.SpaceTrash, int64(len(m.trash)))
+	c.space(inode.SpaceQuota, int64(len(m.quotas)))
 	c.masks()
 	c.holds()
+	c.quotas()
 	if c.err == nil {
 		c.err = m.failed()
 	}
@@ -78,7 +80,7 @@ func (c *checker) dir(n *node) {
 	if top != m.root && m.trash[top.rec.Ino] == nil {
 		c.wrong("directory %v is neither in the tree nor in the trash", ino)
 	}
-	var entries, subdirs int64
+	var entries, subdirs, bytes int64
 	m.eachDirent(n, "", "", func(name string, v []byte) bool {
 		entries++
 		if d := m.decoded(v); d.dir != nil {
@@ -87,6 +89,7 @@ func (c *checker) dir(n *node) {
 				c.wrong("name %q of directory %v leads to a directory that is elsewhere", name, ino)
 			}
 		} else if d.file != nil {
+			bytes += d.file.Length
 			c.file(n, name, d.file)
 		}
 		return true
@@ -95,6 +98,14 @@ func (c *checker) dir(n *node) {
 	c.equal(fmt.Sprintf("entries of %v", ino), n.rec.Entries, entries)
 	c.equal(fmt.Sprintf("subdirectories of %v", ino), n.rec.Subdirs, subdirs)
 	c.equal(fmt.Sprintf("subdirectories in memory of %v", ino), int64(len(n.sub)), subdirs)
+	c.equal(fmt.Sprintf("bytes in %v", ino), n.rec.Bytes, bytes)
+	below := sums{Usage: Usage{Bytes: bytes, Files: entries - subdirs}}
+	for _, d := range n.sub {
+		below.add(m.whole(d))
+	}
+	if n.below != below {
+		c.wrong("below directory %v: %+v, must be %+v", ino, n.below, below)
+	}
 	if n.names != nil && int64(len(n.names)) > entries {
 		c.wrong("directory %v remembers %d names of %d", ino, len(n.names), entries)
 	}
@@ -166,6 +177,47 @@ func (c *checker) holds() {
 	for ino, id := range c.m.byFile {
 		if s := c.m.sessions[id]; s == nil || orca.Ino(s.File) != ino {
 			c.wrong("file %v is held by session %d, which does not", ino, id)
+		}
+	}
+}
+
+// quotas checks that quotas are on record, and hold free what is under way.
+func (c *checker) quotas() {
+	m := c.m
+	want := map[*node]room{}
+	add := func(n, above *node, r room) {
+		for ; n != nil && n != above; n = n.parent {
+			if n.quota != nil {
+				h := want[n]
+				want[n] = room{h.bytes + r.bytes, h.inodes + r.inodes}
+			}
+		}
+	}
+	for _, s := range m.sessions {
+		r := room{bytes: s.HoldBytes}
+		if s.Fresh {
+			r.inodes = 1
+		}
+		if s.State == stateOpen {
+			add(m.dirs[orca.Ino(s.Dir)], nil, r)
+		}
+	}
+	for _, it := range m.intents {
+		if it.HoldDir != 0 {
+			add(m.dirs[orca.Ino(it.HoldDir)], m.dirs[orca.Ino(it.HoldBelow)], room{it.HoldBytes, it.HoldInodes})
+		}
+	}
+	for ino, n := range m.quotas {
+		if n.quota == nil || m.dirs[ino] != n {
+			c.wrong("directory %v is said to have a quota", ino)
+			continue
+		}
+		if n.quota.held != want[n] {
+			c.wrong("the quota of %v holds %+v, must hold %+v", ino, n.quota.held, want[n])
+		}
+		limit, err := inode.DecodeQuota(m.get(inode.AppendKey8(nil, inode.SpaceQuota, uint64(ino))))
+		if err != nil || limit != n.quota.limit {
+			c.wrong("the quota of %v differs between memory and store (%v)", ino, err)
 		}
 	}
 }

@@ -37,12 +37,18 @@ func (m *Machine) mkdir(c *call, o *metapb.MkdirOp) *refusal {
 	if r := m.free(c, top, true, s.path); r != nil {
 		return r
 	}
+	if c.decided == nil {
+		if r := m.fits(s.dir, nil, room{inodes: int64(len(s.rest))}, s.path); r != nil {
+			return r
+		}
+	}
 	if top.mount != nil && c.decided == nil {
 		op := &metapb.MkdirOp{Target: here(&s), Mode: o.Mode, Parents: o.Parents, ExistOk: o.ExistOk}
 		key := m.locate(s.dir, strings.Join(s.rest, "/"))
 		return m.begin(c, &command.Intent{
 			Op: metapb.IntentOp_INTENT_MKDIR, Source: top.key, Target: key.key,
 			Mkdirs: uint32(len(s.rest)), Subtree: true, Dir: true,
+			HoldDir: uint64(s.dir.rec.Ino), HoldInodes: int64(len(s.rest)),
 		}, key, func(cmd *command.Command) { cmd.Mkdir = op })
 	}
 	n := s.dir

@@ -31,12 +31,18 @@ func (m *Machine) create(c *call, o *metapb.CreateOp) *refusal {
 	if r := m.free(c, loc, false, s.path); r != nil {
 		return r
 	}
+	if c.decided == nil {
+		if r := m.roomToCreate(o, &s); r != nil {
+			return r
+		}
+	}
 	inUFS := loc.mount != nil && o.Symlink == "" &&
 		(orca.WriteType(o.WriteType) == orca.CacheThrough || orca.WriteType(o.WriteType) == orca.Through)
 	if o.Complete && inUFS && c.decided == nil {
 		op := *shallowCreate(o)
 		return m.begin(c, &command.Intent{
 			Op: metapb.IntentOp_INTENT_PUT_EMPTY, Target: loc.key, Ino: uint64(s.ino()), Replaces: !s.none(),
+			HoldDir: uint64(s.dir.rec.Ino), HoldInodes: int64(len(s.rest)),
 		}, loc, func(cmd *command.Command) {
 			op.Target = here(&s)
 			cmd.Create = &op
@@ -222,6 +228,7 @@ func (m *Machine) publish(c *call, n *node, name string, old, f *inode.File, loc
 		m.event(metapb.EventKind_EVENT_ENTRY, f.Ino, n.rec.Ino, name)
 	} else {
 		m.putFile(n, name, f)
+		m.resize(n, old.Length, f.Length)
 		m.event(metapb.EventKind_EVENT_CONTENT, f.Ino, n.rec.Ino, name)
 		m.effect(Effect{Kind: EffectFreeOld, File: f.Ino, Version: f.Version})
 	}

@@ -72,6 +72,7 @@ func (m *Machine) enterIntent(c *call, it *command.Intent, loc located) {
 	m.count.intent++
 	it.Id, it.MountId, it.Created = m.count.intent, loc.id(), c.now
 	m.indexIntent(it)
+	m.holdIntent(it, 1)
 	m.putRecord(inode.AppendKey8(nil, inode.SpaceIntent, it.Id), it)
 }
 
@@ -127,6 +128,7 @@ func (m *Machine) changeIntent(it *command.Intent, change func(next *command.Int
 }
 
 func (m *Machine) dropIntent(it *command.Intent) {
+	m.holdIntent(it, -1)
 	delete(m.intents, it.Id)
 	if !it.Deferred {
 		delete(m.byCall, callKey{it.Client, it.Seq})

@@ -134,7 +134,9 @@ func (m *Machine) junction(c *call, o *metapb.JunctionOp) *refusal {
 
 // dropMount takes a row out of the table.
 func (m *Machine) dropMount(row *command.Mount, d *node) {
+	was := m.unsure(d)
 	d.rec.Mount = 0
+	m.reassess(d, was)
 	delete(m.mounts, row.Mount.Id)
 	delete(m.masks, row.Mount.Id)
 	m.tx.Delete(inode.AppendMount(nil, row.Mount.Id))
@@ -161,8 +163,11 @@ func (m *Machine) mountHere(c *call, o *metapb.MountOp) *refusal {
 			next.Mount = proto.Clone(mt).(*metapb.Mount)
 			next.Mount.Path, next.Mount.Root, next.Mount.Junction = row.Mount.Path, row.Root, metapb.JunctionState_JUNCTION_NONE
 			next.AtomicRename, next.Directories, next.Owners = o.AtomicRename, o.Directories, o.Owners
+			d := m.dirs[orca.Ino(row.Root)]
+			was := m.unsure(d)
 			m.putMount(next)
-			m.mountChanged(m.dirs[orca.Ino(row.Root)])
+			m.reassess(d, was)
+			m.mountChanged(d)
 			row = next
 		}
 		c.res.Mount = bare(row)

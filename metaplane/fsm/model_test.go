@@ -30,10 +30,20 @@ func TestModel(t *testing.T) {
 			p, q := path.Draw(rt, "p"), path.Draw(rt, "q")
 			var c command.Command
 			var want orca.Kind
-			op := rapid.SampledFrom([]string{"mkdir", "create", "rm", "rm -r", "mv", "mv", "sweep", "reopen"}).Draw(rt, "op")
+			op := rapid.SampledFrom([]string{"mkdir", "create", "write", "write", "rm", "rm -r", "mv", "mv", "quota", "sweep", "reopen"}).Draw(rt, "op")
 			switch op {
 			case "mkdir":
-				c.Mkdir, want = &metapb.MkdirOp{Target: at(p), Mode: 0o755}, f.Mkdir(p, 0, false)
+				parents := rapid.Bool().Draw(rt, "parents")
+				c.Mkdir = &metapb.MkdirOp{Target: at(p), Mode: 0o755, Parents: parents}
+				want = f.Mkdir(p, 0, parents)
+			case "write":
+				writeLikeModel(rt, w, f, p)
+				continue
+			case "quota":
+				limits := rapid.SampledFrom([]int64{0, 1, 2, 4})
+				bytes, inodes := limits.Draw(rt, "bytes"), limits.Draw(rt, "inodes")
+				c.SetQuota = &metapb.SetQuotaOp{Target: at(p), Bytes: bytes, Inodes: inodes}
+				want = f.Limit(p, bytes, inodes)
 			case "create":
 				over := rapid.Bool().Draw(rt, "overwrite")
 				c.Create = &metapb.CreateOp{Target: at(p), Complete: true, Overwrite: over, WriteType: uint32(orca.MustCache)}
@@ -57,6 +67,36 @@ func TestModel(t *testing.T) {
 	})
 }
 
+// writeLikeModel writes a file at p in a session, which may announce its length
+// when it is opened, or before its upload, or not at all.
+func writeLikeModel(rt *rapid.T, w *world, f model.Tree, p string) {
+	length, over := int64(rapid.IntRange(0, 9).Draw(rt, "length")), rapid.Bool().Draw(rt, "overwrite")
+	announced := rapid.IntRange(0, 2).Draw(rt, "announced")
+	c := &metapb.CreateOp{Target: at(p), Overwrite: over, WriteType: uint32(orca.MustCache)}
+	if announced == 0 {
+		c.ExpectLength = length
+	}
+	want := f.Put(p, model.Node{Length: length}, over)
+	r := w.do(&command.Command{Create: c})
+	got := orca.Kind(r.Kind)
+	if s := r.Session; got == orca.OK {
+		fingerprint := ""
+		if announced == 1 {
+			got = orca.Kind(w.do(&command.Command{Renew: &metapb.RenewOp{Sessions: []uint64{s.Id}, Fence: s.Fence, Length: length}}).Kind)
+			fingerprint = "fp"
+		}
+		if got == orca.OK {
+			got = orca.Kind(w.do(&command.Command{Complete: &metapb.CompleteOp{Session: s.Id, Fence: s.Fence, Length: length, Fingerprint: fingerprint}}).Kind)
+		}
+		if got != orca.OK {
+			require.EqualValues(rt, orca.OK, w.do(&command.Command{Abandon: &metapb.AbandonOp{Session: s.Id, Fence: s.Fence, Swept: true}}).Kind)
+		}
+	}
+	require.Equal(rt, want, got, "write %s %d", p, length)
+	checkTree(rt, w, f)
+	require.NoError(rt, w.m.Check())
+}
+
 func checkTree(t require.TestingT, w *world, f model.Tree) {
 	for p, n := range f {
 		dir := n.Dir
@@ -67,6 +107,11 @@ func checkTree(t require.TestingT, w *world, f model.Tree) {
 		if !dir {
 			continue
 		}
+		u, err := w.m.Usage(orca.Ino(got.Attr.Ino))
+		require.NoError(t, err)
+		bytes, inodes := f.Below(p)
+		require.Equal(t, bytes, u.Bytes, p)
+		require.Equal(t, inodes, u.Inodes(), p)
 		var names []string
 		for after := ""; ; {
 			cs, more, err := w.m.Children(orca.Caller{}, orca.Ino(got.Attr.Ino), after, 2)
@@ -120,7 +165,7 @@ func randomCommand(r *rand.Rand, w *world) *command.Command {
 	}
 	fp := fmt.Sprintf("fp%d", r.IntN(4))
 	ino := 17 + r.IntN(60)
-	switch r.IntN(26) {
+	switch r.IntN(28) {
 	case 0, 1, 2:
 		line = fmt.Sprintf("mkdir %s %s", path(), pick("", "-p", "-x"))
 	case 3, 4, 5:
@@ -149,8 +194,14 @@ func randomCommand(r *rand.Rand, w *world) *command.Command {
 		line = pick("sweep limit=3", "hosted jobs x", "worker n"+pick("1", "2"), "fact k v")
 	case 24:
 		line = pick("mount /m s3://b caps=", "mount / file:///r caps=rdo", "unmount /m", "mount /m/c s3://c")
+	case 26:
+		line = fmt.Sprintf("quota %s %s %s", pick("/", path(), path()), pick("", "bytes=0", "bytes=9", "bytes=20"), pick("", "inodes=0", "inodes=6", "inodes=12"))
+	case 27:
+		if line = fmt.Sprintf("renew s=%[1]d f=%[1]d len=%[2]d", one(sessions), r.IntN(9)); r.IntN(3) == 0 {
+			line = fmt.Sprintf("create %s expect=%d %s", path(), r.IntN(9), pick("", "-o", "-o -steal"))
+		}
 	case 25:
-		line = fmt.Sprintf("%s %s", pick("chmod mode=0755", "touch t=9", "pin", "chown uid=5 gid=5"), path())
+		line = fmt.Sprintf("%s %s", pick("syncs ms=0", "syncs ms=-1", "chmod mode=0755", "touch t=9", "pin", "chown uid=5 gid=5"), path())
 		if r.IntN(3) == 0 {
 			line = fmt.Sprintf("xattr %s user.a %s", path(), pick("v", "-remove"))
 		}

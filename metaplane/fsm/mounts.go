@@ -71,7 +71,9 @@ func (m *Machine) mount(c *call, o *metapb.MountOp) *refusal {
 		}
 		d = m.newDir(c, s.dir, s.name, 0o755, false)
 	default:
+		was := m.unsure(d)
 		d.rec.Flags &^= inode.Loaded
+		m.reassess(d, was)
 	}
 	m.count.mount++
 	row := &command.Mount{
@@ -114,7 +116,9 @@ func (m *Machine) remount(c *call, o *metapb.MountOp, row *command.Mount, s *spo
 	next.Mount.Id, next.Mount.Path, next.Mount.Group, next.Mount.Root = id, path, row.Mount.Group, row.Mount.Root
 	m.joining(next)
 	next.AtomicRename, next.Directories, next.Owners = o.AtomicRename, o.Directories, o.Owners
+	was := m.unsure(s.dentry.dir)
 	m.putMount(next)
+	m.reassess(s.dentry.dir, was)
 	m.mountChanged(s.dentry.dir)
 	c.res.Mount = bare(next)
 	return nil
@@ -145,7 +149,8 @@ func (m *Machine) checkMount(c *call, o *metapb.MountOp, s *spot) *refusal {
 	}
 	loc := m.locate(s.dir, strings.Join(s.rest, "/"))
 	return firstRefusal(mayChange(&c.who, s.dir, s.path), checkNew(s.dir, s.rest, s.path),
-		m.idle(s.dir, s.name, nil, s.path), m.free(c, loc, true, s.path))
+		m.idle(s.dir, s.name, nil, s.path), m.free(c, loc, true, s.path),
+		m.fits(s.dir, nil, room{inodes: int64(len(s.rest))}, s.path))
 }
 
 // uriConflict finds a mount whose URI equals, contains or lies below another.

@@ -451,6 +451,7 @@ func (m *Machine) Counts() Counts {
 	return Counts{
 		Files: m.count.files, Dirs: m.count.dirs, Sessions: int64(len(m.sessions)), Intents: int64(len(m.intents)),
 		Clients: int64(len(m.clients)), Mounts: int64(len(m.mounts)), Trash: int64(len(m.trash)),
+		Quotas: int64(len(m.quotas)), OverQuota: m.stats.overQuota.Load(),
 		CacheHits: m.stats.hits.Load(), CacheMiss: m.stats.misses.Load(), Commands: m.stats.commands.Load(),
 		Remembered: m.stats.remembered.Load(), PresenceHit: m.stats.presence.Load(), StoreGet: m.stats.gets.Load(),
 	}

@@ -50,8 +50,16 @@ func (m *Machine) rename(c *call, o *metapb.RenameOp) *refusal {
 	if from.id() != to.id() {
 		return refuse(orca.CrossMount, dst.path, "")
 	}
-	if c.decided == nil && from.mount != nil {
+	if c.decided == nil {
+		want, above, r := m.roomToMove(&src, &dst)
+		if r != nil {
+			return r
+		}
 		if it := m.renameIntent(&src, &dst, from, to); it != nil && !it.Deferred {
+			if !want.none() {
+				it.HoldDir, it.HoldBelow = uint64(dst.dir.rec.Ino), uint64(above.ino())
+				it.HoldBytes, it.HoldInodes = want.bytes, want.inodes
+			}
 			op := &metapb.RenameOp{Src: here(&src), Dst: here(&dst), NoReplace: o.NoReplace}
 			return m.begin(c, it, from, func(cmd *command.Command) { cmd.Rename = op })
 		} else if it != nil {
@@ -66,6 +74,9 @@ func (m *Machine) rename(c *call, o *metapb.RenameOp) *refusal {
 
 // renameIntent says what a rename means for the UFS; nil: nothing.
 func (m *Machine) renameIntent(src, dst *spot, from, to located) *command.Intent {
+	if from.mount == nil {
+		return nil
+	}
 	d := src.dentry.dir
 	it := &command.Intent{
 		Op: metapb.IntentOp_INTENT_RENAME, Source: from.key, Target: to.key, Ino: uint64(src.ino()),
@@ -158,7 +169,7 @@ func (m *Machine) move(c *call, src, dst *spot) {
 		if fp := c.decide.GetFingerprint(); fp != "" && f.Fingerprint != "" {
 			f.Fingerprint = fp
 		}
-		m.cutFile(src.dir, src.name)
+		m.cutFile(src.dir, src.name, src.file)
 		m.addFile(dst.dir, dst.name, f)
 		if f.Fingerprint != "" {
 			m.markPersisted(dst.dir)

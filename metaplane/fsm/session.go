@@ -49,6 +49,7 @@ func (m *Machine) putSession(s *command.Session) {
 }
 
 func (m *Machine) forgetSession(s *command.Session) {
+	m.holdSession(m.sessions[s.Id], -1)
 	m.unindexSession(s)
 	delete(m.sessions, s.Id)
 	m.tx.Delete(inode.AppendKey8(nil, inode.SpaceSession, s.Id))
@@ -61,6 +62,7 @@ func (m *Machine) fenceOff(s *command.Session, state metapb.SessionState) {
 	if state == stateStolen {
 		m.unindexSession(s)
 	}
+	m.holdSession(s, -1)
 	t := cloneSession(s)
 	t.State = state
 	m.sessions[t.Id] = t
@@ -99,11 +101,18 @@ func (m *Machine) openSession(c *call, o *metapb.CreateOp, s *spot, loc located)
 		f.Version, f.Length = f.LastVersion, 0
 		c.res.Replaced = uint64(f.Ino)
 	}
+	if o.ExpectLength > 0 {
+		se.HoldBytes = o.ExpectLength
+		if s.file != nil {
+			se.HoldBytes = max(0, se.HoldBytes-s.file.Length)
+		}
+	}
 	se.File, se.Version = uint64(f.Ino), f.Version
 	se.Mode, se.Uid, se.Gid = f.Mode, f.UID, f.GID
 	f.BlockSize = blockSizeOf(0, o.BlockSize, o.WholeMax)
 	f.Runs, f.Persist, f.Fingerprint = wholeRuns(f.Version), orca.NotPersisted, ""
 	m.indexSession(se)
+	m.holdSession(se, 1)
 	m.putSession(se)
 	c.res.Session = se
 	c.res.Attr = m.fileAttr(f, loc)
@@ -138,11 +147,16 @@ func (m *Machine) complete(c *call, o *metapb.CompleteOp) *refusal {
 			Ino: orca.Ino(s.File), Type: orca.TypeFile, Mode: s.Mode, UID: s.Uid, GID: s.Gid, Atime: c.now,
 			LastVersion: s.Version,
 		}
-		m.count.files++
 	case !s.Fresh && old.file != nil && uint64(old.file.Ino) == s.File:
 		f = clone(old.file)
 	default:
 		return refuse(orca.Stale, s.Name, "the name has changed under the session")
+	}
+	if r := m.roomToComplete(n, s, o, old.file); r != nil {
+		return r
+	}
+	if s.Fresh {
+		m.count.files++
 	}
 	m.fillVersion(c, f, s, o, n)
 	m.publish(c, n, s.Name, old.file, f, m.locateFile(n, s.Name, f))
@@ -184,6 +198,7 @@ func (m *Machine) reopen(c *call, s *command.Session, f *inode.File, o *metapb.C
 	m.count.session++
 	next := cloneSession(s)
 	next.Id, next.Fence, next.Fresh, next.Committing = m.count.session, m.count.session, false, 0
+	next.HoldBytes = 0
 	next.Mode, next.Uid, next.Gid = f.Mode, f.UID, f.GID
 	if o.Ttl > 0 {
 		next.Ttl = o.Ttl
@@ -244,7 +259,14 @@ func (m *Machine) commitUpload(c *call, o *metapb.RenewOp) *refusal {
 	if r != nil {
 		return r
 	}
+	hold, r := m.announce(s, o.Length)
+	if r != nil {
+		return r
+	}
 	t := cloneSession(s)
+	m.holdSession(s, -1)
+	t.HoldBytes = hold
+	m.holdSession(t, 1)
 	t.Expires, t.Committing = max(t.Expires, c.now+t.Ttl), max(t.Committing, c.now+o.Ttl)
 	m.sessions[t.Id] = t
 	m.putSession(t)

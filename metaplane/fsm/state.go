@@ -31,6 +31,8 @@ type node struct {
 	sub     map[string]*node
 	names   map[uint64]struct{} // hashes of all names in it; nil: not known
 	removed *ring               // names removed lately; nil: not read yet
+	below   sums                // of all below it
+	quota   *quota              // nil: none
 	dirty   bool                // rec is to be written at the end of the batch
 	gone    bool                // deleted
 }
@@ -72,6 +74,7 @@ type Machine struct {
 	root     *node
 	dirs     map[orca.Ino]*node
 	trash    map[orca.Ino]*trashed
+	quotas   map[orca.Ino]*node // directories that have one
 	sessions map[uint64]*command.Session
 	byName   map[nameKey]uint64  // sessions that hold a name
 	byFile   map[orca.Ino]uint64 // sessions that hold a file
@@ -90,7 +93,7 @@ type Machine struct {
 
 // machineStats counts; readers count too.
 type machineStats struct {
-	hits, misses, commands, remembered, presence, gets atomic.Int64
+	hits, misses, commands, remembered, presence, gets, overQuota atomic.Int64
 }
 
 // Open reads the state that db holds. hosted are the machines that share the
@@ -126,7 +129,7 @@ func (m *Machine) Reset(db *inodekv.DB) error {
 	m.db, m.tx = db, db.NewTx()
 	m.files = newBounded[nameKey, *inode.File](m.cfg.CacheEntries)
 	m.places = newBounded[orca.Ino, nameKey](m.cfg.CacheEntries)
-	m.dirs, m.trash = map[orca.Ino]*node{}, map[orca.Ino]*trashed{}
+	m.dirs, m.trash, m.quotas = map[orca.Ino]*node{}, map[orca.Ino]*trashed{}, map[orca.Ino]*node{}
 	m.sessions, m.byName, m.byFile = map[uint64]*command.Session{}, map[nameKey]uint64{}, map[orca.Ino]uint64{}
 	m.intents, m.byCall, m.masks = map[uint64]*command.Intent{}, map[callKey]uint64{}, map[uint32]*maskSet{}
 	m.mounts, m.workers, m.clients = map[uint32]*command.Mount{}, map[uint64]*command.Worker{}, map[uint64]*client{}
@@ -136,7 +139,8 @@ func (m *Machine) Reset(db *inodekv.DB) error {
 	}
 	m.broken.Store(nil)
 	m.applied.Store(db.Applied())
-	for _, load := range []func() error{m.loadCounters, m.loadReign, m.loadDirs, m.loadTrash, m.loadRecords, m.loadClients, m.reopenHosted} {
+	for _, load := range []func() error{m.loadCounters, m.loadReign, m.loadDirs, m.loadTrash, m.loadRecords,
+		m.loadUsage, m.loadQuotas, m.loadClients, m.reopenHosted} {
 		if err := load(); err != nil {
 			return fmt.Errorf("read the state of the group: %w", err)
 		}

@@ -168,7 +168,7 @@ func (m *Machine) decodedDir(ino orca.Ino) *node {
 	return n
 }
 
-// putFile writes the record of a file at a name. It keeps no count.
+// putFile writes the record of a file at a name. It keeps no count and no sum.
 func (m *Machine) putFile(n *node, name string, f *inode.File) {
 	m.batch.key = inode.AppendDirent(m.batch.key[:0], n.rec.Ino, name)
 	m.batch.val = inode.AppendFile(m.batch.val[:0], f)
@@ -190,15 +190,17 @@ func (m *Machine) addFile(n *node, name string, f *inode.File) {
 	m.putFile(n, name, f)
 	m.putPlace(n, name, f.Ino)
 	n.rec.Entries++
+	m.chargeFile(n, f.Length, 1)
 	m.touch(n)
 }
 
-// cutFile takes a name of a file out of its directory.
-func (m *Machine) cutFile(n *node, name string) {
+// cutFile takes the name of a file out of its directory.
+func (m *Machine) cutFile(n *node, name string, f *inode.File) {
 	m.batch.key = inode.AppendDirent(m.batch.key[:0], n.rec.Ino, name)
 	m.tx.Delete(m.batch.key)
 	m.files.drop(nameKey{n.rec.Ino, name})
 	n.rec.Entries--
+	m.chargeFile(n, f.Length, -1)
 	m.dropName(n, name)
 	m.noteRemoved(n, name)
 	m.touch(n)
@@ -206,7 +208,7 @@ func (m *Machine) cutFile(n *node, name string) {
 
 // eraseFile removes a file for good: name, place and attributes.
 func (m *Machine) eraseFile(n *node, name string, f *inode.File) {
-	m.cutFile(n, name)
+	m.cutFile(n, name, f)
 	m.forgetFile(n, f)
 }
 
@@ -230,6 +232,7 @@ func (m *Machine) addDir(parent *node, d *node) {
 	parent.link(d)
 	parent.rec.Entries++
 	parent.rec.Subdirs++
+	m.charge(parent, m.whole(d))
 	m.touch(parent)
 	m.dirtied(d)
 }
@@ -242,6 +245,7 @@ func (m *Machine) cutDir(d *node) {
 	delete(p.sub, d.rec.Name)
 	p.rec.Entries--
 	p.rec.Subdirs--
+	m.charge(p, m.whole(d).negated())
 	m.dropName(p, d.rec.Name)
 	m.noteRemoved(p, d.rec.Name)
 	m.touch(p)
@@ -255,6 +259,7 @@ func (m *Machine) eraseDir(d *node) {
 		m.tx.Delete(inode.AppendKey8(nil, space, uint64(d.rec.Ino)))
 	}
 	m.dropXattrs(d.rec.Ino, d.rec.Flags)
+	m.forgetQuota(d)
 	delete(m.dirs, d.rec.Ino)
 	m.nNames -= len(d.names)
 	d.gone, d.names = true, nil

@@ -202,6 +202,8 @@ func (s *story) run(line string) string {
 		return s.list(a, verb == "tree")
 	case "state":
 		return s.state()
+	case "usage":
+		return s.usage(a)
 	}
 	c := s.build(verb, a)
 	if c == nil {
@@ -410,6 +412,27 @@ func (s *story) state() string {
 	for _, it := range s.m.Intents() {
 		b.WriteString(showIntent(it) + "\n")
 	}
+	return b.String()
+}
+
+func (s *story) usage(a args) string {
+	w, err := s.m.Walk(s.who(), 0, a.arg(0))
+	if err != nil || !w.Found {
+		return "not found\n"
+	}
+	u, err := s.m.Usage(orca.Ino(w.Attr.Ino))
+	require.NoError(s.t, err)
+	var b strings.Builder
+	fmt.Fprintf(&b, "bytes %d files %d dirs %d", u.Bytes, u.Files, u.Dirs)
+	if u.Whole {
+		b.WriteString(" whole")
+	}
+	b.WriteString("\n")
+	for _, q := range u.Quotas {
+		fmt.Fprintf(&b, "quota of %s: bytes %d of %d, held %d; inodes %d of %d, held %d\n", q.Path,
+			q.Usage.Bytes, q.Limit.Bytes, q.HeldBytes, q.Usage.Inodes(), q.Limit.Inodes, q.HeldInodes)
+	}
+	require.NoError(s.t, s.m.Check())
 	return b.String()
 }
 

@@ -45,7 +45,9 @@ func (m *Machine) syncApply(c *call, o *metapb.SyncApplyOp) *refusal {
 	}
 	m.syncSelf(s, mtime)
 	if o.Loaded && m.masks[s.mt.Mount.Id].overlap(m.locate(n, "").key, true, o.Intent) == 0 {
+		was := m.unsure(n)
 		n.rec.Flags |= inode.Loaded
+		m.reassess(n, was)
 		n.rec.LoadedAt = c.now
 		m.dirtied(n)
 	}
@@ -219,6 +221,7 @@ func (m *Machine) syncFile(c *call, s *syncing, e *metapb.SyncEntry, old *inode.
 	f.Version, f.Ctime = f.LastVersion, c.now
 	m.fillFromUFS(f, s, e)
 	m.putFile(s.n, e.Name, f)
+	m.resize(s.n, old.Length, f.Length)
 	m.event(metapb.EventKind_EVENT_CONTENT, f.Ino, s.n.rec.Ino, e.Name)
 	m.effect(Effect{Kind: EffectFreeOld, File: f.Ino, Version: f.Version})
 	s.res.Changed++

@@ -40,7 +40,7 @@ func (s *story) build(verb string, a args) *command.Command {
 	case "abandon":
 		c.Abandon = &metapb.AbandonOp{Session: uint64(a.num("s", 0)), Fence: uint64(a.num("s", 0)), Swept: a.has("swept")}
 	case "renew":
-		c.Renew = &metapb.RenewOp{Sessions: []uint64{uint64(a.num("s", 0))}}
+		c.Renew = &metapb.RenewOp{Sessions: []uint64{uint64(a.num("s", 0))}, Fence: uint64(a.num("f", 0)), Length: a.num("len", 0)}
 	case "expire":
 		c.Expire = &metapb.ExpireOp{}
 	case "drop":
@@ -74,7 +74,7 @@ func (s *story) createOp(a args) *metapb.CreateOp {
 	return &metapb.CreateOp{
 		Target: s.target(a, 0), Mode: uint32(a.num("mode", 0o644)), Parents: a.has("p"), Exclusive: a.has("x"),
 		Overwrite: a.has("o"), WriteType: uint32(writeTypes[a.opts["type"]]), Complete: a.has("done") || a.has("link"),
-		Steal: a.has("steal"), Symlink: a.opts["link"],
+		Steal: a.has("steal"), Symlink: a.opts["link"], ExpectLength: a.num("expect", 0),
 	}
 }
 
@@ -88,6 +88,10 @@ func (s *story) buildInner(verb string, a args, c *command.Command) *command.Com
 			Parents: a.has("p"), Update: a.has("u"),
 			AtomicRename: strings.Contains(caps, "r"), Directories: strings.Contains(caps, "d"), Owners: strings.Contains(caps, "o"),
 		}
+	case "quota":
+		c.SetQuota = &metapb.SetQuotaOp{Target: s.target(a, 0), Bytes: a.num("bytes", -1), Inodes: a.num("inodes", -1)}
+	case "syncs":
+		c.SetAttr = &metapb.SetAttrOp{Target: s.target(a, 0), Mask: setSync, SyncIntervalMs: a.num("ms", 0)}
 	case "unmount":
 		c.Unmount = &metapb.UnmountOp{Path: a.arg(0), Id: uint32(a.num("id", 0))}
 	case "junction":

@@ -237,6 +237,7 @@ type Command struct {
 	Hosted         *HostedOp         `protobuf:"bytes,33,opt,name=hosted,proto3" json:"hosted,omitempty"`
 	SetFact        *SetFactOp        `protobuf:"bytes,34,opt,name=set_fact,json=setFact,proto3" json:"set_fact,omitempty"`
 	Noop           *NoopOp           `protobuf:"bytes,35,opt,name=noop,proto3" json:"noop,omitempty"`
+	SetQuota       *SetQuotaOp       `protobuf:"bytes,50,opt,name=set_quota,json=setQuota,proto3" json:"set_quota,omitempty"`
 	Junction       *JunctionOp       `protobuf:"bytes,60,opt,name=junction,proto3" json:"junction,omitempty"`
 	unknownFields  protoimpl.UnknownFields
 	sizeCache      protoimpl.SizeCache
@@ -510,6 +511,13 @@ func (x *Command) GetNoop() *NoopOp {
 	return nil
 }
 
+func (x *Command) GetSetQuota() *SetQuotaOp {
+	if x != nil {
+		return x.SetQuota
+	}
+	return nil
+}
+
 func (x *Command) GetJunction() *JunctionOp {
 	if x != nil {
 		return x.Junction
@@ -586,8 +594,9 @@ type CreateOp struct {
 	Complete      bool                   `protobuf:"varint,10,opt,name=complete,proto3" json:"complete,omitempty"`
 	Steal         bool                   `protobuf:"varint,11,opt,name=steal,proto3" json:"steal,omitempty"`
 	Symlink       string                 `protobuf:"bytes,12,opt,name=symlink,proto3" json:"symlink,omitempty"`
-	Ttl           int64                  `protobuf:"varint,13,opt,name=ttl,proto3" json:"ttl,omitempty"`                                 // of the session, ns
-	ParentMode    uint32                 `protobuf:"varint,14,opt,name=parent_mode,json=parentMode,proto3" json:"parent_mode,omitempty"` // of made parents; 0: 0755
+	Ttl           int64                  `protobuf:"varint,13,opt,name=ttl,proto3" json:"ttl,omitempty"`                                       // of the session, ns
+	ParentMode    uint32                 `protobuf:"varint,14,opt,name=parent_mode,json=parentMode,proto3" json:"parent_mode,omitempty"`       // of made parents; 0: 0755
+	ExpectLength  int64                  `protobuf:"varint,50,opt,name=expect_length,json=expectLength,proto3" json:"expect_length,omitempty"` // of the content, as far as it is known; 0: it is not
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -716,6 +725,13 @@ func (x *CreateOp) GetTtl() int64 {
 func (x *CreateOp) GetParentMode() uint32 {
 	if x != nil {
 		return x.ParentMode
+	}
+	return 0
+}
+
+func (x *CreateOp) GetExpectLength() int64 {
+	if x != nil {
+		return x.ExpectLength
 	}
 	return 0
 }
@@ -914,7 +930,10 @@ type RenewOp struct {
 	Ttl      int64                  `protobuf:"varint,2,opt,name=ttl,proto3" json:"ttl,omitempty"`
 	// With one session: its upload is about to be committed. Refused when the
 	// session is over; nobody steals it within ttl.
-	Fence         uint64 `protobuf:"varint,3,opt,name=fence,proto3" json:"fence,omitempty"`
+	Fence uint64 `protobuf:"varint,3,opt,name=fence,proto3" json:"fence,omitempty"`
+	// With fence: how long the file will be. Refused when quotas have no room
+	// for it; else it is kept free for the session.
+	Length        int64 `protobuf:"varint,50,opt,name=length,proto3" json:"length,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -966,6 +985,13 @@ func (x *RenewOp) GetTtl() int64 {
 func (x *RenewOp) GetFence() uint64 {
 	if x != nil {
 		return x.Fence
+	}
+	return 0
+}
+
+func (x *RenewOp) GetLength() int64 {
+	if x != nil {
+		return x.Length
 	}
 	return 0
 }
@@ -1676,6 +1702,68 @@ func (x *JunctionOp) GetSerial() uint64 {
 	return 0
 }
 
+// SetQuotaOp limits what may be below a directory. A limit of -1 stays as it
+// is, 0 is none; a directory without limits has no quota.
+type SetQuotaOp struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Target        *Target                `protobuf:"bytes,1,opt,name=target,proto3" json:"target,omitempty"`
+	Bytes         int64                  `protobuf:"varint,2,opt,name=bytes,proto3" json:"bytes,omitempty"`
+	Inodes        int64                  `protobuf:"varint,3,opt,name=inodes,proto3" json:"inodes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SetQuotaOp) Reset() {
+	*x = SetQuotaOp{}
+	mi := &file_command_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SetQuotaOp) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SetQuotaOp) ProtoMessage() {}
+
+func (x *SetQuotaOp) ProtoReflect() protoreflect.Message {
+	mi := &file_command_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SetQuotaOp.ProtoReflect.Descriptor instead.
+func (*SetQuotaOp) Descriptor() ([]byte, []int) {
+	return file_command_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *SetQuotaOp) GetTarget() *Target {
+	if x != nil {
+		return x.Target
+	}
+	return nil
+}
+
+func (x *SetQuotaOp) GetBytes() int64 {
+	if x != nil {
+		return x.Bytes
+	}
+	return 0
+}
+
+func (x *SetQuotaOp) GetInodes() int64 {
+	if x != nil {
+		return x.Inodes
+	}
+	return 0
+}
+
 // MountRecord is a row of the mount table.
 type MountRecord struct {
 	state        protoimpl.MessageState `protogen:"open.v1"`
@@ -1695,7 +1783,7 @@ type MountRecord struct {
 
 func (x *MountRecord) Reset() {
 	*x = MountRecord{}
-	mi := &file_command_proto_msgTypes[16]
+	mi := &file_command_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1707,7 +1795,7 @@ func (x *MountRecord) String() string {
 func (*MountRecord) ProtoMessage() {}
 
 func (x *MountRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_command_proto_msgTypes[16]
+	mi := &file_command_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1720,7 +1808,7 @@ func (x *MountRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MountRecord.ProtoReflect.Descriptor instead.
 func (*MountRecord) Descriptor() ([]byte, []int) {
-	return file_command_proto_rawDescGZIP(), []int{16}
+	return file_command_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *MountRecord) GetMount() *Mount {
@@ -1809,14 +1897,20 @@ type UFSIntent struct {
 	Command *Command `protobuf:"bytes,17,opt,name=command,proto3" json:"command,omitempty"`
 	// Of a persist: its worker has ended and does not know whether its commit
 	// took effect; the key is to be looked at before it is let go.
-	Unsure        bool `protobuf:"varint,18,opt,name=unsure,proto3" json:"unsure,omitempty"`
+	Unsure bool `protobuf:"varint,18,opt,name=unsure,proto3" json:"unsure,omitempty"`
+	// What quotas keep free until it is decided, for directory hold_dir and those
+	// above it, but for hold_below and those above that.
+	HoldDir       uint64 `protobuf:"varint,50,opt,name=hold_dir,json=holdDir,proto3" json:"hold_dir,omitempty"`
+	HoldBelow     uint64 `protobuf:"varint,51,opt,name=hold_below,json=holdBelow,proto3" json:"hold_below,omitempty"` // 0: to the root
+	HoldBytes     int64  `protobuf:"varint,52,opt,name=hold_bytes,json=holdBytes,proto3" json:"hold_bytes,omitempty"`
+	HoldInodes    int64  `protobuf:"varint,53,opt,name=hold_inodes,json=holdInodes,proto3" json:"hold_inodes,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *UFSIntent) Reset() {
 	*x = UFSIntent{}
-	mi := &file_command_proto_msgTypes[17]
+	mi := &file_command_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1828,7 +1922,7 @@ func (x *UFSIntent) String() string {
 func (*UFSIntent) ProtoMessage() {}
 
 func (x *UFSIntent) ProtoReflect() protoreflect.Message {
-	mi := &file_command_proto_msgTypes[17]
+	mi := &file_command_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1841,7 +1935,7 @@ func (x *UFSIntent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UFSIntent.ProtoReflect.Descriptor instead.
 func (*UFSIntent) Descriptor() ([]byte, []int) {
-	return file_command_proto_rawDescGZIP(), []int{17}
+	return file_command_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *UFSIntent) GetId() uint64 {
@@ -1970,6 +2064,34 @@ func (x *UFSIntent) GetUnsure() bool {
 	return false
 }
 
+func (x *UFSIntent) GetHoldDir() uint64 {
+	if x != nil {
+		return x.HoldDir
+	}
+	return 0
+}
+
+func (x *UFSIntent) GetHoldBelow() uint64 {
+	if x != nil {
+		return x.HoldBelow
+	}
+	return 0
+}
+
+func (x *UFSIntent) GetHoldBytes() int64 {
+	if x != nil {
+		return x.HoldBytes
+	}
+	return 0
+}
+
+func (x *UFSIntent) GetHoldInodes() int64 {
+	if x != nil {
+		return x.HoldInodes
+	}
+	return 0
+}
+
 // DecideOp ends an undecided intent. kind 0 commits, else aborts with that
 // orca.Kind for the caller.
 type DecideOp struct {
@@ -1987,7 +2109,7 @@ type DecideOp struct {
 
 func (x *DecideOp) Reset() {
 	*x = DecideOp{}
-	mi := &file_command_proto_msgTypes[18]
+	mi := &file_command_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1999,7 +2121,7 @@ func (x *DecideOp) String() string {
 func (*DecideOp) ProtoMessage() {}
 
 func (x *DecideOp) ProtoReflect() protoreflect.Message {
-	mi := &file_command_proto_msgTypes[18]
+	mi := &file_command_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2012,7 +2134,7 @@ func (x *DecideOp) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DecideOp.ProtoReflect.Descriptor instead.
 func (*DecideOp) Descriptor() ([]byte, []int) {
-	return file_command_proto_rawDescGZIP(), []int{18}
+	return file_command_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *DecideOp) GetIntent() uint64 {
@@ -2071,7 +2193,7 @@ type CutoverOp struct {
 
 func (x *CutoverOp) Reset() {
 	*x = CutoverOp{}
-	mi := &file_command_proto_msgTypes[19]
+	mi := &file_command_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2083,7 +2205,7 @@ func (x *CutoverOp) String() string {
 func (*CutoverOp) ProtoMessage() {}
 
 func (x *CutoverOp) ProtoReflect() protoreflect.Message {
-	mi := &file_command_proto_msgTypes[19]
+	mi := &file_command_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2096,7 +2218,7 @@ func (x *CutoverOp) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CutoverOp.ProtoReflect.Descriptor instead.
 func (*CutoverOp) Descriptor() ([]byte, []int) {
-	return file_command_proto_rawDescGZIP(), []int{19}
+	return file_command_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *CutoverOp) GetIntent() uint64 {
@@ -2140,7 +2262,7 @@ type FinishIntentOp struct {
 
 func (x *FinishIntentOp) Reset() {
 	*x = FinishIntentOp{}
-	mi := &file_command_proto_msgTypes[20]
+	mi := &file_command_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2152,7 +2274,7 @@ func (x *FinishIntentOp) String() string {
 func (*FinishIntentOp) ProtoMessage() {}
 
 func (x *FinishIntentOp) ProtoReflect() protoreflect.Message {
-	mi := &file_command_proto_msgTypes[20]
+	mi := &file_command_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2165,7 +2287,7 @@ func (x *FinishIntentOp) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FinishIntentOp.ProtoReflect.Descriptor instead.
 func (*FinishIntentOp) Descriptor() ([]byte, []int) {
-	return file_command_proto_rawDescGZIP(), []int{20}
+	return file_command_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *FinishIntentOp) GetIntent() uint64 {
@@ -2200,7 +2322,7 @@ type SyncEntry struct {
 
 func (x *SyncEntry) Reset() {
 	*x = SyncEntry{}
-	mi := &file_command_proto_msgTypes[21]
+	mi := &file_command_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2212,7 +2334,7 @@ func (x *SyncEntry) String() string {
 func (*SyncEntry) ProtoMessage() {}
 
 func (x *SyncEntry) ProtoReflect() protoreflect.Message {
-	mi := &file_command_proto_msgTypes[21]
+	mi := &file_command_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2225,7 +2347,7 @@ func (x *SyncEntry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SyncEntry.ProtoReflect.Descriptor instead.
 func (*SyncEntry) Descriptor() ([]byte, []int) {
-	return file_command_proto_rawDescGZIP(), []int{21}
+	return file_command_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *SyncEntry) GetName() string {
@@ -2318,7 +2440,7 @@ type SyncApplyOp struct {
 
 func (x *SyncApplyOp) Reset() {
 	*x = SyncApplyOp{}
-	mi := &file_command_proto_msgTypes[22]
+	mi := &file_command_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2330,7 +2452,7 @@ func (x *SyncApplyOp) String() string {
 func (*SyncApplyOp) ProtoMessage() {}
 
 func (x *SyncApplyOp) ProtoReflect() protoreflect.Message {
-	mi := &file_command_proto_msgTypes[22]
+	mi := &file_command_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2343,7 +2465,7 @@ func (x *SyncApplyOp) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SyncApplyOp.ProtoReflect.Descriptor instead.
 func (*SyncApplyOp) Descriptor() ([]byte, []int) {
-	return file_command_proto_rawDescGZIP(), []int{22}
+	return file_command_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *SyncApplyOp) GetDir() uint64 {
@@ -2458,7 +2580,7 @@ type SyncResult struct {
 
 func (x *SyncResult) Reset() {
 	*x = SyncResult{}
-	mi := &file_command_proto_msgTypes[23]
+	mi := &file_command_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2470,7 +2592,7 @@ func (x *SyncResult) String() string {
 func (*SyncResult) ProtoMessage() {}
 
 func (x *SyncResult) ProtoReflect() protoreflect.Message {
-	mi := &file_command_proto_msgTypes[23]
+	mi := &file_command_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2483,7 +2605,7 @@ func (x *SyncResult) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SyncResult.ProtoReflect.Descriptor instead.
 func (*SyncResult) Descriptor() ([]byte, []int) {
-	return file_command_proto_rawDescGZIP(), []int{23}
+	return file_command_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *SyncResult) GetCreated() int64 {
@@ -2531,7 +2653,7 @@ type PersistOp struct {
 
 func (x *PersistOp) Reset() {
 	*x = PersistOp{}
-	mi := &file_command_proto_msgTypes[24]
+	mi := &file_command_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2543,7 +2665,7 @@ func (x *PersistOp) String() string {
 func (*PersistOp) ProtoMessage() {}
 
 func (x *PersistOp) ProtoReflect() protoreflect.Message {
-	mi := &file_command_proto_msgTypes[24]
+	mi := &file_command_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2556,7 +2678,7 @@ func (x *PersistOp) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PersistOp.ProtoReflect.Descriptor instead.
 func (*PersistOp) Descriptor() ([]byte, []int) {
-	return file_command_proto_rawDescGZIP(), []int{24}
+	return file_command_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *PersistOp) GetTarget() *Target {
@@ -2576,7 +2698,7 @@ type PersistPrepareOp struct {
 
 func (x *PersistPrepareOp) Reset() {
 	*x = PersistPrepareOp{}
-	mi := &file_command_proto_msgTypes[25]
+	mi := &file_command_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2588,7 +2710,7 @@ func (x *PersistPrepareOp) String() string {
 func (*PersistPrepareOp) ProtoMessage() {}
 
 func (x *PersistPrepareOp) ProtoReflect() protoreflect.Message {
-	mi := &file_command_proto_msgTypes[25]
+	mi := &file_command_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2601,7 +2723,7 @@ func (x *PersistPrepareOp) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PersistPrepareOp.ProtoReflect.Descriptor instead.
 func (*PersistPrepareOp) Descriptor() ([]byte, []int) {
-	return file_command_proto_rawDescGZIP(), []int{25}
+	return file_command_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *PersistPrepareOp) GetFile() uint64 {
@@ -2636,7 +2758,7 @@ type PersistCommitOp struct {
 
 func (x *PersistCommitOp) Reset() {
 	*x = PersistCommitOp{}
-	mi := &file_command_proto_msgTypes[26]
+	mi := &file_command_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2648,7 +2770,7 @@ func (x *PersistCommitOp) String() string {
 func (*PersistCommitOp) ProtoMessage() {}
 
 func (x *PersistCommitOp) ProtoReflect() protoreflect.Message {
-	mi := &file_command_proto_msgTypes[26]
+	mi := &file_command_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2661,7 +2783,7 @@ func (x *PersistCommitOp) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PersistCommitOp.ProtoReflect.Descriptor instead.
 func (*PersistCommitOp) Descriptor() ([]byte, []int) {
-	return file_command_proto_rawDescGZIP(), []int{26}
+	return file_command_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *PersistCommitOp) GetIntent() uint64 {
@@ -2729,7 +2851,7 @@ type MarkLostOp struct {
 
 func (x *MarkLostOp) Reset() {
 	*x = MarkLostOp{}
-	mi := &file_command_proto_msgTypes[27]
+	mi := &file_command_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2741,7 +2863,7 @@ func (x *MarkLostOp) String() string {
 func (*MarkLostOp) ProtoMessage() {}
 
 func (x *MarkLostOp) ProtoReflect() protoreflect.Message {
-	mi := &file_command_proto_msgTypes[27]
+	mi := &file_command_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2754,7 +2876,7 @@ func (x *MarkLostOp) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MarkLostOp.ProtoReflect.Descriptor instead.
 func (*MarkLostOp) Descriptor() ([]byte, []int) {
-	return file_command_proto_rawDescGZIP(), []int{27}
+	return file_command_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *MarkLostOp) GetFiles() []uint64 {
@@ -2775,7 +2897,7 @@ type SweepTrashOp struct {
 
 func (x *SweepTrashOp) Reset() {
 	*x = SweepTrashOp{}
-	mi := &file_command_proto_msgTypes[28]
+	mi := &file_command_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2787,7 +2909,7 @@ func (x *SweepTrashOp) String() string {
 func (*SweepTrashOp) ProtoMessage() {}
 
 func (x *SweepTrashOp) ProtoReflect() protoreflect.Message {
-	mi := &file_command_proto_msgTypes[28]
+	mi := &file_command_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2800,7 +2922,7 @@ func (x *SweepTrashOp) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SweepTrashOp.ProtoReflect.Descriptor instead.
 func (*SweepTrashOp) Descriptor() ([]byte, []int) {
-	return file_command_proto_rawDescGZIP(), []int{28}
+	return file_command_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *SweepTrashOp) GetLimit() uint32 {
@@ -2821,7 +2943,7 @@ type WorkerRecord struct {
 
 func (x *WorkerRecord) Reset() {
 	*x = WorkerRecord{}
-	mi := &file_command_proto_msgTypes[29]
+	mi := &file_command_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2833,7 +2955,7 @@ func (x *WorkerRecord) String() string {
 func (*WorkerRecord) ProtoMessage() {}
 
 func (x *WorkerRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_command_proto_msgTypes[29]
+	mi := &file_command_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2846,7 +2968,7 @@ func (x *WorkerRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WorkerRecord.ProtoReflect.Descriptor instead.
 func (*WorkerRecord) Descriptor() ([]byte, []int) {
-	return file_command_proto_rawDescGZIP(), []int{29}
+	return file_command_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *WorkerRecord) GetId() uint64 {
@@ -2881,7 +3003,7 @@ type RegisterWorkerOp struct {
 
 func (x *RegisterWorkerOp) Reset() {
 	*x = RegisterWorkerOp{}
-	mi := &file_command_proto_msgTypes[30]
+	mi := &file_command_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2893,7 +3015,7 @@ func (x *RegisterWorkerOp) String() string {
 func (*RegisterWorkerOp) ProtoMessage() {}
 
 func (x *RegisterWorkerOp) ProtoReflect() protoreflect.Message {
-	mi := &file_command_proto_msgTypes[30]
+	mi := &file_command_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2906,7 +3028,7 @@ func (x *RegisterWorkerOp) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RegisterWorkerOp.ProtoReflect.Descriptor instead.
 func (*RegisterWorkerOp) Descriptor() ([]byte, []int) {
-	return file_command_proto_rawDescGZIP(), []int{30}
+	return file_command_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *RegisterWorkerOp) GetId() uint64 {
@@ -2933,7 +3055,7 @@ type HostedOp struct {
 
 func (x *HostedOp) Reset() {
 	*x = HostedOp{}
-	mi := &file_command_proto_msgTypes[31]
+	mi := &file_command_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2945,7 +3067,7 @@ func (x *HostedOp) String() string {
 func (*HostedOp) ProtoMessage() {}
 
 func (x *HostedOp) ProtoReflect() protoreflect.Message {
-	mi := &file_command_proto_msgTypes[31]
+	mi := &file_command_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2958,7 +3080,7 @@ func (x *HostedOp) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HostedOp.ProtoReflect.Descriptor instead.
 func (*HostedOp) Descriptor() ([]byte, []int) {
-	return file_command_proto_rawDescGZIP(), []int{31}
+	return file_command_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *HostedOp) GetMachine() string {
@@ -2988,7 +3110,7 @@ type SetFactOp struct {
 
 func (x *SetFactOp) Reset() {
 	*x = SetFactOp{}
-	mi := &file_command_proto_msgTypes[32]
+	mi := &file_command_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3000,7 +3122,7 @@ func (x *SetFactOp) String() string {
 func (*SetFactOp) ProtoMessage() {}
 
 func (x *SetFactOp) ProtoReflect() protoreflect.Message {
-	mi := &file_command_proto_msgTypes[32]
+	mi := &file_command_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3013,7 +3135,7 @@ func (x *SetFactOp) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetFactOp.ProtoReflect.Descriptor instead.
 func (*SetFactOp) Descriptor() ([]byte, []int) {
-	return file_command_proto_rawDescGZIP(), []int{32}
+	return file_command_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *SetFactOp) GetKey() string {
@@ -3045,7 +3167,7 @@ type NoopOp struct {
 
 func (x *NoopOp) Reset() {
 	*x = NoopOp{}
-	mi := &file_command_proto_msgTypes[33]
+	mi := &file_command_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3057,7 +3179,7 @@ func (x *NoopOp) String() string {
 func (*NoopOp) ProtoMessage() {}
 
 func (x *NoopOp) ProtoReflect() protoreflect.Message {
-	mi := &file_command_proto_msgTypes[33]
+	mi := &file_command_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3070,7 +3192,7 @@ func (x *NoopOp) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NoopOp.ProtoReflect.Descriptor instead.
 func (*NoopOp) Descriptor() ([]byte, []int) {
-	return file_command_proto_rawDescGZIP(), []int{33}
+	return file_command_proto_rawDescGZIP(), []int{34}
 }
 
 // SessionRecord is one write session.
@@ -3098,14 +3220,15 @@ type SessionRecord struct {
 	Ttl           int64                  `protobuf:"varint,20,opt,name=ttl,proto3" json:"ttl,omitempty"`
 	Opened        int64                  `protobuf:"varint,21,opt,name=opened,proto3" json:"opened,omitempty"`
 	Caller        *Caller                `protobuf:"bytes,22,opt,name=caller,proto3" json:"caller,omitempty"`
-	Committing    int64                  `protobuf:"varint,23,opt,name=committing,proto3" json:"committing,omitempty"` // until then its upload may be committed at any moment: not to be stolen
+	Committing    int64                  `protobuf:"varint,23,opt,name=committing,proto3" json:"committing,omitempty"`                // until then its upload may be committed at any moment: not to be stolen
+	HoldBytes     int64                  `protobuf:"varint,50,opt,name=hold_bytes,json=holdBytes,proto3" json:"hold_bytes,omitempty"` // that quotas keep free for it, beyond what the name stands for now
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *SessionRecord) Reset() {
 	*x = SessionRecord{}
-	mi := &file_command_proto_msgTypes[34]
+	mi := &file_command_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3117,7 +3240,7 @@ func (x *SessionRecord) String() string {
 func (*SessionRecord) ProtoMessage() {}
 
 func (x *SessionRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_command_proto_msgTypes[34]
+	mi := &file_command_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3130,7 +3253,7 @@ func (x *SessionRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SessionRecord.ProtoReflect.Descriptor instead.
 func (*SessionRecord) Descriptor() ([]byte, []int) {
-	return file_command_proto_rawDescGZIP(), []int{34}
+	return file_command_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *SessionRecord) GetId() uint64 {
@@ -3294,6 +3417,13 @@ func (x *SessionRecord) GetCommitting() int64 {
 	return 0
 }
 
+func (x *SessionRecord) GetHoldBytes() int64 {
+	if x != nil {
+		return x.HoldBytes
+	}
+	return 0
+}
+
 // Result is what one command came to.
 type Result struct {
 	state   protoimpl.MessageState `protogen:"open.v1"`
@@ -3327,7 +3457,7 @@ type Result struct {
 
 func (x *Result) Reset() {
 	*x = Result{}
-	mi := &file_command_proto_msgTypes[35]
+	mi := &file_command_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3339,7 +3469,7 @@ func (x *Result) String() string {
 func (*Result) ProtoMessage() {}
 
 func (x *Result) ProtoReflect() protoreflect.Message {
-	mi := &file_command_proto_msgTypes[35]
+	mi := &file_command_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3352,7 +3482,7 @@ func (x *Result) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Result.ProtoReflect.Descriptor instead.
 func (*Result) Descriptor() ([]byte, []int) {
-	return file_command_proto_rawDescGZIP(), []int{35}
+	return file_command_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *Result) GetKind() uint32 {
@@ -3493,7 +3623,7 @@ var File_command_proto protoreflect.FileDescriptor
 const file_command_proto_rawDesc = "" +
 	"\n" +
 	"\rcommand.proto\x12\torca.meta\x1a\n" +
-	"meta.proto\"\xc4\f\n" +
+	"meta.proto\"\xf8\f\n" +
 	"\aCommand\x12\x16\n" +
 	"\x06client\x18\x01 \x01(\x04R\x06client\x12\x10\n" +
 	"\x03seq\x18\x02 \x01(\x04R\x03seq\x12\x1f\n" +
@@ -3532,12 +3662,13 @@ const file_command_proto_rawDesc = "" +
 	"\x0fregister_worker\x18  \x01(\v2\x1b.orca.meta.RegisterWorkerOpR\x0eregisterWorker\x12+\n" +
 	"\x06hosted\x18! \x01(\v2\x13.orca.meta.HostedOpR\x06hosted\x12/\n" +
 	"\bset_fact\x18\" \x01(\v2\x14.orca.meta.SetFactOpR\asetFact\x12%\n" +
-	"\x04noop\x18# \x01(\v2\x11.orca.meta.NoopOpR\x04noop\x121\n" +
+	"\x04noop\x18# \x01(\v2\x11.orca.meta.NoopOpR\x04noop\x122\n" +
+	"\tset_quota\x182 \x01(\v2\x15.orca.meta.SetQuotaOpR\bsetQuota\x121\n" +
 	"\bjunction\x18< \x01(\v2\x15.orca.meta.JunctionOpR\bjunction\"2\n" +
 	"\n" +
 	"AbsentName\x12\x10\n" +
 	"\x03dir\x18\x01 \x01(\x04R\x03dir\x12\x12\n" +
-	"\x04name\x18\x02 \x01(\tR\x04name\"\x95\x03\n" +
+	"\x04name\x18\x02 \x01(\tR\x04name\"\xba\x03\n" +
 	"\bCreateOp\x12)\n" +
 	"\x06target\x18\x01 \x01(\v2\x11.orca.meta.TargetR\x06target\x12\x12\n" +
 	"\x04mode\x18\x02 \x01(\rR\x04mode\x12\x18\n" +
@@ -3556,7 +3687,8 @@ const file_command_proto_rawDesc = "" +
 	"\asymlink\x18\f \x01(\tR\asymlink\x12\x10\n" +
 	"\x03ttl\x18\r \x01(\x03R\x03ttl\x12\x1f\n" +
 	"\vparent_mode\x18\x0e \x01(\rR\n" +
-	"parentMode\"\x9d\x02\n" +
+	"parentMode\x12#\n" +
+	"\rexpect_length\x182 \x01(\x03R\fexpectLength\"\x9d\x02\n" +
 	"\n" +
 	"CompleteOp\x12\x18\n" +
 	"\asession\x18\x01 \x01(\x04R\asession\x12\x14\n" +
@@ -3575,11 +3707,12 @@ const file_command_proto_rawDesc = "" +
 	"\tAbandonOp\x12\x18\n" +
 	"\asession\x18\x01 \x01(\x04R\asession\x12\x14\n" +
 	"\x05fence\x18\x02 \x01(\x04R\x05fence\x12\x14\n" +
-	"\x05swept\x18\x03 \x01(\bR\x05swept\"M\n" +
+	"\x05swept\x18\x03 \x01(\bR\x05swept\"e\n" +
 	"\aRenewOp\x12\x1a\n" +
 	"\bsessions\x18\x01 \x03(\x04R\bsessions\x12\x10\n" +
 	"\x03ttl\x18\x02 \x01(\x03R\x03ttl\x12\x14\n" +
-	"\x05fence\x18\x03 \x01(\x04R\x05fence\"&\n" +
+	"\x05fence\x18\x03 \x01(\x04R\x05fence\x12\x16\n" +
+	"\x06length\x182 \x01(\x03R\x06length\"&\n" +
 	"\bExpireOp\x12\x1a\n" +
 	"\bsessions\x18\x01 \x03(\x04R\bsessions\")\n" +
 	"\rDropSessionOp\x12\x18\n" +
@@ -3635,7 +3768,12 @@ const file_command_proto_rawDesc = "" +
 	"\x04from\x18\x02 \x01(\x0e2\x18.orca.meta.JunctionStateR\x04from\x12(\n" +
 	"\x02to\x18\x03 \x01(\x0e2\x18.orca.meta.JunctionStateR\x02to\x12\x12\n" +
 	"\x04root\x18\x04 \x01(\x04R\x04root\x12\x16\n" +
-	"\x06serial\x18\x05 \x01(\x04R\x06serial\"\x88\x02\n" +
+	"\x06serial\x18\x05 \x01(\x04R\x06serial\"e\n" +
+	"\n" +
+	"SetQuotaOp\x12)\n" +
+	"\x06target\x18\x01 \x01(\v2\x11.orca.meta.TargetR\x06target\x12\x14\n" +
+	"\x05bytes\x18\x02 \x01(\x03R\x05bytes\x12\x16\n" +
+	"\x06inodes\x18\x03 \x01(\x03R\x06inodes\"\x88\x02\n" +
 	"\vMountRecord\x12&\n" +
 	"\x05mount\x18\x01 \x01(\v2\x10.orca.meta.MountR\x05mount\x12\x12\n" +
 	"\x04root\x18\x02 \x01(\x04R\x04root\x12#\n" +
@@ -3645,7 +3783,7 @@ const file_command_proto_rawDesc = "" +
 	"\x03uid\x18\x06 \x01(\rR\x03uid\x12\x10\n" +
 	"\x03gid\x18\a \x01(\rR\x03gid\x12\x18\n" +
 	"\acreated\x18\b \x01(\x03R\acreated\x12 \n" +
-	"\vunpersisted\x18\t \x01(\x03R\vunpersisted\"\xd1\x03\n" +
+	"\vunpersisted\x18\t \x01(\x03R\vunpersisted\"\xcb\x04\n" +
 	"\tUFSIntent\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12#\n" +
 	"\x02op\x18\x02 \x01(\x0e2\x13.orca.meta.IntentOpR\x02op\x12\x1a\n" +
@@ -3665,7 +3803,14 @@ const file_command_proto_rawDesc = "" +
 	"\x06client\x18\x0f \x01(\x04R\x06client\x12\x10\n" +
 	"\x03seq\x18\x10 \x01(\x04R\x03seq\x12,\n" +
 	"\acommand\x18\x11 \x01(\v2\x12.orca.meta.CommandR\acommand\x12\x16\n" +
-	"\x06unsure\x18\x12 \x01(\bR\x06unsure\"\x9a\x01\n" +
+	"\x06unsure\x18\x12 \x01(\bR\x06unsure\x12\x19\n" +
+	"\bhold_dir\x182 \x01(\x04R\aholdDir\x12\x1d\n" +
+	"\n" +
+	"hold_below\x183 \x01(\x04R\tholdBelow\x12\x1d\n" +
+	"\n" +
+	"hold_bytes\x184 \x01(\x03R\tholdBytes\x12\x1f\n" +
+	"\vhold_inodes\x185 \x01(\x03R\n" +
+	"holdInodes\"\x9a\x01\n" +
 	"\bDecideOp\x12\x16\n" +
 	"\x06intent\x18\x01 \x01(\x04R\x06intent\x12\x12\n" +
 	"\x04kind\x18\x02 \x01(\rR\x04kind\x12\x10\n" +
@@ -3750,7 +3895,7 @@ const file_command_proto_rawDesc = "" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\fR\x05value\x12\x16\n" +
 	"\x06absent\x18\x03 \x01(\bR\x06absent\"\b\n" +
-	"\x06NoopOp\"\xd8\x04\n" +
+	"\x06NoopOp\"\xf7\x04\n" +
 	"\rSessionRecord\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12\x14\n" +
 	"\x05fence\x18\x02 \x01(\x04R\x05fence\x12-\n" +
@@ -3779,7 +3924,9 @@ const file_command_proto_rawDesc = "" +
 	"\x06caller\x18\x16 \x01(\v2\x11.orca.meta.CallerR\x06caller\x12\x1e\n" +
 	"\n" +
 	"committing\x18\x17 \x01(\x03R\n" +
-	"committing\"\xaa\x04\n" +
+	"committing\x12\x1d\n" +
+	"\n" +
+	"hold_bytes\x182 \x01(\x03R\tholdBytes\"\xaa\x04\n" +
 	"\x06Result\x12\x12\n" +
 	"\x04kind\x18\x01 \x01(\rR\x04kind\x12\x12\n" +
 	"\x04path\x18\x02 \x01(\tR\x04path\x12\x10\n" +
@@ -3836,7 +3983,7 @@ func file_command_proto_rawDescGZIP() []byte {
 }
 
 var file_command_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_command_proto_msgTypes = make([]protoimpl.MessageInfo, 36)
+var file_command_proto_msgTypes = make([]protoimpl.MessageInfo, 37)
 var file_command_proto_goTypes = []any{
 	(CommandCheck)(0),        // 0: orca.meta.CommandCheck
 	(IntentOp)(0),            // 1: orca.meta.IntentOp
@@ -3857,34 +4004,35 @@ var file_command_proto_goTypes = []any{
 	(*MountOp)(nil),          // 16: orca.meta.MountOp
 	(*UnmountOp)(nil),        // 17: orca.meta.UnmountOp
 	(*JunctionOp)(nil),       // 18: orca.meta.JunctionOp
-	(*MountRecord)(nil),      // 19: orca.meta.MountRecord
-	(*UFSIntent)(nil),        // 20: orca.meta.UFSIntent
-	(*DecideOp)(nil),         // 21: orca.meta.DecideOp
-	(*CutoverOp)(nil),        // 22: orca.meta.CutoverOp
-	(*FinishIntentOp)(nil),   // 23: orca.meta.FinishIntentOp
-	(*SyncEntry)(nil),        // 24: orca.meta.SyncEntry
-	(*SyncApplyOp)(nil),      // 25: orca.meta.SyncApplyOp
-	(*SyncResult)(nil),       // 26: orca.meta.SyncResult
-	(*PersistOp)(nil),        // 27: orca.meta.PersistOp
-	(*PersistPrepareOp)(nil), // 28: orca.meta.PersistPrepareOp
-	(*PersistCommitOp)(nil),  // 29: orca.meta.PersistCommitOp
-	(*MarkLostOp)(nil),       // 30: orca.meta.MarkLostOp
-	(*SweepTrashOp)(nil),     // 31: orca.meta.SweepTrashOp
-	(*WorkerRecord)(nil),     // 32: orca.meta.WorkerRecord
-	(*RegisterWorkerOp)(nil), // 33: orca.meta.RegisterWorkerOp
-	(*HostedOp)(nil),         // 34: orca.meta.HostedOp
-	(*SetFactOp)(nil),        // 35: orca.meta.SetFactOp
-	(*NoopOp)(nil),           // 36: orca.meta.NoopOp
-	(*SessionRecord)(nil),    // 37: orca.meta.SessionRecord
-	(*Result)(nil),           // 38: orca.meta.Result
-	(*Caller)(nil),           // 39: orca.meta.Caller
-	(*Target)(nil),           // 40: orca.meta.Target
-	(*Mount)(nil),            // 41: orca.meta.Mount
-	(JunctionState)(0),       // 42: orca.meta.JunctionState
-	(*Attr)(nil),             // 43: orca.meta.Attr
+	(*SetQuotaOp)(nil),       // 19: orca.meta.SetQuotaOp
+	(*MountRecord)(nil),      // 20: orca.meta.MountRecord
+	(*UFSIntent)(nil),        // 21: orca.meta.UFSIntent
+	(*DecideOp)(nil),         // 22: orca.meta.DecideOp
+	(*CutoverOp)(nil),        // 23: orca.meta.CutoverOp
+	(*FinishIntentOp)(nil),   // 24: orca.meta.FinishIntentOp
+	(*SyncEntry)(nil),        // 25: orca.meta.SyncEntry
+	(*SyncApplyOp)(nil),      // 26: orca.meta.SyncApplyOp
+	(*SyncResult)(nil),       // 27: orca.meta.SyncResult
+	(*PersistOp)(nil),        // 28: orca.meta.PersistOp
+	(*PersistPrepareOp)(nil), // 29: orca.meta.PersistPrepareOp
+	(*PersistCommitOp)(nil),  // 30: orca.meta.PersistCommitOp
+	(*MarkLostOp)(nil),       // 31: orca.meta.MarkLostOp
+	(*SweepTrashOp)(nil),     // 32: orca.meta.SweepTrashOp
+	(*WorkerRecord)(nil),     // 33: orca.meta.WorkerRecord
+	(*RegisterWorkerOp)(nil), // 34: orca.meta.RegisterWorkerOp
+	(*HostedOp)(nil),         // 35: orca.meta.HostedOp
+	(*SetFactOp)(nil),        // 36: orca.meta.SetFactOp
+	(*NoopOp)(nil),           // 37: orca.meta.NoopOp
+	(*SessionRecord)(nil),    // 38: orca.meta.SessionRecord
+	(*Result)(nil),           // 39: orca.meta.Result
+	(*Caller)(nil),           // 40: orca.meta.Caller
+	(*Target)(nil),           // 41: orca.meta.Target
+	(*Mount)(nil),            // 42: orca.meta.Mount
+	(JunctionState)(0),       // 43: orca.meta.JunctionState
+	(*Attr)(nil),             // 44: orca.meta.Attr
 }
 var file_command_proto_depIdxs = []int32{
-	39, // 0: orca.meta.Command.caller:type_name -> orca.meta.Caller
+	40, // 0: orca.meta.Command.caller:type_name -> orca.meta.Caller
 	4,  // 1: orca.meta.Command.absent:type_name -> orca.meta.AbsentName
 	5,  // 2: orca.meta.Command.create:type_name -> orca.meta.CreateOp
 	6,  // 3: orca.meta.Command.complete:type_name -> orca.meta.CompleteOp
@@ -3899,48 +4047,50 @@ var file_command_proto_depIdxs = []int32{
 	15, // 12: orca.meta.Command.xattr:type_name -> orca.meta.XattrOp
 	16, // 13: orca.meta.Command.mount:type_name -> orca.meta.MountOp
 	17, // 14: orca.meta.Command.unmount:type_name -> orca.meta.UnmountOp
-	21, // 15: orca.meta.Command.decide:type_name -> orca.meta.DecideOp
-	22, // 16: orca.meta.Command.cutover:type_name -> orca.meta.CutoverOp
-	23, // 17: orca.meta.Command.finish_intent:type_name -> orca.meta.FinishIntentOp
-	25, // 18: orca.meta.Command.sync_apply:type_name -> orca.meta.SyncApplyOp
-	27, // 19: orca.meta.Command.persist:type_name -> orca.meta.PersistOp
-	28, // 20: orca.meta.Command.persist_prepare:type_name -> orca.meta.PersistPrepareOp
-	29, // 21: orca.meta.Command.persist_commit:type_name -> orca.meta.PersistCommitOp
-	30, // 22: orca.meta.Command.mark_lost:type_name -> orca.meta.MarkLostOp
-	31, // 23: orca.meta.Command.sweep_trash:type_name -> orca.meta.SweepTrashOp
-	33, // 24: orca.meta.Command.register_worker:type_name -> orca.meta.RegisterWorkerOp
-	34, // 25: orca.meta.Command.hosted:type_name -> orca.meta.HostedOp
-	35, // 26: orca.meta.Command.set_fact:type_name -> orca.meta.SetFactOp
-	36, // 27: orca.meta.Command.noop:type_name -> orca.meta.NoopOp
-	18, // 28: orca.meta.Command.junction:type_name -> orca.meta.JunctionOp
-	40, // 29: orca.meta.CreateOp.target:type_name -> orca.meta.Target
-	40, // 30: orca.meta.MkdirOp.target:type_name -> orca.meta.Target
-	40, // 31: orca.meta.RenameOp.src:type_name -> orca.meta.Target
-	40, // 32: orca.meta.RenameOp.dst:type_name -> orca.meta.Target
-	40, // 33: orca.meta.DeleteOp.target:type_name -> orca.meta.Target
-	40, // 34: orca.meta.SetAttrOp.target:type_name -> orca.meta.Target
-	40, // 35: orca.meta.XattrOp.target:type_name -> orca.meta.Target
-	41, // 36: orca.meta.MountOp.mount:type_name -> orca.meta.Mount
-	42, // 37: orca.meta.JunctionOp.from:type_name -> orca.meta.JunctionState
-	42, // 38: orca.meta.JunctionOp.to:type_name -> orca.meta.JunctionState
-	41, // 39: orca.meta.MountRecord.mount:type_name -> orca.meta.Mount
-	1,  // 40: orca.meta.UFSIntent.op:type_name -> orca.meta.IntentOp
-	3,  // 41: orca.meta.UFSIntent.command:type_name -> orca.meta.Command
-	24, // 42: orca.meta.SyncApplyOp.entries:type_name -> orca.meta.SyncEntry
-	24, // 43: orca.meta.SyncApplyOp.self:type_name -> orca.meta.SyncEntry
-	40, // 44: orca.meta.PersistOp.target:type_name -> orca.meta.Target
-	2,  // 45: orca.meta.SessionRecord.state:type_name -> orca.meta.SessionState
-	39, // 46: orca.meta.SessionRecord.caller:type_name -> orca.meta.Caller
-	43, // 47: orca.meta.Result.attr:type_name -> orca.meta.Attr
-	37, // 48: orca.meta.Result.session:type_name -> orca.meta.SessionRecord
-	20, // 49: orca.meta.Result.intent:type_name -> orca.meta.UFSIntent
-	19, // 50: orca.meta.Result.mount:type_name -> orca.meta.MountRecord
-	26, // 51: orca.meta.Result.sync:type_name -> orca.meta.SyncResult
-	52, // [52:52] is the sub-list for method output_type
-	52, // [52:52] is the sub-list for method input_type
-	52, // [52:52] is the sub-list for extension type_name
-	52, // [52:52] is the sub-list for extension extendee
-	0,  // [0:52] is the sub-list for field type_name
+	22, // 15: orca.meta.Command.decide:type_name -> orca.meta.DecideOp
+	23, // 16: orca.meta.Command.cutover:type_name -> orca.meta.CutoverOp
+	24, // 17: orca.meta.Command.finish_intent:type_name -> orca.meta.FinishIntentOp
+	26, // 18: orca.meta.Command.sync_apply:type_name -> orca.meta.SyncApplyOp
+	28, // 19: orca.meta.Command.persist:type_name -> orca.meta.PersistOp
+	29, // 20: orca.meta.Command.persist_prepare:type_name -> orca.meta.PersistPrepareOp
+	30, // 21: orca.meta.Command.persist_commit:type_name -> orca.meta.PersistCommitOp
+	31, // 22: orca.meta.Command.mark_lost:type_name -> orca.meta.MarkLostOp
+	32, // 23: orca.meta.Command.sweep_trash:type_name -> orca.meta.SweepTrashOp
+	34, // 24: orca.meta.Command.register_worker:type_name -> orca.meta.RegisterWorkerOp
+	35, // 25: orca.meta.Command.hosted:type_name -> orca.meta.HostedOp
+	36, // 26: orca.meta.Command.set_fact:type_name -> orca.meta.SetFactOp
+	37, // 27: orca.meta.Command.noop:type_name -> orca.meta.NoopOp
+	19, // 28: orca.meta.Command.set_quota:type_name -> orca.meta.SetQuotaOp
+	18, // 29: orca.meta.Command.junction:type_name -> orca.meta.JunctionOp
+	41, // 30: orca.meta.CreateOp.target:type_name -> orca.meta.Target
+	41, // 31: orca.meta.MkdirOp.target:type_name -> orca.meta.Target
+	41, // 32: orca.meta.RenameOp.src:type_name -> orca.meta.Target
+	41, // 33: orca.meta.RenameOp.dst:type_name -> orca.meta.Target
+	41, // 34: orca.meta.DeleteOp.target:type_name -> orca.meta.Target
+	41, // 35: orca.meta.SetAttrOp.target:type_name -> orca.meta.Target
+	41, // 36: orca.meta.XattrOp.target:type_name -> orca.meta.Target
+	42, // 37: orca.meta.MountOp.mount:type_name -> orca.meta.Mount
+	43, // 38: orca.meta.JunctionOp.from:type_name -> orca.meta.JunctionState
+	43, // 39: orca.meta.JunctionOp.to:type_name -> orca.meta.JunctionState
+	41, // 40: orca.meta.SetQuotaOp.target:type_name -> orca.meta.Target
+	42, // 41: orca.meta.MountRecord.mount:type_name -> orca.meta.Mount
+	1,  // 42: orca.meta.UFSIntent.op:type_name -> orca.meta.IntentOp
+	3,  // 43: orca.meta.UFSIntent.command:type_name -> orca.meta.Command
+	25, // 44: orca.meta.SyncApplyOp.entries:type_name -> orca.meta.SyncEntry
+	25, // 45: orca.meta.SyncApplyOp.self:type_name -> orca.meta.SyncEntry
+	41, // 46: orca.meta.PersistOp.target:type_name -> orca.meta.Target
+	2,  // 47: orca.meta.SessionRecord.state:type_name -> orca.meta.SessionState
+	40, // 48: orca.meta.SessionRecord.caller:type_name -> orca.meta.Caller
+	44, // 49: orca.meta.Result.attr:type_name -> orca.meta.Attr
+	38, // 50: orca.meta.Result.session:type_name -> orca.meta.SessionRecord
+	21, // 51: orca.meta.Result.intent:type_name -> orca.meta.UFSIntent
+	20, // 52: orca.meta.Result.mount:type_name -> orca.meta.MountRecord
+	27, // 53: orca.meta.Result.sync:type_name -> orca.meta.SyncResult
+	54, // [54:54] is the sub-list for method output_type
+	54, // [54:54] is the sub-list for method input_type
+	54, // [54:54] is the sub-list for extension type_name
+	54, // [54:54] is the sub-list for extension extendee
+	0,  // [0:54] is the sub-list for field type_name
 }
 
 func init() { file_command_proto_init() }
@@ -3955,7 +4105,7 @@ func file_command_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_command_proto_rawDesc), len(file_command_proto_rawDesc)),
 			NumEnums:      3,
-			NumMessages:   36,
+			NumMessages:   37,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -315,7 +315,7 @@ func (x QuorumRequest_Change) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use QuorumRequest_Change.Descriptor instead.
 func (QuorumRequest_Change) EnumDescriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{67, 0}
+	return file_meta_proto_rawDescGZIP(), []int{75, 0}
 }
 
 // Caller is a POSIX identity.
@@ -1295,8 +1295,11 @@ type CreateRequest struct {
 	Replicas  uint32                 `protobuf:"varint,9,opt,name=replicas,proto3" json:"replicas,omitempty"`                    // 0: 1
 	Complete  bool                   `protobuf:"varint,10,opt,name=complete,proto3" json:"complete,omitempty"`
 	// Take over a session that another client holds (last close wins, mount).
-	Steal         bool   `protobuf:"varint,11,opt,name=steal,proto3" json:"steal,omitempty"`
-	Symlink       string `protobuf:"bytes,12,opt,name=symlink,proto3" json:"symlink,omitempty"` // with complete: make a symbolic link
+	Steal   bool   `protobuf:"varint,11,opt,name=steal,proto3" json:"steal,omitempty"`
+	Symlink string `protobuf:"bytes,12,opt,name=symlink,proto3" json:"symlink,omitempty"` // with complete: make a symbolic link
+	// How long the content will be, as far as it is known: what quotas have no
+	// room for is refused now. 0: not known.
+	ExpectLength  int64 `protobuf:"varint,50,opt,name=expect_length,json=expectLength,proto3" json:"expect_length,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1413,6 +1416,13 @@ func (x *CreateRequest) GetSymlink() string {
 		return x.Symlink
 	}
 	return ""
+}
+
+func (x *CreateRequest) GetExpectLength() int64 {
+	if x != nil {
+		return x.ExpectLength
+	}
+	return 0
 }
 
 type CreateReply struct {
@@ -1898,7 +1908,9 @@ type RenewRequest struct {
 	Sessions []uint64               `protobuf:"varint,2,rep,packed,name=sessions,proto3" json:"sessions,omitempty"`
 	// A worker is about to commit the upload of the one session: Stale when that
 	// is over; else nobody takes the session over within a minute.
-	Fence         uint64 `protobuf:"varint,3,opt,name=fence,proto3" json:"fence,omitempty"`
+	Fence uint64 `protobuf:"varint,3,opt,name=fence,proto3" json:"fence,omitempty"`
+	// With fence: the length of the upload. OverQuota when quotas have no room.
+	Length        int64 `protobuf:"varint,50,opt,name=length,proto3" json:"length,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1950,6 +1962,13 @@ func (x *RenewRequest) GetSessions() []uint64 {
 func (x *RenewRequest) GetFence() uint64 {
 	if x != nil {
 		return x.Fence
+	}
+	return 0
+}
+
+func (x *RenewRequest) GetLength() int64 {
+	if x != nil {
+		return x.Length
 	}
 	return 0
 }
@@ -5173,6 +5192,487 @@ func (x *ConfReply) GetValues() []*ConfReply_Value {
 	return nil
 }
 
+// UsageRequest asks for what is below a directory; of a file, for that of the
+// directory that it is in.
+type UsageRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	H             *Header                `protobuf:"bytes,1,opt,name=h,proto3" json:"h,omitempty"`
+	Target        *Target                `protobuf:"bytes,2,opt,name=target,proto3" json:"target,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UsageRequest) Reset() {
+	*x = UsageRequest{}
+	mi := &file_meta_proto_msgTypes[67]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UsageRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UsageRequest) ProtoMessage() {}
+
+func (x *UsageRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_meta_proto_msgTypes[67]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UsageRequest.ProtoReflect.Descriptor instead.
+func (*UsageRequest) Descriptor() ([]byte, []int) {
+	return file_meta_proto_rawDescGZIP(), []int{67}
+}
+
+func (x *UsageRequest) GetH() *Header {
+	if x != nil {
+		return x.H
+	}
+	return nil
+}
+
+func (x *UsageRequest) GetTarget() *Target {
+	if x != nil {
+		return x.Target
+	}
+	return nil
+}
+
+type UsageReply struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Usage *Usage                 `protobuf:"bytes,1,opt,name=usage,proto3" json:"usage,omitempty"`
+	Dir   uint64                 `protobuf:"varint,2,opt,name=dir,proto3" json:"dir,omitempty"`
+	// No store below has to be asked: all directories have been listed, and
+	// sync intervals want no other look.
+	Whole bool `protobuf:"varint,3,opt,name=whole,proto3" json:"whole,omitempty"`
+	// Of the directory and those above it, the nearest first.
+	Quotas        []*Quota `protobuf:"bytes,4,rep,name=quotas,proto3" json:"quotas,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UsageReply) Reset() {
+	*x = UsageReply{}
+	mi := &file_meta_proto_msgTypes[68]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UsageReply) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UsageReply) ProtoMessage() {}
+
+func (x *UsageReply) ProtoReflect() protoreflect.Message {
+	mi := &file_meta_proto_msgTypes[68]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UsageReply.ProtoReflect.Descriptor instead.
+func (*UsageReply) Descriptor() ([]byte, []int) {
+	return file_meta_proto_rawDescGZIP(), []int{68}
+}
+
+func (x *UsageReply) GetUsage() *Usage {
+	if x != nil {
+		return x.Usage
+	}
+	return nil
+}
+
+func (x *UsageReply) GetDir() uint64 {
+	if x != nil {
+		return x.Dir
+	}
+	return 0
+}
+
+func (x *UsageReply) GetWhole() bool {
+	if x != nil {
+		return x.Whole
+	}
+	return false
+}
+
+func (x *UsageReply) GetQuotas() []*Quota {
+	if x != nil {
+		return x.Quotas
+	}
+	return nil
+}
+
+// Usage is the sum of what is below a directory, itself left out.
+type Usage struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Bytes         int64                  `protobuf:"varint,1,opt,name=bytes,proto3" json:"bytes,omitempty"` // lengths of files and links
+	Files         int64                  `protobuf:"varint,2,opt,name=files,proto3" json:"files,omitempty"` // and links
+	Dirs          int64                  `protobuf:"varint,3,opt,name=dirs,proto3" json:"dirs,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Usage) Reset() {
+	*x = Usage{}
+	mi := &file_meta_proto_msgTypes[69]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Usage) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Usage) ProtoMessage() {}
+
+func (x *Usage) ProtoReflect() protoreflect.Message {
+	mi := &file_meta_proto_msgTypes[69]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Usage.ProtoReflect.Descriptor instead.
+func (*Usage) Descriptor() ([]byte, []int) {
+	return file_meta_proto_rawDescGZIP(), []int{69}
+}
+
+func (x *Usage) GetBytes() int64 {
+	if x != nil {
+		return x.Bytes
+	}
+	return 0
+}
+
+func (x *Usage) GetFiles() int64 {
+	if x != nil {
+		return x.Files
+	}
+	return 0
+}
+
+func (x *Usage) GetDirs() int64 {
+	if x != nil {
+		return x.Dirs
+	}
+	return 0
+}
+
+// SetQuotaRequest limits what may be below a directory. A limit of -1 stays as
+// it is, 0 is none; a directory without limits has no quota.
+type SetQuotaRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	H             *Header                `protobuf:"bytes,1,opt,name=h,proto3" json:"h,omitempty"`
+	Target        *Target                `protobuf:"bytes,2,opt,name=target,proto3" json:"target,omitempty"`
+	Bytes         int64                  `protobuf:"varint,3,opt,name=bytes,proto3" json:"bytes,omitempty"`
+	Inodes        int64                  `protobuf:"varint,4,opt,name=inodes,proto3" json:"inodes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SetQuotaRequest) Reset() {
+	*x = SetQuotaRequest{}
+	mi := &file_meta_proto_msgTypes[70]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SetQuotaRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SetQuotaRequest) ProtoMessage() {}
+
+func (x *SetQuotaRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_meta_proto_msgTypes[70]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SetQuotaRequest.ProtoReflect.Descriptor instead.
+func (*SetQuotaRequest) Descriptor() ([]byte, []int) {
+	return file_meta_proto_rawDescGZIP(), []int{70}
+}
+
+func (x *SetQuotaRequest) GetH() *Header {
+	if x != nil {
+		return x.H
+	}
+	return nil
+}
+
+func (x *SetQuotaRequest) GetTarget() *Target {
+	if x != nil {
+		return x.Target
+	}
+	return nil
+}
+
+func (x *SetQuotaRequest) GetBytes() int64 {
+	if x != nil {
+		return x.Bytes
+	}
+	return 0
+}
+
+func (x *SetQuotaRequest) GetInodes() int64 {
+	if x != nil {
+		return x.Inodes
+	}
+	return 0
+}
+
+type SetQuotaReply struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Quota         *Quota                 `protobuf:"bytes,1,opt,name=quota,proto3" json:"quota,omitempty"` // limits 0: none is left
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SetQuotaReply) Reset() {
+	*x = SetQuotaReply{}
+	mi := &file_meta_proto_msgTypes[71]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SetQuotaReply) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SetQuotaReply) ProtoMessage() {}
+
+func (x *SetQuotaReply) ProtoReflect() protoreflect.Message {
+	mi := &file_meta_proto_msgTypes[71]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SetQuotaReply.ProtoReflect.Descriptor instead.
+func (*SetQuotaReply) Descriptor() ([]byte, []int) {
+	return file_meta_proto_rawDescGZIP(), []int{71}
+}
+
+func (x *SetQuotaReply) GetQuota() *Quota {
+	if x != nil {
+		return x.Quota
+	}
+	return nil
+}
+
+type QuotasRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	H             *Header                `protobuf:"bytes,1,opt,name=h,proto3" json:"h,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *QuotasRequest) Reset() {
+	*x = QuotasRequest{}
+	mi := &file_meta_proto_msgTypes[72]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *QuotasRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*QuotasRequest) ProtoMessage() {}
+
+func (x *QuotasRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_meta_proto_msgTypes[72]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use QuotasRequest.ProtoReflect.Descriptor instead.
+func (*QuotasRequest) Descriptor() ([]byte, []int) {
+	return file_meta_proto_rawDescGZIP(), []int{72}
+}
+
+func (x *QuotasRequest) GetH() *Header {
+	if x != nil {
+		return x.H
+	}
+	return nil
+}
+
+type QuotasReply struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Quotas        []*Quota               `protobuf:"bytes,1,rep,name=quotas,proto3" json:"quotas,omitempty"` // by path
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *QuotasReply) Reset() {
+	*x = QuotasReply{}
+	mi := &file_meta_proto_msgTypes[73]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *QuotasReply) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*QuotasReply) ProtoMessage() {}
+
+func (x *QuotasReply) ProtoReflect() protoreflect.Message {
+	mi := &file_meta_proto_msgTypes[73]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use QuotasReply.ProtoReflect.Descriptor instead.
+func (*QuotasReply) Descriptor() ([]byte, []int) {
+	return file_meta_proto_rawDescGZIP(), []int{73}
+}
+
+func (x *QuotasReply) GetQuotas() []*Quota {
+	if x != nil {
+		return x.Quotas
+	}
+	return nil
+}
+
+// Quota is the quota of one directory.
+type Quota struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Dir           uint64                 `protobuf:"varint,1,opt,name=dir,proto3" json:"dir,omitempty"`
+	Path          string                 `protobuf:"bytes,2,opt,name=path,proto3" json:"path,omitempty"`
+	Bytes         int64                  `protobuf:"varint,3,opt,name=bytes,proto3" json:"bytes,omitempty"` // limits; 0: none
+	Inodes        int64                  `protobuf:"varint,4,opt,name=inodes,proto3" json:"inodes,omitempty"`
+	Usage         *Usage                 `protobuf:"bytes,5,opt,name=usage,proto3" json:"usage,omitempty"`
+	HeldBytes     int64                  `protobuf:"varint,6,opt,name=held_bytes,json=heldBytes,proto3" json:"held_bytes,omitempty"` // kept free for what is under way
+	HeldInodes    int64                  `protobuf:"varint,7,opt,name=held_inodes,json=heldInodes,proto3" json:"held_inodes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Quota) Reset() {
+	*x = Quota{}
+	mi := &file_meta_proto_msgTypes[74]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Quota) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Quota) ProtoMessage() {}
+
+func (x *Quota) ProtoReflect() protoreflect.Message {
+	mi := &file_meta_proto_msgTypes[74]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Quota.ProtoReflect.Descriptor instead.
+func (*Quota) Descriptor() ([]byte, []int) {
+	return file_meta_proto_rawDescGZIP(), []int{74}
+}
+
+func (x *Quota) GetDir() uint64 {
+	if x != nil {
+		return x.Dir
+	}
+	return 0
+}
+
+func (x *Quota) GetPath() string {
+	if x != nil {
+		return x.Path
+	}
+	return ""
+}
+
+func (x *Quota) GetBytes() int64 {
+	if x != nil {
+		return x.Bytes
+	}
+	return 0
+}
+
+func (x *Quota) GetInodes() int64 {
+	if x != nil {
+		return x.Inodes
+	}
+	return 0
+}
+
+func (x *Quota) GetUsage() *Usage {
+	if x != nil {
+		return x.Usage
+	}
+	return nil
+}
+
+func (x *Quota) GetHeldBytes() int64 {
+	if x != nil {
+		return x.HeldBytes
+	}
+	return 0
+}
+
+func (x *Quota) GetHeldInodes() int64 {
+	if x != nil {
+		return x.HeldInodes
+	}
+	return 0
+}
+
 // QuorumRequest asks for the members of the metaplane, or for a change.
 type QuorumRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -5187,7 +5687,7 @@ type QuorumRequest struct {
 
 func (x *QuorumRequest) Reset() {
 	*x = QuorumRequest{}
-	mi := &file_meta_proto_msgTypes[67]
+	mi := &file_meta_proto_msgTypes[75]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5199,7 +5699,7 @@ func (x *QuorumRequest) String() string {
 func (*QuorumRequest) ProtoMessage() {}
 
 func (x *QuorumRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[67]
+	mi := &file_meta_proto_msgTypes[75]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5212,7 +5712,7 @@ func (x *QuorumRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use QuorumRequest.ProtoReflect.Descriptor instead.
 func (*QuorumRequest) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{67}
+	return file_meta_proto_rawDescGZIP(), []int{75}
 }
 
 func (x *QuorumRequest) GetH() *Header {
@@ -5264,7 +5764,7 @@ type Member struct {
 
 func (x *Member) Reset() {
 	*x = Member{}
-	mi := &file_meta_proto_msgTypes[68]
+	mi := &file_meta_proto_msgTypes[76]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5276,7 +5776,7 @@ func (x *Member) String() string {
 func (*Member) ProtoMessage() {}
 
 func (x *Member) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[68]
+	mi := &file_meta_proto_msgTypes[76]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5289,7 +5789,7 @@ func (x *Member) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Member.ProtoReflect.Descriptor instead.
 func (*Member) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{68}
+	return file_meta_proto_rawDescGZIP(), []int{76}
 }
 
 func (x *Member) GetReplica() uint64 {
@@ -5351,7 +5851,7 @@ type QuorumReply struct {
 
 func (x *QuorumReply) Reset() {
 	*x = QuorumReply{}
-	mi := &file_meta_proto_msgTypes[69]
+	mi := &file_meta_proto_msgTypes[77]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5363,7 +5863,7 @@ func (x *QuorumReply) String() string {
 func (*QuorumReply) ProtoMessage() {}
 
 func (x *QuorumReply) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[69]
+	mi := &file_meta_proto_msgTypes[77]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5376,7 +5876,7 @@ func (x *QuorumReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use QuorumReply.ProtoReflect.Descriptor instead.
 func (*QuorumReply) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{69}
+	return file_meta_proto_rawDescGZIP(), []int{77}
 }
 
 func (x *QuorumReply) GetCluster() string {
@@ -5457,7 +5957,7 @@ type HostedRequest struct {
 
 func (x *HostedRequest) Reset() {
 	*x = HostedRequest{}
-	mi := &file_meta_proto_msgTypes[70]
+	mi := &file_meta_proto_msgTypes[78]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5469,7 +5969,7 @@ func (x *HostedRequest) String() string {
 func (*HostedRequest) ProtoMessage() {}
 
 func (x *HostedRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[70]
+	mi := &file_meta_proto_msgTypes[78]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5482,7 +5982,7 @@ func (x *HostedRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HostedRequest.ProtoReflect.Descriptor instead.
 func (*HostedRequest) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{70}
+	return file_meta_proto_rawDescGZIP(), []int{78}
 }
 
 func (x *HostedRequest) GetH() *Header {
@@ -5529,7 +6029,7 @@ type HostedReply struct {
 
 func (x *HostedReply) Reset() {
 	*x = HostedReply{}
-	mi := &file_meta_proto_msgTypes[71]
+	mi := &file_meta_proto_msgTypes[79]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5541,7 +6041,7 @@ func (x *HostedReply) String() string {
 func (*HostedReply) ProtoMessage() {}
 
 func (x *HostedReply) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[71]
+	mi := &file_meta_proto_msgTypes[79]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5554,7 +6054,7 @@ func (x *HostedReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HostedReply.ProtoReflect.Descriptor instead.
 func (*HostedReply) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{71}
+	return file_meta_proto_rawDescGZIP(), []int{79}
 }
 
 func (x *HostedReply) GetBody() []byte {
@@ -5576,7 +6076,7 @@ type ErrorReply struct {
 
 func (x *ErrorReply) Reset() {
 	*x = ErrorReply{}
-	mi := &file_meta_proto_msgTypes[72]
+	mi := &file_meta_proto_msgTypes[80]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5588,7 +6088,7 @@ func (x *ErrorReply) String() string {
 func (*ErrorReply) ProtoMessage() {}
 
 func (x *ErrorReply) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[72]
+	mi := &file_meta_proto_msgTypes[80]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5601,7 +6101,7 @@ func (x *ErrorReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ErrorReply.ProtoReflect.Descriptor instead.
 func (*ErrorReply) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{72}
+	return file_meta_proto_rawDescGZIP(), []int{80}
 }
 
 func (x *ErrorReply) GetOp() string {
@@ -5636,7 +6136,7 @@ type ConfReply_Value struct {
 
 func (x *ConfReply_Value) Reset() {
 	*x = ConfReply_Value{}
-	mi := &file_meta_proto_msgTypes[75]
+	mi := &file_meta_proto_msgTypes[83]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5648,7 +6148,7 @@ func (x *ConfReply_Value) String() string {
 func (*ConfReply_Value) ProtoMessage() {}
 
 func (x *ConfReply_Value) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[75]
+	mi := &file_meta_proto_msgTypes[83]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5771,7 +6271,7 @@ const file_meta_proto_rawDesc = "" +
 	"\bexist_ok\x18\x05 \x01(\bR\aexistOk\"1\n" +
 	"\n" +
 	"MkdirReply\x12#\n" +
-	"\x04attr\x18\x01 \x01(\v2\x0f.orca.meta.AttrR\x04attr\"\xeb\x02\n" +
+	"\x04attr\x18\x01 \x01(\v2\x0f.orca.meta.AttrR\x04attr\"\x90\x03\n" +
 	"\rCreateRequest\x12\x1f\n" +
 	"\x01h\x18\x01 \x01(\v2\x11.orca.meta.HeaderR\x01h\x12)\n" +
 	"\x06target\x18\x02 \x01(\v2\x11.orca.meta.TargetR\x06target\x12\x12\n" +
@@ -5787,7 +6287,8 @@ const file_meta_proto_rawDesc = "" +
 	"\bcomplete\x18\n" +
 	" \x01(\bR\bcomplete\x12\x14\n" +
 	"\x05steal\x18\v \x01(\bR\x05steal\x12\x18\n" +
-	"\asymlink\x18\f \x01(\tR\asymlink\"\x92\x01\n" +
+	"\asymlink\x18\f \x01(\tR\asymlink\x12#\n" +
+	"\rexpect_length\x182 \x01(\x03R\fexpectLength\"\x92\x01\n" +
 	"\vCreateReply\x12#\n" +
 	"\x04attr\x18\x01 \x01(\v2\x0f.orca.meta.AttrR\x04attr\x121\n" +
 	"\asession\x18\x02 \x01(\v2\x17.orca.meta.WriteSessionR\asession\x12+\n" +
@@ -5830,11 +6331,12 @@ const file_meta_proto_rawDesc = "" +
 	"\x01h\x18\x01 \x01(\v2\x11.orca.meta.HeaderR\x01h\x12\x18\n" +
 	"\asession\x18\x02 \x01(\x04R\asession\x12\x14\n" +
 	"\x05fence\x18\x03 \x01(\x04R\x05fence\"\a\n" +
-	"\x05Empty\"a\n" +
+	"\x05Empty\"y\n" +
 	"\fRenewRequest\x12\x1f\n" +
 	"\x01h\x18\x01 \x01(\v2\x11.orca.meta.HeaderR\x01h\x12\x1a\n" +
 	"\bsessions\x18\x02 \x03(\x04R\bsessions\x12\x14\n" +
-	"\x05fence\x18\x03 \x01(\x04R\x05fence\"&\n" +
+	"\x05fence\x18\x03 \x01(\x04R\x05fence\x12\x16\n" +
+	"\x06length\x182 \x01(\x03R\x06length\"&\n" +
 	"\n" +
 	"RenewReply\x12\x18\n" +
 	"\aexpired\x18\x01 \x03(\x04R\aexpired\"\x9a\x01\n" +
@@ -6103,7 +6605,41 @@ const file_meta_proto_rawDesc = "" +
 	"\x05Value\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value\x12\x16\n" +
-	"\x06source\x18\x03 \x01(\tR\x06source\"\x9c\x02\n" +
+	"\x06source\x18\x03 \x01(\tR\x06source\"Z\n" +
+	"\fUsageRequest\x12\x1f\n" +
+	"\x01h\x18\x01 \x01(\v2\x11.orca.meta.HeaderR\x01h\x12)\n" +
+	"\x06target\x18\x02 \x01(\v2\x11.orca.meta.TargetR\x06target\"\x86\x01\n" +
+	"\n" +
+	"UsageReply\x12&\n" +
+	"\x05usage\x18\x01 \x01(\v2\x10.orca.meta.UsageR\x05usage\x12\x10\n" +
+	"\x03dir\x18\x02 \x01(\x04R\x03dir\x12\x14\n" +
+	"\x05whole\x18\x03 \x01(\bR\x05whole\x12(\n" +
+	"\x06quotas\x18\x04 \x03(\v2\x10.orca.meta.QuotaR\x06quotas\"G\n" +
+	"\x05Usage\x12\x14\n" +
+	"\x05bytes\x18\x01 \x01(\x03R\x05bytes\x12\x14\n" +
+	"\x05files\x18\x02 \x01(\x03R\x05files\x12\x12\n" +
+	"\x04dirs\x18\x03 \x01(\x03R\x04dirs\"\x8b\x01\n" +
+	"\x0fSetQuotaRequest\x12\x1f\n" +
+	"\x01h\x18\x01 \x01(\v2\x11.orca.meta.HeaderR\x01h\x12)\n" +
+	"\x06target\x18\x02 \x01(\v2\x11.orca.meta.TargetR\x06target\x12\x14\n" +
+	"\x05bytes\x18\x03 \x01(\x03R\x05bytes\x12\x16\n" +
+	"\x06inodes\x18\x04 \x01(\x03R\x06inodes\"7\n" +
+	"\rSetQuotaReply\x12&\n" +
+	"\x05quota\x18\x01 \x01(\v2\x10.orca.meta.QuotaR\x05quota\"0\n" +
+	"\rQuotasRequest\x12\x1f\n" +
+	"\x01h\x18\x01 \x01(\v2\x11.orca.meta.HeaderR\x01h\"7\n" +
+	"\vQuotasReply\x12(\n" +
+	"\x06quotas\x18\x01 \x03(\v2\x10.orca.meta.QuotaR\x06quotas\"\xc3\x01\n" +
+	"\x05Quota\x12\x10\n" +
+	"\x03dir\x18\x01 \x01(\x04R\x03dir\x12\x12\n" +
+	"\x04path\x18\x02 \x01(\tR\x04path\x12\x14\n" +
+	"\x05bytes\x18\x03 \x01(\x03R\x05bytes\x12\x16\n" +
+	"\x06inodes\x18\x04 \x01(\x03R\x06inodes\x12&\n" +
+	"\x05usage\x18\x05 \x01(\v2\x10.orca.meta.UsageR\x05usage\x12\x1d\n" +
+	"\n" +
+	"held_bytes\x18\x06 \x01(\x03R\theldBytes\x12\x1f\n" +
+	"\vheld_inodes\x18\a \x01(\x03R\n" +
+	"heldInodes\"\x9c\x02\n" +
 	"\rQuorumRequest\x12\x1f\n" +
 	"\x01h\x18\x01 \x01(\v2\x11.orca.meta.HeaderR\x01h\x127\n" +
 	"\x06change\x18\x02 \x01(\x0e2\x1f.orca.meta.QuorumRequest.ChangeR\x06change\x12\x18\n" +
@@ -6188,7 +6724,7 @@ func file_meta_proto_rawDescGZIP() []byte {
 }
 
 var file_meta_proto_enumTypes = make([]protoimpl.EnumInfo, 5)
-var file_meta_proto_msgTypes = make([]protoimpl.MessageInfo, 76)
+var file_meta_proto_msgTypes = make([]protoimpl.MessageInfo, 84)
 var file_meta_proto_goTypes = []any{
 	(SetAttrMask)(0),              // 0: orca.meta.SetAttrMask
 	(JunctionState)(0),            // 1: orca.meta.JunctionState
@@ -6262,115 +6798,133 @@ var file_meta_proto_goTypes = []any{
 	(*ReportReply)(nil),           // 69: orca.meta.ReportReply
 	(*ConfRequest)(nil),           // 70: orca.meta.ConfRequest
 	(*ConfReply)(nil),             // 71: orca.meta.ConfReply
-	(*QuorumRequest)(nil),         // 72: orca.meta.QuorumRequest
-	(*Member)(nil),                // 73: orca.meta.Member
-	(*QuorumReply)(nil),           // 74: orca.meta.QuorumReply
-	(*HostedRequest)(nil),         // 75: orca.meta.HostedRequest
-	(*HostedReply)(nil),           // 76: orca.meta.HostedReply
-	(*ErrorReply)(nil),            // 77: orca.meta.ErrorReply
-	nil,                           // 78: orca.meta.Mount.OptionsEntry
-	nil,                           // 79: orca.meta.ReportReply.CountersEntry
-	(*ConfReply_Value)(nil),       // 80: orca.meta.ConfReply.Value
+	(*UsageRequest)(nil),          // 72: orca.meta.UsageRequest
+	(*UsageReply)(nil),            // 73: orca.meta.UsageReply
+	(*Usage)(nil),                 // 74: orca.meta.Usage
+	(*SetQuotaRequest)(nil),       // 75: orca.meta.SetQuotaRequest
+	(*SetQuotaReply)(nil),         // 76: orca.meta.SetQuotaReply
+	(*QuotasRequest)(nil),         // 77: orca.meta.QuotasRequest
+	(*QuotasReply)(nil),           // 78: orca.meta.QuotasReply
+	(*Quota)(nil),                 // 79: orca.meta.Quota
+	(*QuorumRequest)(nil),         // 80: orca.meta.QuorumRequest
+	(*Member)(nil),                // 81: orca.meta.Member
+	(*QuorumReply)(nil),           // 82: orca.meta.QuorumReply
+	(*HostedRequest)(nil),         // 83: orca.meta.HostedRequest
+	(*HostedReply)(nil),           // 84: orca.meta.HostedReply
+	(*ErrorReply)(nil),            // 85: orca.meta.ErrorReply
+	nil,                           // 86: orca.meta.Mount.OptionsEntry
+	nil,                           // 87: orca.meta.ReportReply.CountersEntry
+	(*ConfReply_Value)(nil),       // 88: orca.meta.ConfReply.Value
 }
 var file_meta_proto_depIdxs = []int32{
-	5,  // 0: orca.meta.Header.caller:type_name -> orca.meta.Caller
-	8,  // 1: orca.meta.Attr.runs:type_name -> orca.meta.Run
-	6,  // 2: orca.meta.StatRequest.h:type_name -> orca.meta.Header
-	7,  // 3: orca.meta.StatRequest.target:type_name -> orca.meta.Target
-	10, // 4: orca.meta.StatRequest.sync:type_name -> orca.meta.SyncOption
-	9,  // 5: orca.meta.StatReply.attr:type_name -> orca.meta.Attr
-	6,  // 6: orca.meta.ListRequest.h:type_name -> orca.meta.Header
-	7,  // 7: orca.meta.ListRequest.target:type_name -> orca.meta.Target
-	10, // 8: orca.meta.ListRequest.sync:type_name -> orca.meta.SyncOption
-	9,  // 9: orca.meta.Entry.attr:type_name -> orca.meta.Attr
-	14, // 10: orca.meta.ListReply.entries:type_name -> orca.meta.Entry
-	9,  // 11: orca.meta.ListReply.dir:type_name -> orca.meta.Attr
-	6,  // 12: orca.meta.MkdirRequest.h:type_name -> orca.meta.Header
-	7,  // 13: orca.meta.MkdirRequest.target:type_name -> orca.meta.Target
-	9,  // 14: orca.meta.MkdirReply.attr:type_name -> orca.meta.Attr
-	6,  // 15: orca.meta.CreateRequest.h:type_name -> orca.meta.Header
-	7,  // 16: orca.meta.CreateRequest.target:type_name -> orca.meta.Target
-	9,  // 17: orca.meta.CreateReply.attr:type_name -> orca.meta.Attr
-	20, // 18: orca.meta.CreateReply.session:type_name -> orca.meta.WriteSession
-	47, // 19: orca.meta.CreateReply.workers:type_name -> orca.meta.Worker
-	29, // 20: orca.meta.WriteSession.grant:type_name -> orca.meta.Grant
-	6,  // 21: orca.meta.CompleteRequest.h:type_name -> orca.meta.Header
-	9,  // 22: orca.meta.CompleteReply.attr:type_name -> orca.meta.Attr
-	20, // 23: orca.meta.CompleteReply.session:type_name -> orca.meta.WriteSession
-	6,  // 24: orca.meta.AbandonRequest.h:type_name -> orca.meta.Header
-	6,  // 25: orca.meta.RenewRequest.h:type_name -> orca.meta.Header
-	6,  // 26: orca.meta.OpenRequest.h:type_name -> orca.meta.Header
-	7,  // 27: orca.meta.OpenRequest.target:type_name -> orca.meta.Target
-	10, // 28: orca.meta.OpenRequest.sync:type_name -> orca.meta.SyncOption
-	9,  // 29: orca.meta.OpenReply.attr:type_name -> orca.meta.Attr
-	29, // 30: orca.meta.OpenReply.grant:type_name -> orca.meta.Grant
-	30, // 31: orca.meta.OpenReply.locations:type_name -> orca.meta.Location
-	47, // 32: orca.meta.OpenReply.workers:type_name -> orca.meta.Worker
-	6,  // 33: orca.meta.RenameRequest.h:type_name -> orca.meta.Header
-	7,  // 34: orca.meta.RenameRequest.src:type_name -> orca.meta.Target
-	7,  // 35: orca.meta.RenameRequest.dst:type_name -> orca.meta.Target
-	6,  // 36: orca.meta.DeleteRequest.h:type_name -> orca.meta.Header
-	7,  // 37: orca.meta.DeleteRequest.target:type_name -> orca.meta.Target
-	6,  // 38: orca.meta.SetAttrRequest.h:type_name -> orca.meta.Header
-	7,  // 39: orca.meta.SetAttrRequest.target:type_name -> orca.meta.Target
-	9,  // 40: orca.meta.SetAttrReply.attr:type_name -> orca.meta.Attr
-	6,  // 41: orca.meta.XattrRequest.h:type_name -> orca.meta.Header
-	7,  // 42: orca.meta.XattrRequest.target:type_name -> orca.meta.Target
-	78, // 43: orca.meta.Mount.options:type_name -> orca.meta.Mount.OptionsEntry
-	1,  // 44: orca.meta.Mount.junction:type_name -> orca.meta.JunctionState
-	6,  // 45: orca.meta.MountRequest.h:type_name -> orca.meta.Header
-	37, // 46: orca.meta.MountRequest.mount:type_name -> orca.meta.Mount
-	37, // 47: orca.meta.MountReply.mount:type_name -> orca.meta.Mount
-	6,  // 48: orca.meta.UnmountRequest.h:type_name -> orca.meta.Header
-	6,  // 49: orca.meta.ListMountsRequest.h:type_name -> orca.meta.Header
-	37, // 50: orca.meta.ListMountsReply.mounts:type_name -> orca.meta.Mount
-	6,  // 51: orca.meta.WatchRequest.h:type_name -> orca.meta.Header
-	2,  // 52: orca.meta.Event.kind:type_name -> orca.meta.EventKind
-	44, // 53: orca.meta.WatchReply.events:type_name -> orca.meta.Event
-	46, // 54: orca.meta.Worker.tiers:type_name -> orca.meta.TierUsage
-	6,  // 55: orca.meta.RegisterRequest.h:type_name -> orca.meta.Header
-	47, // 56: orca.meta.RegisterRequest.worker:type_name -> orca.meta.Worker
-	50, // 57: orca.meta.RegisterRequest.files:type_name -> orca.meta.FileReport
-	6,  // 58: orca.meta.HeartbeatRequest.h:type_name -> orca.meta.Header
-	47, // 59: orca.meta.HeartbeatRequest.worker:type_name -> orca.meta.Worker
-	50, // 60: orca.meta.HeartbeatRequest.files:type_name -> orca.meta.FileReport
-	3,  // 61: orca.meta.WorkerOrder.kind:type_name -> orca.meta.WorkerOrder.Kind
-	52, // 62: orca.meta.HeartbeatReply.orders:type_name -> orca.meta.WorkerOrder
-	6,  // 63: orca.meta.ListWorkersRequest.h:type_name -> orca.meta.Header
-	47, // 64: orca.meta.ListWorkersReply.workers:type_name -> orca.meta.Worker
-	6,  // 65: orca.meta.ResolveRequest.h:type_name -> orca.meta.Header
-	9,  // 66: orca.meta.ResolveReply.attr:type_name -> orca.meta.Attr
-	30, // 67: orca.meta.ResolveReply.locations:type_name -> orca.meta.Location
-	47, // 68: orca.meta.ResolveReply.workers:type_name -> orca.meta.Worker
-	6,  // 69: orca.meta.LocationsRequest.h:type_name -> orca.meta.Header
-	7,  // 70: orca.meta.LocationsRequest.target:type_name -> orca.meta.Target
-	9,  // 71: orca.meta.LocationsReply.attr:type_name -> orca.meta.Attr
-	30, // 72: orca.meta.LocationsReply.locations:type_name -> orca.meta.Location
-	47, // 73: orca.meta.LocationsReply.workers:type_name -> orca.meta.Worker
-	6,  // 74: orca.meta.FreeRequest.h:type_name -> orca.meta.Header
-	7,  // 75: orca.meta.FreeRequest.target:type_name -> orca.meta.Target
-	6,  // 76: orca.meta.SyncRequest.h:type_name -> orca.meta.Header
-	7,  // 77: orca.meta.SyncRequest.target:type_name -> orca.meta.Target
-	6,  // 78: orca.meta.StaleUFSRequest.h:type_name -> orca.meta.Header
-	6,  // 79: orca.meta.PersistPrepareRequest.h:type_name -> orca.meta.Header
-	9,  // 80: orca.meta.PersistPrepareReply.attr:type_name -> orca.meta.Attr
-	6,  // 81: orca.meta.PersistCommitRequest.h:type_name -> orca.meta.Header
-	6,  // 82: orca.meta.ReportRequest.h:type_name -> orca.meta.Header
-	68, // 83: orca.meta.ReportReply.intents:type_name -> orca.meta.Intent
-	37, // 84: orca.meta.ReportReply.mounts:type_name -> orca.meta.Mount
-	47, // 85: orca.meta.ReportReply.workers:type_name -> orca.meta.Worker
-	79, // 86: orca.meta.ReportReply.counters:type_name -> orca.meta.ReportReply.CountersEntry
-	6,  // 87: orca.meta.ConfRequest.h:type_name -> orca.meta.Header
-	80, // 88: orca.meta.ConfReply.values:type_name -> orca.meta.ConfReply.Value
-	6,  // 89: orca.meta.QuorumRequest.h:type_name -> orca.meta.Header
-	4,  // 90: orca.meta.QuorumRequest.change:type_name -> orca.meta.QuorumRequest.Change
-	73, // 91: orca.meta.QuorumReply.members:type_name -> orca.meta.Member
-	6,  // 92: orca.meta.HostedRequest.h:type_name -> orca.meta.Header
-	93, // [93:93] is the sub-list for method output_type
-	93, // [93:93] is the sub-list for method input_type
-	93, // [93:93] is the sub-list for extension type_name
-	93, // [93:93] is the sub-list for extension extendee
-	0,  // [0:93] is the sub-list for field type_name
+	5,   // 0: orca.meta.Header.caller:type_name -> orca.meta.Caller
+	8,   // 1: orca.meta.Attr.runs:type_name -> orca.meta.Run
+	6,   // 2: orca.meta.StatRequest.h:type_name -> orca.meta.Header
+	7,   // 3: orca.meta.StatRequest.target:type_name -> orca.meta.Target
+	10,  // 4: orca.meta.StatRequest.sync:type_name -> orca.meta.SyncOption
+	9,   // 5: orca.meta.StatReply.attr:type_name -> orca.meta.Attr
+	6,   // 6: orca.meta.ListRequest.h:type_name -> orca.meta.Header
+	7,   // 7: orca.meta.ListRequest.target:type_name -> orca.meta.Target
+	10,  // 8: orca.meta.ListRequest.sync:type_name -> orca.meta.SyncOption
+	9,   // 9: orca.meta.Entry.attr:type_name -> orca.meta.Attr
+	14,  // 10: orca.meta.ListReply.entries:type_name -> orca.meta.Entry
+	9,   // 11: orca.meta.ListReply.dir:type_name -> orca.meta.Attr
+	6,   // 12: orca.meta.MkdirRequest.h:type_name -> orca.meta.Header
+	7,   // 13: orca.meta.MkdirRequest.target:type_name -> orca.meta.Target
+	9,   // 14: orca.meta.MkdirReply.attr:type_name -> orca.meta.Attr
+	6,   // 15: orca.meta.CreateRequest.h:type_name -> orca.meta.Header
+	7,   // 16: orca.meta.CreateRequest.target:type_name -> orca.meta.Target
+	9,   // 17: orca.meta.CreateReply.attr:type_name -> orca.meta.Attr
+	20,  // 18: orca.meta.CreateReply.session:type_name -> orca.meta.WriteSession
+	47,  // 19: orca.meta.CreateReply.workers:type_name -> orca.meta.Worker
+	29,  // 20: orca.meta.WriteSession.grant:type_name -> orca.meta.Grant
+	6,   // 21: orca.meta.CompleteRequest.h:type_name -> orca.meta.Header
+	9,   // 22: orca.meta.CompleteReply.attr:type_name -> orca.meta.Attr
+	20,  // 23: orca.meta.CompleteReply.session:type_name -> orca.meta.WriteSession
+	6,   // 24: orca.meta.AbandonRequest.h:type_name -> orca.meta.Header
+	6,   // 25: orca.meta.RenewRequest.h:type_name -> orca.meta.Header
+	6,   // 26: orca.meta.OpenRequest.h:type_name -> orca.meta.Header
+	7,   // 27: orca.meta.OpenRequest.target:type_name -> orca.meta.Target
+	10,  // 28: orca.meta.OpenRequest.sync:type_name -> orca.meta.SyncOption
+	9,   // 29: orca.meta.OpenReply.attr:type_name -> orca.meta.Attr
+	29,  // 30: orca.meta.OpenReply.grant:type_name -> orca.meta.Grant
+	30,  // 31: orca.meta.OpenReply.locations:type_name -> orca.meta.Location
+	47,  // 32: orca.meta.OpenReply.workers:type_name -> orca.meta.Worker
+	6,   // 33: orca.meta.RenameRequest.h:type_name -> orca.meta.Header
+	7,   // 34: orca.meta.RenameRequest.src:type_name -> orca.meta.Target
+	7,   // 35: orca.meta.RenameRequest.dst:type_name -> orca.meta.Target
+	6,   // 36: orca.meta.DeleteRequest.h:type_name -> orca.meta.Header
+	7,   // 37: orca.meta.DeleteRequest.target:type_name -> orca.meta.Target
+	6,   // 38: orca.meta.SetAttrRequest.h:type_name -> orca.meta.Header
+	7,   // 39: orca.meta.SetAttrRequest.target:type_name -> orca.meta.Target
+	9,   // 40: orca.meta.SetAttrReply.attr:type_name -> orca.meta.Attr
+	6,   // 41: orca.meta.XattrRequest.h:type_name -> orca.meta.Header
+	7,   // 42: orca.meta.XattrRequest.target:type_name -> orca.meta.Target
+	86,  // 43: orca.meta.Mount.options:type_name -> orca.meta.Mount.OptionsEntry
+	1,   // 44: orca.meta.Mount.junction:type_name -> orca.meta.JunctionState
+	6,   // 45: orca.meta.MountRequest.h:type_name -> orca.meta.Header
+	37,  // 46: orca.meta.MountRequest.mount:type_name -> orca.meta.Mount
+	37,  // 47: orca.meta.MountReply.mount:type_name -> orca.meta.Mount
+	6,   // 48: orca.meta.UnmountRequest.h:type_name -> orca.meta.Header
+	6,   // 49: orca.meta.ListMountsRequest.h:type_name -> orca.meta.Header
+	37,  // 50: orca.meta.ListMountsReply.mounts:type_name -> orca.meta.Mount
+	6,   // 51: orca.meta.WatchRequest.h:type_name -> orca.meta.Header
+	2,   // 52: orca.meta.Event.kind:type_name -> orca.meta.EventKind
+	44,  // 53: orca.meta.WatchReply.events:type_name -> orca.meta.Event
+	46,  // 54: orca.meta.Worker.tiers:type_name -> orca.meta.TierUsage
+	6,   // 55: orca.meta.RegisterRequest.h:type_name -> orca.meta.Header
+	47,  // 56: orca.meta.RegisterRequest.worker:type_name -> orca.meta.Worker
+	50,  // 57: orca.meta.RegisterRequest.files:type_name -> orca.meta.FileReport
+	6,   // 58: orca.meta.HeartbeatRequest.h:type_name -> orca.meta.Header
+	47,  // 59: orca.meta.HeartbeatRequest.worker:type_name -> orca.meta.Worker
+	50,  // 60: orca.meta.HeartbeatRequest.files:type_name -> orca.meta.FileReport
+	3,   // 61: orca.meta.WorkerOrder.kind:type_name -> orca.meta.WorkerOrder.Kind
+	52,  // 62: orca.meta.HeartbeatReply.orders:type_name -> orca.meta.WorkerOrder
+	6,   // 63: orca.meta.ListWorkersRequest.h:type_name -> orca.meta.Header
+	47,  // 64: orca.meta.ListWorkersReply.workers:type_name -> orca.meta.Worker
+	6,   // 65: orca.meta.ResolveRequest.h:type_name -> orca.meta.Header
+	9,   // 66: orca.meta.ResolveReply.attr:type_name -> orca.meta.Attr
+	30,  // 67: orca.meta.ResolveReply.locations:type_name -> orca.meta.Location
+	47,  // 68: orca.meta.ResolveReply.workers:type_name -> orca.meta.Worker
+	6,   // 69: orca.meta.LocationsRequest.h:type_name -> orca.meta.Header
+	7,   // 70: orca.meta.LocationsRequest.target:type_name -> orca.meta.Target
+	9,   // 71: orca.meta.LocationsReply.attr:type_name -> orca.meta.Attr
+	30,  // 72: orca.meta.LocationsReply.locations:type_name -> orca.meta.Location
+	47,  // 73: orca.meta.LocationsReply.workers:type_name -> orca.meta.Worker
+	6,   // 74: orca.meta.FreeRequest.h:type_name -> orca.meta.Header
+	7,   // 75: orca.meta.FreeRequest.target:type_name -> orca.meta.Target
+	6,   // 76: orca.meta.SyncRequest.h:type_name -> orca.meta.Header
+	7,   // 77: orca.meta.SyncRequest.target:type_name -> orca.meta.Target
+	6,   // 78: orca.meta.StaleUFSRequest.h:type_name -> orca.meta.Header
+	6,   // 79: orca.meta.PersistPrepareRequest.h:type_name -> orca.meta.Header
+	9,   // 80: orca.meta.PersistPrepareReply.attr:type_name -> orca.meta.Attr
+	6,   // 81: orca.meta.PersistCommitRequest.h:type_name -> orca.meta.Header
+	6,   // 82: orca.meta.ReportRequest.h:type_name -> orca.meta.Header
+	68,  // 83: orca.meta.ReportReply.intents:type_name -> orca.meta.Intent
+	37,  // 84: orca.meta.ReportReply.mounts:type_name -> orca.meta.Mount
+	47,  // 85: orca.meta.ReportReply.workers:type_name -> orca.meta.Worker
+	87,  // 86: orca.meta.ReportReply.counters:type_name -> orca.meta.ReportReply.CountersEntry
+	6,   // 87: orca.meta.ConfRequest.h:type_name -> orca.meta.Header
+	88,  // 88: orca.meta.ConfReply.values:type_name -> orca.meta.ConfReply.Value
+	6,   // 89: orca.meta.UsageRequest.h:type_name -> orca.meta.Header
+	7,   // 90: orca.meta.UsageRequest.target:type_name -> orca.meta.Target
+	74,  // 91: orca.meta.UsageReply.usage:type_name -> orca.meta.Usage
+	79,  // 92: orca.meta.UsageReply.quotas:type_name -> orca.meta.Quota
+	6,   // 93: orca.meta.SetQuotaRequest.h:type_name -> orca.meta.Header
+	7,   // 94: orca.meta.SetQuotaRequest.target:type_name -> orca.meta.Target
+	79,  // 95: orca.meta.SetQuotaReply.quota:type_name -> orca.meta.Quota
+	6,   // 96: orca.meta.QuotasRequest.h:type_name -> orca.meta.Header
+	79,  // 97: orca.meta.QuotasReply.quotas:type_name -> orca.meta.Quota
+	74,  // 98: orca.meta.Quota.usage:type_name -> orca.meta.Usage
+	6,   // 99: orca.meta.QuorumRequest.h:type_name -> orca.meta.Header
+	4,   // 100: orca.meta.QuorumRequest.change:type_name -> orca.meta.QuorumRequest.Change
+	81,  // 101: orca.meta.QuorumReply.members:type_name -> orca.meta.Member
+	6,   // 102: orca.meta.HostedRequest.h:type_name -> orca.meta.Header
+	103, // [103:103] is the sub-list for method output_type
+	103, // [103:103] is the sub-list for method input_type
+	103, // [103:103] is the sub-list for extension type_name
+	103, // [103:103] is the sub-list for extension extendee
+	0,   // [0:103] is the sub-list for field type_name
 }
 
 func init() { file_meta_proto_init() }
@@ -6384,7 +6938,7 @@ func file_meta_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_meta_proto_rawDesc), len(file_meta_proto_rawDesc)),
 			NumEnums:      5,
-			NumMessages:   76,
+			NumMessages:   84,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
