@@ -54,6 +54,13 @@ type Xattrs interface {
 	RemoveXattr(ctx context.Context, r *metapb.XattrRequest) (*metapb.Empty, error)
 }
 
+// Quotas tells what is below directories, and limits it.
+type Quotas interface {
+	Usage(ctx context.Context, r *metapb.UsageRequest) (*metapb.UsageReply, error)
+	SetQuota(ctx context.Context, r *metapb.SetQuotaRequest) (*metapb.SetQuotaReply, error)
+	Quotas(ctx context.Context, r *metapb.QuotasRequest) (*metapb.QuotasReply, error)
+}
+
 // Mounts is the mount table.
 type Mounts interface {
 	Mount(ctx context.Context, r *metapb.MountRequest) (*metapb.MountReply, error)
@@ -88,6 +95,7 @@ type Namespace interface {
 	Writer
 	Files
 	Xattrs
+	Quotas
 	Mounts
 	Workers
 	Admin

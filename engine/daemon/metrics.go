@@ -42,9 +42,11 @@ func (m *metaRole) gauges(emit func(telemetry.Sample)) {
 	for name, v := range map[string]int64{
 		"files": c.Files, "directories": c.Dirs, "sessions": c.Sessions, "intents": c.Intents,
 		"clients": c.Clients, "mounts": c.Mounts, "trash": c.Trash,
+		"quotas": c.Quotas,
 	} {
 		emit(telemetry.Sample{Name: "orca_meta_" + name, Help: "Records of the namespace.", Value: float64(v)})
 	}
+	emit(telemetry.Sample{Name: "orca_meta_quota_refusals_total", Help: "Mutations refused by the quota of a directory.", Counter: true, Value: float64(c.OverQuota)})
 	if m.alone() {
 		return
 	}

@@ -99,8 +99,8 @@ func startWorker(ctx context.Context, cfg *Config, d *dataDir, ns metaplane.Name
 		}
 	}
 	w.peers = newPeers(w.agent.grantKey, log)
-	blocks := blockservice.Config{Write: writeback.Config{Hold: func(ctx context.Context, session, fence uint64) error {
-		_, err := ns.Renew(ctx, &metapb.RenewRequest{H: &metapb.Header{}, Sessions: []uint64{session}, Fence: fence})
+	blocks := blockservice.Config{Write: writeback.Config{Hold: func(ctx context.Context, session, fence uint64, length int64) error {
+		_, err := ns.Renew(ctx, &metapb.RenewRequest{H: &metapb.Header{}, Sessions: []uint64{session}, Fence: fence, Length: length})
 		return err
 	}}}
 	w.blocks = blockservice.New(blocks, blockservice.Deps{

@@ -165,6 +165,11 @@ func (n *wire) SetAttr(ctx context.Context, r *metapb.SetAttrRequest) (*metapb.S
 	return send(ctx, n, "chmod "+r.Target.GetPath(), r, metaplane.Namespace.SetAttr)
 }
 
+// SetQuota implements metaplane.Quotas.
+func (n *wire) SetQuota(ctx context.Context, r *metapb.SetQuotaRequest) (*metapb.SetQuotaReply, error) {
+	return sendBare(ctx, n, "quota "+r.Target.GetPath(), r, metaplane.Namespace.SetQuota)
+}
+
 // Sync implements metaplane.Writer.
 func (n *wire) Sync(ctx context.Context, r *metapb.SyncRequest) (*metapb.SyncReply, error) {
 	return sendBare(ctx, n, "sync "+r.Target.GetPath(), r, metaplane.Namespace.Sync)

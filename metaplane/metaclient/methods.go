@@ -32,6 +32,11 @@ func (s *Session) SetAttr(ctx context.Context, r *metapb.SetAttrRequest) (*metap
 	return mutate(ctx, s, &r.H, func(ctx context.Context) (*metapb.SetAttrReply, error) { return s.ns.SetAttr(ctx, r) })
 }
 
+// SetQuota is metaplane.Namespace's, exactly once.
+func (s *Session) SetQuota(ctx context.Context, r *metapb.SetQuotaRequest) (*metapb.SetQuotaReply, error) {
+	return mutate(ctx, s, &r.H, func(ctx context.Context) (*metapb.SetQuotaReply, error) { return s.ns.SetQuota(ctx, r) })
+}
+
 // Free is metaplane.Namespace's, exactly once.
 func (s *Session) Free(ctx context.Context, r *metapb.FreeRequest) (*metapb.Empty, error) {
 	return mutate(ctx, s, &r.H, func(ctx context.Context) (*metapb.Empty, error) { return s.ns.Free(ctx, r) })
@@ -131,6 +136,16 @@ func (s *Session) GetXattr(ctx context.Context, r *metapb.XattrRequest) (*metapb
 // ListXattr is metaplane.Namespace's, repeated while the server is away.
 func (s *Session) ListXattr(ctx context.Context, r *metapb.XattrRequest) (*metapb.XattrReply, error) {
 	return read(ctx, s, &r.H, func(ctx context.Context) (*metapb.XattrReply, error) { return s.ns.ListXattr(ctx, r) })
+}
+
+// Usage is metaplane.Namespace's, repeated while the server is away.
+func (s *Session) Usage(ctx context.Context, r *metapb.UsageRequest) (*metapb.UsageReply, error) {
+	return read(ctx, s, &r.H, func(ctx context.Context) (*metapb.UsageReply, error) { return s.ns.Usage(ctx, r) })
+}
+
+// Quotas is metaplane.Namespace's, repeated while the server is away.
+func (s *Session) Quotas(ctx context.Context, r *metapb.QuotasRequest) (*metapb.QuotasReply, error) {
+	return read(ctx, s, &r.H, func(ctx context.Context) (*metapb.QuotasReply, error) { return s.ns.Quotas(ctx, r) })
 }
 
 // ListMounts is metaplane.Namespace's, repeated while the server is away.

@@ -3,8 +3,10 @@
 package metaclient
 
 import (
+	"cmp"
 	"context"
 	"maps"
+	"slices"
 	"strings"
 
 	"google.golang.org/protobuf/proto"
@@ -88,6 +90,17 @@ func (r *Router) ListXattr(ctx context.Context, q *metapb.XattrRequest) (*metapb
 // RemoveXattr is metaplane.Namespace's, of the group that has the target.
 func (r *Router) RemoveXattr(ctx context.Context, q *metapb.XattrRequest) (*metapb.Empty, error) {
 	return route(ctx, r, q.H, &q.Target, func(s *Session) (*metapb.Empty, error) { return s.RemoveXattr(ctx, q) })
+}
+
+// Usage is metaplane.Namespace's, of the group that has the target: what lies
+// behind junctions below it is not in the sums, which are then not whole.
+func (r *Router) Usage(ctx context.Context, q *metapb.UsageRequest) (*metapb.UsageReply, error) {
+	return route(ctx, r, q.H, &q.Target, func(s *Session) (*metapb.UsageReply, error) { return s.Usage(ctx, q) })
+}
+
+// SetQuota is metaplane.Namespace's, of the group that has the target.
+func (r *Router) SetQuota(ctx context.Context, q *metapb.SetQuotaRequest) (*metapb.SetQuotaReply, error) {
+	return route(ctx, r, q.H, &q.Target, func(s *Session) (*metapb.SetQuotaReply, error) { return s.SetQuota(ctx, q) })
 }
 
 // Rename is metaplane.Namespace's. Names of two groups are of two mounts.
@@ -297,6 +310,32 @@ func (r *Router) Report(ctx context.Context, q *metapb.ReportRequest) (*metapb.R
 			}
 		}
 	}
+	return p, nil
+}
+
+// Quotas is metaplane.Namespace's, those of all groups.
+func (r *Router) Quotas(ctx context.Context, q *metapb.QuotasRequest) (*metapb.QuotasReply, error) {
+	caller := q.H.GetCaller()
+	p, err := r.home.Quotas(ctx, q)
+	if err != nil {
+		return nil, err
+	}
+	groups, err := r.Groups(ctx)
+	if err != nil || len(groups) == 1 {
+		return p, err
+	}
+	for _, g := range groups[1:] {
+		s, err := r.In(g)
+		if err != nil {
+			return nil, err
+		}
+		o, err := s.Quotas(ctx, &metapb.QuotasRequest{H: &metapb.Header{Caller: caller}})
+		if err != nil {
+			return nil, err
+		}
+		p.Quotas = append(p.Quotas, o.Quotas...)
+	}
+	slices.SortFunc(p.Quotas, func(a, b *metapb.Quota) int { return cmp.Compare(a.Path, b.Path) })
 	return p, nil
 }
 

@@ -129,6 +129,18 @@ func (s *stub) Quorum(ctx context.Context, r *metapb.QuorumRequest) (*metapb.Quo
 	return invoke(ctx, s, metawire.OpQuorum, r, new(metapb.QuorumReply))
 }
 
+func (s *stub) Usage(ctx context.Context, r *metapb.UsageRequest) (*metapb.UsageReply, error) {
+	return invoke(ctx, s, metawire.OpUsage, r, new(metapb.UsageReply))
+}
+
+func (s *stub) SetQuota(ctx context.Context, r *metapb.SetQuotaRequest) (*metapb.SetQuotaReply, error) {
+	return invoke(ctx, s, metawire.OpSetQuota, r, new(metapb.SetQuotaReply))
+}
+
+func (s *stub) Quotas(ctx context.Context, r *metapb.QuotasRequest) (*metapb.QuotasReply, error) {
+	return invoke(ctx, s, metawire.OpQuotas, r, new(metapb.QuotasReply))
+}
+
 func (s *stub) Watch(ctx context.Context, r *metapb.WatchRequest) (*metapb.WatchReply, error) {
 	return invoke(ctx, s, metawire.OpWatch, r, new(metapb.WatchReply))
 }

@@ -33,8 +33,8 @@ func checkCreate(r *metapb.CreateRequest) error {
 	if err := checkNew(op, r.Target); err != nil {
 		return err
 	}
-	if r.BlockSize < 0 || r.WriteType > uint32(orca.Through) {
-		return &orca.Error{Op: op, Path: r.Target.Path, Kind: orca.Invalid, Msg: "block size or write type"}
+	if r.BlockSize < 0 || r.ExpectLength < 0 || r.WriteType > uint32(orca.Through) {
+		return &orca.Error{Op: op, Path: r.Target.Path, Kind: orca.Invalid, Msg: "block size, length or write type"}
 	}
 	return nil
 }
@@ -52,6 +52,7 @@ func (s *Service) createCommand(r *metapb.CreateRequest) *command.Command {
 		Target: r.Target, Mode: r.Mode, Parents: r.Parents, Exclusive: r.Exclusive, Overwrite: r.Overwrite,
 		WriteType: uint32(wt), BlockSize: block, WholeMax: s.cfg.WholeMax, Replicas: max(r.Replicas, 1),
 		Complete: r.Complete, Steal: r.Steal, Symlink: r.Symlink, Ttl: int64(s.cfg.SessionTTL),
+		ExpectLength: r.ExpectLength,
 	}}
 }
 
@@ -158,9 +159,12 @@ func (s *Service) Renew(ctx context.Context, r *metapb.RenewRequest) (*metapb.Re
 	if len(r.Sessions) == 0 {
 		return &metapb.RenewReply{}, nil
 	}
+	if r.Length < 0 {
+		return nil, orca.E("metaserver.Renew", orca.Invalid, "negative length")
+	}
 	if r.Fence != 0 {
 		_, err := s.mutate(ctx, &metapb.Header{Caller: r.H.GetCaller()}, &command.Command{
-			Renew: &metapb.RenewOp{Sessions: r.Sessions, Fence: r.Fence, Ttl: int64(commitTerm)}})
+			Renew: &metapb.RenewOp{Sessions: r.Sessions, Fence: r.Fence, Ttl: int64(commitTerm), Length: r.Length}})
 		if err != nil {
 			return nil, err
 		}

@@ -48,6 +48,7 @@ func Cases() []Case {
 		{"attributes", attributes}, {"xattrs", xattrs}, {"symlink", symlink}, {"paging", paging},
 		{"write-types", writeTypes}, {"persist", persist}, {"exactly-once", exactlyOnce}, {"bad-input", badInput},
 		{"watch", watch}, {"by-inode", byInode}, {"reserved", reserved},
+		{"quota", quotas},
 	}
 }
 

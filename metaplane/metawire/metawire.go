@@ -58,6 +58,9 @@ const (
 	OpConf           Op = 0x0261
 	OpHosted         Op = 0x0262
 	OpQuorum         Op = 0x0263
+	OpUsage          Op = 0x0270
+	OpSetQuota       Op = 0x0271
+	OpQuotas         Op = 0x0272
 )
 
 // Message is what vtprotobuf generates for every message.
@@ -149,6 +152,9 @@ func Methods() map[Op]*Method {
 		row(OpConf, "Conf", metaplane.Namespace.Conf),
 		row(OpHosted, "Hosted", metaplane.Namespace.Hosted),
 		row(OpQuorum, "Quorum", metaplane.Namespace.Quorum),
+		row(OpUsage, "Usage", metaplane.Namespace.Usage),
+		row(OpSetQuota, "SetQuota", metaplane.Namespace.SetQuota),
+		row(OpQuotas, "Quotas", metaplane.Namespace.Quotas),
 	}
 	out := make(map[Op]*Method, len(rows))
 	for i := range rows {

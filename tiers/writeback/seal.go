@@ -145,16 +145,16 @@ func (s *Service) seal(ctx context.Context, h *handle, t *dataplane.WriteTarget,
 const holdAhead = 4 << 20
 
 // hold returns what stands between Prepare and Commit of an upload: the word
-// of the metaplane that the session still has its fence.
+// of the metaplane that the session still has its fence, and quotas have room.
 func (s *Service) hold(ctx context.Context, t *dataplane.WriteTarget, length int64) func(context.Context) error {
 	if s.cfg.Hold == nil {
 		return nil
 	}
 	if length > holdAhead {
-		return func(ctx context.Context) error { return s.cfg.Hold(ctx, t.Session, t.Fence) }
+		return func(ctx context.Context) error { return s.cfg.Hold(ctx, t.Session, t.Fence, length) }
 	}
 	answer := make(chan error, 1)
-	go func() { answer <- s.cfg.Hold(ctx, t.Session, t.Fence) }() // ends with ctx, the request's
+	go func() { answer <- s.cfg.Hold(ctx, t.Session, t.Fence, length) }() // ends with ctx, the request's
 	return func(context.Context) error { return <-answer }
 }
 

@@ -67,9 +67,10 @@ type Config struct {
 	// Ops are the file operations (default blockfile.OS).
 	Ops blockfile.Ops
 	// Hold asks the metaplane, before an upload is committed, whether the
-	// session still has its fence, and keeps others from taking it over
-	// meanwhile; its error (Stale) aborts the upload. nil: nobody is asked.
-	Hold func(ctx context.Context, session, fence uint64) error
+	// session still has its fence and quotas have room for that many bytes, and
+	// keeps others from taking either meanwhile; its error (Stale, OverQuota)
+	// aborts the upload. nil: nobody is asked.
+	Hold func(ctx context.Context, session, fence uint64, length int64) error
 }
 
 func (c Config) withDefaults() Config {

@@ -402,8 +402,8 @@ func TestHoldBeforeTheCommit(t *testing.T) {
 	for _, size := range []int{1000, 5 << 20} {
 		var asked atomic.Int64
 		var answer error
-		o := rigOptions{ssd: 64 << 20, cfg: writeback.Config{Hold: func(_ context.Context, session, fence uint64) error {
-			require.EqualValues(t, []uint64{0xabc, 1}, []uint64{session, fence})
+		o := rigOptions{ssd: 64 << 20, cfg: writeback.Config{Hold: func(_ context.Context, session, fence uint64, length int64) error {
+			require.EqualValues(t, []uint64{0xabc, 1, uint64(size)}, []uint64{session, fence, uint64(length)})
 			asked.Add(1)
 			return answer
 		}}}

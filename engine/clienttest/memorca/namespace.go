@@ -335,3 +335,34 @@ func (o *Orca) Sync(_ context.Context, r *metapb.SyncRequest) (*metapb.SyncReply
 	}
 	return &metapb.SyncReply{}, nil
 }
+
+// Usage implements metaplane.Quotas. There are no quotas here.
+func (o *Orca) Usage(_ context.Context, r *metapb.UsageRequest) (*metapb.UsageReply, error) {
+	leave, err := o.enter("Usage")
+	if err != nil {
+		return nil, err
+	}
+	defer leave()
+	n, err := o.resolveLocked("memorca.Usage", r.Target)
+	if err != nil {
+		return nil, err
+	}
+	rep := &metapb.UsageReply{Usage: &metapb.Usage{}, Dir: n.attr.Ino, Whole: true}
+	todo := []*inode{n}
+	for len(todo) > 0 {
+		at := todo[len(todo)-1]
+		todo = todo[:len(todo)-1]
+		for _, ino := range at.children {
+			k := o.inodes[ino]
+			switch {
+			case k.attr.Type == uint32(orca.TypeDir):
+				rep.Usage.Dirs++
+				todo = append(todo, k)
+			case k.visible:
+				rep.Usage.Files++
+				rep.Usage.Bytes += k.attr.Length
+			}
+		}
+	}
+	return rep, nil
+}
