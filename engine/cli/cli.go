@@ -309,6 +309,11 @@ func message(err error) string {
 	switch orca.KindOf(err) {
 	case orca.NotFound, orca.Exists, orca.NotDir, orca.IsDir, orca.NotEmpty, orca.Permission, orca.NameTooLong, orca.ReadOnly, orca.CrossMount:
 		return text
+	case orca.OverQuota:
+		var e *orca.Error
+		if errors.As(err, &e) && e.Msg != "" {
+			return text + ": " + e.Msg // which directory, and how much it has
+		}
 	case orca.Internal:
 		var e *orca.Error
 		if !errors.As(err, &e) {

@@ -365,9 +365,10 @@ func (c *copier) children(ctx context.Context, p place) ([]string, error) {
 // source is an open file on either side.
 type source struct {
 	io.Reader
-	close func() error
-	mode  uint32
-	mtime time.Time
+	close  func() error
+	mode   uint32
+	mtime  time.Time
+	length int64 // 0: not known
 }
 
 func (c *copier) openSource(ctx context.Context, p place) (*source, error) {
@@ -383,14 +384,14 @@ func (c *copier) openSource(ctx context.Context, p place) (*source, error) {
 		if err != nil {
 			return nil, errors.Join(localError(err), f.Close())
 		}
-		return &source{f, f.Close, uint32(st.Mode().Perm()), st.ModTime()}, nil
+		return &source{f, f.Close, uint32(st.Mode().Perm()), st.ModTime(), st.Size()}, nil
 	}
 	f, err := c.fs.Open(ctx, client.Path(p.path), client.ReadOptions{Type: c.read})
 	if err != nil {
 		return nil, err
 	}
 	i := f.Info()
-	return &source{io.NewSectionReader(f.WithContext(ctx), 0, f.Size()), f.Close, i.Attr.Mode, i.Mtime}, nil
+	return &source{io.NewSectionReader(f.WithContext(ctx), 0, f.Size()), f.Close, i.Attr.Mode, i.Mtime, f.Size()}, nil
 }
 
 // file copies one file.
@@ -409,7 +410,7 @@ func (c *copier) file(ctx context.Context, src, dst place) error {
 }
 
 func (c *copier) toOrca(ctx context.Context, s *source, path string) error {
-	o := client.CreateOptions{WriteType: c.write, Overwrite: c.o.force}
+	o := client.CreateOptions{WriteType: c.write, Overwrite: c.o.force, Expect: s.length}
 	if c.o.preserve {
 		o.Mode = s.mode
 	}

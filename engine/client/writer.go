@@ -26,6 +26,9 @@ type CreateOptions struct {
 	Parents   bool           // make missing directories (0755)
 	BlockSize int64          // of a file too long to be one block; 0: the cluster's
 	Replicas  uint32         // workers to hold it once sealed; 0: 1
+	// Expect is how long the content will be, if that is known: what quotas
+	// have no room for is then refused by Create, not by Close.
+	Expect int64
 	// Steal takes over a write session that another writer holds: its Close
 	// fails with Stale. Else the second writer gets Busy.
 	Steal bool
@@ -65,7 +68,7 @@ var _ interface {
 
 // Create opens a write session and a private file for it, on a worker of this
 // node if there is one. Exists, NotFound (parent), IsDir, Permission, ReadOnly,
-// Busy (another writer), NoSpace. Follow it by Close or Abort.
+// Busy (another writer), NoSpace, OverQuota. Follow it by Close or Abort.
 func (fs *FS) Create(ctx context.Context, t Target, o CreateOptions) (*Writer, error) {
 	r, err := fs.create(ctx, t, o, false)
 	if err != nil {
@@ -112,7 +115,7 @@ func (fs *FS) create(ctx context.Context, t Target, o CreateOptions, complete bo
 	return fs.meta.Create(ctx, &metapb.CreateRequest{
 		H: fs.header(), Target: tp, Mode: o.Mode & 0o7777, Parents: o.Parents, Exclusive: o.Exclusive,
 		Overwrite: o.Overwrite || o.Existing, WriteType: uint32(o.WriteType), BlockSize: o.BlockSize,
-		Replicas: o.Replicas, Complete: complete, Steal: o.Steal,
+		Replicas: o.Replicas, Complete: complete, Steal: o.Steal, ExpectLength: o.Expect,
 	})
 }
 
@@ -413,7 +416,8 @@ func (w *Writer) Publish(ctx context.Context) (Info, error) {
 	return Info{Attr: w.attr}, nil
 }
 
-// Close publishes what was not yet published and ends the session. An error
+// Close publishes what was not yet published and ends the session. OverQuota
+// when a directory above has no room for what was written. An error
 // means that the file is as it was before (or as last published).
 func (w *Writer) Close() error { return w.CloseContext(context.Background()) }
 

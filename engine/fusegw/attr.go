@@ -205,18 +205,22 @@ func (g *gateway) Access(_ <-chan struct{}, in *fuse.AccessIn) fuse.Status {
 }
 
 // StatFs answers df.
-func (g *gateway) StatFs(_ <-chan struct{}, _ *fuse.InHeader, out *fuse.StatfsOut) fuse.Status {
+func (g *gateway) StatFs(_ <-chan struct{}, in *fuse.InHeader, out *fuse.StatfsOut) fuse.Status {
 	g.count(OpStatfs)
+	ino, st := g.ino(in.NodeId)
+	if !st.Ok() {
+		ino = g.cfg.Root
+	}
 	ctx, cancel := g.call()
 	defer cancel()
-	s, err := g.fs.Statfs(ctx)
+	s, err := g.fs.Statfs(ctx, g.cfg.Root, ino)
 	if err != nil {
 		return g.fail(err)
 	}
 	const unit = 4096
 	*out = fuse.StatfsOut{
 		Blocks: uint64(s.Total) / unit, Bfree: uint64(s.Free) / unit, Bavail: uint64(s.Free) / unit,
-		Files: uint64(s.Files), Ffree: 1 << 40, Bsize: unit, Frsize: unit, NameLen: orca.MaxName,
+		Files: uint64(s.TotalFiles), Ffree: uint64(s.FreeFiles), Bsize: unit, Frsize: unit, NameLen: orca.MaxName,
 	}
 	return fuse.OK
 }

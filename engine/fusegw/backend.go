@@ -31,10 +31,10 @@ type Change struct {
 	Atime, Mtime *time.Time
 }
 
-// Statfs is the capacity shown by df, in bytes.
+// Statfs is the capacity shown by df: bytes and inodes.
 type Statfs struct {
-	Total, Free int64
-	Files       int64
+	Total, Free           int64
+	TotalFiles, FreeFiles int64
 }
 
 // EventKind says what an Event tells.
@@ -91,7 +91,8 @@ type FS interface {
 	Names
 	Attrs
 	Files
-	Statfs(ctx context.Context) (Statfs, error)
+	// Statfs is about what is at or above ino in root, the directory mounted.
+	Statfs(ctx context.Context, root, ino orca.Ino) (Statfs, error)
 	// Watch calls fn with events as they come, and with lost set when some
 	// may have been dropped, until ctx ends or the stream breaks. The first
 	// call of fn says that the stream is up. fn must not block.

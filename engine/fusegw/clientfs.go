@@ -88,13 +88,33 @@ func (s clientFS) RemoveXattr(ctx context.Context, c orca.Caller, ino orca.Ino, 
 	return s.fs.As(c).RemoveXattr(ctx, client.ByIno(ino), name)
 }
 
-// shownTotal is the size that df shows: the stores below have no limit that
-// Orca knows, and full tiers refuse no write.
-const shownTotal = 1 << 50
+// shownTotal and shownFiles are what df shows where there is no quota: the
+// stores below have no limit that Orca knows, and full tiers refuse no write.
+const (
+	shownTotal = 1 << 50
+	shownFiles = 1 << 40
+)
 
-func (s clientFS) Statfs(ctx context.Context) (Statfs, error) {
-	cp, err := s.fs.As(orca.Caller{}).Statfs(ctx)
-	return Statfs{Total: shownTotal, Free: max(0, shownTotal-cp.Used)}, err
+// Statfs shows what is below the root of the mount; where quotas hold for ino,
+// the one that has the least room left instead.
+func (s clientFS) Statfs(ctx context.Context, root, ino orca.Ino) (Statfs, error) {
+	fs := s.fs.As(orca.Caller{})
+	u, err := fs.Usage(ctx, client.ByIno(ino))
+	if ino != root && (err != nil || len(u.Quotas) == 0) { // a new file that is not published yet, too
+		u, err = fs.Usage(ctx, client.ByIno(root))
+	}
+	st := Statfs{Total: shownTotal, TotalFiles: shownFiles}
+	st.Free, st.FreeFiles = max(0, st.Total-u.Bytes), max(0, st.TotalFiles-u.Files-u.Dirs)
+	for _, q := range u.Quotas {
+		used := q.GetUsage()
+		if free := max(0, q.Bytes-used.GetBytes()-q.HeldBytes); q.Bytes > 0 && free < st.Free {
+			st.Total, st.Free = q.Bytes, free
+		}
+		if free := max(0, q.Inodes-used.GetFiles()-used.GetDirs()-q.HeldInodes); q.Inodes > 0 && free < st.FreeFiles {
+			st.TotalFiles, st.FreeFiles = q.Inodes, free
+		}
+	}
+	return st, err
 }
 
 // errCut ends a watch that has lost the metaplane: the mount starts another.

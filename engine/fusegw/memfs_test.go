@@ -408,8 +408,8 @@ func (m *memFS) RemoveXattr(_ context.Context, _ orca.Caller, ino orca.Ino, name
 	return nil
 }
 
-func (m *memFS) Statfs(context.Context) (Statfs, error) {
-	return Statfs{Total: 1 << 40, Free: 1 << 39, Files: 10}, nil
+func (m *memFS) Statfs(context.Context, orca.Ino, orca.Ino) (Statfs, error) {
+	return Statfs{Total: 1 << 40, Free: 1 << 39, TotalFiles: 10, FreeFiles: 5}, nil
 }
 
 func (m *memFS) Watch(ctx context.Context, fn func([]Event, bool)) error {
