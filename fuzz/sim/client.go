@@ -105,7 +105,7 @@ func (c *client) begin(o Op, verb string) *event {
 func (c *client) end(e *event, err error) {
 	e.kind = orca.KindOf(err)
 	switch e.kind {
-	case orca.OK, orca.Invalid, orca.NotFound, orca.Exists, orca.NotDir, orca.IsDir, orca.NotEmpty, orca.CrossMount:
+	case orca.OK, orca.Invalid, orca.NotFound, orca.Exists, orca.NotDir, orca.IsDir, orca.NotEmpty, orca.CrossMount, orca.OverQuota:
 	default:
 		e.unknown = true
 	}
@@ -165,6 +165,8 @@ func (c *client) do(o Op) {
 				e.names = append(e.names, x.Name)
 			}
 		}
+	case "quota":
+		_, err = c.ns.SetQuota(c.ctx, &metapb.SetQuotaRequest{Target: at(o.Path), Bytes: o.Length, Inodes: o.Inodes})
 	case "sync":
 		_, _ = c.ns.Sync(c.ctx, &metapb.SyncRequest{Target: at(o.Path), Recursive: o.Recursive})
 		return
@@ -258,7 +260,7 @@ func (c *client) upload(s *metapb.WriteSession, a *metapb.Attr, o Op) (info ufs.
 	if o.Die == 2 {
 		return info, false, errDied
 	}
-	if _, err := c.ns.Renew(c.ctx, &metapb.RenewRequest{Sessions: []uint64{s.Id}, Fence: s.Fence}); err != nil {
+	if _, err := c.ns.Renew(c.ctx, &metapb.RenewRequest{Sessions: []uint64{s.Id}, Fence: s.Fence, Length: o.Length}); err != nil {
 		return info, false, err
 	}
 	info, err = w.Commit(c.ctx)

@@ -413,6 +413,11 @@ func step(t model.Tree, e *event) []model.Tree {
 		k = after.Remove(o.Path, o.Recursive)
 	case "chmod":
 		k = after.Chmod(o.Path, o.Mode)
+	case "quota": // the model has none: what they refuse is taken as it is
+		var n model.Node
+		if n, k = t.Find(o.Path); k == orca.OK && !n.Dir {
+			k = orca.NotDir
+		}
 	case "stat":
 		var n model.Node
 		if n, k = t.Find(o.Path); k == orca.OK && e.kind == orca.OK && n != e.node {
@@ -432,6 +437,8 @@ func step(t model.Tree, e *event) []model.Tree {
 		}
 	}
 	switch {
+	case e.kind == orca.OverQuota:
+		return []model.Tree{t}
 	case e.unknown && k == orca.OK:
 		return []model.Tree{t, after}
 	case e.unknown:

@@ -120,6 +120,29 @@ func (j *journal) close() {
 	}
 }
 
+// within checks that no quota has been passed: what is below a directory and
+// what is held free for it only grow within its limits, unless a sync has found
+// more. before is how it was when cmds were applied.
+func (j *journal) within(before []fsm.QuotaView, cmds []*command.Command) {
+	for _, c := range cmds {
+		if c.SyncApply != nil || c.SetQuota != nil {
+			return
+		}
+	}
+	old := map[orca.Ino]fsm.QuotaView{}
+	for _, q := range before {
+		old[q.Dir] = q
+	}
+	for _, q := range j.machine.Quotas(orca.Caller{}) {
+		b, ok := old[q.Dir]
+		grows := func(limit, now, was int64) bool { return ok && limit > 0 && now > was && now > limit }
+		if grows(q.Limit.Bytes, q.Usage.Bytes+q.HeldBytes, b.Usage.Bytes+b.HeldBytes) ||
+			grows(q.Limit.Inodes, q.Usage.Inodes()+q.HeldInodes, b.Usage.Inodes()+b.HeldInodes) {
+			j.w.broken("quota", "%s (%s): %+v, before %+v", q.Path, describe(cmds[0]), q, b)
+		}
+	}
+}
+
 // append commits commands as one entry, applies it, and checks the machine.
 func (j *journal) append(cmds []*command.Command) []*command.Result {
 	w := j.w
@@ -135,6 +158,7 @@ func (j *journal) append(cmds []*command.Command) []*command.Result {
 	entry := fsm.Entry{Index: uint64(len(j.entries) + 1), Data: e.Bytes()}
 	j.entries = append(j.entries, entry)
 	w.stats.Entries++
+	before := j.machine.Quotas(orca.Caller{})
 	outs, err := j.machine.Apply([]fsm.Entry{entry})
 	if err != nil {
 		w.broken("apply", "%v", err)
@@ -156,6 +180,7 @@ func (j *journal) append(cmds []*command.Command) []*command.Result {
 	if err := j.machine.Check(); err != nil {
 		w.broken("check", "after entry %d (%s): %v", entry.Index, describe(cmds[0]), err)
 	}
+	j.within(before, cmds)
 	if l := w.life; l != nil {
 		for _, e := range outs[0].Effects {
 			select {

@@ -28,9 +28,10 @@ type Faults struct {
 
 // Op is one thing that a client does.
 type Op struct {
-	Verb      string // mkdir touch write rename delete chmod stat list sync
+	Verb      string // mkdir touch write rename delete chmod stat list sync quota
 	Path, Dst string
 	Length    int64 // of what is written; each write has its own
+	Inodes    int64 // quota; Length is its limit of bytes
 	Mode      uint32
 	Type      orca.WriteType
 	Parents   bool // mkdir
@@ -57,6 +58,9 @@ func (o Op) String() string {
 		if f.on {
 			s += ", " + f.name
 		}
+	}
+	if o.Verb == "quota" {
+		s += fmt.Sprintf(" %d bytes, %d inodes", o.Length, o.Inodes)
 	}
 	if o.Mode != 0 {
 		s += fmt.Sprintf(", mode %o", o.Mode)
@@ -122,6 +126,7 @@ func NewPlan(seed uint64) *Plan {
 		}
 		p.Clients = append(p.Clients, ops)
 	}
+	p.limit()
 	return p
 }
 
@@ -163,6 +168,27 @@ func (p *Plan) draw(r *rand.Rand) Op {
 		o.Verb, o.Recursive = "sync", flip(2)
 	}
 	return o
+}
+
+// limit has the clients of some plans set quotas: of those whose seeds end in 3
+// or 9, for the others play as they did when quotas were not there.
+func (p *Plan) limit() {
+	if p.Seed%10 != 3 && p.Seed%10 != 9 {
+		return
+	}
+	r := rand.New(rand.NewPCG(p.Seed, 2))
+	for i, ops := range p.Clients {
+		for range 1 + r.IntN(3) {
+			o := Op{Verb: "quota", Path: p.Roots[r.IntN(len(p.Roots))]}
+			if r.IntN(2) == 0 {
+				o.Path = p.path(r, o.Path)
+			}
+			o.Length = []int64{0, 5, 20, 1000, 2750}[r.IntN(5)] // what is there already has over 900 a file
+			o.Inodes = r.Int64N(9)
+			ops = slices.Insert(ops, r.IntN(len(ops)/2+1), o)
+		}
+		p.Clients[i] = ops
+	}
 }
 
 // without returns the plan less some operations of one client.

@@ -24,7 +24,8 @@
 // stolen; stores fail, do the work and lose the answer, list late; objects are
 // made and removed behind Orca.
 //
-// What must hold: fsm's Check after every entry; replaying the journal gives
+// What must hold: fsm's Check after every entry (sums and quotas are those of
+// the tree), and no quota is passed but by what a sync finds; replaying the journal gives
 // the same store; a request has one outcome, however often it arrives; every
 // persisted file is in its store under its key with its fingerprint at every
 // moment, unless a mutation of just that key is in the making; the history of
@@ -34,7 +35,7 @@
 //
 // What it does not do: more than one Raft group or voter (so no coordinator
 // that does not know it was replaced); a call of a store that takes effect
-// after its caller has given it up; permissions, owners, quotas, links, mounts
+// after its caller has given it up; permissions, owners, links, mounts
 // that come and go; blocks on workers (a file that is not persisted has no
 // content here); wrong disks (inodekv's own tests); the transport's frames.
 //
