@@ -4,7 +4,10 @@ package client
 
 import (
 	"context"
+	"fmt"
+	"math"
 
+	"orca"
 	"orca/metaplane/metapb"
 )
 
@@ -68,4 +71,44 @@ func (fs *FS) Quotas(ctx context.Context) ([]*Quota, error) {
 		return nil, err
 	}
 	return r.Quotas, nil
+}
+
+// askFrom is the length from which on a Writer asks whether quotas have room,
+// before it writes more: short files are refused when they are published.
+const askFrom = 64 << 20
+
+// roomLocked refuses to write a file up to length when a directory above has no
+// room for that. It is a courtesy, for the last word is the metaplane's: it asks
+// when the length passes what it knows there to be room for, and lets pass what
+// it cannot learn.
+func (w *Writer) roomLocked(length int64) error {
+	if length <= w.askAt {
+		return nil
+	}
+	ctx, stop := context.WithTimeout(context.Background(), abandonWait)
+	defer stop()
+	ino := ByIno(orca.Ino(w.sess.File))
+	u, err := w.fs.Usage(ctx, ino)
+	if err != nil || len(u.Quotas) == 0 {
+		w.askAt = max(length, 2*w.askAt)
+		return nil
+	}
+	var old int64 // what the file has in the sums now
+	if i, err := w.fs.Stat(ctx, ino, SyncNever()); err == nil {
+		old = i.Length
+	}
+	room := int64(math.MaxInt64)
+	for _, q := range u.Quotas {
+		if q.Bytes == 0 {
+			continue
+		}
+		there := q.GetUsage().GetBytes() + q.HeldBytes - max(0, w.expect-old)
+		if more := length - old; more > 0 && there+more > q.Bytes {
+			return &orca.Error{Op: "client.Write", Path: w.name, Kind: orca.OverQuota, Msg: fmt.Sprintf(
+				"the quota of %s is %d bytes, with %d there or being written: no room for %d more", q.Path, q.Bytes, there, more)}
+		}
+		room = min(room, q.Bytes-there+old)
+	}
+	w.askAt = min(room, max(length, 2*w.askAt))
+	return nil
 }

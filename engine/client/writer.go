@@ -57,6 +57,8 @@ type Writer struct {
 	changed   bool      // since the last publication, through this Writer
 	published bool
 	mark      os.FileInfo // of local at the last publication
+	expect    int64       // that room is held for, until the first publication
+	askAt     int64       // the length from which on quotas are to be asked
 	err       error       // why the Writer is done
 	done      bool
 }
@@ -77,7 +79,7 @@ func (fs *FS) Create(ctx context.Context, t Target, o CreateOptions) (*Writer, e
 	if r.Session == nil {
 		return nil, &orca.Error{Op: "client.Create", Path: t.String(), Kind: orca.Internal, Msg: "no session in the reply"}
 	}
-	w := &Writer{fs: fs, name: t.String(), sess: r.Session, attr: r.Attr.Orca(), changed: true}
+	w := &Writer{fs: fs, name: t.String(), sess: r.Session, attr: r.Attr.Orca(), changed: true, expect: o.Expect, askAt: max(o.Expect, askFrom)}
 	if err := w.place(ctx, r.Workers); err != nil {
 		w.abandon()
 		return nil, err
@@ -285,6 +287,13 @@ func (w *Writer) readFrom(r io.Reader) (int64, error) {
 }
 
 func (w *Writer) copyLocked(src *os.File) (int64, error) {
+	if st, err := src.Stat(); err == nil {
+		if at, err := src.Seek(0, io.SeekCurrent); err == nil {
+			if err := w.roomLocked(w.pos + max(0, st.Size()-at)); err != nil {
+				return 0, err
+			}
+		}
+	}
 	w.changed = true
 	if _, err := w.local.Seek(w.pos, io.SeekStart); err != nil {
 		return 0, fileError("client.Write", w.name, err)
@@ -311,6 +320,9 @@ func (w *Writer) WriteAt(p []byte, off int64) (int, error) {
 
 func (w *Writer) writeLocked(p []byte, off int64) (int, error) {
 	if err := w.usableLocked(); err != nil {
+		return 0, err
+	}
+	if err := w.roomLocked(off + int64(len(p))); err != nil {
 		return 0, err
 	}
 	w.changed = true
@@ -496,6 +508,7 @@ func (w *Writer) commitLocked(ctx context.Context, keep bool) error {
 	}
 	w.fs.stats.Published.Add(1)
 	w.attr, w.published, w.changed, w.mark = r.Attr.Orca(), true, false, mark
+	w.expect, w.askAt = 0, max(w.attr.Length, askFrom)
 	w.fs.sessions.remove(w.sess.Id)
 	if keep {
 		if r.Session == nil {

@@ -71,6 +71,7 @@ func TestQuota(t *testing.T) {
 		t.Error(err)
 	}
 	quotaByCLI(t, p, team)
+	quotaOfLongFiles(t, p)
 
 	// What is acknowledged, and what is below directories, survives kill -9.
 	before := p.must("fs", "quota", "ls", "--json") + p.must("fs", "count", "/", "/team") + p.must("fs", "du", "--known", "/team")
@@ -160,4 +161,35 @@ func quotaByCLI(t *testing.T, p *proc, team string) {
 	if _, e, code := p.cli("fs", "quota", "set", "--bytes", "1GB", "/team/a", "/nope"); code != 1 || !strings.Contains(e, "'/team/a': Not a directory") || !strings.Contains(e, "'/nope': No such file") {
 		t.Errorf("quota of a file, and of nothing: exit %d, %s", code, e)
 	}
+}
+
+// quotaOfLongFiles writes files so long that a writer asks before it goes on:
+// it is refused as soon as there is no room, and counts what it replaces.
+func quotaOfLongFiles(t *testing.T, p *proc) {
+	ctx := ctxFor(t, time.Minute)
+	p.must("fs", "mkdir", "/long")
+	p.must("fs", "quota", "set", "--bytes", "70MB", "/long")
+	at := func(f *client.Writer, off int64, want error) {
+		t.Helper()
+		if _, err := f.WriteAt([]byte("x"), off); !errors.Is(err, want) {
+			t.Fatalf("write at %d: %v, want %v", off, err, want)
+		}
+	}
+	for _, base := range []int64{0, 66_000_000} { // what the file has before
+		f, err := p.fs().Create(ctx, client.Path("/long/f"), client.CreateOptions{WriteType: orca.MustCache, Overwrite: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		at(f, 100_000_000, orca.OverQuota)
+		at(f, 69_000_000, nil)
+		at(f, 70_000_000, orca.OverQuota)
+		at(f, 69_500_000, nil)
+		if err := f.Truncate(ctx, 66_000_000); err != nil {
+			t.Fatal(err)
+		}
+		if err := f.Close(); err != nil {
+			t.Fatalf("over %d bytes: %v", base, err)
+		}
+	}
+	p.must("fs", "rm", "-R", "/long")
 }

@@ -100,7 +100,7 @@ const (
 func (s clientFS) Statfs(ctx context.Context, root, ino orca.Ino) (Statfs, error) {
 	fs := s.fs.As(orca.Caller{})
 	u, err := fs.Usage(ctx, client.ByIno(ino))
-	if ino != root && (err != nil || len(u.Quotas) == 0) { // a new file that is not published yet, too
+	if ino != root && (err != nil || len(u.Quotas) == 0) {
 		u, err = fs.Usage(ctx, client.ByIno(root))
 	}
 	st := Statfs{Total: shownTotal, TotalFiles: shownFiles}

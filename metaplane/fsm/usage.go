@@ -167,12 +167,15 @@ type UsageView struct {
 	Quotas []QuotaView
 }
 
-// Usage returns what is below a directory; of a file, that of the directory it
-// is in. NotFound.
+// Usage returns what is below a directory; of a file, complete or just being
+// written, that of the directory it is in. NotFound.
 func (m *Machine) Usage(ino orca.Ino) (UsageView, error) {
 	m.mu.RLock()
 	defer m.mu.RUnlock()
 	n := m.dirs[ino]
+	if s := m.sessions[m.byFile[ino]]; n == nil && s != nil {
+		n = m.dirs[orca.Ino(s.Dir)]
+	}
 	if n == nil {
 		n, _, _ = m.byIno(ino)
 	}

@@ -14,11 +14,21 @@ import (
 // Usage implements metaplane.Quotas. It asks no store for more than the way to
 // the target: the sums are of what the namespace knows.
 func (s *Service) Usage(ctx context.Context, r *metapb.UsageRequest) (*metapb.UsageReply, error) {
-	w, err := s.resolve(ctx, "metaserver.Usage", r.H, r.Target, defaultSync)
-	if err != nil {
+	const op = "metaserver.Usage"
+	if err := checkTarget(op, r.Target); err != nil {
 		return nil, err
 	}
-	u, err := s.group.Machine().Usage(orca.Ino(w.Attr.Ino))
+	ino := orca.Ino(r.Target.Ino)
+	if ino == 0 || r.Target.Path != "" {
+		w, err := s.resolve(ctx, op, r.H, r.Target, defaultSync)
+		if err != nil {
+			return nil, err
+		}
+		ino = orca.Ino(w.Attr.Ino)
+	} else if err := s.ready(ctx); err != nil {
+		return nil, err
+	}
+	u, err := s.group.Machine().Usage(ino)
 	if err != nil {
 		return nil, err
 	}
