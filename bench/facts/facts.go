@@ -143,12 +143,23 @@ func field(file, name string) string {
 
 // AnonMemory returns the bytes of memory of its own that a process has in
 // RAM: heaps and stacks, not files and shared memory.
-func AnonMemory(pid int) (int64, error) {
+func AnonMemory(pid int) (int64, error) { return memory(pid, "RssAnon") }
+
+// Resident returns the bytes that a process has in RAM, and the most that it
+// ever had.
+func Resident(pid int) (now, peak int64, err error) {
+	if now, err = memory(pid, "VmRSS"); err == nil {
+		peak, err = memory(pid, "VmHWM")
+	}
+	return now, peak, err
+}
+
+func memory(pid int, name string) (int64, error) {
 	file := fmt.Sprintf("/proc/%d/status", pid)
-	kb, unit, _ := strings.Cut(field(file, "RssAnon"), " ")
+	kb, unit, _ := strings.Cut(field(file, name), " ")
 	n, err := strconv.ParseInt(kb, 10, 64)
 	if err != nil || unit != "kB" {
-		return 0, fmt.Errorf("no RssAnon in %s", file)
+		return 0, fmt.Errorf("no %s in %s", name, file)
 	}
 	return n << 10, nil
 }

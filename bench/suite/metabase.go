@@ -50,7 +50,7 @@ const echoRole = "echo"
 
 // Roles are the baseline processes of this package, for baseline.Main.
 func Roles() map[string]func(args []string) error {
-	return map[string]func(args []string) error{echoRole: echo, restartRole: restart, decodeRole: decode}
+	return map[string]func(args []string) error{echoRole: echo, restartRole: restart, decodeRole: decode, growRole: grow}
 }
 
 // echo is "echo NETWORK ADDRESS REPLY".

@@ -100,6 +100,12 @@ func Up(ctx context.Context, bin, data string, args ...string) (*Orca, error) {
 	return start(ctx, bin, data, append([]string{"up", "--data", data, "--meta-addr", free, "--worker-addr", free, "--web-addr", free}, args...))
 }
 
+// Start runs orca with arguments that serve from the folder data, and waits
+// until it is ready, as Up does.
+func Start(ctx context.Context, bin, data string, args []string) (*Orca, error) {
+	return start(ctx, bin, data, args)
+}
+
 // FreeAddrs returns n loopback addresses that were free a moment ago.
 func FreeAddrs(n int) ([]string, error) {
 	var out []string

@@ -19,6 +19,7 @@ package inodekv
 
 import (
 	"cmp"
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -264,6 +265,18 @@ func (d *DB) Checkpoint(dir string) error {
 	}
 	if err := d.db.Checkpoint(dir); err != nil {
 		return orca.PathE("inodekv.Checkpoint", dir, orca.Unavailable, err)
+	}
+	return nil
+}
+
+// Compact rewrites the whole store as small as it gets. It takes long, beside
+// everything else.
+func (d *DB) Compact(ctx context.Context) error {
+	if err := d.Flush(); err != nil {
+		return err
+	}
+	if err := d.db.Compact(ctx, []byte{0}, []byte{0xff}, true); err != nil {
+		return orca.PathE("inodekv.Compact", d.cfg.Dir, orca.Unavailable, err)
 	}
 	return nil
 }

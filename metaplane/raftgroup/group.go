@@ -123,6 +123,9 @@ func (g *Group) closeStore(flush bool) error {
 	return errors.Join(g.machine.Close(), g.db.Close(flush))
 }
 
+// CompactStore rewrites the store as small as it gets; see inodekv.
+func (g *Group) CompactStore(ctx context.Context) error { return g.db.Compact(ctx) }
+
 // Machine returns the machine to read from.
 func (g *Group) Machine() *fsm.Machine { return g.machine }
 
