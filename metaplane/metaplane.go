@@ -85,6 +85,9 @@ type Admin interface {
 	Conf(ctx context.Context, r *metapb.ConfRequest) (*metapb.ConfReply, error)
 	// Quorum tells of the members of the metaplane, or changes them.
 	Quorum(ctx context.Context, r *metapb.QuorumRequest) (*metapb.QuorumReply, error)
+	// Upkeep backs up a member's state, cuts its journal or shows it. A request
+	// goes to the member that it reaches, whether that leads or not.
+	Upkeep(ctx context.Context, r *metapb.UpkeepRequest) (*metapb.UpkeepReply, error)
 	// Hosted passes a request to a hosted machine (jobs).
 	Hosted(ctx context.Context, r *metapb.HostedRequest) (*metapb.HostedReply, error)
 }

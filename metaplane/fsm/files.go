@@ -181,7 +181,7 @@ func (m *Machine) createEmpty(c *call, o *metapb.CreateOp, s *spot, loc located,
 		m.count.files++
 	} else {
 		f = clone(s.file)
-		f.Version = f.LastVersion + 1
+		f.Version = m.nextVersion(f.LastVersion)
 		f.LastVersion = f.Version
 		f.Mtime, f.Ctime, f.Change, f.Length = c.now, c.now, m.batch.index, 0
 		f.Runs = wholeRuns(f.Version)

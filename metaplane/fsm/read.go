@@ -12,6 +12,7 @@ import (
 	"orca"
 	"orca/metaplane/command"
 	"orca/metaplane/inode"
+	"orca/metaplane/inodekv"
 	"orca/metaplane/metapb"
 )
 
@@ -137,6 +138,24 @@ func (m *Machine) view(s *spot) View {
 		return m.fileView(s.dir, s.name, s.file)
 	}
 	return m.dirView(s.dentry.dir)
+}
+
+// Cursor starts a walk over the records of the store as they are now.
+func (m *Machine) Cursor() (*inodekv.Cursor, error) {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	if err := m.failed(); err != nil {
+		return nil, err
+	}
+	return m.db.Cursor()
+}
+
+// Base is what is added to the index of a journal's entry to get the index that
+// it is applied under.
+func (m *Machine) Base() uint64 {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	return m.db.Base()
 }
 
 // Applied returns the index of the last applied entry: the change index that

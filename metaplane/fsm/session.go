@@ -95,7 +95,7 @@ func (m *Machine) openSession(c *call, o *metapb.CreateOp, s *spot, loc located)
 		se.Fresh = true
 	} else {
 		f = clone(s.file)
-		f.LastVersion++
+		f.LastVersion = m.nextVersion(f.LastVersion)
 		m.putFile(s.dir, s.name, f)
 		f = clone(f)
 		f.Version, f.Length = f.LastVersion, 0
@@ -205,7 +205,7 @@ func (m *Machine) reopen(c *call, s *command.Session, f *inode.File, o *metapb.C
 	}
 	next.Expires, next.Opened = c.now+next.Ttl, c.now
 	g := clone(f)
-	g.LastVersion++
+	g.LastVersion = m.nextVersion(g.LastVersion)
 	next.Version = g.LastVersion
 	m.putFile(m.dirs[orca.Ino(s.Dir)], s.Name, g)
 	m.indexSession(next)

@@ -85,7 +85,8 @@ type Machine struct {
 	workers  map[uint64]*command.Worker
 	clients  map[uint64]*client
 	count    counters
-	reign    uint64   // the latest; see underReign
+	reign    uint64 // the latest; see underReign
+	restored restored
 	nNames   int      // hashes in all nodes' names
 	freed    [][]byte // memory of forgotten results
 	batch    batch
@@ -139,7 +140,7 @@ func (m *Machine) Reset(db *inodekv.DB) error {
 	}
 	m.broken.Store(nil)
 	m.applied.Store(db.Applied())
-	for _, load := range []func() error{m.loadCounters, m.loadReign, m.loadDirs, m.loadTrash, m.loadRecords,
+	for _, load := range []func() error{m.loadCounters, m.loadReign, m.loadRestored, m.loadDirs, m.loadTrash, m.loadRecords,
 		m.loadUsage, m.loadQuotas, m.loadClients, m.reopenHosted} {
 		if err := load(); err != nil {
 			return fmt.Errorf("read the state of the group: %w", err)
@@ -241,14 +242,17 @@ func (m *Machine) scan(space byte, fn func(k, v []byte) bool) error {
 	return m.db.Scan([]byte{space}, []byte{space + 1}, fn)
 }
 
-const countersFormat = 1
+const (
+	countersFormat = 1
+	countersLen    = 1 + 6*8 + 4
+)
 
 func (m *Machine) loadCounters() error {
 	v, err := m.db.Get(nil, inode.CountersKey)
 	if err != nil || v == nil {
 		return err
 	}
-	if len(v) != 1+6*8+4 || v[0] != countersFormat {
+	if len(v) != countersLen || v[0] != countersFormat {
 		return orca.E("fsm.Open", orca.Corrupt, "bad counters")
 	}
 	u := func(i int) uint64 { return binary.BigEndian.Uint64(v[1+8*i:]) }

@@ -217,7 +217,7 @@ func (m *Machine) syncFile(c *call, s *syncing, e *metapb.SyncEntry, old *inode.
 		s.res.Changed++
 		return
 	}
-	f.LastVersion++
+	f.LastVersion = m.nextVersion(f.LastVersion)
 	f.Version, f.Ctime = f.LastVersion, c.now
 	m.fillFromUFS(f, s, e)
 	m.putFile(s.n, e.Name, f)

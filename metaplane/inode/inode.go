@@ -307,6 +307,23 @@ func DecodeQuota(b []byte) (Quota, error) {
 	return q, r.err(op)
 }
 
+// ClearDirFlags returns a copy of a directory record without some flags; all
+// else in it, known or not, stays as it is.
+func ClearDirFlags(b []byte, clear Flags) ([]byte, error) {
+	const op = "inode.ClearDirFlags"
+	r := reader{b: b}
+	if f := r.byte(); f != format && f != dirFormat {
+		return nil, r.fail(op)
+	}
+	_, _, _ = r.u64(), r.u64(), r.string()
+	at := len(b) - len(r.b)
+	f := Flags(r.uvarint())
+	if err := r.err(op); err != nil {
+		return nil, err
+	}
+	return append(binary.AppendUvarint(append([]byte(nil), b[:at]...), uint64(f&^clear)), r.b...), nil
+}
+
 // AppendPlace appends the value of an i key: where a file is.
 func AppendPlace(dst []byte, dir orca.Ino, name string) []byte {
 	return append(binary.BigEndian.AppendUint64(append(dst, format), uint64(dir)), name...)

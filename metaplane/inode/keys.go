@@ -11,7 +11,7 @@ import (
 // The keyspaces of a group's store, by the first byte of a key; numbers in
 // keys are big-endian, so that keys sort as they count. docs/format/inodekeys.md.
 const (
-	SpaceApplied  = 'a' // a                    -> index of the last applied entry
+	SpaceApplied  = 'a' // a [base]             -> index of the last applied entry; what a journal begins after
 	SpaceClient   = 'c' // c client8 [slot2]    -> window of a client; one remembered result
 	SpaceDirent   = 'd' // d dir8 name          -> dentry: a file record, or a directory's id
 	SpaceFact     = 'f' // f key                -> cluster fact
@@ -29,9 +29,11 @@ const (
 	SpaceRemoved  = 'z' // z dir8               -> ring of names removed lately
 )
 
-// AppliedKey is the one key of SpaceApplied, CountersKey that of SpaceCounters.
+// AppliedKey and BaseKey are the keys of SpaceApplied, CountersKey is that of
+// SpaceCounters.
 var (
 	AppliedKey  = []byte{SpaceApplied}
+	BaseKey     = []byte{SpaceApplied, 'b', 'a', 's', 'e'}
 	CountersKey = []byte{SpaceCounters}
 )
 

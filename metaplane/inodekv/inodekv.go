@@ -43,6 +43,9 @@ type Config struct {
 	Memory bool
 	// Disk, if set, is the disk in memory that holds the store; Dir is on it.
 	Disk *Disk
+	// ReadOnly opens a store that is there already, to read it; the folder is
+	// left as it is.
+	ReadOnly bool
 	// FlushEvery is the longest time between a commit and its flush.
 	// Default 2 s.
 	FlushEvery time.Duration
@@ -87,12 +90,19 @@ type DB struct {
 	log     *slog.Logger
 	db      *pebble.DB
 	applied atomic.Uint64
+	base    uint64       // see Base
 	ops     atomic.Int64 // commands since the last flush started
 	fatal   sync.Once
 	dead    chan struct{} // closed by fail
 	kick    chan struct{}
 	quit    chan struct{}
 	done    chan struct{}
+
+	curs struct { // open walks; its lock is a leaf
+		sync.Mutex
+		open   map[*Cursor]struct{}
+		closed bool
+	}
 }
 
 // Open opens or makes the store.
@@ -114,8 +124,10 @@ func open(cfg Config, fs vfs.FS, log *slog.Logger) (*DB, error) {
 		cfg: cfg, log: log,
 		dead: make(chan struct{}), kick: make(chan struct{}, 1), quit: make(chan struct{}), done: make(chan struct{}),
 	}
-	if err := fs.MkdirAll(cfg.Dir, 0o700); err != nil {
-		return nil, orca.PathE(op, cfg.Dir, orca.Unavailable, err)
+	if !cfg.ReadOnly {
+		if err := fs.MkdirAll(cfg.Dir, 0o700); err != nil {
+			return nil, orca.PathE(op, cfg.Dir, orca.Unavailable, err)
+		}
 	}
 	var err error
 	if d.db, err = pebble.Open(cfg.Dir, d.options(fs)); err != nil {
@@ -127,6 +139,9 @@ func open(cfg Config, fs vfs.FS, log *slog.Logger) (*DB, error) {
 		if n, err = decodeApplied(v); err == nil {
 			d.applied.Store(n)
 		}
+	}
+	if err == nil {
+		err = d.readBase()
 	}
 	if err != nil {
 		_ = d.db.Close()
@@ -146,6 +161,7 @@ func (d *DB) options(fs vfs.FS) *pebble.Options {
 		MemTableStopWritesThreshold: 4,
 		Logger:                      pebbleLog{d},
 		BytesPerSync:                1 << 20,
+		ReadOnly:                    d.cfg.ReadOnly,
 		EventListener: &pebble.EventListener{
 			BackgroundError: func(err error) { d.fail("the store has failed: " + err.Error()) },
 		},
@@ -187,6 +203,19 @@ func (l pebbleLog) Fatalf(format string, args ...any) {
 
 // Applied returns the index of the last commit.
 func (d *DB) Applied() uint64 { return d.applied.Load() }
+
+// Base is what is added to the index of a journal's entry to get the index that
+// it is applied under: of a store that was restored, the index of its backup,
+// for a new journal counts from 1, and indexes in records must not come again.
+func (d *DB) Base() uint64 { return d.base }
+
+func (d *DB) readBase() error {
+	v, err := d.Get(nil, inode.BaseKey)
+	if err == nil && v != nil {
+		d.base, err = decodeApplied(v)
+	}
+	return err
+}
 
 // Get appends the value of key to dst; it returns nil if there is none.
 func (d *DB) Get(dst, key []byte) ([]byte, error) {
@@ -296,6 +325,7 @@ func (d *DB) Close(flush bool) error {
 	if flush {
 		ferr = d.Flush()
 	}
+	ferr = errors.Join(ferr, d.endCursors())
 	if err := errors.Join(ferr, d.db.Close()); err != nil {
 		return orca.PathE("inodekv.Close", d.cfg.Dir, orca.Unavailable, err)
 	}

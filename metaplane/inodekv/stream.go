@@ -8,10 +8,12 @@ import (
 	"errors"
 	"hash/crc32"
 	"io"
+	"sync"
 
 	"github.com/cockroachdb/pebble/v2"
 
 	"orca"
+	"orca/metaplane/inode"
 )
 
 // streamMagic starts a stream; its last byte is the format version.
@@ -66,6 +68,168 @@ func (v *View) WriteTo(w io.Writer, stop <-chan struct{}) error {
 		return orca.PathE(op, "", orca.Unavailable, err)
 	}
 	return nil
+}
+
+// Cursor walks the records of a store as they are at one moment, while commits
+// go on. It is for one goroutine, but for Close.
+type Cursor struct {
+	db *DB
+	// Applied is the index of the last commit that it sees, Estimate about how
+	// many records there are.
+	Applied  uint64
+	Estimate int64
+
+	mu   sync.Mutex
+	snap *pebble.Snapshot // nil: closed
+	it   *pebble.Iterator
+	past bool // the first record was handed out
+	buf  []byte
+}
+
+// Cursor starts a walk; Close it. A store that is closed ends its walks.
+func (d *DB) Cursor() (*Cursor, error) {
+	const op = "inodekv.Cursor"
+	d.curs.Lock()
+	defer d.curs.Unlock()
+	if d.curs.closed {
+		return nil, orca.E(op, orca.Unavailable, "the store is closed")
+	}
+	c := &Cursor{db: d, snap: d.db.NewSnapshot()}
+	v, closer, err := c.snap.Get(inode.AppliedKey)
+	if err == nil {
+		c.Applied, err = decodeApplied(v)
+		err = errors.Join(err, closer.Close())
+	} else if errors.Is(err, pebble.ErrNotFound) {
+		err = nil
+	}
+	if err == nil {
+		c.it, err = c.snap.NewIter(nil)
+	}
+	if err != nil {
+		return nil, errors.Join(orca.PathE(op, "", orca.Unavailable, err), c.snap.Close())
+	}
+	c.Estimate = d.records()
+	if d.curs.open == nil {
+		d.curs.open = map[*Cursor]struct{}{}
+	}
+	d.curs.open[c] = struct{}{}
+	return c, nil
+}
+
+// records is about how many records the store has: those of its tables, with
+// what was overwritten or removed since counted too often.
+func (d *DB) records() int64 {
+	var n uint64
+	levels, err := d.db.SSTables(pebble.WithProperties())
+	if err != nil {
+		return 0
+	}
+	for _, tables := range levels {
+		for i := range tables {
+			if p := tables[i].Properties; p != nil {
+				n += p.NumEntries - min(p.NumEntries, 2*p.NumDeletions)
+			}
+		}
+	}
+	return int64(n)
+}
+
+// Next returns the next record, whose memory is valid until the next call; a
+// nil key is the end.
+func (c *Cursor) Next() (key, value []byte, err error) {
+	const op = "inodekv.Cursor"
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.snap == nil {
+		return nil, nil, orca.E(op, orca.Unavailable, "the store was closed, or replaced")
+	}
+	more := false
+	if c.past {
+		more = c.it.Next()
+	} else {
+		more, c.past = c.it.First(), true
+	}
+	if !more {
+		if err := c.it.Error(); err != nil {
+			return nil, nil, orca.PathE(op, "", orca.Unavailable, err)
+		}
+		return nil, nil, nil
+	}
+	value, err = c.it.ValueAndErr()
+	if err != nil {
+		return nil, nil, orca.PathE(op, "", orca.Unavailable, err)
+	}
+	// A copy: the store may be closed, and its memory gone, before it is used.
+	n := len(c.it.Key())
+	c.buf = append(append(c.buf[:0], c.it.Key()...), value...)
+	return c.buf[:n], c.buf[n:], nil
+}
+
+// Close ends the walk; twice is once.
+func (c *Cursor) Close() error {
+	c.db.curs.Lock()
+	delete(c.db.curs.open, c)
+	c.db.curs.Unlock()
+	return c.end()
+}
+
+func (c *Cursor) end() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.snap == nil {
+		return nil
+	}
+	err := errors.Join(c.it.Close(), c.snap.Close())
+	c.snap, c.it = nil, nil
+	return err
+}
+
+// endCursors ends all walks, for the store closes.
+func (d *DB) endCursors() error {
+	d.curs.Lock()
+	d.curs.closed = true
+	open := d.curs.open
+	d.curs.open = nil
+	d.curs.Unlock()
+	var errs []error
+	for c := range open {
+		errs = append(errs, c.end())
+	}
+	return errors.Join(errs...)
+}
+
+// Fill puts records into an empty store until next returns a nil key, and makes
+// them durable with the applied index, which becomes the store's base, too. Of
+// SpaceApplied there must be none among them.
+func (d *DB) Fill(applied uint64, next func() (key, value []byte, err error)) error {
+	const op = "inodekv.Fill"
+	b := d.db.NewBatch()
+	defer func() { _ = b.Close() }()
+	for {
+		key, value, err := next()
+		if err != nil {
+			return err
+		}
+		if key == nil {
+			break
+		}
+		_ = b.Set(key, value, nil)
+		if b.Len() > 4<<20 {
+			if err := b.Commit(pebble.NoSync); err != nil {
+				return orca.PathE(op, d.cfg.Dir, orca.Unavailable, err)
+			}
+			b.Reset()
+		}
+	}
+	index := binary.BigEndian.AppendUint64(nil, applied)
+	_ = b.Set(inode.AppliedKey, index, nil)
+	_ = b.Set(inode.BaseKey, index, nil)
+	if err := b.Commit(pebble.NoSync); err != nil {
+		return orca.PathE(op, d.cfg.Dir, orca.Unavailable, err)
+	}
+	d.applied.Store(applied)
+	d.base = applied
+	return d.Flush()
 }
 
 func stopped(stop <-chan struct{}) bool {

@@ -108,6 +108,16 @@ func (c *Client) At(addr string, group uint16) (metaplane.Workers, error) {
 	return NewSession(&stub{only: p}, cfg), nil
 }
 
+// Member returns what operators ask of one member by its address, whether it
+// leads or not. It is closed with the client.
+func (c *Client) Member(addr string) (metaplane.Admin, error) {
+	p, err := c.stub.add(addr, 0)
+	if err != nil {
+		return nil, err
+	}
+	return NewSession(&stub{only: p}, c.Session.cfg), nil
+}
+
 // Close closes the connections.
 func (c *Client) Close() error {
 	c.mu.Lock()

@@ -184,6 +184,12 @@ func (s *Session) Quorum(ctx context.Context, r *metapb.QuorumRequest) (*metapb.
 	return read(ctx, s, &r.H, func(ctx context.Context) (*metapb.QuorumReply, error) { return s.ns.Quorum(ctx, r) })
 }
 
+// Upkeep is metaplane.Namespace's, repeated while the server is away: a backup
+// goes on where its caller is.
+func (s *Session) Upkeep(ctx context.Context, r *metapb.UpkeepRequest) (*metapb.UpkeepReply, error) {
+	return read(ctx, s, &r.H, func(ctx context.Context) (*metapb.UpkeepReply, error) { return s.ns.Upkeep(ctx, r) })
+}
+
 // Calls whose caller has a loop of its own: one attempt each.
 
 // Watch is metaplane.Namespace's, repeated for as long as an election takes:

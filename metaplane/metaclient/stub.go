@@ -125,6 +125,10 @@ func (s *stub) Conf(ctx context.Context, r *metapb.ConfRequest) (*metapb.ConfRep
 	return invoke(ctx, s, metawire.OpConf, r, new(metapb.ConfReply))
 }
 
+func (s *stub) Upkeep(ctx context.Context, r *metapb.UpkeepRequest) (*metapb.UpkeepReply, error) {
+	return invoke(ctx, s, metawire.OpUpkeep, r, new(metapb.UpkeepReply))
+}
+
 func (s *stub) Quorum(ctx context.Context, r *metapb.QuorumRequest) (*metapb.QuorumReply, error) {
 	return invoke(ctx, s, metawire.OpQuorum, r, new(metapb.QuorumReply))
 }

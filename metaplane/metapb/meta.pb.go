@@ -318,6 +318,61 @@ func (QuorumRequest_Change) EnumDescriptor() ([]byte, []int) {
 	return file_meta_proto_rawDescGZIP(), []int{75, 0}
 }
 
+type UpkeepRequest_Kind int32
+
+const (
+	UpkeepRequest_NONE       UpkeepRequest_Kind = 0
+	UpkeepRequest_BACKUP     UpkeepRequest_Kind = 1 // begin a backup, or go on with one
+	UpkeepRequest_END_BACKUP UpkeepRequest_Kind = 2 // no more of stream is wanted
+	UpkeepRequest_CHECKPOINT UpkeepRequest_Kind = 3 // flush the store and cut the journal
+	UpkeepRequest_JOURNAL    UpkeepRequest_Kind = 4 // entries of the journal
+)
+
+// Enum value maps for UpkeepRequest_Kind.
+var (
+	UpkeepRequest_Kind_name = map[int32]string{
+		0: "NONE",
+		1: "BACKUP",
+		2: "END_BACKUP",
+		3: "CHECKPOINT",
+		4: "JOURNAL",
+	}
+	UpkeepRequest_Kind_value = map[string]int32{
+		"NONE":       0,
+		"BACKUP":     1,
+		"END_BACKUP": 2,
+		"CHECKPOINT": 3,
+		"JOURNAL":    4,
+	}
+)
+
+func (x UpkeepRequest_Kind) Enum() *UpkeepRequest_Kind {
+	p := new(UpkeepRequest_Kind)
+	*p = x
+	return p
+}
+
+func (x UpkeepRequest_Kind) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (UpkeepRequest_Kind) Descriptor() protoreflect.EnumDescriptor {
+	return file_meta_proto_enumTypes[5].Descriptor()
+}
+
+func (UpkeepRequest_Kind) Type() protoreflect.EnumType {
+	return &file_meta_proto_enumTypes[5]
+}
+
+func (x UpkeepRequest_Kind) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use UpkeepRequest_Kind.Descriptor instead.
+func (UpkeepRequest_Kind) EnumDescriptor() ([]byte, []int) {
+	return file_meta_proto_rawDescGZIP(), []int{78, 0}
+}
+
 // Caller is a POSIX identity.
 type Caller struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -5942,6 +5997,277 @@ func (x *QuorumReply) GetGroup() uint32 {
 	return 0
 }
 
+// UpkeepRequest asks one member, whether it leads or not, for what keeps its
+// state safe and its journal short.
+type UpkeepRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	H             *Header                `protobuf:"bytes,1,opt,name=h,proto3" json:"h,omitempty"`
+	Kind          UpkeepRequest_Kind     `protobuf:"varint,2,opt,name=kind,proto3,enum=orca.meta.UpkeepRequest_Kind" json:"kind,omitempty"`
+	Stream        uint64                 `protobuf:"varint,3,opt,name=stream,proto3" json:"stream,omitempty"` // BACKUP: 0 begins one
+	Offset        int64                  `protobuf:"varint,4,opt,name=offset,proto3" json:"offset,omitempty"` // BACKUP: bytes of stream that the caller has
+	From          uint64                 `protobuf:"varint,5,opt,name=from,proto3" json:"from,omitempty"`     // JOURNAL: the first index; 0: the first there is
+	To            uint64                 `protobuf:"varint,6,opt,name=to,proto3" json:"to,omitempty"`         // JOURNAL: the last index; 0: the last there is
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UpkeepRequest) Reset() {
+	*x = UpkeepRequest{}
+	mi := &file_meta_proto_msgTypes[78]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UpkeepRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UpkeepRequest) ProtoMessage() {}
+
+func (x *UpkeepRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_meta_proto_msgTypes[78]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UpkeepRequest.ProtoReflect.Descriptor instead.
+func (*UpkeepRequest) Descriptor() ([]byte, []int) {
+	return file_meta_proto_rawDescGZIP(), []int{78}
+}
+
+func (x *UpkeepRequest) GetH() *Header {
+	if x != nil {
+		return x.H
+	}
+	return nil
+}
+
+func (x *UpkeepRequest) GetKind() UpkeepRequest_Kind {
+	if x != nil {
+		return x.Kind
+	}
+	return UpkeepRequest_NONE
+}
+
+func (x *UpkeepRequest) GetStream() uint64 {
+	if x != nil {
+		return x.Stream
+	}
+	return 0
+}
+
+func (x *UpkeepRequest) GetOffset() int64 {
+	if x != nil {
+		return x.Offset
+	}
+	return 0
+}
+
+func (x *UpkeepRequest) GetFrom() uint64 {
+	if x != nil {
+		return x.From
+	}
+	return 0
+}
+
+func (x *UpkeepRequest) GetTo() uint64 {
+	if x != nil {
+		return x.To
+	}
+	return 0
+}
+
+type UpkeepReply struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Replica       uint64                 `protobuf:"varint,1,opt,name=replica,proto3" json:"replica,omitempty"`   // that answers
+	Stream        uint64                 `protobuf:"varint,2,opt,name=stream,proto3" json:"stream,omitempty"`     // BACKUP
+	Data          []byte                 `protobuf:"bytes,3,opt,name=data,proto3" json:"data,omitempty"`          // BACKUP: the next bytes of the file
+	End           bool                   `protobuf:"varint,4,opt,name=end,proto3" json:"end,omitempty"`           // BACKUP: these are the last; JOURNAL: there is nothing behind
+	Done          int64                  `protobuf:"varint,5,opt,name=done,proto3" json:"done,omitempty"`         // BACKUP: records so far
+	Estimate      int64                  `protobuf:"varint,6,opt,name=estimate,proto3" json:"estimate,omitempty"` // BACKUP: records in all, about
+	Applied       uint64                 `protobuf:"varint,7,opt,name=applied,proto3" json:"applied,omitempty"`   // index: of the backup, of the checkpoint, or the last applied
+	First         uint64                 `protobuf:"varint,8,opt,name=first,proto3" json:"first,omitempty"`       // JOURNAL, CHECKPOINT: the first index that the journal has
+	Last          uint64                 `protobuf:"varint,9,opt,name=last,proto3" json:"last,omitempty"`         // JOURNAL, CHECKPOINT: the last one
+	Entries       []*JournalEntry        `protobuf:"bytes,10,rep,name=entries,proto3" json:"entries,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UpkeepReply) Reset() {
+	*x = UpkeepReply{}
+	mi := &file_meta_proto_msgTypes[79]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UpkeepReply) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UpkeepReply) ProtoMessage() {}
+
+func (x *UpkeepReply) ProtoReflect() protoreflect.Message {
+	mi := &file_meta_proto_msgTypes[79]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UpkeepReply.ProtoReflect.Descriptor instead.
+func (*UpkeepReply) Descriptor() ([]byte, []int) {
+	return file_meta_proto_rawDescGZIP(), []int{79}
+}
+
+func (x *UpkeepReply) GetReplica() uint64 {
+	if x != nil {
+		return x.Replica
+	}
+	return 0
+}
+
+func (x *UpkeepReply) GetStream() uint64 {
+	if x != nil {
+		return x.Stream
+	}
+	return 0
+}
+
+func (x *UpkeepReply) GetData() []byte {
+	if x != nil {
+		return x.Data
+	}
+	return nil
+}
+
+func (x *UpkeepReply) GetEnd() bool {
+	if x != nil {
+		return x.End
+	}
+	return false
+}
+
+func (x *UpkeepReply) GetDone() int64 {
+	if x != nil {
+		return x.Done
+	}
+	return 0
+}
+
+func (x *UpkeepReply) GetEstimate() int64 {
+	if x != nil {
+		return x.Estimate
+	}
+	return 0
+}
+
+func (x *UpkeepReply) GetApplied() uint64 {
+	if x != nil {
+		return x.Applied
+	}
+	return 0
+}
+
+func (x *UpkeepReply) GetFirst() uint64 {
+	if x != nil {
+		return x.First
+	}
+	return 0
+}
+
+func (x *UpkeepReply) GetLast() uint64 {
+	if x != nil {
+		return x.Last
+	}
+	return 0
+}
+
+func (x *UpkeepReply) GetEntries() []*JournalEntry {
+	if x != nil {
+		return x.Entries
+	}
+	return nil
+}
+
+// JournalEntry is one entry of a journal as it lies there.
+type JournalEntry struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Index         uint64                 `protobuf:"varint,1,opt,name=index,proto3" json:"index,omitempty"`
+	Term          uint64                 `protobuf:"varint,2,opt,name=term,proto3" json:"term,omitempty"`
+	Membership    bool                   `protobuf:"varint,3,opt,name=membership,proto3" json:"membership,omitempty"` // data is the Raft engine's own
+	Data          []byte                 `protobuf:"bytes,4,opt,name=data,proto3" json:"data,omitempty"`              // empty: of a new leader
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *JournalEntry) Reset() {
+	*x = JournalEntry{}
+	mi := &file_meta_proto_msgTypes[80]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *JournalEntry) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*JournalEntry) ProtoMessage() {}
+
+func (x *JournalEntry) ProtoReflect() protoreflect.Message {
+	mi := &file_meta_proto_msgTypes[80]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use JournalEntry.ProtoReflect.Descriptor instead.
+func (*JournalEntry) Descriptor() ([]byte, []int) {
+	return file_meta_proto_rawDescGZIP(), []int{80}
+}
+
+func (x *JournalEntry) GetIndex() uint64 {
+	if x != nil {
+		return x.Index
+	}
+	return 0
+}
+
+func (x *JournalEntry) GetTerm() uint64 {
+	if x != nil {
+		return x.Term
+	}
+	return 0
+}
+
+func (x *JournalEntry) GetMembership() bool {
+	if x != nil {
+		return x.Membership
+	}
+	return false
+}
+
+func (x *JournalEntry) GetData() []byte {
+	if x != nil {
+		return x.Data
+	}
+	return nil
+}
+
 // HostedRequest goes to a state machine that the metaplane hosts (jobs).
 type HostedRequest struct {
 	state   protoimpl.MessageState `protogen:"open.v1"`
@@ -5957,7 +6283,7 @@ type HostedRequest struct {
 
 func (x *HostedRequest) Reset() {
 	*x = HostedRequest{}
-	mi := &file_meta_proto_msgTypes[78]
+	mi := &file_meta_proto_msgTypes[81]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5969,7 +6295,7 @@ func (x *HostedRequest) String() string {
 func (*HostedRequest) ProtoMessage() {}
 
 func (x *HostedRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[78]
+	mi := &file_meta_proto_msgTypes[81]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5982,7 +6308,7 @@ func (x *HostedRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HostedRequest.ProtoReflect.Descriptor instead.
 func (*HostedRequest) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{78}
+	return file_meta_proto_rawDescGZIP(), []int{81}
 }
 
 func (x *HostedRequest) GetH() *Header {
@@ -6029,7 +6355,7 @@ type HostedReply struct {
 
 func (x *HostedReply) Reset() {
 	*x = HostedReply{}
-	mi := &file_meta_proto_msgTypes[79]
+	mi := &file_meta_proto_msgTypes[82]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6041,7 +6367,7 @@ func (x *HostedReply) String() string {
 func (*HostedReply) ProtoMessage() {}
 
 func (x *HostedReply) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[79]
+	mi := &file_meta_proto_msgTypes[82]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6054,7 +6380,7 @@ func (x *HostedReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HostedReply.ProtoReflect.Descriptor instead.
 func (*HostedReply) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{79}
+	return file_meta_proto_rawDescGZIP(), []int{82}
 }
 
 func (x *HostedReply) GetBody() []byte {
@@ -6076,7 +6402,7 @@ type ErrorReply struct {
 
 func (x *ErrorReply) Reset() {
 	*x = ErrorReply{}
-	mi := &file_meta_proto_msgTypes[80]
+	mi := &file_meta_proto_msgTypes[83]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6088,7 +6414,7 @@ func (x *ErrorReply) String() string {
 func (*ErrorReply) ProtoMessage() {}
 
 func (x *ErrorReply) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[80]
+	mi := &file_meta_proto_msgTypes[83]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6101,7 +6427,7 @@ func (x *ErrorReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ErrorReply.ProtoReflect.Descriptor instead.
 func (*ErrorReply) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{80}
+	return file_meta_proto_rawDescGZIP(), []int{83}
 }
 
 func (x *ErrorReply) GetOp() string {
@@ -6136,7 +6462,7 @@ type ConfReply_Value struct {
 
 func (x *ConfReply_Value) Reset() {
 	*x = ConfReply_Value{}
-	mi := &file_meta_proto_msgTypes[83]
+	mi := &file_meta_proto_msgTypes[86]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6148,7 +6474,7 @@ func (x *ConfReply_Value) String() string {
 func (*ConfReply_Value) ProtoMessage() {}
 
 func (x *ConfReply_Value) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[83]
+	mi := &file_meta_proto_msgTypes[86]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6673,7 +6999,42 @@ const file_meta_proto_rawDesc = "" +
 	"\areplica\x18\x06 \x01(\x04R\areplica\x12\x18\n" +
 	"\aremoved\x18\a \x03(\x04R\aremoved\x12\x16\n" +
 	"\x06groups\x18< \x03(\rR\x06groups\x12\x14\n" +
-	"\x05group\x18= \x01(\rR\x05group\"\x8a\x01\n" +
+	"\x05group\x18= \x01(\rR\x05group\"\x82\x02\n" +
+	"\rUpkeepRequest\x12\x1f\n" +
+	"\x01h\x18\x01 \x01(\v2\x11.orca.meta.HeaderR\x01h\x121\n" +
+	"\x04kind\x18\x02 \x01(\x0e2\x1d.orca.meta.UpkeepRequest.KindR\x04kind\x12\x16\n" +
+	"\x06stream\x18\x03 \x01(\x04R\x06stream\x12\x16\n" +
+	"\x06offset\x18\x04 \x01(\x03R\x06offset\x12\x12\n" +
+	"\x04from\x18\x05 \x01(\x04R\x04from\x12\x0e\n" +
+	"\x02to\x18\x06 \x01(\x04R\x02to\"I\n" +
+	"\x04Kind\x12\b\n" +
+	"\x04NONE\x10\x00\x12\n" +
+	"\n" +
+	"\x06BACKUP\x10\x01\x12\x0e\n" +
+	"\n" +
+	"END_BACKUP\x10\x02\x12\x0e\n" +
+	"\n" +
+	"CHECKPOINT\x10\x03\x12\v\n" +
+	"\aJOURNAL\x10\x04\"\x8c\x02\n" +
+	"\vUpkeepReply\x12\x18\n" +
+	"\areplica\x18\x01 \x01(\x04R\areplica\x12\x16\n" +
+	"\x06stream\x18\x02 \x01(\x04R\x06stream\x12\x12\n" +
+	"\x04data\x18\x03 \x01(\fR\x04data\x12\x10\n" +
+	"\x03end\x18\x04 \x01(\bR\x03end\x12\x12\n" +
+	"\x04done\x18\x05 \x01(\x03R\x04done\x12\x1a\n" +
+	"\bestimate\x18\x06 \x01(\x03R\bestimate\x12\x18\n" +
+	"\aapplied\x18\a \x01(\x04R\aapplied\x12\x14\n" +
+	"\x05first\x18\b \x01(\x04R\x05first\x12\x12\n" +
+	"\x04last\x18\t \x01(\x04R\x04last\x121\n" +
+	"\aentries\x18\n" +
+	" \x03(\v2\x17.orca.meta.JournalEntryR\aentries\"l\n" +
+	"\fJournalEntry\x12\x14\n" +
+	"\x05index\x18\x01 \x01(\x04R\x05index\x12\x12\n" +
+	"\x04term\x18\x02 \x01(\x04R\x04term\x12\x1e\n" +
+	"\n" +
+	"membership\x18\x03 \x01(\bR\n" +
+	"membership\x12\x12\n" +
+	"\x04data\x18\x04 \x01(\fR\x04data\"\x8a\x01\n" +
 	"\rHostedRequest\x12\x1f\n" +
 	"\x01h\x18\x01 \x01(\v2\x11.orca.meta.HeaderR\x01h\x12\x18\n" +
 	"\amachine\x18\x02 \x01(\tR\amachine\x12\x16\n" +
@@ -6723,208 +7084,215 @@ func file_meta_proto_rawDescGZIP() []byte {
 	return file_meta_proto_rawDescData
 }
 
-var file_meta_proto_enumTypes = make([]protoimpl.EnumInfo, 5)
-var file_meta_proto_msgTypes = make([]protoimpl.MessageInfo, 84)
+var file_meta_proto_enumTypes = make([]protoimpl.EnumInfo, 6)
+var file_meta_proto_msgTypes = make([]protoimpl.MessageInfo, 87)
 var file_meta_proto_goTypes = []any{
 	(SetAttrMask)(0),              // 0: orca.meta.SetAttrMask
 	(JunctionState)(0),            // 1: orca.meta.JunctionState
 	(EventKind)(0),                // 2: orca.meta.EventKind
 	(WorkerOrder_Kind)(0),         // 3: orca.meta.WorkerOrder.Kind
 	(QuorumRequest_Change)(0),     // 4: orca.meta.QuorumRequest.Change
-	(*Caller)(nil),                // 5: orca.meta.Caller
-	(*Header)(nil),                // 6: orca.meta.Header
-	(*Target)(nil),                // 7: orca.meta.Target
-	(*Run)(nil),                   // 8: orca.meta.Run
-	(*Attr)(nil),                  // 9: orca.meta.Attr
-	(*SyncOption)(nil),            // 10: orca.meta.SyncOption
-	(*StatRequest)(nil),           // 11: orca.meta.StatRequest
-	(*StatReply)(nil),             // 12: orca.meta.StatReply
-	(*ListRequest)(nil),           // 13: orca.meta.ListRequest
-	(*Entry)(nil),                 // 14: orca.meta.Entry
-	(*ListReply)(nil),             // 15: orca.meta.ListReply
-	(*MkdirRequest)(nil),          // 16: orca.meta.MkdirRequest
-	(*MkdirReply)(nil),            // 17: orca.meta.MkdirReply
-	(*CreateRequest)(nil),         // 18: orca.meta.CreateRequest
-	(*CreateReply)(nil),           // 19: orca.meta.CreateReply
-	(*WriteSession)(nil),          // 20: orca.meta.WriteSession
-	(*CompleteRequest)(nil),       // 21: orca.meta.CompleteRequest
-	(*CompleteReply)(nil),         // 22: orca.meta.CompleteReply
-	(*AbandonRequest)(nil),        // 23: orca.meta.AbandonRequest
-	(*Empty)(nil),                 // 24: orca.meta.Empty
-	(*RenewRequest)(nil),          // 25: orca.meta.RenewRequest
-	(*RenewReply)(nil),            // 26: orca.meta.RenewReply
-	(*OpenRequest)(nil),           // 27: orca.meta.OpenRequest
-	(*OpenReply)(nil),             // 28: orca.meta.OpenReply
-	(*Grant)(nil),                 // 29: orca.meta.Grant
-	(*Location)(nil),              // 30: orca.meta.Location
-	(*RenameRequest)(nil),         // 31: orca.meta.RenameRequest
-	(*DeleteRequest)(nil),         // 32: orca.meta.DeleteRequest
-	(*SetAttrRequest)(nil),        // 33: orca.meta.SetAttrRequest
-	(*SetAttrReply)(nil),          // 34: orca.meta.SetAttrReply
-	(*XattrRequest)(nil),          // 35: orca.meta.XattrRequest
-	(*XattrReply)(nil),            // 36: orca.meta.XattrReply
-	(*Mount)(nil),                 // 37: orca.meta.Mount
-	(*MountRequest)(nil),          // 38: orca.meta.MountRequest
-	(*MountReply)(nil),            // 39: orca.meta.MountReply
-	(*UnmountRequest)(nil),        // 40: orca.meta.UnmountRequest
-	(*ListMountsRequest)(nil),     // 41: orca.meta.ListMountsRequest
-	(*ListMountsReply)(nil),       // 42: orca.meta.ListMountsReply
-	(*WatchRequest)(nil),          // 43: orca.meta.WatchRequest
-	(*Event)(nil),                 // 44: orca.meta.Event
-	(*WatchReply)(nil),            // 45: orca.meta.WatchReply
-	(*TierUsage)(nil),             // 46: orca.meta.TierUsage
-	(*Worker)(nil),                // 47: orca.meta.Worker
-	(*RegisterRequest)(nil),       // 48: orca.meta.RegisterRequest
-	(*RegisterReply)(nil),         // 49: orca.meta.RegisterReply
-	(*FileReport)(nil),            // 50: orca.meta.FileReport
-	(*HeartbeatRequest)(nil),      // 51: orca.meta.HeartbeatRequest
-	(*WorkerOrder)(nil),           // 52: orca.meta.WorkerOrder
-	(*HeartbeatReply)(nil),        // 53: orca.meta.HeartbeatReply
-	(*ListWorkersRequest)(nil),    // 54: orca.meta.ListWorkersRequest
-	(*ListWorkersReply)(nil),      // 55: orca.meta.ListWorkersReply
-	(*ResolveRequest)(nil),        // 56: orca.meta.ResolveRequest
-	(*ResolveReply)(nil),          // 57: orca.meta.ResolveReply
-	(*LocationsRequest)(nil),      // 58: orca.meta.LocationsRequest
-	(*LocationsReply)(nil),        // 59: orca.meta.LocationsReply
-	(*FreeRequest)(nil),           // 60: orca.meta.FreeRequest
-	(*SyncRequest)(nil),           // 61: orca.meta.SyncRequest
-	(*SyncReply)(nil),             // 62: orca.meta.SyncReply
-	(*StaleUFSRequest)(nil),       // 63: orca.meta.StaleUFSRequest
-	(*PersistPrepareRequest)(nil), // 64: orca.meta.PersistPrepareRequest
-	(*PersistPrepareReply)(nil),   // 65: orca.meta.PersistPrepareReply
-	(*PersistCommitRequest)(nil),  // 66: orca.meta.PersistCommitRequest
-	(*ReportRequest)(nil),         // 67: orca.meta.ReportRequest
-	(*Intent)(nil),                // 68: orca.meta.Intent
-	(*ReportReply)(nil),           // 69: orca.meta.ReportReply
-	(*ConfRequest)(nil),           // 70: orca.meta.ConfRequest
-	(*ConfReply)(nil),             // 71: orca.meta.ConfReply
-	(*UsageRequest)(nil),          // 72: orca.meta.UsageRequest
-	(*UsageReply)(nil),            // 73: orca.meta.UsageReply
-	(*Usage)(nil),                 // 74: orca.meta.Usage
-	(*SetQuotaRequest)(nil),       // 75: orca.meta.SetQuotaRequest
-	(*SetQuotaReply)(nil),         // 76: orca.meta.SetQuotaReply
-	(*QuotasRequest)(nil),         // 77: orca.meta.QuotasRequest
-	(*QuotasReply)(nil),           // 78: orca.meta.QuotasReply
-	(*Quota)(nil),                 // 79: orca.meta.Quota
-	(*QuorumRequest)(nil),         // 80: orca.meta.QuorumRequest
-	(*Member)(nil),                // 81: orca.meta.Member
-	(*QuorumReply)(nil),           // 82: orca.meta.QuorumReply
-	(*HostedRequest)(nil),         // 83: orca.meta.HostedRequest
-	(*HostedReply)(nil),           // 84: orca.meta.HostedReply
-	(*ErrorReply)(nil),            // 85: orca.meta.ErrorReply
-	nil,                           // 86: orca.meta.Mount.OptionsEntry
-	nil,                           // 87: orca.meta.ReportReply.CountersEntry
-	(*ConfReply_Value)(nil),       // 88: orca.meta.ConfReply.Value
+	(UpkeepRequest_Kind)(0),       // 5: orca.meta.UpkeepRequest.Kind
+	(*Caller)(nil),                // 6: orca.meta.Caller
+	(*Header)(nil),                // 7: orca.meta.Header
+	(*Target)(nil),                // 8: orca.meta.Target
+	(*Run)(nil),                   // 9: orca.meta.Run
+	(*Attr)(nil),                  // 10: orca.meta.Attr
+	(*SyncOption)(nil),            // 11: orca.meta.SyncOption
+	(*StatRequest)(nil),           // 12: orca.meta.StatRequest
+	(*StatReply)(nil),             // 13: orca.meta.StatReply
+	(*ListRequest)(nil),           // 14: orca.meta.ListRequest
+	(*Entry)(nil),                 // 15: orca.meta.Entry
+	(*ListReply)(nil),             // 16: orca.meta.ListReply
+	(*MkdirRequest)(nil),          // 17: orca.meta.MkdirRequest
+	(*MkdirReply)(nil),            // 18: orca.meta.MkdirReply
+	(*CreateRequest)(nil),         // 19: orca.meta.CreateRequest
+	(*CreateReply)(nil),           // 20: orca.meta.CreateReply
+	(*WriteSession)(nil),          // 21: orca.meta.WriteSession
+	(*CompleteRequest)(nil),       // 22: orca.meta.CompleteRequest
+	(*CompleteReply)(nil),         // 23: orca.meta.CompleteReply
+	(*AbandonRequest)(nil),        // 24: orca.meta.AbandonRequest
+	(*Empty)(nil),                 // 25: orca.meta.Empty
+	(*RenewRequest)(nil),          // 26: orca.meta.RenewRequest
+	(*RenewReply)(nil),            // 27: orca.meta.RenewReply
+	(*OpenRequest)(nil),           // 28: orca.meta.OpenRequest
+	(*OpenReply)(nil),             // 29: orca.meta.OpenReply
+	(*Grant)(nil),                 // 30: orca.meta.Grant
+	(*Location)(nil),              // 31: orca.meta.Location
+	(*RenameRequest)(nil),         // 32: orca.meta.RenameRequest
+	(*DeleteRequest)(nil),         // 33: orca.meta.DeleteRequest
+	(*SetAttrRequest)(nil),        // 34: orca.meta.SetAttrRequest
+	(*SetAttrReply)(nil),          // 35: orca.meta.SetAttrReply
+	(*XattrRequest)(nil),          // 36: orca.meta.XattrRequest
+	(*XattrReply)(nil),            // 37: orca.meta.XattrReply
+	(*Mount)(nil),                 // 38: orca.meta.Mount
+	(*MountRequest)(nil),          // 39: orca.meta.MountRequest
+	(*MountReply)(nil),            // 40: orca.meta.MountReply
+	(*UnmountRequest)(nil),        // 41: orca.meta.UnmountRequest
+	(*ListMountsRequest)(nil),     // 42: orca.meta.ListMountsRequest
+	(*ListMountsReply)(nil),       // 43: orca.meta.ListMountsReply
+	(*WatchRequest)(nil),          // 44: orca.meta.WatchRequest
+	(*Event)(nil),                 // 45: orca.meta.Event
+	(*WatchReply)(nil),            // 46: orca.meta.WatchReply
+	(*TierUsage)(nil),             // 47: orca.meta.TierUsage
+	(*Worker)(nil),                // 48: orca.meta.Worker
+	(*RegisterRequest)(nil),       // 49: orca.meta.RegisterRequest
+	(*RegisterReply)(nil),         // 50: orca.meta.RegisterReply
+	(*FileReport)(nil),            // 51: orca.meta.FileReport
+	(*HeartbeatRequest)(nil),      // 52: orca.meta.HeartbeatRequest
+	(*WorkerOrder)(nil),           // 53: orca.meta.WorkerOrder
+	(*HeartbeatReply)(nil),        // 54: orca.meta.HeartbeatReply
+	(*ListWorkersRequest)(nil),    // 55: orca.meta.ListWorkersRequest
+	(*ListWorkersReply)(nil),      // 56: orca.meta.ListWorkersReply
+	(*ResolveRequest)(nil),        // 57: orca.meta.ResolveRequest
+	(*ResolveReply)(nil),          // 58: orca.meta.ResolveReply
+	(*LocationsRequest)(nil),      // 59: orca.meta.LocationsRequest
+	(*LocationsReply)(nil),        // 60: orca.meta.LocationsReply
+	(*FreeRequest)(nil),           // 61: orca.meta.FreeRequest
+	(*SyncRequest)(nil),           // 62: orca.meta.SyncRequest
+	(*SyncReply)(nil),             // 63: orca.meta.SyncReply
+	(*StaleUFSRequest)(nil),       // 64: orca.meta.StaleUFSRequest
+	(*PersistPrepareRequest)(nil), // 65: orca.meta.PersistPrepareRequest
+	(*PersistPrepareReply)(nil),   // 66: orca.meta.PersistPrepareReply
+	(*PersistCommitRequest)(nil),  // 67: orca.meta.PersistCommitRequest
+	(*ReportRequest)(nil),         // 68: orca.meta.ReportRequest
+	(*Intent)(nil),                // 69: orca.meta.Intent
+	(*ReportReply)(nil),           // 70: orca.meta.ReportReply
+	(*ConfRequest)(nil),           // 71: orca.meta.ConfRequest
+	(*ConfReply)(nil),             // 72: orca.meta.ConfReply
+	(*UsageRequest)(nil),          // 73: orca.meta.UsageRequest
+	(*UsageReply)(nil),            // 74: orca.meta.UsageReply
+	(*Usage)(nil),                 // 75: orca.meta.Usage
+	(*SetQuotaRequest)(nil),       // 76: orca.meta.SetQuotaRequest
+	(*SetQuotaReply)(nil),         // 77: orca.meta.SetQuotaReply
+	(*QuotasRequest)(nil),         // 78: orca.meta.QuotasRequest
+	(*QuotasReply)(nil),           // 79: orca.meta.QuotasReply
+	(*Quota)(nil),                 // 80: orca.meta.Quota
+	(*QuorumRequest)(nil),         // 81: orca.meta.QuorumRequest
+	(*Member)(nil),                // 82: orca.meta.Member
+	(*QuorumReply)(nil),           // 83: orca.meta.QuorumReply
+	(*UpkeepRequest)(nil),         // 84: orca.meta.UpkeepRequest
+	(*UpkeepReply)(nil),           // 85: orca.meta.UpkeepReply
+	(*JournalEntry)(nil),          // 86: orca.meta.JournalEntry
+	(*HostedRequest)(nil),         // 87: orca.meta.HostedRequest
+	(*HostedReply)(nil),           // 88: orca.meta.HostedReply
+	(*ErrorReply)(nil),            // 89: orca.meta.ErrorReply
+	nil,                           // 90: orca.meta.Mount.OptionsEntry
+	nil,                           // 91: orca.meta.ReportReply.CountersEntry
+	(*ConfReply_Value)(nil),       // 92: orca.meta.ConfReply.Value
 }
 var file_meta_proto_depIdxs = []int32{
-	5,   // 0: orca.meta.Header.caller:type_name -> orca.meta.Caller
-	8,   // 1: orca.meta.Attr.runs:type_name -> orca.meta.Run
-	6,   // 2: orca.meta.StatRequest.h:type_name -> orca.meta.Header
-	7,   // 3: orca.meta.StatRequest.target:type_name -> orca.meta.Target
-	10,  // 4: orca.meta.StatRequest.sync:type_name -> orca.meta.SyncOption
-	9,   // 5: orca.meta.StatReply.attr:type_name -> orca.meta.Attr
-	6,   // 6: orca.meta.ListRequest.h:type_name -> orca.meta.Header
-	7,   // 7: orca.meta.ListRequest.target:type_name -> orca.meta.Target
-	10,  // 8: orca.meta.ListRequest.sync:type_name -> orca.meta.SyncOption
-	9,   // 9: orca.meta.Entry.attr:type_name -> orca.meta.Attr
-	14,  // 10: orca.meta.ListReply.entries:type_name -> orca.meta.Entry
-	9,   // 11: orca.meta.ListReply.dir:type_name -> orca.meta.Attr
-	6,   // 12: orca.meta.MkdirRequest.h:type_name -> orca.meta.Header
-	7,   // 13: orca.meta.MkdirRequest.target:type_name -> orca.meta.Target
-	9,   // 14: orca.meta.MkdirReply.attr:type_name -> orca.meta.Attr
-	6,   // 15: orca.meta.CreateRequest.h:type_name -> orca.meta.Header
-	7,   // 16: orca.meta.CreateRequest.target:type_name -> orca.meta.Target
-	9,   // 17: orca.meta.CreateReply.attr:type_name -> orca.meta.Attr
-	20,  // 18: orca.meta.CreateReply.session:type_name -> orca.meta.WriteSession
-	47,  // 19: orca.meta.CreateReply.workers:type_name -> orca.meta.Worker
-	29,  // 20: orca.meta.WriteSession.grant:type_name -> orca.meta.Grant
-	6,   // 21: orca.meta.CompleteRequest.h:type_name -> orca.meta.Header
-	9,   // 22: orca.meta.CompleteReply.attr:type_name -> orca.meta.Attr
-	20,  // 23: orca.meta.CompleteReply.session:type_name -> orca.meta.WriteSession
-	6,   // 24: orca.meta.AbandonRequest.h:type_name -> orca.meta.Header
-	6,   // 25: orca.meta.RenewRequest.h:type_name -> orca.meta.Header
-	6,   // 26: orca.meta.OpenRequest.h:type_name -> orca.meta.Header
-	7,   // 27: orca.meta.OpenRequest.target:type_name -> orca.meta.Target
-	10,  // 28: orca.meta.OpenRequest.sync:type_name -> orca.meta.SyncOption
-	9,   // 29: orca.meta.OpenReply.attr:type_name -> orca.meta.Attr
-	29,  // 30: orca.meta.OpenReply.grant:type_name -> orca.meta.Grant
-	30,  // 31: orca.meta.OpenReply.locations:type_name -> orca.meta.Location
-	47,  // 32: orca.meta.OpenReply.workers:type_name -> orca.meta.Worker
-	6,   // 33: orca.meta.RenameRequest.h:type_name -> orca.meta.Header
-	7,   // 34: orca.meta.RenameRequest.src:type_name -> orca.meta.Target
-	7,   // 35: orca.meta.RenameRequest.dst:type_name -> orca.meta.Target
-	6,   // 36: orca.meta.DeleteRequest.h:type_name -> orca.meta.Header
-	7,   // 37: orca.meta.DeleteRequest.target:type_name -> orca.meta.Target
-	6,   // 38: orca.meta.SetAttrRequest.h:type_name -> orca.meta.Header
-	7,   // 39: orca.meta.SetAttrRequest.target:type_name -> orca.meta.Target
-	9,   // 40: orca.meta.SetAttrReply.attr:type_name -> orca.meta.Attr
-	6,   // 41: orca.meta.XattrRequest.h:type_name -> orca.meta.Header
-	7,   // 42: orca.meta.XattrRequest.target:type_name -> orca.meta.Target
-	86,  // 43: orca.meta.Mount.options:type_name -> orca.meta.Mount.OptionsEntry
+	6,   // 0: orca.meta.Header.caller:type_name -> orca.meta.Caller
+	9,   // 1: orca.meta.Attr.runs:type_name -> orca.meta.Run
+	7,   // 2: orca.meta.StatRequest.h:type_name -> orca.meta.Header
+	8,   // 3: orca.meta.StatRequest.target:type_name -> orca.meta.Target
+	11,  // 4: orca.meta.StatRequest.sync:type_name -> orca.meta.SyncOption
+	10,  // 5: orca.meta.StatReply.attr:type_name -> orca.meta.Attr
+	7,   // 6: orca.meta.ListRequest.h:type_name -> orca.meta.Header
+	8,   // 7: orca.meta.ListRequest.target:type_name -> orca.meta.Target
+	11,  // 8: orca.meta.ListRequest.sync:type_name -> orca.meta.SyncOption
+	10,  // 9: orca.meta.Entry.attr:type_name -> orca.meta.Attr
+	15,  // 10: orca.meta.ListReply.entries:type_name -> orca.meta.Entry
+	10,  // 11: orca.meta.ListReply.dir:type_name -> orca.meta.Attr
+	7,   // 12: orca.meta.MkdirRequest.h:type_name -> orca.meta.Header
+	8,   // 13: orca.meta.MkdirRequest.target:type_name -> orca.meta.Target
+	10,  // 14: orca.meta.MkdirReply.attr:type_name -> orca.meta.Attr
+	7,   // 15: orca.meta.CreateRequest.h:type_name -> orca.meta.Header
+	8,   // 16: orca.meta.CreateRequest.target:type_name -> orca.meta.Target
+	10,  // 17: orca.meta.CreateReply.attr:type_name -> orca.meta.Attr
+	21,  // 18: orca.meta.CreateReply.session:type_name -> orca.meta.WriteSession
+	48,  // 19: orca.meta.CreateReply.workers:type_name -> orca.meta.Worker
+	30,  // 20: orca.meta.WriteSession.grant:type_name -> orca.meta.Grant
+	7,   // 21: orca.meta.CompleteRequest.h:type_name -> orca.meta.Header
+	10,  // 22: orca.meta.CompleteReply.attr:type_name -> orca.meta.Attr
+	21,  // 23: orca.meta.CompleteReply.session:type_name -> orca.meta.WriteSession
+	7,   // 24: orca.meta.AbandonRequest.h:type_name -> orca.meta.Header
+	7,   // 25: orca.meta.RenewRequest.h:type_name -> orca.meta.Header
+	7,   // 26: orca.meta.OpenRequest.h:type_name -> orca.meta.Header
+	8,   // 27: orca.meta.OpenRequest.target:type_name -> orca.meta.Target
+	11,  // 28: orca.meta.OpenRequest.sync:type_name -> orca.meta.SyncOption
+	10,  // 29: orca.meta.OpenReply.attr:type_name -> orca.meta.Attr
+	30,  // 30: orca.meta.OpenReply.grant:type_name -> orca.meta.Grant
+	31,  // 31: orca.meta.OpenReply.locations:type_name -> orca.meta.Location
+	48,  // 32: orca.meta.OpenReply.workers:type_name -> orca.meta.Worker
+	7,   // 33: orca.meta.RenameRequest.h:type_name -> orca.meta.Header
+	8,   // 34: orca.meta.RenameRequest.src:type_name -> orca.meta.Target
+	8,   // 35: orca.meta.RenameRequest.dst:type_name -> orca.meta.Target
+	7,   // 36: orca.meta.DeleteRequest.h:type_name -> orca.meta.Header
+	8,   // 37: orca.meta.DeleteRequest.target:type_name -> orca.meta.Target
+	7,   // 38: orca.meta.SetAttrRequest.h:type_name -> orca.meta.Header
+	8,   // 39: orca.meta.SetAttrRequest.target:type_name -> orca.meta.Target
+	10,  // 40: orca.meta.SetAttrReply.attr:type_name -> orca.meta.Attr
+	7,   // 41: orca.meta.XattrRequest.h:type_name -> orca.meta.Header
+	8,   // 42: orca.meta.XattrRequest.target:type_name -> orca.meta.Target
+	90,  // 43: orca.meta.Mount.options:type_name -> orca.meta.Mount.OptionsEntry
 	1,   // 44: orca.meta.Mount.junction:type_name -> orca.meta.JunctionState
-	6,   // 45: orca.meta.MountRequest.h:type_name -> orca.meta.Header
-	37,  // 46: orca.meta.MountRequest.mount:type_name -> orca.meta.Mount
-	37,  // 47: orca.meta.MountReply.mount:type_name -> orca.meta.Mount
-	6,   // 48: orca.meta.UnmountRequest.h:type_name -> orca.meta.Header
-	6,   // 49: orca.meta.ListMountsRequest.h:type_name -> orca.meta.Header
-	37,  // 50: orca.meta.ListMountsReply.mounts:type_name -> orca.meta.Mount
-	6,   // 51: orca.meta.WatchRequest.h:type_name -> orca.meta.Header
+	7,   // 45: orca.meta.MountRequest.h:type_name -> orca.meta.Header
+	38,  // 46: orca.meta.MountRequest.mount:type_name -> orca.meta.Mount
+	38,  // 47: orca.meta.MountReply.mount:type_name -> orca.meta.Mount
+	7,   // 48: orca.meta.UnmountRequest.h:type_name -> orca.meta.Header
+	7,   // 49: orca.meta.ListMountsRequest.h:type_name -> orca.meta.Header
+	38,  // 50: orca.meta.ListMountsReply.mounts:type_name -> orca.meta.Mount
+	7,   // 51: orca.meta.WatchRequest.h:type_name -> orca.meta.Header
 	2,   // 52: orca.meta.Event.kind:type_name -> orca.meta.EventKind
-	44,  // 53: orca.meta.WatchReply.events:type_name -> orca.meta.Event
-	46,  // 54: orca.meta.Worker.tiers:type_name -> orca.meta.TierUsage
-	6,   // 55: orca.meta.RegisterRequest.h:type_name -> orca.meta.Header
-	47,  // 56: orca.meta.RegisterRequest.worker:type_name -> orca.meta.Worker
-	50,  // 57: orca.meta.RegisterRequest.files:type_name -> orca.meta.FileReport
-	6,   // 58: orca.meta.HeartbeatRequest.h:type_name -> orca.meta.Header
-	47,  // 59: orca.meta.HeartbeatRequest.worker:type_name -> orca.meta.Worker
-	50,  // 60: orca.meta.HeartbeatRequest.files:type_name -> orca.meta.FileReport
+	45,  // 53: orca.meta.WatchReply.events:type_name -> orca.meta.Event
+	47,  // 54: orca.meta.Worker.tiers:type_name -> orca.meta.TierUsage
+	7,   // 55: orca.meta.RegisterRequest.h:type_name -> orca.meta.Header
+	48,  // 56: orca.meta.RegisterRequest.worker:type_name -> orca.meta.Worker
+	51,  // 57: orca.meta.RegisterRequest.files:type_name -> orca.meta.FileReport
+	7,   // 58: orca.meta.HeartbeatRequest.h:type_name -> orca.meta.Header
+	48,  // 59: orca.meta.HeartbeatRequest.worker:type_name -> orca.meta.Worker
+	51,  // 60: orca.meta.HeartbeatRequest.files:type_name -> orca.meta.FileReport
 	3,   // 61: orca.meta.WorkerOrder.kind:type_name -> orca.meta.WorkerOrder.Kind
-	52,  // 62: orca.meta.HeartbeatReply.orders:type_name -> orca.meta.WorkerOrder
-	6,   // 63: orca.meta.ListWorkersRequest.h:type_name -> orca.meta.Header
-	47,  // 64: orca.meta.ListWorkersReply.workers:type_name -> orca.meta.Worker
-	6,   // 65: orca.meta.ResolveRequest.h:type_name -> orca.meta.Header
-	9,   // 66: orca.meta.ResolveReply.attr:type_name -> orca.meta.Attr
-	30,  // 67: orca.meta.ResolveReply.locations:type_name -> orca.meta.Location
-	47,  // 68: orca.meta.ResolveReply.workers:type_name -> orca.meta.Worker
-	6,   // 69: orca.meta.LocationsRequest.h:type_name -> orca.meta.Header
-	7,   // 70: orca.meta.LocationsRequest.target:type_name -> orca.meta.Target
-	9,   // 71: orca.meta.LocationsReply.attr:type_name -> orca.meta.Attr
-	30,  // 72: orca.meta.LocationsReply.locations:type_name -> orca.meta.Location
-	47,  // 73: orca.meta.LocationsReply.workers:type_name -> orca.meta.Worker
-	6,   // 74: orca.meta.FreeRequest.h:type_name -> orca.meta.Header
-	7,   // 75: orca.meta.FreeRequest.target:type_name -> orca.meta.Target
-	6,   // 76: orca.meta.SyncRequest.h:type_name -> orca.meta.Header
-	7,   // 77: orca.meta.SyncRequest.target:type_name -> orca.meta.Target
-	6,   // 78: orca.meta.StaleUFSRequest.h:type_name -> orca.meta.Header
-	6,   // 79: orca.meta.PersistPrepareRequest.h:type_name -> orca.meta.Header
-	9,   // 80: orca.meta.PersistPrepareReply.attr:type_name -> orca.meta.Attr
-	6,   // 81: orca.meta.PersistCommitRequest.h:type_name -> orca.meta.Header
-	6,   // 82: orca.meta.ReportRequest.h:type_name -> orca.meta.Header
-	68,  // 83: orca.meta.ReportReply.intents:type_name -> orca.meta.Intent
-	37,  // 84: orca.meta.ReportReply.mounts:type_name -> orca.meta.Mount
-	47,  // 85: orca.meta.ReportReply.workers:type_name -> orca.meta.Worker
-	87,  // 86: orca.meta.ReportReply.counters:type_name -> orca.meta.ReportReply.CountersEntry
-	6,   // 87: orca.meta.ConfRequest.h:type_name -> orca.meta.Header
-	88,  // 88: orca.meta.ConfReply.values:type_name -> orca.meta.ConfReply.Value
-	6,   // 89: orca.meta.UsageRequest.h:type_name -> orca.meta.Header
-	7,   // 90: orca.meta.UsageRequest.target:type_name -> orca.meta.Target
-	74,  // 91: orca.meta.UsageReply.usage:type_name -> orca.meta.Usage
-	79,  // 92: orca.meta.UsageReply.quotas:type_name -> orca.meta.Quota
-	6,   // 93: orca.meta.SetQuotaRequest.h:type_name -> orca.meta.Header
-	7,   // 94: orca.meta.SetQuotaRequest.target:type_name -> orca.meta.Target
-	79,  // 95: orca.meta.SetQuotaReply.quota:type_name -> orca.meta.Quota
-	6,   // 96: orca.meta.QuotasRequest.h:type_name -> orca.meta.Header
-	79,  // 97: orca.meta.QuotasReply.quotas:type_name -> orca.meta.Quota
-	74,  // 98: orca.meta.Quota.usage:type_name -> orca.meta.Usage
-	6,   // 99: orca.meta.QuorumRequest.h:type_name -> orca.meta.Header
+	53,  // 62: orca.meta.HeartbeatReply.orders:type_name -> orca.meta.WorkerOrder
+	7,   // 63: orca.meta.ListWorkersRequest.h:type_name -> orca.meta.Header
+	48,  // 64: orca.meta.ListWorkersReply.workers:type_name -> orca.meta.Worker
+	7,   // 65: orca.meta.ResolveRequest.h:type_name -> orca.meta.Header
+	10,  // 66: orca.meta.ResolveReply.attr:type_name -> orca.meta.Attr
+	31,  // 67: orca.meta.ResolveReply.locations:type_name -> orca.meta.Location
+	48,  // 68: orca.meta.ResolveReply.workers:type_name -> orca.meta.Worker
+	7,   // 69: orca.meta.LocationsRequest.h:type_name -> orca.meta.Header
+	8,   // 70: orca.meta.LocationsRequest.target:type_name -> orca.meta.Target
+	10,  // 71: orca.meta.LocationsReply.attr:type_name -> orca.meta.Attr
+	31,  // 72: orca.meta.LocationsReply.locations:type_name -> orca.meta.Location
+	48,  // 73: orca.meta.LocationsReply.workers:type_name -> orca.meta.Worker
+	7,   // 74: orca.meta.FreeRequest.h:type_name -> orca.meta.Header
+	8,   // 75: orca.meta.FreeRequest.target:type_name -> orca.meta.Target
+	7,   // 76: orca.meta.SyncRequest.h:type_name -> orca.meta.Header
+	8,   // 77: orca.meta.SyncRequest.target:type_name -> orca.meta.Target
+	7,   // 78: orca.meta.StaleUFSRequest.h:type_name -> orca.meta.Header
+	7,   // 79: orca.meta.PersistPrepareRequest.h:type_name -> orca.meta.Header
+	10,  // 80: orca.meta.PersistPrepareReply.attr:type_name -> orca.meta.Attr
+	7,   // 81: orca.meta.PersistCommitRequest.h:type_name -> orca.meta.Header
+	7,   // 82: orca.meta.ReportRequest.h:type_name -> orca.meta.Header
+	69,  // 83: orca.meta.ReportReply.intents:type_name -> orca.meta.Intent
+	38,  // 84: orca.meta.ReportReply.mounts:type_name -> orca.meta.Mount
+	48,  // 85: orca.meta.ReportReply.workers:type_name -> orca.meta.Worker
+	91,  // 86: orca.meta.ReportReply.counters:type_name -> orca.meta.ReportReply.CountersEntry
+	7,   // 87: orca.meta.ConfRequest.h:type_name -> orca.meta.Header
+	92,  // 88: orca.meta.ConfReply.values:type_name -> orca.meta.ConfReply.Value
+	7,   // 89: orca.meta.UsageRequest.h:type_name -> orca.meta.Header
+	8,   // 90: orca.meta.UsageRequest.target:type_name -> orca.meta.Target
+	75,  // 91: orca.meta.UsageReply.usage:type_name -> orca.meta.Usage
+	80,  // 92: orca.meta.UsageReply.quotas:type_name -> orca.meta.Quota
+	7,   // 93: orca.meta.SetQuotaRequest.h:type_name -> orca.meta.Header
+	8,   // 94: orca.meta.SetQuotaRequest.target:type_name -> orca.meta.Target
+	80,  // 95: orca.meta.SetQuotaReply.quota:type_name -> orca.meta.Quota
+	7,   // 96: orca.meta.QuotasRequest.h:type_name -> orca.meta.Header
+	80,  // 97: orca.meta.QuotasReply.quotas:type_name -> orca.meta.Quota
+	75,  // 98: orca.meta.Quota.usage:type_name -> orca.meta.Usage
+	7,   // 99: orca.meta.QuorumRequest.h:type_name -> orca.meta.Header
 	4,   // 100: orca.meta.QuorumRequest.change:type_name -> orca.meta.QuorumRequest.Change
-	81,  // 101: orca.meta.QuorumReply.members:type_name -> orca.meta.Member
-	6,   // 102: orca.meta.HostedRequest.h:type_name -> orca.meta.Header
-	103, // [103:103] is the sub-list for method output_type
-	103, // [103:103] is the sub-list for method input_type
-	103, // [103:103] is the sub-list for extension type_name
-	103, // [103:103] is the sub-list for extension extendee
-	0,   // [0:103] is the sub-list for field type_name
+	82,  // 101: orca.meta.QuorumReply.members:type_name -> orca.meta.Member
+	7,   // 102: orca.meta.UpkeepRequest.h:type_name -> orca.meta.Header
+	5,   // 103: orca.meta.UpkeepRequest.kind:type_name -> orca.meta.UpkeepRequest.Kind
+	86,  // 104: orca.meta.UpkeepReply.entries:type_name -> orca.meta.JournalEntry
+	7,   // 105: orca.meta.HostedRequest.h:type_name -> orca.meta.Header
+	106, // [106:106] is the sub-list for method output_type
+	106, // [106:106] is the sub-list for method input_type
+	106, // [106:106] is the sub-list for extension type_name
+	106, // [106:106] is the sub-list for extension extendee
+	0,   // [0:106] is the sub-list for field type_name
 }
 
 func init() { file_meta_proto_init() }
@@ -6937,8 +7305,8 @@ func file_meta_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_meta_proto_rawDesc), len(file_meta_proto_rawDesc)),
-			NumEnums:      5,
-			NumMessages:   84,
+			NumEnums:      6,
+			NumMessages:   87,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -27,11 +27,11 @@ type gatekeeper interface {
 // Serves implements gatekeeper.
 func (s *Service) Serves() bool { return !s.raw.Alone() }
 
-// Admit implements gatekeeper: every member takes reports of workers and says
-// what it knows of the others; all else is for the leader.
+// Admit implements gatekeeper: every member takes reports of workers, says
+// what it knows of the others and is looked after; all else is for the leader.
 func (s *Service) Admit(op metawire.Op, q metawire.Request) error {
 	switch op {
-	case metawire.OpHeartbeat, metawire.OpConf:
+	case metawire.OpHeartbeat, metawire.OpConf, metawire.OpUpkeep:
 		return nil
 	case metawire.OpRegister:
 		if r, ok := q.(*metapb.RegisterRequest); ok && r.GetWorker().GetId() != 0 {

@@ -178,6 +178,7 @@ type Service struct {
 	started time.Time
 	key     atomic.Pointer[[]byte] // of grants; nil: not read yet
 	lead    leadership
+	backups backups
 
 	Workers *workers.Registry
 	Stores  *mount.Stores
@@ -246,6 +247,9 @@ func (s *Service) Close() error {
 	_ = s.Exec.Close()
 	_ = s.Syncer.Close()
 	s.wg.Wait()
+	if err := s.endBackups(); err != nil {
+		s.log.Warn("backups on their way", "err", err)
+	}
 	return s.Stores.Close()
 }
 

@@ -61,6 +61,7 @@ const (
 	OpUsage          Op = 0x0270
 	OpSetQuota       Op = 0x0271
 	OpQuotas         Op = 0x0272
+	OpUpkeep         Op = 0x0290
 )
 
 // Message is what vtprotobuf generates for every message.
@@ -155,6 +156,7 @@ func Methods() map[Op]*Method {
 		row(OpUsage, "Usage", metaplane.Namespace.Usage),
 		row(OpSetQuota, "SetQuota", metaplane.Namespace.SetQuota),
 		row(OpQuotas, "Quotas", metaplane.Namespace.Quotas),
+		row(OpUpkeep, "Upkeep", metaplane.Namespace.Upkeep),
 	}
 	out := make(map[Op]*Method, len(rows))
 	for i := range rows {

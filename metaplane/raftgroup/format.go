@@ -32,6 +32,9 @@ const (
 	// formatGroups is either with more groups than the first, which an older
 	// build would forget.
 	formatGroups = 3
+	// formatRestored is any of them whose state comes from a backup: its store
+	// has a base (inodekv.DB.Base) that an older build does not know.
+	formatRestored = 4
 )
 
 // formatFile is the file that says what the folder is, in JSON:
@@ -68,7 +71,12 @@ type format struct {
 	// Peers are the incarnations of the replicas that were met.
 	Peers map[uint64]string `json:"peers,omitempty"`
 
-	mu sync.Mutex // guards Peers, Groups and what parts say once the host runs, and save
+	// Restored is the digest of the backup that the state of the first members
+	// comes from; "": it began empty. It is part of the cluster's identity, so
+	// that members which began with another state are strangers.
+	Restored string `json:"restored,omitempty"`
+
+	mu sync.Mutex // guards Peers, Format, Groups and what parts say once the host runs, and save
 }
 
 // part is what a folder says of one group.
@@ -113,10 +121,22 @@ func loadFormat(cfg Config) (*format, error) {
 		return nil, orca.PathE(op, "", orca.Unavailable, fmt.Errorf("host name: %w", err))
 	}
 	path := filepath.Join(cfg.Dir, formatFile)
-	b, err := os.ReadFile(path)
+	f, err := readFormat(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return newFormat(cfg, host)
 	}
+	if err != nil {
+		return nil, err
+	}
+	if err := f.check(cfg, path); err != nil {
+		return nil, err
+	}
+	return f, f.adoptHost(cfg.Dir, host)
+}
+
+func readFormat(path string) (*format, error) {
+	const op = "raftgroup.Open"
+	b, err := os.ReadFile(path)
 	if err != nil {
 		return nil, orca.PathE(op, path, orca.Unavailable, err)
 	}
@@ -124,13 +144,10 @@ func loadFormat(cfg Config) (*format, error) {
 	if err := json.Unmarshal(b, f); err != nil {
 		return nil, orca.PathE(op, path, orca.Corrupt, err)
 	}
-	if f.Format != formatAlone && f.Format != formatCluster && f.Format != formatGroups {
+	if f.Format < formatAlone || f.Format > formatRestored {
 		return nil, &orca.Error{Op: op, Path: path, Kind: orca.Unsupported, Msg: fmt.Sprintf("format %d of another Orca", f.Format)}
 	}
-	if err := f.check(cfg, path); err != nil {
-		return nil, err
-	}
-	return f, f.adoptHost(cfg.Dir, host)
+	return f, nil
 }
 
 // check holds what this start asks for against what the folder is.
@@ -146,7 +163,7 @@ func (f *format) check(cfg Config, path string) error {
 	case cfg.Address != "" && cfg.Address != f.Address:
 		return refuse("this member's Raft address is " + f.Address + ", not " + cfg.Address +
 			": start it there, or replace the member (orca admin quorum remove " + strconv.FormatUint(f.Replica, 10) + ", then add)")
-	case len(cfg.Members) > 0 && len(f.Members) > 0 && clusterOf(cfg.Members) != f.Cluster:
+	case len(cfg.Members) > 0 && len(f.Members) > 0 && clusterOf(cfg.Members, f.Restored) != f.Cluster:
 		return refuse("this folder belongs to another cluster, whose first members were " + memberList(f.Members) +
 			": give that list or none, or another folder")
 	case cfg.Join != nil && cfg.Join.Cluster != f.Cluster:
@@ -161,7 +178,21 @@ func newFormat(cfg Config, host string) (*format, error) {
 		return nil, &orca.Error{Op: op, Path: cfg.Dir, Kind: orca.Corrupt,
 			Msg: "there is a journal but no FORMAT file: restore the file, or start with an empty folder as a new member"}
 	}
-	f := &format{Format: formatAlone, Address: localAddress, Host: host, Journal: cfg.Journal, Shards: 2, part: part{Store: 1}}
+	if stores, err := filepath.Glob(filepath.Join(cfg.Dir, "store-*")); err == nil && len(stores) > 0 {
+		return nil, &orca.Error{Op: op, Path: cfg.Dir, Kind: orca.Corrupt,
+			Msg: "there is a store but no FORMAT file: restore the file, or start with an empty folder"}
+	}
+	f, err := makeFormat(cfg, host, "")
+	if err != nil {
+		return nil, err
+	}
+	return f, f.save(cfg.Dir)
+}
+
+// makeFormat makes a new identity; restored is that of format.
+func makeFormat(cfg Config, host, restored string) (*format, error) {
+	const op = "raftgroup.Open"
+	f := &format{Format: formatAlone, Address: localAddress, Host: host, Journal: cfg.Journal, Shards: 2, part: part{Store: 1}, Restored: restored}
 	switch {
 	case len(cfg.Members) > 0:
 		for id, addr := range cfg.Members {
@@ -169,7 +200,7 @@ func newFormat(cfg Config, host string) (*format, error) {
 				f.Replica = id
 			}
 		}
-		f.Members, f.Cluster = cfg.Members, clusterOf(cfg.Members)
+		f.Members, f.Cluster = cfg.Members, clusterOf(cfg.Members, restored)
 	case cfg.Join != nil:
 		f.Replica, f.Cluster, f.Learner = cfg.Join.Replica, cfg.Join.Cluster, true
 	default:
@@ -181,12 +212,15 @@ func newFormat(cfg Config, host string) (*format, error) {
 	if f.Replica != 0 {
 		f.Format, f.Address, f.Incarnation = formatCluster, cfg.Address, randomHex()
 	}
+	if restored != "" {
+		f.Format = formatRestored
+	}
 	id, err := hex.DecodeString(f.Cluster)
 	if err != nil || len(id) != 16 {
 		return nil, &orca.Error{Op: op, Path: f.Cluster, Kind: orca.Invalid, Msg: "not the identity of a cluster", Err: err}
 	}
 	f.Deployment = binary.BigEndian.Uint64(id)>>1 | 1
-	return f, f.save(cfg.Dir)
+	return f, nil
 }
 
 func randomHex() string {
@@ -195,9 +229,14 @@ func randomHex() string {
 	return hex.EncodeToString(id[:])
 }
 
-// clusterOf is the identity of a cluster: the members that it begins with.
-func clusterOf(members map[uint64]string) string {
-	sum := sha256.Sum256([]byte("orca cluster " + memberList(members)))
+// clusterOf is the identity of a cluster: the members that it begins with, and
+// the backup whose state they begin with.
+func clusterOf(members map[uint64]string, restored string) string {
+	text := "orca cluster " + memberList(members)
+	if restored != "" {
+		text += " restored from " + restored
+	}
+	sum := sha256.Sum256([]byte(text))
 	return hex.EncodeToString(sum[:16])
 }
 

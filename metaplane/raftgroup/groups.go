@@ -137,7 +137,7 @@ func (h *Host) partOf(n uint64, members map[uint64]string) (*part, error) {
 	if h.f.Groups == nil {
 		h.f.Groups = map[uint64]*part{}
 	}
-	h.f.Groups[n], h.f.Format = p, formatGroups
+	h.f.Groups[n], h.f.Format = p, max(h.f.Format, formatGroups)
 	return p, h.f.saveLocked(h.cfg.Dir)
 }
 

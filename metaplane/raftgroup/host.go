@@ -117,6 +117,9 @@ func (h *Host) open() error {
 	if !h.f.alone() && !h.f.Started {
 		h.fresh = len(h.f.Members) > 0
 		if err := h.probe(); err != nil {
+			if h.f.Restored != "" {
+				return err
+			}
 			return errors.Join(err, os.Remove(filepath.Join(h.cfg.Dir, formatFile)))
 		}
 	}

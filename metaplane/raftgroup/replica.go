@@ -18,8 +18,9 @@ import (
 // replica is the group as dragonboat's on-disk state machine.
 type replica Group
 
-// Open returns the index that the store holds.
-func (r *replica) Open(<-chan struct{}) (uint64, error) { return r.db.Applied(), nil }
+// Open returns the index of the last entry of this journal that the store
+// holds.
+func (r *replica) Open(<-chan struct{}) (uint64, error) { return r.db.Applied() - r.db.Base(), nil }
 
 // updateScratch is what Update uses again and again.
 type updateScratch struct {
@@ -36,7 +37,7 @@ func (r *replica) Update(entries []sm.Entry) ([]sm.Entry, error) {
 	u := &g.update
 	u.in, u.flights = u.in[:0], u.flights[:0]
 	for i := range entries {
-		in := fsm.Entry{Index: entries[i].Index, Data: entries[i].Cmd, Want: fsm.WantNone}
+		in := fsm.Entry{Index: entries[i].Index + r.db.Base(), Data: entries[i].Cmd, Want: fsm.WantNone}
 		f := g.claim(in.Data)
 		if f != nil {
 			in.Want = fsm.WantDecoded
@@ -102,7 +103,12 @@ func (r *replica) RecoverFromSnapshot(in io.Reader, stop <-chan struct{}) error 
 	if db, err = inodekv.Open(g.storeConfig(next), g.log); err != nil {
 		return err
 	}
-	if err := g.host.f.update(g.host.cfg.Dir, func() { g.part.Store = next }); err != nil {
+	if err := g.host.f.update(g.host.cfg.Dir, func() {
+		g.part.Store = next
+		if db.Base() != 0 {
+			g.host.f.Format = formatRestored
+		}
+	}); err != nil {
 		return errors.Join(err, db.Close(false))
 	}
 	if err := g.machine.Reset(db); err != nil {
