@@ -19,7 +19,7 @@ func (e *env) adminCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use: "admin", Aliases: []string{"fsadmin"},
 		Short: "Look after an Orca",
-		Long:  "Look after an Orca: reports, workers, tier directories, configuration, scrubbing, checks of this host, the members of the metaplane.",
+		Long:  "Look after an Orca: reports, workers, tier directories, configuration, scrubbing, checks of this host, the members of the metaplane,\nits journal, backup and restore.",
 		Example: `  orca admin report
   orca admin workers --json
   orca admin validate`,
@@ -31,7 +31,10 @@ func (e *env) adminCommand() *cobra.Command {
 		},
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	c.AddCommand(e.reportCommand(), e.workersCommand(), e.getConfCommand(), e.scrubCommand(), e.tierCommand(), e.validateCommand(), e.quorumCommand(), e.groupCommand(), e.journalCommand())
+	c.AddCommand(e.reportCommand(), e.workersCommand(), e.getConfCommand(), e.scrubCommand(), e.tierCommand(), e.validateCommand(), e.quorumCommand(), e.groupCommand(), e.journalCommand(), e.backupCommand())
+	if e.hooks.Restore != nil {
+		c.AddCommand(e.restoreCommand())
+	}
 	return c
 }
 

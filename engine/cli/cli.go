@@ -68,6 +68,10 @@ type Hooks struct {
 	Start func(ctx context.Context, o StartOptions, s Streams) error
 	// Mount serves a FUSE mount until ctx ends or it is unmounted.
 	Mount func(ctx context.Context, o MountOptions, s Streams) error
+	// Restore makes the metaplane's state below a data folder from a backup.
+	Restore func(ctx context.Context, o RestoreOptions, s Streams) (*Restored, error)
+	// Inspect opens the metaplane's folder below a data folder, to be read.
+	Inspect func(data string) (Inspection, error)
 	// Open opens the client. Default: client.Open.
 	Open func(ctx context.Context, cfg client.Config) (*client.FS, error)
 }

@@ -18,7 +18,8 @@ type progress struct {
 	mu      sync.Mutex
 	started time.Time
 	name    string
-	total   int64 // expected so far; GUARDED_BY(mu)
+	unit    string // of what is counted; "": bytes
+	total   int64  // expected so far; GUARDED_BY(mu)
 	done    int64
 	show    bool
 	pool    *mpb.Progress
@@ -65,9 +66,13 @@ func (p *progress) drawLocked() {
 			return
 		}
 		p.pool = mpb.New(mpb.WithOutput(p.e.Err), mpb.WithWidth(60), mpb.WithRefreshRate(150*time.Millisecond))
+		count, speed := decor.CountersKibiByte("% .1f / % .1f"), decor.AverageSpeed(decor.SizeB1024(0), "% .1f")
+		if p.unit != "" {
+			count, speed = decor.CountersNoUnit("%d / %d "+p.unit), decor.AverageSpeed(0, "%.0f/s")
+		}
 		p.bar = p.pool.AddBar(p.total,
-			mpb.PrependDecorators(decor.Name(p.name+" "), decor.CountersKibiByte("% .1f / % .1f")),
-			mpb.AppendDecorators(decor.Percentage(), decor.Name("  "), decor.AverageSpeed(decor.SizeB1024(0), "% .1f"), decor.Name("  "), decor.AverageETA(decor.ET_STYLE_GO)),
+			mpb.PrependDecorators(decor.Name(p.name+" "), count),
+			mpb.AppendDecorators(decor.Percentage(), decor.Name("  "), speed, decor.Name("  "), decor.AverageETA(decor.ET_STYLE_GO)),
 			mpb.BarRemoveOnComplete(),
 		)
 	}

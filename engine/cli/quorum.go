@@ -74,14 +74,6 @@ one that --group says.`,
 	return c
 }
 
-// journalCommand lets hands trained on Alluxio write journal quorum.
-func (e *env) journalCommand() *cobra.Command {
-	c := &cobra.Command{Use: "journal", Short: "Another way to quorum", Hidden: true,
-		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() }}
-	c.AddCommand(e.quorumCommand())
-	return c
-}
-
 func (e *env) infoVerb() *cobra.Command {
 	var group uint16
 	c := e.quorumVerb("info", "List the members, and who leads", noArgs, func(ctx context.Context, fs *client.FS, _ string) error {

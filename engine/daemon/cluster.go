@@ -55,10 +55,7 @@ func (c *Config) resolveCluster() error {
 func (c *Config) raftConfig(ctx context.Context, dir string, m *metaRole) (rc raftgroup.Config, err error) {
 	rc = raftgroup.Config{Dir: dir, Address: c.RaftAddr, TLS: c.RaftTLS}
 	if len(c.Peers) > 0 {
-		rc.Members = map[uint64]string{}
-		for i, p := range c.Peers {
-			rc.Members[uint64(i+1)] = p.Addr
-		}
+		rc.Members = c.firstMembers()
 		if c.Root == "" && !raftgroup.Used(dir) {
 			return rc, orca.E("daemon.startMeta", orca.Invalid, "a new cluster needs --root, a store that all its members and workers reach")
 		}
@@ -68,6 +65,18 @@ func (c *Config) raftConfig(ctx context.Context, dir string, m *metaRole) (rc ra
 		rc.Join, err = askToJoin(ctx, c, m)
 	}
 	return rc, err
+}
+
+// firstMembers are the peers by number; nil: there are none.
+func (c *Config) firstMembers() map[uint64]string {
+	if len(c.Peers) == 0 {
+		return nil
+	}
+	m := map[uint64]string{}
+	for i, p := range c.Peers {
+		m[uint64(i+1)] = p.Addr
+	}
+	return m
 }
 
 // askToJoin asks the members of a running cluster which one this is to be.

@@ -38,6 +38,9 @@ type metaRole struct {
 
 // startMeta opens the journal and the namespace. Nothing listens yet.
 func startMeta(ctx context.Context, cfg *Config, d *dataDir, st *stores, ends ends, log *slog.Logger) (*metaRole, error) {
+	if err := d.unfinished(); err != nil {
+		return nil, err
+	}
 	m := &metaRole{log: log, cfg: cfg, stores: st}
 	m.groups.init()
 	var err error

@@ -115,7 +115,7 @@ func (c *Client) Member(addr string) (metaplane.Admin, error) {
 	if err != nil {
 		return nil, err
 	}
-	return NewSession(&stub{only: p}, c.Session.cfg), nil
+	return NewSession(&stub{only: p}, c.cfg.Session), nil
 }
 
 // Close closes the connections.

@@ -281,6 +281,15 @@ func (r *Router) Quorum(ctx context.Context, q *metapb.QuorumRequest) (*metapb.Q
 	return s.Quorum(ctx, q)
 }
 
+// Upkeep is metaplane.Namespace's, of the group in the header.
+func (r *Router) Upkeep(ctx context.Context, q *metapb.UpkeepRequest) (*metapb.UpkeepReply, error) {
+	s, err := r.asked(q.H)
+	if err != nil {
+		return nil, err
+	}
+	return s.Upkeep(ctx, q)
+}
+
 // Report is metaplane.Namespace's, the sum of all groups.
 func (r *Router) Report(ctx context.Context, q *metapb.ReportRequest) (*metapb.ReportReply, error) {
 	caller := q.H.GetCaller()

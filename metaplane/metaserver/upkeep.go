@@ -124,6 +124,9 @@ func (s *Service) beginBackup(ctx context.Context, rep *metapb.UpkeepReply) erro
 	if err := s.raw.ReadReady(ctx); err != nil {
 		return err
 	}
+	if len(s.GroupFacts()) > 0 || s.cfg.Group > 1 {
+		return orca.E(op, orca.Unsupported, "a metaplane of several groups cannot be backed up yet: one backup would have to be of one moment of all of them")
+	}
 	s.backups.mu.Lock()
 	defer s.backups.mu.Unlock()
 	if len(s.backups.by) >= maxBackups {

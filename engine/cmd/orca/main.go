@@ -10,5 +10,5 @@ import (
 )
 
 func main() {
-	os.Exit(cli.Main(os.Args[1:], cli.Standard(), cli.Hooks{Up: up, Start: start, Mount: mount}))
+	os.Exit(cli.Main(os.Args[1:], cli.Standard(), cli.Hooks{Up: up, Start: start, Mount: mount, Restore: restore, Inspect: inspect}))
 }

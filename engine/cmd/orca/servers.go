@@ -4,6 +4,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"slices"
 	"strings"
@@ -42,12 +43,8 @@ func up(ctx context.Context, o cli.UpOptions, s cli.Streams) error {
 
 func start(ctx context.Context, o cli.StartOptions, s cli.Streams) error {
 	cfg := nodeConfig(o.NodeOptions)
-	cfg.Meta, cfg.RaftAddr, cfg.Join = o.Meta, o.RaftAddr, o.Join
+	cfg.Meta, cfg.RaftAddr, cfg.Join, cfg.Peers = o.Meta, o.RaftAddr, o.Join, peers(o.Peers)
 	cfg.RaftTLS = raftgroup.TLS{CA: o.RaftTLSCA, Cert: o.RaftTLSCert, Key: o.RaftTLSKey}
-	for _, p := range o.Peers { // the command line has checked the spelling
-		node, addr, _ := strings.Cut(p, "=")
-		cfg.Peers = append(cfg.Peers, daemon.Peer{Node: node, Addr: addr})
-	}
 	log := logger(o.Log, s)
 	switch meta, worker := slices.Contains(o.Roles, "meta"), slices.Contains(o.Roles, "worker"); {
 	case meta && worker:
@@ -67,4 +64,55 @@ func mount(ctx context.Context, o cli.MountOptions, s cli.Streams) error {
 	}
 	defer fs.Close()
 	return daemon.Mount(ctx, daemon.MountConfig{Dir: o.Dir, Path: o.Path, ReadOnly: o.ReadOnly, AllowOther: o.AllowOther}, fs, s.Out, log)
+}
+
+// peers takes NODE=HOST:PORT apart, whose spelling the command line has checked.
+func peers(list []string) (out []daemon.Peer) {
+	for _, p := range list {
+		node, addr, _ := strings.Cut(p, "=")
+		out = append(out, daemon.Peer{Node: node, Addr: addr})
+	}
+	return out
+}
+
+func restore(ctx context.Context, o cli.RestoreOptions, s cli.Streams) (*cli.Restored, error) {
+	cfg := daemon.Config{Data: o.Data, Node: o.Node, RaftAddr: o.RaftAddr, Peers: peers(o.Peers)}
+	r, err := daemon.Restore(ctx, cfg, o.File, daemon.RestoreOptions{Replace: o.Replace, Progress: o.Progress}, logger(cli.LogOptions{Level: "warn"}, s))
+	if err != nil {
+		return nil, err
+	}
+	return &cli.Restored{Header: r.Backup.Header, Trailer: r.Backup.Trailer, Cluster: r.Cluster, Aside: r.Aside}, nil
+}
+
+func inspect(data string) (cli.Inspection, error) {
+	x, err := daemon.Inspect(data, slog.New(slog.DiscardHandler))
+	if err != nil {
+		return nil, err
+	}
+	return inspection{x}, nil
+}
+
+// inspection is a folder that is read, as the command line wants it.
+type inspection struct{ *raftgroup.Inspection }
+
+// About implements cli.Inspection.
+func (x inspection) About() cli.MemberState {
+	return cli.MemberState{Cluster: x.Cluster, Address: x.Address, Replica: x.Replica, Restored: x.Restored, Term: x.Term, Vote: x.Vote, Applied: x.Applied}
+}
+
+// Records implements cli.Inspection.
+func (x inspection) Records(fn func(key, value []byte) error) error {
+	c, err := x.Inspection.Records()
+	if err != nil {
+		return err
+	}
+	for {
+		k, v, err := c.Next()
+		if err == nil && k != nil {
+			err = fn(k, v)
+		}
+		if err != nil || k == nil {
+			return errors.Join(err, c.Close())
+		}
+	}
 }
