@@ -50,6 +50,10 @@ type Group struct {
 	// promotionLoop and removalLoop.
 	membership, changes chan struct{}
 	removed             atomic.Pointer[[]uint64] // replicas that were members
+	// grown are the bytes applied since the journal was cut last; cut has a
+	// token when it is to be cut. Update's.
+	grown int
+	cut   chan struct{}
 
 	db      *inodekv.DB // changed by openStore and a snapshot only
 	machine *fsm.Machine
@@ -65,7 +69,7 @@ func newGroup(h *Host, shard uint64, p *part) *Group {
 		host: h, shard: shard, part: p, dir: h.cfg.Dir, machineConfig: h.cfg.Machine, hosted: h.cfg.Hosted, log: h.log, flights: make(chan arrival, inFlight), proposer: rand.Uint64(),
 		slots: make(chan struct{}, inFlight), quit: make(chan struct{}),
 		effects: make(chan fsm.Effect, effectQueue), changed: make(chan struct{}),
-		membership: make(chan struct{}, 1), changes: make(chan struct{}, 1),
+		membership: make(chan struct{}, 1), changes: make(chan struct{}, 1), cut: make(chan struct{}, 1),
 	}
 	g.queue.wake = make(chan struct{}, 1)
 	g.table.by = make(map[uint64]*flight)
@@ -77,6 +81,7 @@ func newGroup(h *Host, shard uint64, p *part) *Group {
 func (g *Group) run() {
 	g.wg.Go(g.batchLoop)
 	g.wg.Go(g.completeLoop)
+	g.wg.Go(g.cutLoop)
 	if g.learns() {
 		g.wg.Go(g.promotionLoop)
 	}

@@ -300,9 +300,13 @@ func (g *Group) replicaConfig() config.Config {
 	return c
 }
 
+// electTimeout is how long a host that is alone may take to lead: it reads what
+// its journal has behind the last cut first.
+const electTimeout = 5 * time.Minute
+
 // awaitLeader waits for the first leader, as proposals before it are dropped.
 func (g *Group) awaitLeader() error {
-	deadline := time.After(g.host.cfg.ProposeTimeout)
+	deadline := time.After(electTimeout)
 	for {
 		g.mu.Lock()
 		leader, changed := g.leader, g.changed

@@ -14,7 +14,8 @@
 // the queue or its entry from the table of flights: Update, or the completer
 // when dragonboat gives the entry up.
 //
-// Goroutines: per group one batcher and one completer, besides dragonboat's;
+// Goroutines: per group one batcher, one completer and one that cuts the journal,
+// besides dragonboat's;
 // Update and its kin are called by dragonboat's apply worker, one at a time.
 // Locks: Group.mu, opQueue.mu, flightTable.mu, watcher.mu and reader.mu are
 // leaves, never held across a call out of the package.
@@ -95,6 +96,9 @@ type Config struct {
 	// SnapshotEntries is after how many journal entries the journal is cut.
 	// Default 20,000.
 	SnapshotEntries uint64
+	// JournalBytes is after how many bytes of entries it is cut, too: a start
+	// reads all that is behind the last cut. Default 32 MiB.
+	JournalBytes int
 	// OnFatal is called once, with the reason, when the journal or the store
 	// has failed and the process must end at once, without closing the host.
 	// By default it ends by the panic that follows.
@@ -123,6 +127,9 @@ func (c Config) withDefaults() Config {
 	}
 	if c.SnapshotEntries == 0 {
 		c.SnapshotEntries = 20_000
+	}
+	if c.JournalBytes <= 0 {
+		c.JournalBytes = 32 << 20
 	}
 	return c
 }

@@ -43,6 +43,14 @@ func (r *replica) Update(entries []sm.Entry) ([]sm.Entry, error) {
 			in.Want = fsm.WantDecoded
 		}
 		u.in, u.flights = append(u.in, in), append(u.flights, f)
+		g.grown += len(in.Data)
+	}
+	if g.grown >= g.host.cfg.JournalBytes {
+		g.grown = 0
+		select {
+		case g.cut <- struct{}{}:
+		default:
+		}
 	}
 	defer clear(u.in)
 	defer clear(u.flights)

@@ -36,13 +36,19 @@ const (
 // beside everything else. It returns the index of the last entry that the
 // journal is not needed for any more.
 func (g *Group) Checkpoint(ctx context.Context) (uint64, error) {
+	index, err := g.checkpoint(ctx, checkpointKeep)
+	return index + g.machine.Base(), err
+}
+
+// checkpoint leaves so many entries before the last one in the journal.
+func (g *Group) checkpoint(ctx context.Context, keep uint64) (uint64, error) {
 	const op = "metaplane.Checkpoint"
 	ctx, cancel := context.WithTimeout(ctx, checkpointTimeout)
 	defer cancel()
 	var index uint64
 	err := g.retry(ctx, func() (err error) {
 		index, err = g.host.nh.SyncRequestSnapshot(ctx, g.shard, dragonboat.SnapshotOption{
-			OverrideCompactionOverhead: true, CompactionOverhead: checkpointKeep,
+			OverrideCompactionOverhead: true, CompactionOverhead: keep,
 		})
 		return err
 	})
@@ -53,7 +59,28 @@ func (g *Group) Checkpoint(ctx context.Context) (uint64, error) {
 		}
 		index, err = r.Snapshot().Index, nil
 	}
-	return index + g.machine.Base(), memberError(op, err)
+	return index, memberError(op, err)
+}
+
+// cutLoop cuts the journal whenever so many bytes were applied: dragonboat cuts
+// it by the number of entries alone, and one may have 64 KiB.
+func (g *Group) cutLoop() {
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	go func() {
+		<-g.quit
+		cancel()
+	}()
+	for {
+		select {
+		case <-g.cut:
+		case <-g.quit:
+			return
+		}
+		if _, err := g.checkpoint(ctx, g.host.cfg.SnapshotEntries/4); err != nil && ctx.Err() == nil {
+			g.log.Warn("cutting the journal", "err", err)
+		}
+	}
 }
 
 // checkpointTimeout bounds a checkpoint, for it waits for the disk.

@@ -29,6 +29,11 @@ func (e *Executor) decide(r *run, in *command.Intent) (*command.Result, error) {
 			return nil, ErrDecided
 		}
 		r.attempts.Add(1)
+		if _, restored := e.group.Machine().RestoredIntent(in.Id); restored {
+			// Nobody waits for it, and the names below may mean something else
+			// by now: what the store has is found out when it is listed.
+			return e.propose(r, in, outcome{}, orca.E("ufsexec.decide", orca.Canceled, "it was not decided when the backup was taken that this namespace comes from"))
+		}
 		out, err := e.perform(r.reign.ctx, in, attempt > 0 || r.reign.inherited[in.Id] || e.orphan(in))
 		if err != nil && !refused(orca.KindOf(err)) && !e.hopeless(r.reign.ctx, in, err, attempt) {
 			if !e.again(r, err, attempt) {

@@ -5,6 +5,7 @@ package ufsexec
 import (
 	"context"
 	"errors"
+	"time"
 
 	"orca"
 	"orca/metaplane/command"
@@ -55,7 +56,7 @@ func (e *Executor) drain(ctx context.Context, r *run, in *command.Intent) error 
 	case metapb.IntentOp_INTENT_PERSIST:
 		return e.settlePersist(ctx, store, in)
 	case metapb.IntentOp_INTENT_REMOVE_TREE:
-		err := e.removeTree(ctx, store, in.Source)
+		err := e.removeTree(ctx, store, in.Source, e.spareOf(in))
 		if err == nil {
 			e.sync.Removed(in.MountId, in.Source)
 		}
@@ -107,12 +108,55 @@ func absent(err error) error {
 	return err
 }
 
-// removeTree deletes all below a key, and the key, leaves first.
-func (e *Executor) removeTree(ctx context.Context, store ufs.FS, key string) error {
+// spare says which objects an intent leaves alone: zero, none; else those that
+// were written then or later.
+type spare time.Time
+
+// spareOf returns what an intent leaves alone. One that comes from a backup was
+// perhaps drained after that was taken, and the names given to something new
+// since: that is not what was to be removed.
+func (e *Executor) spareOf(in *command.Intent) spare {
+	at, restored := e.group.Machine().RestoredIntent(in.Id)
+	if !restored {
+		return spare{}
+	}
+	return spare(time.Unix(0, at).Truncate(time.Second)) // as object stores tell times
+}
+
+func (s spare) spares(i *ufs.Info) bool {
+	return s.any() && !i.Dir && !i.Mtime.Before(time.Time(s))
+}
+
+func (s spare) any() bool { return !time.Time(s).IsZero() }
+
+// but passes on what is not spared.
+func (s spare) but(fn func(ufs.Info) error) func(ufs.Info) error {
+	return func(i ufs.Info) error {
+		if s.spares(&i) {
+			return nil
+		}
+		return fn(i)
+	}
+}
+
+// left drops the error of a directory that what was spared is in.
+func (s spare) left(err error) error {
+	if s.any() && orca.KindOf(err) == orca.NotEmpty {
+		return nil
+	}
+	return absent(err)
+}
+
+// removeTree deletes all below a key, and the key, leaves first, but for what
+// keep spares.
+func (e *Executor) removeTree(ctx context.Context, store ufs.FS, key string, keep spare) error {
 	if bulk, ok := store.(ufs.BulkRemover); ok {
 		if walker, ok := store.(ufs.Lister); ok {
-			return e.removeFlat(ctx, store, walker, bulk, key)
+			return e.removeFlat(ctx, store, walker, bulk, key, keep)
 		}
+	}
+	if keep.any() {
+		return e.removeOld(ctx, store, key, keep)
 	}
 	for round := 0; ; round++ {
 		kids, err := batch(func(fn func(ufs.Info) error) error { return store.List(ctx, key, fn) })
@@ -127,7 +171,7 @@ func (e *Executor) removeTree(ctx context.Context, store ufs.FS, key string) err
 		}
 		for _, i := range kids {
 			if i.Dir {
-				err = e.removeTree(ctx, store, i.Key)
+				err = e.removeTree(ctx, store, i.Key, keep)
 			} else {
 				err = absent(store.Remove(ctx, i.Key))
 				e.Stats.FilesRemoved.Add(1)
@@ -140,21 +184,40 @@ func (e *Executor) removeTree(ctx context.Context, store ufs.FS, key string) err
 	return absent(store.Remove(ctx, key))
 }
 
+// removeOld is removeTree in one pass that leaves things behind, whose
+// directories stay.
+func (e *Executor) removeOld(ctx context.Context, store ufs.FS, key string, keep spare) error {
+	err := store.List(ctx, key, func(i ufs.Info) error {
+		switch {
+		case i.Dir:
+			return e.removeOld(ctx, store, i.Key, keep)
+		case keep.spares(&i):
+			return nil
+		}
+		e.Stats.FilesRemoved.Add(1)
+		return absent(store.Remove(ctx, i.Key))
+	})
+	if err = absent(err); err != nil {
+		return err
+	}
+	return keep.left(store.Remove(ctx, key))
+}
+
 // maxRounds bounds the listings of one directory in one attempt.
 const maxRounds = 1 << 20
 
 // removeFlat deletes a tree of an object store by one pass over its keys per
 // batch. Listings may be late: a batch that comes back unchanged is believed to
 // be gone after a second look at each key.
-func (e *Executor) removeFlat(ctx context.Context, store ufs.FS, walker ufs.Lister, bulk ufs.BulkRemover, key string) error {
+func (e *Executor) removeFlat(ctx context.Context, store ufs.FS, walker ufs.Lister, bulk ufs.BulkRemover, key string, keep spare) error {
 	last := ""
 	for range maxRounds {
-		objects, err := batch(func(fn func(ufs.Info) error) error { return walker.Walk(ctx, key, fn) })
+		objects, err := batch(func(fn func(ufs.Info) error) error { return walker.Walk(ctx, key, keep.but(fn)) })
 		if err = absent(err); err != nil {
 			return err
 		}
 		if len(objects) == 0 {
-			return absent(store.Remove(ctx, key))
+			return keep.left(store.Remove(ctx, key))
 		}
 		if objects[0].Key == last {
 			gone, err := allGone(ctx, store, objects)
@@ -162,7 +225,7 @@ func (e *Executor) removeFlat(ctx context.Context, store ufs.FS, walker ufs.List
 				return err
 			}
 			if gone {
-				return absent(store.Remove(ctx, key))
+				return keep.left(store.Remove(ctx, key))
 			}
 		}
 		last = objects[0].Key

@@ -46,7 +46,7 @@ type copied struct {
 func (m *move) run(ctx context.Context) error {
 	v, err := m.e.group.Machine().Lookup(orca.Ino(m.in.Ino))
 	if orca.KindOf(err) == orca.NotFound {
-		return m.e.removeTree(ctx, m.store, m.in.Source) // it left the namespace
+		return m.e.removeTree(ctx, m.store, m.in.Source, m.e.spareOf(m.in)) // it left the namespace
 	}
 	if err != nil {
 		return err
@@ -99,6 +99,9 @@ func (m *move) markers(ctx context.Context) error {
 			}
 			break
 		}
+	}
+	if keep := m.e.spareOf(m.in); keep.any() {
+		return keep.left(m.store.Remove(ctx, m.in.Source))
 	}
 	return m.drop(ctx, m.in.Source)
 }
@@ -183,6 +186,7 @@ func (m *move) rest(ctx context.Context) error {
 // files lists the first files below the source, and makes the directories that
 // it meets at the target.
 func (m *move) files(ctx context.Context) ([]ufs.Info, error) {
+	keep := m.e.spareOf(m.in)
 	objects, err := batch(func(fn func(ufs.Info) error) error {
 		return walk(ctx, m.store, m.in.Source, func(i ufs.Info) error {
 			switch _, err := m.store.Stat(ctx, i.Key); orca.KindOf(err) {
@@ -195,7 +199,7 @@ func (m *move) files(ctx context.Context) ([]ufs.Info, error) {
 			if i.Dir {
 				return m.mkdir(ctx, m.target(i.Key))
 			}
-			return fn(i)
+			return keep.but(fn)(i)
 		})
 	})
 	return objects, absent(err)
@@ -326,6 +330,12 @@ func (m *move) lost(ctx context.Context, v *fsm.View, src string, cause error) (
 
 // drop removes an object that has moved.
 func (m *move) drop(ctx context.Context, key string) error {
+	if keep := m.e.spareOf(m.in); keep.any() {
+		info, err := m.store.Stat(ctx, key)
+		if err != nil || keep.spares(&info) {
+			return absent(err)
+		}
+	}
 	err := absent(m.store.Remove(ctx, key))
 	if err == nil {
 		m.e.sync.Removed(m.in.MountId, key)
