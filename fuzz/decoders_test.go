@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"orca"
+	"orca/metaplane/backup"
 	"orca/metaplane/command"
 	"orca/metaplane/inode"
 	"orca/metaplane/metapb"
@@ -44,6 +45,41 @@ func FuzzCleanPath(f *testing.F) {
 			t.Fatalf("%q: split and joined to %q", c, orca.JoinPath(dir, name))
 		}
 	})
+}
+
+// FuzzBackup: whatever a file holds, it is refused with a kind or is whole, and
+// what is refused was not larger in memory than a frame may be.
+func FuzzBackup(f *testing.F) {
+	s, err := backup.NewStream(backup.Header{Groups: []backup.Group{{ID: 1, Applied: 3}}}, []backup.Source{&oneRecord{}})
+	if err != nil {
+		f.Fatal(err)
+	}
+	var file []byte
+	for b, err := s.Next(); err == nil; b, err = s.Next() {
+		file = append(file, b...)
+	}
+	f.Add(file)
+	f.Add(file[:len(file)/2])
+	f.Add([]byte("orcabak\x01D\xff\xff\xff\xff"))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		_, err := backup.Verify(bytes.NewReader(b))
+		switch orca.KindOf(err) {
+		case orca.OK, orca.Corrupt, orca.Invalid, orca.Unsupported:
+		default:
+			t.Fatalf("%v", err)
+		}
+	})
+}
+
+// oneRecord is a store with one record.
+type oneRecord struct{ over bool }
+
+func (o *oneRecord) Next() (key, value []byte, err error) {
+	if o.over {
+		return nil, nil, nil
+	}
+	o.over = true
+	return []byte("key"), []byte("value"), nil
 }
 
 // FuzzBlockID: a name that parses is the name of what it parsed to.

@@ -75,6 +75,7 @@ func startMeta(ctx context.Context, cfg *Config, d *dataDir, st *stores, ends en
 	}
 	m.session = metaclient.NewRouter(metaclient.NewSession(m.service, metaclient.SessionConfig{}), m.openGroup)
 	close(made)
+	go boundHeap(ctx)
 	m.jobs.start(m.service)
 	if err := m.startGroups(ctx); err != nil {
 		m.close(ctx)

@@ -151,6 +151,8 @@ func (m *Machine) Reset(db *inodekv.DB) error {
 
 func (m *Machine) loadDirs() error {
 	var bad error
+	// Their number is known, so that no map grows on the way.
+	m.dirs = make(map[orca.Ino]*node, min(max(m.count.dirs, 1), maxSized))
 	err := m.scan(inode.SpaceDir, func(_, v []byte) bool {
 		rec, err := inode.DecodeDir(v)
 		if err != nil {
@@ -185,9 +187,12 @@ func (m *Machine) loadDirs() error {
 	return nil
 }
 
+// maxSized bounds the maps that are made as large as a counter says.
+const maxSized = 1 << 24
+
 func (n *node) link(child *node) {
 	if n.sub == nil {
-		n.sub = map[string]*node{}
+		n.sub = make(map[string]*node, min(max(n.rec.Subdirs, 1), maxSized))
 	}
 	n.sub[child.rec.Name] = child
 }

@@ -151,13 +151,17 @@ func open(cfg Config, fs vfs.FS, log *slog.Logger) (*DB, error) {
 	return d, nil
 }
 
+// memTable bounds what is gathered in memory before it is written: flushes come
+// long before that unless very much is written.
+const memTable = 32 << 20
+
 func (d *DB) options(fs vfs.FS) *pebble.Options {
 	opts := &pebble.Options{
 		FS:                          fs,
 		CacheSize:                   d.cfg.CacheBytes,
 		DisableWAL:                  true,
 		FormatMajorVersion:          pebble.FormatNewest,
-		MemTableSize:                64 << 20,
+		MemTableSize:                memTable,
 		MemTableStopWritesThreshold: 4,
 		Logger:                      pebbleLog{d},
 		BytesPerSync:                1 << 20,

@@ -128,10 +128,10 @@ func fact(name string, v []byte) any {
 	if secretFact(name) {
 		return mount.Masked
 	}
-	if len(v) == 8 {
-		return u64(v, 0)
+	if t := text(v); len(v) != 8 || !strings.HasPrefix(t, "0x") {
+		return t
 	}
-	return text(v)
+	return u64(v, 0)
 }
 
 func dentryOf(v []byte) (any, error) {

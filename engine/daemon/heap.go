@@ -1,0 +1,57 @@
+// Copyright The Orca Authors. SPDX-License-Identifier: Apache-2.0
+
+package daemon
+
+import (
+	"context"
+	"runtime/debug"
+	"runtime/metrics"
+	"time"
+)
+
+const (
+	// heapRoom is how much garbage may wait to be collected, in bytes, or a
+	// quarter of what is in use if that is more. Go's own rule is as much as is in
+	// use: a namespace of ten million inodes would have twice its memory.
+	heapRoom = 128 << 20
+	// heapPercent is Go's default, and the most: small heaps keep it.
+	heapPercent = 100
+	heapEvery   = 2 * time.Second
+)
+
+// boundHeap holds the garbage of a process with a large namespace to heapRoom
+// until ctx ends. Whoever sets GOGC to something else has the last word.
+func boundHeap(ctx context.Context) {
+	now := debug.SetGCPercent(heapPercent)
+	if now != heapPercent {
+		debug.SetGCPercent(now)
+		return
+	}
+	live := []metrics.Sample{{Name: "/gc/heap/live:bytes"}}
+	tick := time.NewTicker(heapEvery)
+	defer tick.Stop()
+	for {
+		metrics.Read(live)
+		if want := gcPercent(live[0].Value.Uint64()); want != now {
+			now = want
+			debug.SetGCPercent(now)
+		}
+		select {
+		case <-ctx.Done():
+			debug.SetGCPercent(heapPercent)
+			return
+		case <-tick.C:
+		}
+	}
+}
+
+// gcPercent is the garbage collector's percentage for a heap with so many bytes
+// in use; in steps, for each change is a collection.
+func gcPercent(live uint64) int {
+	const step = 10
+	p := heapPercent
+	if live > heapRoom {
+		p = int(heapPercent * heapRoom / live)
+	}
+	return max(p/step*step, 30)
+}
