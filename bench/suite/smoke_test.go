@@ -56,6 +56,22 @@ func TestSmoke(t *testing.T) {
 			require.NotContains(t, string(mounts), temp, "a mount was left behind")
 		})
 	}
+	t.Run("footprint", func(t *testing.T) {
+		var text strings.Builder
+		r, err := MeasureFootprint(t.Context(), Options{Self: self, Orca: bin, Temp: t.TempDir(), Progress: &text, Tiny: true}, 2000, 200, "test")
+		require.NoError(t, err, text.String())
+		require.Len(t, r.Sizes, 2)
+		for i, n := range []int64{200, 2000} {
+			s := r.Sizes[i]
+			require.GreaterOrEqual(t, s.Inodes, n)
+			for _, v := range []float64{s.GrowRate, s.DiskPerInode, s.Start, s.StartClean, float64(s.RSSStart), float64(s.RSSServed), s.Stats} {
+				require.Positive(t, v)
+			}
+		}
+		require.NoError(t, r.WriteTable(&text))
+		require.NoError(t, r.WriteJSON(&text))
+		t.Log(text.String())
+	})
 	t.Run("failover", func(t *testing.T) {
 		var text strings.Builder
 		r, err := MeasureFailover(t.Context(), Options{Clients: 2, Self: self, Orca: bin, Temp: t.TempDir(), Progress: &text}, 1, "test")

@@ -4,8 +4,8 @@
 // people and as JSON: entries of the journal, command by command, and records of
 // the store, each by its key space.
 //
-// It sits above command, inode and fsm's records and below nothing but the
-// commands that print. It is pure, starts no goroutine and holds no lock. It
+// It sits above command and inode, whose records it shows, and below the commands
+// that print. It is pure, starts no goroutine and holds no lock. It
 // shows no secret of a mount and no key of grants, and refuses nothing: what it
 // does not know is shown as bytes in hex.
 package inspect
