@@ -10,6 +10,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"orca"
 	"orca/engine/client"
 	"orca/metaplane/inspect"
 	"orca/metaplane/metapb"
@@ -161,6 +162,9 @@ JSON. With --state, which needs --data, the records of the store follow
 }
 
 func (e *env) dumpFolder(ctx context.Context, dir string, from, to uint64, state bool) (err error) {
+	if e.hooks.Inspect == nil {
+		return orca.E("cli.dump", orca.Unsupported, "this program cannot read the folder of a member")
+	}
 	x, err := e.hooks.Inspect(dir)
 	if err != nil {
 		return err

@@ -230,13 +230,7 @@ func TestBackupUnderLoadAndRestore(t *testing.T) {
 	if js, err := fs.Jobs(after, client.JobFilter{}); err != nil || len(js) == 0 {
 		t.Errorf("jobs %v, %v", js, err)
 	}
-	// Blocks that workers still have must not be taken for other ones.
-	if i, err := fs.Stat(after, client.Path("/d/sub0/new"), client.Sync{}); err != nil || i.Ino <= made.Ino {
-		t.Errorf("inode %v was given away before, as late as %v (%v)", i.Ino, made.Ino, err)
-	}
-	if i, err := fs.Stat(after, client.Path("/d/sub0/f0"), client.Sync{}); err != nil || i.Ino != over.Ino || i.Version <= over.Version {
-		t.Errorf("version %d of %v was given away before, as late as %d (%v)", i.Version, i.Ino, over.Version, err)
-	}
+	notTwice(t, fs, made, over)
 	// The writer is gone, and its name free again.
 	eventually(t, time.Minute, "the open session has ended", func() bool {
 		rep, err := fs.Report(after)
@@ -255,6 +249,19 @@ func TestBackupUnderLoadAndRestore(t *testing.T) {
 		if have, err := get(after, fs, name, client.Sync{}); err != nil || have != c {
 			t.Errorf("%s after a kill: %q, %v", name, have, err)
 		}
+	}
+}
+
+// notTwice: blocks that workers still have must not be taken for other ones. made
+// and over are what was made, and overwritten, after the backup.
+func notTwice(t *testing.T, fs *client.FS, made, over client.Info) {
+	t.Helper()
+	ctx := ctxFor(t, time.Minute)
+	if i, err := fs.Stat(ctx, client.Path("/d/sub0/new"), client.Sync{}); err != nil || i.Ino <= made.Ino {
+		t.Errorf("inode %v was given away before, as late as %v (%v)", i.Ino, made.Ino, err)
+	}
+	if i, err := fs.Stat(ctx, client.Path("/d/sub0/f0"), client.Sync{}); err != nil || i.Ino != over.Ino || i.Version <= over.Version {
+		t.Errorf("version %d of %v was given away before, as late as %d (%v)", i.Version, i.Ino, over.Version, err)
 	}
 }
 
