@@ -77,7 +77,9 @@ func (j *journal) open() {
 	}
 	if err != nil {
 		w.broken("replay", "%v", err)
+		return
 	}
+	j.restorable()
 }
 
 // flush makes durable what was applied.
