@@ -122,6 +122,28 @@ type WriteTarget struct {
 	// Expect is the upload's ufs.WriteHint.Expect, from the metaplane's session:
 	// Seal is a Conflict when the UFS object is another one.
 	Expect string
+
+	// Chain are the workers on which further copies may be made, best first:
+	// Replicas counts those of this worker and of them together.
+	Chain []Link
+	// Linked says that another worker writes through this one: the copy is
+	// adopted and nothing is uploaded. Seal refuses (Corrupt) what is not
+	// WantLength bytes of the checksum WantCRC, and (NoSpace) to keep a copy of
+	// ASYNC_THROUGH that is not durable.
+	Linked     bool
+	WantCRC    uint32
+	WantLength int64
+	// Takeover says that the worker that was to seal this failed: what it has
+	// uploaded so far is not touched.
+	Takeover bool
+}
+
+// Link is a worker of a chain: one that keeps a copy of what is written through
+// the worker before it. Handle is that of its private file, once it has one.
+type Link struct {
+	Worker uint64
+	Addr   string
+	Handle uint64
 }
 
 // SealResult describes a sealed file.
@@ -131,10 +153,12 @@ type SealResult struct {
 	Fingerprint string // of the committed UFS object; "" if none was written
 	UFSMtime    time.Time
 	// Copies and Durable say where the data is: on how many workers, and
-	// whether one copy is fsynced on a durable tier.
+	// whether each of these copies is fsynced on a durable tier.
 	Copies  int
 	Durable bool
 	CRC32C  uint32 // of the whole content
+	// Holders are the other workers that have one of Copies.
+	Holders []uint64
 }
 
 // Reader reads ranges of blocks into the caller's memory.
@@ -208,4 +232,27 @@ type Writes interface {
 	Seal(ctx context.Context, id uint64, t WriteTarget, keep bool) (SealResult, error)
 	// Abort drops the private file.
 	Abort(ctx context.Context, id uint64) error
+}
+
+// Chains is optional for Writes: private files that further workers keep a copy
+// of while they are written, each fed by the one before it.
+//
+//	client ─► first ─► second ─► third
+//	client ◄─ first ◄─ second ◄─ third     when all that are left have it
+//
+// A worker of the chain that fails is left out from then on, with those behind
+// it; Seal looks for others in its place.
+type Chains interface {
+	// CreateChain is CreateWrite on this worker and on t.Replicas-1 of t.Chain.
+	// links are those that were made, nearest first: fewer, when no more take
+	// part, is no error.
+	CreateChain(ctx context.Context, t WriteTarget) (id uint64, links []Link, err error)
+	// WriteChain is WriteAt of p, of which sums are the CRC32C of each
+	// orca.GrainSize bytes from its start; nil is not checked. Corrupt when
+	// they differ. copies is how many workers, from this one on, have
+	// everything that was ever written; an empty p only asks.
+	WriteChain(ctx context.Context, id uint64, p []byte, off int64, sums []uint32) (copies int, err error)
+	// Resume makes calls about a handle possible that another worker made for
+	// this chain, with the grant of its target.
+	Resume(id uint64, g Grant)
 }

@@ -100,20 +100,29 @@ func (c *Client) WriteAt(ctx context.Context, id uint64, p []byte, off int64) er
 	return err
 }
 
+// limit bounds the write of n bytes over s by ctx and by StallTimeout, and
+// returns the time that is left. done ends that; false: ctx has ended, and s is
+// not to be used again.
+func (c *Client) limit(ctx context.Context, s *transport.Stream, n int) (left time.Duration, done func() bool) {
+	left = c.cfg.StallTimeout + time.Duration(n>>20)*time.Second
+	if d, ok := ctx.Deadline(); ok {
+		left = min(left, time.Until(d))
+	}
+	s.SetDeadline(time.Now().Add(left))
+	if ctx.Done() == nil {
+		return left, func() bool { return true }
+	}
+	return left, context.AfterFunc(ctx, func() { s.SetDeadline(time.Unix(1, 0)) })
+}
+
 func (c *Client) writeOver(ctx context.Context, s *transport.Stream, q *datapb.HandleRequest, p []byte) (clean bool, err error) {
-	deadline := time.Now().Add(c.cfg.StallTimeout + time.Duration(len(p)>>20)*time.Second)
-	if d, ok := ctx.Deadline(); ok && d.Before(deadline) {
-		deadline = d
-	}
-	s.SetDeadline(deadline)
-	if ctx.Done() != nil {
-		stop := context.AfterFunc(ctx, func() { s.SetDeadline(time.Unix(1, 0)) })
-		defer func() {
-			if !stop() {
-				clean = false
-			}
-		}()
-	}
+	left, done := c.limit(ctx, s, len(p))
+	deadline := time.Now().Add(left)
+	defer func() {
+		if !done() {
+			clean = false
+		}
+	}()
 	outstanding := 0
 	for len(p) > 0 || outstanding > 0 {
 		if len(p) > 0 && outstanding < c.cfg.WriteDepth {

@@ -17,6 +17,7 @@ package blockserver
 
 import (
 	"context"
+	"encoding/binary"
 	"log/slog"
 	"net"
 	"sync/atomic"
@@ -175,12 +176,19 @@ func (s *Server) createWrite(ctx context.Context, r *transport.Request) transpor
 	if err := s.grants.Write(&t, peer(r)); err != nil {
 		return s.denied(err)
 	}
-	id, err := s.blocks.CreateWrite(ctx, t)
+	var id uint64
+	var links []dataplane.Link
+	var err error
+	if c, ok := s.blocks.(dataplane.Chains); ok && len(t.Chain) > 0 {
+		id, links, err = c.CreateChain(ctx, t)
+	} else {
+		id, err = s.blocks.CreateWrite(ctx, t)
+	}
 	if err != nil {
 		return transport.Fail(err)
 	}
 	s.grants.Opened(id, &t)
-	return answer(r, &datapb.CreateWriteReply{Id: id})
+	return answer(r, &datapb.CreateWriteReply{Id: id, Links: datapb.FromLinks(links)})
 }
 
 // onHandle serves what names a write handle only.
@@ -201,6 +209,9 @@ func (s *Server) onHandle(ctx context.Context, r *transport.Request) transport.R
 	case frame.OpWriteAt:
 		s.metrics.Writes.Add(1)
 		s.metrics.WriteBytes.Add(int64(len(r.Body)))
+		if q.Chained {
+			return s.chained(ctx, r, &q)
+		}
 		err = s.blocks.WriteAt(ctx, q.Id, r.Body, q.Off)
 	case frame.OpTruncate:
 		err = s.blocks.Truncate(ctx, q.Id, q.Off)
@@ -212,6 +223,29 @@ func (s *Server) onHandle(ctx context.Context, r *transport.Request) transport.R
 		}
 	}
 	return transport.Reply{Err: err}
+}
+
+// chained serves the WRITE_AT of a chain.
+func (s *Server) chained(ctx context.Context, r *transport.Request, q *datapb.HandleRequest) transport.Reply {
+	c, ok := s.blocks.(dataplane.Chains)
+	if !ok {
+		return transport.Fail(orca.E("blockserver", orca.Unsupported, "this worker takes no part in chains"))
+	}
+	var sums []uint32
+	if len(q.Sums) > 0 {
+		if len(q.Sums) != 4*((len(r.Body)+orca.GrainSize-1)/orca.GrainSize) {
+			return transport.Fail(orca.E("blockserver", orca.Invalid, "the checksums do not belong to the data"))
+		}
+		sums = make([]uint32, len(q.Sums)/4)
+		for i := range sums {
+			sums[i] = binary.BigEndian.Uint32(q.Sums[4*i:])
+		}
+	}
+	copies, err := c.WriteChain(ctx, q.Id, r.Body, q.Off, sums)
+	if err != nil {
+		return transport.Fail(err)
+	}
+	return answer(r, &datapb.HandleReply{Copies: uint32(copies)})
 }
 
 func (s *Server) seal(ctx context.Context, r *transport.Request) transport.Reply {

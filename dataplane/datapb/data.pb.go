@@ -487,22 +487,28 @@ func (x *StatBlockReply) GetTier() uint32 {
 
 // Target is dataplane.WriteTarget.
 type Target struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Session       uint64                 `protobuf:"varint,1,opt,name=session,proto3" json:"session,omitempty"`
-	Fence         uint64                 `protobuf:"varint,2,opt,name=fence,proto3" json:"fence,omitempty"`
-	File          uint64                 `protobuf:"varint,3,opt,name=file,proto3" json:"file,omitempty"`
-	Version       uint32                 `protobuf:"varint,4,opt,name=version,proto3" json:"version,omitempty"`
-	Type          uint32                 `protobuf:"varint,5,opt,name=type,proto3" json:"type,omitempty"`
-	MountId       uint32                 `protobuf:"varint,6,opt,name=mount_id,json=mountId,proto3" json:"mount_id,omitempty"`
-	UfsKey        string                 `protobuf:"bytes,7,opt,name=ufs_key,json=ufsKey,proto3" json:"ufs_key,omitempty"`
-	Mode          uint32                 `protobuf:"varint,8,opt,name=mode,proto3" json:"mode,omitempty"`
-	Uid           uint32                 `protobuf:"varint,9,opt,name=uid,proto3" json:"uid,omitempty"`
-	Gid           uint32                 `protobuf:"varint,10,opt,name=gid,proto3" json:"gid,omitempty"`
-	BlockSize     int64                  `protobuf:"varint,11,opt,name=block_size,json=blockSize,proto3" json:"block_size,omitempty"`
-	WholeMax      int64                  `protobuf:"varint,12,opt,name=whole_max,json=wholeMax,proto3" json:"whole_max,omitempty"`
-	Replicas      uint32                 `protobuf:"varint,13,opt,name=replicas,proto3" json:"replicas,omitempty"`
-	Grant         *Grant                 `protobuf:"bytes,14,opt,name=grant,proto3" json:"grant,omitempty"`
-	Expect        string                 `protobuf:"bytes,15,opt,name=expect,proto3" json:"expect,omitempty"`
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	Session   uint64                 `protobuf:"varint,1,opt,name=session,proto3" json:"session,omitempty"`
+	Fence     uint64                 `protobuf:"varint,2,opt,name=fence,proto3" json:"fence,omitempty"`
+	File      uint64                 `protobuf:"varint,3,opt,name=file,proto3" json:"file,omitempty"`
+	Version   uint32                 `protobuf:"varint,4,opt,name=version,proto3" json:"version,omitempty"`
+	Type      uint32                 `protobuf:"varint,5,opt,name=type,proto3" json:"type,omitempty"`
+	MountId   uint32                 `protobuf:"varint,6,opt,name=mount_id,json=mountId,proto3" json:"mount_id,omitempty"`
+	UfsKey    string                 `protobuf:"bytes,7,opt,name=ufs_key,json=ufsKey,proto3" json:"ufs_key,omitempty"`
+	Mode      uint32                 `protobuf:"varint,8,opt,name=mode,proto3" json:"mode,omitempty"`
+	Uid       uint32                 `protobuf:"varint,9,opt,name=uid,proto3" json:"uid,omitempty"`
+	Gid       uint32                 `protobuf:"varint,10,opt,name=gid,proto3" json:"gid,omitempty"`
+	BlockSize int64                  `protobuf:"varint,11,opt,name=block_size,json=blockSize,proto3" json:"block_size,omitempty"`
+	WholeMax  int64                  `protobuf:"varint,12,opt,name=whole_max,json=wholeMax,proto3" json:"whole_max,omitempty"`
+	Replicas  uint32                 `protobuf:"varint,13,opt,name=replicas,proto3" json:"replicas,omitempty"`
+	Grant     *Grant                 `protobuf:"bytes,14,opt,name=grant,proto3" json:"grant,omitempty"`
+	Expect    string                 `protobuf:"bytes,15,opt,name=expect,proto3" json:"expect,omitempty"`
+	// Workers that may keep a further copy, best first.
+	Chain         []*Link `protobuf:"bytes,80,rep,name=chain,proto3" json:"chain,omitempty"`
+	Linked        bool    `protobuf:"varint,81,opt,name=linked,proto3" json:"linked,omitempty"`
+	Takeover      bool    `protobuf:"varint,82,opt,name=takeover,proto3" json:"takeover,omitempty"`
+	WantCrc32C    uint32  `protobuf:"varint,83,opt,name=want_crc32c,json=wantCrc32c,proto3" json:"want_crc32c,omitempty"`
+	WantLength    int64   `protobuf:"varint,84,opt,name=want_length,json=wantLength,proto3" json:"want_length,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -642,6 +648,102 @@ func (x *Target) GetExpect() string {
 	return ""
 }
 
+func (x *Target) GetChain() []*Link {
+	if x != nil {
+		return x.Chain
+	}
+	return nil
+}
+
+func (x *Target) GetLinked() bool {
+	if x != nil {
+		return x.Linked
+	}
+	return false
+}
+
+func (x *Target) GetTakeover() bool {
+	if x != nil {
+		return x.Takeover
+	}
+	return false
+}
+
+func (x *Target) GetWantCrc32C() uint32 {
+	if x != nil {
+		return x.WantCrc32C
+	}
+	return 0
+}
+
+func (x *Target) GetWantLength() int64 {
+	if x != nil {
+		return x.WantLength
+	}
+	return 0
+}
+
+// Link is dataplane.Link.
+type Link struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Worker        uint64                 `protobuf:"varint,1,opt,name=worker,proto3" json:"worker,omitempty"`
+	Addr          string                 `protobuf:"bytes,2,opt,name=addr,proto3" json:"addr,omitempty"`
+	Handle        uint64                 `protobuf:"varint,3,opt,name=handle,proto3" json:"handle,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Link) Reset() {
+	*x = Link{}
+	mi := &file_data_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Link) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Link) ProtoMessage() {}
+
+func (x *Link) ProtoReflect() protoreflect.Message {
+	mi := &file_data_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Link.ProtoReflect.Descriptor instead.
+func (*Link) Descriptor() ([]byte, []int) {
+	return file_data_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *Link) GetWorker() uint64 {
+	if x != nil {
+		return x.Worker
+	}
+	return 0
+}
+
+func (x *Link) GetAddr() string {
+	if x != nil {
+		return x.Addr
+	}
+	return ""
+}
+
+func (x *Link) GetHandle() uint64 {
+	if x != nil {
+		return x.Handle
+	}
+	return 0
+}
+
 type CreateWriteRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Target        *Target                `protobuf:"bytes,1,opt,name=target,proto3" json:"target,omitempty"`
@@ -651,7 +753,7 @@ type CreateWriteRequest struct {
 
 func (x *CreateWriteRequest) Reset() {
 	*x = CreateWriteRequest{}
-	mi := &file_data_proto_msgTypes[7]
+	mi := &file_data_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -663,7 +765,7 @@ func (x *CreateWriteRequest) String() string {
 func (*CreateWriteRequest) ProtoMessage() {}
 
 func (x *CreateWriteRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_data_proto_msgTypes[7]
+	mi := &file_data_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -676,7 +778,7 @@ func (x *CreateWriteRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateWriteRequest.ProtoReflect.Descriptor instead.
 func (*CreateWriteRequest) Descriptor() ([]byte, []int) {
-	return file_data_proto_rawDescGZIP(), []int{7}
+	return file_data_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *CreateWriteRequest) GetTarget() *Target {
@@ -689,13 +791,14 @@ func (x *CreateWriteRequest) GetTarget() *Target {
 type CreateWriteReply struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Id            uint64                 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
+	Links         []*Link                `protobuf:"bytes,80,rep,name=links,proto3" json:"links,omitempty"` // the private files behind this one, nearest first
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *CreateWriteReply) Reset() {
 	*x = CreateWriteReply{}
-	mi := &file_data_proto_msgTypes[8]
+	mi := &file_data_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -707,7 +810,7 @@ func (x *CreateWriteReply) String() string {
 func (*CreateWriteReply) ProtoMessage() {}
 
 func (x *CreateWriteReply) ProtoReflect() protoreflect.Message {
-	mi := &file_data_proto_msgTypes[8]
+	mi := &file_data_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -720,7 +823,7 @@ func (x *CreateWriteReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateWriteReply.ProtoReflect.Descriptor instead.
 func (*CreateWriteReply) Descriptor() ([]byte, []int) {
-	return file_data_proto_rawDescGZIP(), []int{8}
+	return file_data_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *CreateWriteReply) GetId() uint64 {
@@ -730,20 +833,31 @@ func (x *CreateWriteReply) GetId() uint64 {
 	return 0
 }
 
+func (x *CreateWriteReply) GetLinks() []*Link {
+	if x != nil {
+		return x.Links
+	}
+	return nil
+}
+
 // HandleRequest is about one private file: WRITE_AT (off; the data is the
 // body), TRUNCATE (off is the length), SYNC and ABORT.
 type HandleRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Id            uint64                 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
-	Off           int64                  `protobuf:"varint,2,opt,name=off,proto3" json:"off,omitempty"`
-	Grant         *Grant                 `protobuf:"bytes,3,opt,name=grant,proto3" json:"grant,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Id    uint64                 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
+	Off   int64                  `protobuf:"varint,2,opt,name=off,proto3" json:"off,omitempty"`
+	Grant *Grant                 `protobuf:"bytes,3,opt,name=grant,proto3" json:"grant,omitempty"`
+	// Of a chain's WRITE_AT: the CRC32C (big-endian uint32) of each 64 KiB of the
+	// body, from its start. The reply is then a HandleReply.
+	Sums          []byte `protobuf:"bytes,80,opt,name=sums,proto3" json:"sums,omitempty"`
+	Chained       bool   `protobuf:"varint,81,opt,name=chained,proto3" json:"chained,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *HandleRequest) Reset() {
 	*x = HandleRequest{}
-	mi := &file_data_proto_msgTypes[9]
+	mi := &file_data_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -755,7 +869,7 @@ func (x *HandleRequest) String() string {
 func (*HandleRequest) ProtoMessage() {}
 
 func (x *HandleRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_data_proto_msgTypes[9]
+	mi := &file_data_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -768,7 +882,7 @@ func (x *HandleRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HandleRequest.ProtoReflect.Descriptor instead.
 func (*HandleRequest) Descriptor() ([]byte, []int) {
-	return file_data_proto_rawDescGZIP(), []int{9}
+	return file_data_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *HandleRequest) GetId() uint64 {
@@ -792,6 +906,66 @@ func (x *HandleRequest) GetGrant() *Grant {
 	return nil
 }
 
+func (x *HandleRequest) GetSums() []byte {
+	if x != nil {
+		return x.Sums
+	}
+	return nil
+}
+
+func (x *HandleRequest) GetChained() bool {
+	if x != nil {
+		return x.Chained
+	}
+	return false
+}
+
+// HandleReply answers the WRITE_AT of a chain: on how many workers, from this
+// one on, all is that was ever written.
+type HandleReply struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Copies        uint32                 `protobuf:"varint,1,opt,name=copies,proto3" json:"copies,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HandleReply) Reset() {
+	*x = HandleReply{}
+	mi := &file_data_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HandleReply) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HandleReply) ProtoMessage() {}
+
+func (x *HandleReply) ProtoReflect() protoreflect.Message {
+	mi := &file_data_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HandleReply.ProtoReflect.Descriptor instead.
+func (*HandleReply) Descriptor() ([]byte, []int) {
+	return file_data_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *HandleReply) GetCopies() uint32 {
+	if x != nil {
+		return x.Copies
+	}
+	return 0
+}
+
 type SealRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Id            uint64                 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
@@ -803,7 +977,7 @@ type SealRequest struct {
 
 func (x *SealRequest) Reset() {
 	*x = SealRequest{}
-	mi := &file_data_proto_msgTypes[10]
+	mi := &file_data_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -815,7 +989,7 @@ func (x *SealRequest) String() string {
 func (*SealRequest) ProtoMessage() {}
 
 func (x *SealRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_data_proto_msgTypes[10]
+	mi := &file_data_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -828,7 +1002,7 @@ func (x *SealRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SealRequest.ProtoReflect.Descriptor instead.
 func (*SealRequest) Descriptor() ([]byte, []int) {
-	return file_data_proto_rawDescGZIP(), []int{10}
+	return file_data_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *SealRequest) GetId() uint64 {
@@ -861,13 +1035,14 @@ type SealReply struct {
 	Copies        int32                  `protobuf:"varint,5,opt,name=copies,proto3" json:"copies,omitempty"`
 	Durable       bool                   `protobuf:"varint,6,opt,name=durable,proto3" json:"durable,omitempty"`
 	Crc32C        uint32                 `protobuf:"varint,7,opt,name=crc32c,proto3" json:"crc32c,omitempty"`
+	Holders       []uint64               `protobuf:"varint,80,rep,packed,name=holders,proto3" json:"holders,omitempty"` // of the copies on other workers
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *SealReply) Reset() {
 	*x = SealReply{}
-	mi := &file_data_proto_msgTypes[11]
+	mi := &file_data_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -879,7 +1054,7 @@ func (x *SealReply) String() string {
 func (*SealReply) ProtoMessage() {}
 
 func (x *SealReply) ProtoReflect() protoreflect.Message {
-	mi := &file_data_proto_msgTypes[11]
+	mi := &file_data_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -892,7 +1067,7 @@ func (x *SealReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SealReply.ProtoReflect.Descriptor instead.
 func (*SealReply) Descriptor() ([]byte, []int) {
-	return file_data_proto_rawDescGZIP(), []int{11}
+	return file_data_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *SealReply) GetLength() int64 {
@@ -944,6 +1119,13 @@ func (x *SealReply) GetCrc32C() uint32 {
 	return 0
 }
 
+func (x *SealReply) GetHolders() []uint64 {
+	if x != nil {
+		return x.Holders
+	}
+	return nil
+}
+
 // DescriptorsRequest asks for read-only descriptors of blocks, at most 32.
 type DescriptorsRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -954,7 +1136,7 @@ type DescriptorsRequest struct {
 
 func (x *DescriptorsRequest) Reset() {
 	*x = DescriptorsRequest{}
-	mi := &file_data_proto_msgTypes[12]
+	mi := &file_data_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -966,7 +1148,7 @@ func (x *DescriptorsRequest) String() string {
 func (*DescriptorsRequest) ProtoMessage() {}
 
 func (x *DescriptorsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_data_proto_msgTypes[12]
+	mi := &file_data_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -979,7 +1161,7 @@ func (x *DescriptorsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DescriptorsRequest.ProtoReflect.Descriptor instead.
 func (*DescriptorsRequest) Descriptor() ([]byte, []int) {
-	return file_data_proto_rawDescGZIP(), []int{12}
+	return file_data_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *DescriptorsRequest) GetBlocks() []*StatBlockRequest {
@@ -1000,7 +1182,7 @@ type DescriptorsReply struct {
 
 func (x *DescriptorsReply) Reset() {
 	*x = DescriptorsReply{}
-	mi := &file_data_proto_msgTypes[13]
+	mi := &file_data_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1012,7 +1194,7 @@ func (x *DescriptorsReply) String() string {
 func (*DescriptorsReply) ProtoMessage() {}
 
 func (x *DescriptorsReply) ProtoReflect() protoreflect.Message {
-	mi := &file_data_proto_msgTypes[13]
+	mi := &file_data_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1025,7 +1207,7 @@ func (x *DescriptorsReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DescriptorsReply.ProtoReflect.Descriptor instead.
 func (*DescriptorsReply) Descriptor() ([]byte, []int) {
-	return file_data_proto_rawDescGZIP(), []int{13}
+	return file_data_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *DescriptorsReply) GetResults() []*DescriptorResult {
@@ -1047,7 +1229,7 @@ type DescriptorResult struct {
 
 func (x *DescriptorResult) Reset() {
 	*x = DescriptorResult{}
-	mi := &file_data_proto_msgTypes[14]
+	mi := &file_data_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1059,7 +1241,7 @@ func (x *DescriptorResult) String() string {
 func (*DescriptorResult) ProtoMessage() {}
 
 func (x *DescriptorResult) ProtoReflect() protoreflect.Message {
-	mi := &file_data_proto_msgTypes[14]
+	mi := &file_data_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1072,7 +1254,7 @@ func (x *DescriptorResult) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DescriptorResult.ProtoReflect.Descriptor instead.
 func (*DescriptorResult) Descriptor() ([]byte, []int) {
-	return file_data_proto_rawDescGZIP(), []int{14}
+	return file_data_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *DescriptorResult) GetStatus() uint32 {
@@ -1149,7 +1331,7 @@ const file_data_proto_rawDesc = "" +
 	"\x06length\x18\x01 \x01(\x03R\x06length\x12\x16\n" +
 	"\x06cached\x18\x02 \x01(\x03R\x06cached\x12\x1a\n" +
 	"\bcomplete\x18\x03 \x01(\bR\bcomplete\x12\x12\n" +
-	"\x04tier\x18\x04 \x01(\rR\x04tier\"\xfe\x02\n" +
+	"\x04tier\x18\x04 \x01(\rR\x04tier\"\x9b\x04\n" +
 	"\x06Target\x12\x18\n" +
 	"\asession\x18\x01 \x01(\x04R\asession\x12\x14\n" +
 	"\x05fence\x18\x02 \x01(\x04R\x05fence\x12\x12\n" +
@@ -1167,19 +1349,35 @@ const file_data_proto_rawDesc = "" +
 	"\twhole_max\x18\f \x01(\x03R\bwholeMax\x12\x1a\n" +
 	"\breplicas\x18\r \x01(\rR\breplicas\x12&\n" +
 	"\x05grant\x18\x0e \x01(\v2\x10.orca.data.GrantR\x05grant\x12\x16\n" +
-	"\x06expect\x18\x0f \x01(\tR\x06expect\"?\n" +
+	"\x06expect\x18\x0f \x01(\tR\x06expect\x12%\n" +
+	"\x05chain\x18P \x03(\v2\x0f.orca.data.LinkR\x05chain\x12\x16\n" +
+	"\x06linked\x18Q \x01(\bR\x06linked\x12\x1a\n" +
+	"\btakeover\x18R \x01(\bR\btakeover\x12\x1f\n" +
+	"\vwant_crc32c\x18S \x01(\rR\n" +
+	"wantCrc32c\x12\x1f\n" +
+	"\vwant_length\x18T \x01(\x03R\n" +
+	"wantLength\"J\n" +
+	"\x04Link\x12\x16\n" +
+	"\x06worker\x18\x01 \x01(\x04R\x06worker\x12\x12\n" +
+	"\x04addr\x18\x02 \x01(\tR\x04addr\x12\x16\n" +
+	"\x06handle\x18\x03 \x01(\x04R\x06handle\"?\n" +
 	"\x12CreateWriteRequest\x12)\n" +
-	"\x06target\x18\x01 \x01(\v2\x11.orca.data.TargetR\x06target\"\"\n" +
+	"\x06target\x18\x01 \x01(\v2\x11.orca.data.TargetR\x06target\"I\n" +
 	"\x10CreateWriteReply\x12\x0e\n" +
-	"\x02id\x18\x01 \x01(\x04R\x02id\"Y\n" +
+	"\x02id\x18\x01 \x01(\x04R\x02id\x12%\n" +
+	"\x05links\x18P \x03(\v2\x0f.orca.data.LinkR\x05links\"\x87\x01\n" +
 	"\rHandleRequest\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12\x10\n" +
 	"\x03off\x18\x02 \x01(\x03R\x03off\x12&\n" +
-	"\x05grant\x18\x03 \x01(\v2\x10.orca.data.GrantR\x05grant\"\\\n" +
+	"\x05grant\x18\x03 \x01(\v2\x10.orca.data.GrantR\x05grant\x12\x12\n" +
+	"\x04sums\x18P \x01(\fR\x04sums\x12\x18\n" +
+	"\achained\x18Q \x01(\bR\achained\"%\n" +
+	"\vHandleReply\x12\x16\n" +
+	"\x06copies\x18\x01 \x01(\rR\x06copies\"\\\n" +
 	"\vSealRequest\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12)\n" +
 	"\x06target\x18\x02 \x01(\v2\x11.orca.data.TargetR\x06target\x12\x12\n" +
-	"\x04keep\x18\x03 \x01(\bR\x04keep\"\xcb\x01\n" +
+	"\x04keep\x18\x03 \x01(\bR\x04keep\"\xe5\x01\n" +
 	"\tSealReply\x12\x16\n" +
 	"\x06length\x18\x01 \x01(\x03R\x06length\x12\x1d\n" +
 	"\n" +
@@ -1188,7 +1386,8 @@ const file_data_proto_rawDesc = "" +
 	"\tufs_mtime\x18\x04 \x01(\x03R\bufsMtime\x12\x16\n" +
 	"\x06copies\x18\x05 \x01(\x05R\x06copies\x12\x18\n" +
 	"\adurable\x18\x06 \x01(\bR\adurable\x12\x16\n" +
-	"\x06crc32c\x18\a \x01(\rR\x06crc32c\"I\n" +
+	"\x06crc32c\x18\a \x01(\rR\x06crc32c\x12\x18\n" +
+	"\aholders\x18P \x03(\x04R\aholders\"I\n" +
 	"\x12DescriptorsRequest\x123\n" +
 	"\x06blocks\x18\x01 \x03(\v2\x1b.orca.data.StatBlockRequestR\x06blocks\"I\n" +
 	"\x10DescriptorsReply\x125\n" +
@@ -1213,7 +1412,7 @@ func file_data_proto_rawDescGZIP() []byte {
 	return file_data_proto_rawDescData
 }
 
-var file_data_proto_msgTypes = make([]protoimpl.MessageInfo, 15)
+var file_data_proto_msgTypes = make([]protoimpl.MessageInfo, 17)
 var file_data_proto_goTypes = []any{
 	(*Grant)(nil),              // 0: orca.data.Grant
 	(*Block)(nil),              // 1: orca.data.Block
@@ -1222,14 +1421,16 @@ var file_data_proto_goTypes = []any{
 	(*StatBlockRequest)(nil),   // 4: orca.data.StatBlockRequest
 	(*StatBlockReply)(nil),     // 5: orca.data.StatBlockReply
 	(*Target)(nil),             // 6: orca.data.Target
-	(*CreateWriteRequest)(nil), // 7: orca.data.CreateWriteRequest
-	(*CreateWriteReply)(nil),   // 8: orca.data.CreateWriteReply
-	(*HandleRequest)(nil),      // 9: orca.data.HandleRequest
-	(*SealRequest)(nil),        // 10: orca.data.SealRequest
-	(*SealReply)(nil),          // 11: orca.data.SealReply
-	(*DescriptorsRequest)(nil), // 12: orca.data.DescriptorsRequest
-	(*DescriptorsReply)(nil),   // 13: orca.data.DescriptorsReply
-	(*DescriptorResult)(nil),   // 14: orca.data.DescriptorResult
+	(*Link)(nil),               // 7: orca.data.Link
+	(*CreateWriteRequest)(nil), // 8: orca.data.CreateWriteRequest
+	(*CreateWriteReply)(nil),   // 9: orca.data.CreateWriteReply
+	(*HandleRequest)(nil),      // 10: orca.data.HandleRequest
+	(*HandleReply)(nil),        // 11: orca.data.HandleReply
+	(*SealRequest)(nil),        // 12: orca.data.SealRequest
+	(*SealReply)(nil),          // 13: orca.data.SealReply
+	(*DescriptorsRequest)(nil), // 14: orca.data.DescriptorsRequest
+	(*DescriptorsReply)(nil),   // 15: orca.data.DescriptorsReply
+	(*DescriptorResult)(nil),   // 16: orca.data.DescriptorResult
 }
 var file_data_proto_depIdxs = []int32{
 	1,  // 0: orca.data.ReadRequest.block:type_name -> orca.data.Block
@@ -1237,16 +1438,18 @@ var file_data_proto_depIdxs = []int32{
 	1,  // 2: orca.data.StatBlockRequest.block:type_name -> orca.data.Block
 	0,  // 3: orca.data.StatBlockRequest.grant:type_name -> orca.data.Grant
 	0,  // 4: orca.data.Target.grant:type_name -> orca.data.Grant
-	6,  // 5: orca.data.CreateWriteRequest.target:type_name -> orca.data.Target
-	0,  // 6: orca.data.HandleRequest.grant:type_name -> orca.data.Grant
-	6,  // 7: orca.data.SealRequest.target:type_name -> orca.data.Target
-	4,  // 8: orca.data.DescriptorsRequest.blocks:type_name -> orca.data.StatBlockRequest
-	14, // 9: orca.data.DescriptorsReply.results:type_name -> orca.data.DescriptorResult
-	10, // [10:10] is the sub-list for method output_type
-	10, // [10:10] is the sub-list for method input_type
-	10, // [10:10] is the sub-list for extension type_name
-	10, // [10:10] is the sub-list for extension extendee
-	0,  // [0:10] is the sub-list for field type_name
+	7,  // 5: orca.data.Target.chain:type_name -> orca.data.Link
+	6,  // 6: orca.data.CreateWriteRequest.target:type_name -> orca.data.Target
+	7,  // 7: orca.data.CreateWriteReply.links:type_name -> orca.data.Link
+	0,  // 8: orca.data.HandleRequest.grant:type_name -> orca.data.Grant
+	6,  // 9: orca.data.SealRequest.target:type_name -> orca.data.Target
+	4,  // 10: orca.data.DescriptorsRequest.blocks:type_name -> orca.data.StatBlockRequest
+	16, // 11: orca.data.DescriptorsReply.results:type_name -> orca.data.DescriptorResult
+	12, // [12:12] is the sub-list for method output_type
+	12, // [12:12] is the sub-list for method input_type
+	12, // [12:12] is the sub-list for extension type_name
+	12, // [12:12] is the sub-list for extension extendee
+	0,  // [0:12] is the sub-list for field type_name
 }
 
 func init() { file_data_proto_init() }
@@ -1260,7 +1463,7 @@ func file_data_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_data_proto_rawDesc), len(file_data_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   15,
+			NumMessages:   17,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

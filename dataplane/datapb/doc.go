@@ -52,7 +52,34 @@ func FromTarget(t *dataplane.WriteTarget) *Target {
 		Type: uint32(t.Type), MountId: t.MountID, UfsKey: t.UFSKey, Mode: t.Mode,
 		Uid: t.UID, Gid: t.GID, BlockSize: t.BlockSize, WholeMax: t.WholeMax, Expect: t.Expect,
 		Replicas: t.Replicas, Grant: FromGrant(&t.Grant),
+		Chain: FromLinks(t.Chain), Linked: t.Linked, Takeover: t.Takeover, WantCrc32C: t.WantCRC, WantLength: t.WantLength,
 	}
+}
+
+// FromLinks translates the workers of a chain for the wire.
+func FromLinks(ls []dataplane.Link) []*Link {
+	if len(ls) == 0 {
+		return nil
+	}
+	out := make([]*Link, len(ls))
+	for i, l := range ls {
+		out[i] = &Link{Worker: l.Worker, Addr: l.Addr, Handle: l.Handle}
+	}
+	return out
+}
+
+// ToLinks translates the workers of a chain from the wire.
+func ToLinks(ls []*Link) []dataplane.Link {
+	if len(ls) == 0 {
+		return nil
+	}
+	out := make([]dataplane.Link, 0, len(ls))
+	for _, l := range ls {
+		if l != nil {
+			out = append(out, dataplane.Link{Worker: l.Worker, Addr: l.Addr, Handle: l.Handle})
+		}
+	}
+	return out
 }
 
 // ToTarget translates a write target from the wire; nil is the zero target.
@@ -65,6 +92,7 @@ func (x *Target) ToTarget() dataplane.WriteTarget {
 		Type: orca.WriteType(x.Type), MountID: x.MountId, UFSKey: x.UfsKey, Mode: x.Mode,
 		UID: x.Uid, GID: x.Gid, BlockSize: x.BlockSize, WholeMax: x.WholeMax, Expect: x.Expect,
 		Replicas: x.Replicas, Grant: x.Grant.ToGrant(),
+		Chain: ToLinks(x.Chain), Linked: x.Linked, Takeover: x.Takeover, WantCRC: x.WantCrc32C, WantLength: x.WantLength,
 	}
 }
 
@@ -73,6 +101,7 @@ func FromSeal(r *dataplane.SealResult) *SealReply {
 	return &SealReply{
 		Length: r.Length, BlockSize: r.BlockSize, Fingerprint: r.Fingerprint,
 		UfsMtime: nanos(r.UFSMtime), Copies: int32(r.Copies), Durable: r.Durable, Crc32C: r.CRC32C,
+		Holders: r.Holders,
 	}
 }
 
@@ -81,6 +110,7 @@ func (x *SealReply) ToSeal() dataplane.SealResult {
 	return dataplane.SealResult{
 		Length: x.Length, BlockSize: x.BlockSize, Fingerprint: x.Fingerprint,
 		UFSMtime: when(x.UfsMtime), Copies: int(x.Copies), Durable: x.Durable, CRC32C: x.Crc32C,
+		Holders: x.Holders,
 	}
 }
 
