@@ -17,6 +17,10 @@ import (
 // Sweep take it.
 func Token(session uint64) string { return strconv.FormatUint(session, 16) }
 
+// TakeoverToken is that of the upload by a worker that took over from one that
+// failed in the middle of it.
+func TakeoverToken(session uint64) string { return Token(session) + "t" }
+
 // grantTerms prolongs every open session by a full term: their clients could
 // not reach a leader for a while.
 func (e *Executor) grantTerms(g *reign) error {
@@ -107,8 +111,10 @@ func (e *Executor) sweep(ctx context.Context, s *command.Session) error {
 			return err
 		}
 		if err == nil {
-			if err := store.Sweep(ctx, s.UfsKey, Token(s.Id)); err != nil {
-				return err
+			for _, token := range []string{Token(s.Id), TakeoverToken(s.Id)} {
+				if err := store.Sweep(ctx, s.UfsKey, token); err != nil {
+					return err
+				}
 			}
 			at := ufssync.Place{Mount: s.MountId, Key: s.UfsKey, Dir: orca.Ino(s.Dir), Name: s.Name, Session: s.Id, Must: true}
 			_, err := e.sync.Name(ctx, at)

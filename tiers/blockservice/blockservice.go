@@ -16,6 +16,7 @@ package blockservice
 import (
 	"context"
 	"errors"
+	"io"
 	"log/slog"
 	"os"
 
@@ -66,6 +67,7 @@ var (
 	_ dataplane.Informer = (*Service)(nil)
 	_ dataplane.Sharer   = (*Service)(nil)
 	_ dataplane.Holder   = (*Service)(nil)
+	_ dataplane.Chains   = (*Service)(nil)
 )
 
 // New composes a service.
@@ -146,6 +148,24 @@ func (s *Service) CreateWrite(ctx context.Context, t dataplane.WriteTarget) (uin
 	return s.Write.CreateWrite(ctx, t)
 }
 
+// CreateChain implements dataplane.Chains.
+func (s *Service) CreateChain(ctx context.Context, t dataplane.WriteTarget) (uint64, []dataplane.Link, error) {
+	if s.deps.CheckWrite != nil {
+		if err := s.deps.CheckWrite(t); err != nil {
+			return 0, nil, err
+		}
+	}
+	return s.Write.CreateChain(ctx, t)
+}
+
+// WriteChain implements dataplane.Chains.
+func (s *Service) WriteChain(ctx context.Context, id uint64, p []byte, off int64, sums []uint32) (int, error) {
+	return s.Write.WriteChain(ctx, id, p, off, sums)
+}
+
+// Resume implements dataplane.Chains.
+func (s *Service) Resume(uint64, dataplane.Grant) {}
+
 // WriteFile implements dataplane.Writes.
 func (s *Service) WriteFile(ctx context.Context, id uint64) (*os.File, error) {
 	return s.Write.WriteFile(ctx, id)
@@ -220,6 +240,23 @@ func (s *Service) CleanFile(file orca.Ino, version uint32) {
 
 // Pin keeps a file's blocks from eviction, or no longer.
 func (s *Service) Pin(file orca.Ino, pinned bool) { s.Store.Pin(file, pinned) }
+
+// Keep makes this worker have a block of length bytes that is in no store, read
+// from another one at one of the addresses and verified; it is kept until it is
+// persisted, and durable if asked for.
+func (s *Service) Keep(ctx context.Context, id orca.BlockID, length int64, durable bool, from []string, moved func(int64) error) error {
+	if s.deps.Peers == nil {
+		return orca.E("blockservice.Keep", orca.Unsupported, "this worker reads from no others")
+	}
+	return s.Write.Keep(ctx, id, length, durable, len(from), func(ctx context.Context, n int) (io.ReadCloser, error) {
+		return s.deps.Peers.Open(ctx, readthrough.Peer{Addr: from[n]}, dataplane.ReadRequest{
+			ID: id, N: length, Type: orca.ReadNoCache, Sequential: true, OnlyCached: true, Verify: true,
+		})
+	}, moved)
+}
+
+// Drop removes the blocks of a version that are not the only copies.
+func (s *Service) Drop(file orca.Ino, version uint32) { s.Store.DropFile(file, version) }
 
 // Load fetches what is absent of [off, off+n) of a block into the store, for
 // load jobs. It returns how many bytes it passed over, cached or not. NoSpace

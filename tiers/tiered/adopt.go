@@ -185,12 +185,18 @@ func (s *Store) RemoveFile(file orca.Ino, keep uint32) {
 }
 
 // DropClean implements tiers.Store.
-func (s *Store) DropClean(file orca.Ino) {
+func (s *Store) DropClean(file orca.Ino) { s.dropClean(file, 0) }
+
+// DropFile removes the blocks of one version of a file, but for dirty ones.
+func (s *Store) DropFile(file orca.Ino, version uint32) { s.dropClean(file, version) }
+
+// dropClean removes the clean blocks of one version of a file, or of all (0).
+func (s *Store) dropClean(file orca.Ino, version uint32) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for b := s.fileLocked(file); b != nil; {
 		next := b.fnext
-		if !b.dirty {
+		if !b.dirty && (version == 0 || b.ID.Version == version) {
 			s.leaveLocked(b, true)
 			s.Metrics.Removed.Add(1)
 		}

@@ -35,6 +35,15 @@ func (s *Service) Seal(ctx context.Context, id uint64, t dataplane.WriteTarget, 
 		return none, err
 	}
 	if p := s.recall(id); p.is(&t) {
+		if !p.linked || t.Linked {
+			return p.res, nil
+		}
+		p, err := s.promote(ctx, p, &t)
+		if err != nil {
+			s.Metrics.SealFailures.Add(1)
+			return none, err
+		}
+		s.remember(id, p)
 		return p.res, nil
 	}
 	h, err := s.find(op, id)
@@ -44,7 +53,7 @@ func (s *Service) Seal(ctx context.Context, id uint64, t dataplane.WriteTarget, 
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	p := h.sealed
-	if !p.is(&t) {
+	if !p.is(&t) || p.linked && !t.Linked {
 		if err := s.openLocked(op, h); err != nil {
 			return none, err
 		}
@@ -56,7 +65,7 @@ func (s *Service) Seal(ctx context.Context, id uint64, t dataplane.WriteTarget, 
 		}
 		s.Metrics.Sealed.Add(1)
 		s.Metrics.BytesSealed.Add(res.Length)
-		p = &sealed{t.Session, t.Fence, t.Version, res}
+		p = &sealed{t.Session, t.Fence, t.Version, t.Linked, res}
 	}
 	if keep {
 		h.sealed = p
@@ -99,37 +108,53 @@ func (s *Service) seal(ctx context.Context, h *handle, t *dataplane.WriteTarget,
 	if fz.length > t.WholeMax {
 		res.BlockSize = t.BlockSize
 	}
-	through := t.Type == orca.Through || t.Type == orca.CacheThrough
-	if t.Type == orca.AsyncThrough && fz.room.Tier() == orca.MEM {
-		s.Metrics.AsyncAsSync.Add(1)
-		through = true
-	}
-	var sums []uint32
-	if through {
-		up := Upload{Key: t.UFSKey, Session: t.Session, Length: fz.length, Mode: t.Mode, UID: t.UID, GID: t.GID, Expect: t.Expect}
-		fs, err := s.mounts.FS(ctx, t.MountID)
-		if err != nil {
-			return res, err
-		}
-		up.Prepared = s.hold(ctx, t, fz.length)
-		done, err := up.Run(ctx, fs, io.NewSectionReader(fz.file, 0, fz.length))
-		if err != nil {
-			return res, err
-		}
-		s.Metrics.BytesUploaded.Add(fz.length)
-		sums, res.CRC32C = done.Sums, done.CRC32C
-		res.Fingerprint, res.UFSMtime = done.Info.Fingerprint, done.Info.Mtime
-	} else if sums, res.CRC32C, err = blockfile.SumFile(s.cfg.Ops, fz.file, fz.length); err != nil {
+	through, err := s.uploads(t, fz)
+	if err != nil {
 		return res, err
 	}
+	var c content
+	if !through {
+		if c, err = s.copyOf(fz, t); err != nil {
+			return res, err
+		}
+	}
+	var got copies
+	clean := through || t.Type == orca.CacheThrough // adopted so
+	if !clean && fz.length > 0 && t.Replicas > 1 {
+		got = s.sealLinks(ctx, h.link, t, c, keep)
+		switch {
+		case got.n+1 >= int(t.Replicas) || t.Linked:
+		case t.Type == orca.MustCache:
+			return res, tooFew(t, got.n+1)
+		default:
+			s.Metrics.AsyncAsSync.Add(1)
+			through, clean = true, true
+		}
+	}
+	if through {
+		done, err := s.upload(ctx, t, io.NewSectionReader(fz.file, 0, fz.length), fz.length)
+		if err != nil {
+			return res, err
+		}
+		c = content{r: fz.file, n: fz.length, sums: done.Sums, crc: done.CRC32C}
+		res.Fingerprint, res.UFSMtime = done.Info.Fingerprint, done.Info.Mtime
+	}
+	res.CRC32C = c.crc
 	if t.Type == orca.Through || fz.live || fz.length == 0 {
 		return res, nil
 	}
-	tier, err := s.adopt(ctx, fz, t, res.BlockSize, sums, !through)
+	if clean && got.n == 0 { // further copies of what is in its UFS: as many as there can be
+		cached := *t
+		cached.Type = orca.CacheThrough
+		got = s.sealLinks(ctx, h.link, &cached, c, keep)
+	}
+	s.Metrics.Copies.Add(int64(got.n))
+	res.Holders, res.Copies = got.holders, got.n
+	tier, err := s.adopt(ctx, fz, t, res.BlockSize, c.sums, !clean)
 	switch {
 	case err == nil:
-		res.Copies = 1
-		res.Durable = !through && tier != orca.MEM
+		res.Copies++
+		res.Durable = !clean && tier != orca.MEM
 	case through:
 		// It is in the UFS: not being cached is no failure.
 		s.Metrics.Uncached.Add(1)
@@ -138,6 +163,50 @@ func (s *Service) seal(ctx context.Context, h *handle, t *dataplane.WriteTarget,
 		return res, err
 	}
 	return res, nil
+}
+
+// uploads reports whether the file goes to its UFS before anybody hears of it.
+func (s *Service) uploads(t *dataplane.WriteTarget, fz *frozen) (bool, error) {
+	memory := t.Type == orca.AsyncThrough && fz.room.Tier() == orca.MEM
+	switch {
+	case t.Linked && memory && fz.length > 0:
+		return false, orca.E("writeback.Seal", orca.NoSpace, "no durable tier has room for a copy")
+	case t.Linked:
+		return false, nil
+	case memory:
+		s.Metrics.AsyncAsSync.Add(1)
+		return true, nil
+	}
+	return t.Type == orca.Through || t.Type == orca.CacheThrough, nil
+}
+
+// copyOf sums a frozen file: Corrupt when it is to be the copy of another one
+// and is not.
+func (s *Service) copyOf(fz *frozen, t *dataplane.WriteTarget) (content, error) {
+	c := content{r: fz.file, n: fz.length}
+	var err error
+	if c.sums, c.crc, err = blockfile.SumFile(s.cfg.Ops, fz.file, fz.length); err != nil {
+		return c, err
+	}
+	if t.Linked && (c.crc != t.WantCRC || c.n != t.WantLength) {
+		return c, orca.E("writeback.Seal", orca.Corrupt, "the copy is not what the worker before has")
+	}
+	return c, nil
+}
+
+// upload brings a frozen file into its UFS.
+func (s *Service) upload(ctx context.Context, t *dataplane.WriteTarget, r io.Reader, length int64) (Uploaded, error) {
+	up := Upload{Key: t.UFSKey, Session: t.Session, Again: t.Takeover, Length: length, Mode: t.Mode, UID: t.UID, GID: t.GID, Expect: t.Expect}
+	fs, err := s.mounts.FS(ctx, t.MountID)
+	if err != nil {
+		return Uploaded{}, err
+	}
+	up.Prepared = s.hold(ctx, t, length)
+	done, err := up.Run(ctx, fs, r)
+	if err == nil {
+		s.Metrics.BytesUploaded.Add(length)
+	}
+	return done, err
 }
 
 // holdAhead is up to which length the metaplane is asked while the upload goes

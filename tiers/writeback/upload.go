@@ -22,7 +22,10 @@ type Upload struct {
 	Key string
 	// Session names the attempt: Token is what ufs.FS.Sweep finds its remains
 	// by.
-	Session        uint64
+	Session uint64
+	// Again says that another worker began the upload and failed: what is left
+	// of that one may still be written to.
+	Again          bool
 	Length         int64
 	Mode, UID, GID uint32
 	// Expect makes the commit conditional, as ufs.WriteHint does.
@@ -35,6 +38,10 @@ type Upload struct {
 // Token returns the upload token of a session.
 func Token(session uint64) string { return strconv.FormatUint(session, 16) }
 
+// TakeoverToken returns the token of the upload by a worker that took over from
+// another one.
+func TakeoverToken(session uint64) string { return Token(session) + "t" }
+
 // Uploaded is what an upload found out.
 type Uploaded struct {
 	Info   ufs.Info
@@ -45,7 +52,11 @@ type Uploaded struct {
 // Run reads Length bytes from r, uploads and commits them. On any failure the
 // upload is aborted and the old object stays.
 func (u Upload) Run(ctx context.Context, fs ufs.FS, r io.Reader) (up Uploaded, err error) {
-	w, err := fs.Create(ctx, u.Key, Token(u.Session))
+	token := Token(u.Session)
+	if u.Again {
+		token = TakeoverToken(u.Session)
+	}
+	w, err := fs.Create(ctx, u.Key, token)
 	if err != nil {
 		return up, err
 	}

@@ -19,6 +19,13 @@
 // A file longer than WholeMax is adopted as blocks of BlockSize, each copied
 // in the kernel. Failing to cache never fails a write that is in its UFS.
 //
+// A file of several replicas is written through a chain of workers (ADR 0014):
+// each passes on what arrives while it writes it down, and answers when those
+// behind it have answered. One that fails is left out; Seal sends all of the
+// file to others in its place, also what a local writer wrote through its
+// descriptor. MUST_CACHE is refused with fewer copies than promised,
+// ASYNC_THROUGH then acts as CACHE_THROUGH.
+//
 // Goroutines: one janitor, which accounts for what local writers write through
 // their descriptors and drops abandoned handles; Close ends it. Lock order:
 // handle.mu → Service.mu. Private files do not outlive the process: the store
@@ -71,6 +78,8 @@ type Config struct {
 	// keeps others from taking either meanwhile; its error (Stale, OverQuota)
 	// aborts the upload. nil: nobody is asked.
 	Hold func(ctx context.Context, session, fence uint64, length int64) error
+	// Peers is the way to the workers that keep further copies. nil: none do.
+	Peers Peers
 }
 
 func (c Config) withDefaults() Config {
@@ -117,7 +126,14 @@ type Metrics struct {
 	Uncached      atomic.Int64 // sealed files that no tier could keep
 	AsyncAsSync   atomic.Int64 // ASYNC_THROUGH without a durable tier
 	Spilled       atomic.Int64 // private files moved to another tier
-	Open          atomic.Int64 // gauge: handles
+	// BytesForwarded went to the next worker of a chain. LinksLost are workers
+	// that were left out of one, CorruptPieces what arrived damaged.
+	BytesForwarded atomic.Int64
+	LinksLost      atomic.Int64
+	CorruptPieces  atomic.Int64
+	Copies         atomic.Int64 // sealed on other workers
+	Kept           atomic.Int64 // blocks copied from other workers, by order
+	Open           atomic.Int64 // gauge: handles
 }
 
 // Service serves writes. It is safe for concurrent use.
@@ -153,6 +169,7 @@ type handle struct {
 	file     *os.File // open for writing; nil once adopted; GUARDED_BY(mu)
 	path     string   // GUARDED_BY(mu)
 	room     tiers.Room
+	link     *link   // the next worker of the chain; nil: none; GUARDED_BY(mu)
 	exported bool    // a descriptor was handed out; GUARDED_BY(mu)
 	closed   bool    // GUARDED_BY(mu)
 	sealed   *sealed // the last Seal that kept the handle; GUARDED_BY(mu)
@@ -166,6 +183,7 @@ type handle struct {
 type sealed struct {
 	session, fence uint64
 	version        uint32
+	linked         bool // for the worker before this one
 	res            dataplane.SealResult
 }
 
@@ -193,6 +211,7 @@ func (s *Service) Close() error {
 		s.dropLocked(h)
 		h.mu.Unlock()
 	}
+	s.wg.Wait() // for the workers behind to hear of it
 	return nil
 }
 
@@ -329,17 +348,20 @@ func (s *Service) WriteFile(_ context.Context, id uint64) (*os.File, error) {
 
 // WriteAt implements dataplane.Writes.
 func (s *Service) WriteAt(ctx context.Context, id uint64, p []byte, off int64) error {
+	_, err := s.WriteChain(ctx, id, p, off, nil)
+	return err
+}
+
+// writeAt writes to the private file of this worker.
+func (s *Service) writeAt(ctx context.Context, h *handle, p []byte, off int64) error {
 	const op = "writeback.WriteAt"
-	h, err := s.find(op, id)
-	if err != nil {
-		return err
-	}
 	if off < 0 || off+int64(len(p)) < off || off+int64(len(p)) > blockfile.MaxLength {
 		return orca.E(op, orca.TooLarge, "offset out of range")
 	}
 	if err := s.makeRoom(ctx, h, off, int64(len(p))); err != nil {
 		return err
 	}
+	var err error
 	h.mu.RLock()
 	for h.file == nil { // after a failed Seal
 		h.mu.RUnlock()
@@ -433,7 +455,7 @@ func (s *Service) spill(ctx context.Context, h *handle, need int64) error {
 }
 
 // Truncate implements dataplane.Writes.
-func (s *Service) Truncate(_ context.Context, id uint64, length int64) error {
+func (s *Service) Truncate(ctx context.Context, id uint64, length int64) error {
 	const op = "writeback.Truncate"
 	h, err := s.find(op, id)
 	if err != nil {
@@ -447,12 +469,15 @@ func (s *Service) Truncate(_ context.Context, id uint64, length int64) error {
 	if err := s.openLocked(op, h); err != nil {
 		return err
 	}
+	s.do(ctx, h.link, func(ctx context.Context) (int, error) {
+		return int(h.link.copies.Load()), h.link.w.Truncate(ctx, h.link.Handle, length)
+	})
 	return blockfile.Fail(op, h.path, s.cfg.Ops.Truncate(h.file, length))
 }
 
 // Sync implements dataplane.Writes: the private file survives the loss of
 // power of its host only in a durable tier, and never the worker's restart.
-func (s *Service) Sync(_ context.Context, id uint64) error {
+func (s *Service) Sync(ctx context.Context, id uint64) error {
 	const op = "writeback.Sync"
 	h, err := s.find(op, id)
 	if err != nil {
@@ -463,6 +488,9 @@ func (s *Service) Sync(_ context.Context, id uint64) error {
 	if err := s.openLocked(op, h); err != nil {
 		return err
 	}
+	s.do(ctx, h.link, func(ctx context.Context) (int, error) {
+		return int(h.link.copies.Load()), h.link.w.Sync(ctx, h.link.Handle)
+	})
 	return blockfile.Fail(op, h.path, s.cfg.Ops.Datasync(h.file))
 }
 
@@ -498,6 +526,7 @@ func (s *Service) dropLocked(h *handle) {
 	delete(s.handles, h.id)
 	s.mu.Unlock()
 	s.Metrics.Open.Add(-1)
+	s.drop(h.link)
 	s.discardLocked(h)
 }
 
