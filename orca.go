@@ -262,6 +262,9 @@ type Attr struct {
 	// CachedBytes is how many bytes of the file workers hold (soft state).
 	CachedBytes int64
 	Target      string // of a symlink
+	// ReplicaMin and ReplicaMax say on how many workers the file is to be, at
+	// least and at most; -1 is no bound.
+	ReplicaMin, ReplicaMax int
 }
 
 // IsDir reports whether the inode is a directory.

@@ -22,6 +22,7 @@ type Node struct {
 	Mode   uint32
 	// Bytes and Inodes limit what is below a directory; 0: no limit.
 	Bytes, Inodes int64
+	Min           uint32 // copies of a file that are kept at least
 }
 
 // Tree is a namespace by absolute, clean paths. It holds the root.
@@ -89,13 +90,14 @@ func (t Tree) Create(p string, overwrite bool) orca.Kind {
 	return orca.OK
 }
 
-// Put makes the file at p, or replaces it; an old one keeps its mode.
+// Put makes the file at p, or replaces it; an old one keeps its mode, and no
+// fewer copies are kept than before.
 func (t Tree) Put(p string, n Node, overwrite bool) orca.Kind {
 	k := t.Create(p, overwrite)
 	if k == orca.OK {
 		old, ok := t[p]
 		if ok {
-			n.Mode = old.Mode
+			n.Mode, n.Min = old.Mode, max(n.Min, old.Min)
 			k = t.room(p, "", n.Length-old.Length, 0)
 		} else {
 			k = t.room(p, "", n.Length, 1)
@@ -185,6 +187,20 @@ func (t Tree) Chmod(p string, mode uint32) orca.Kind {
 		t[p] = n
 	}
 	return k
+}
+
+// Keep sets how many copies of the file at p are kept.
+func (t Tree) Keep(p string, least uint32) orca.Kind {
+	n, k := t.Find(p)
+	switch {
+	case k != orca.OK:
+		return k
+	case n.Dir:
+		return orca.IsDir
+	}
+	n.Min = least
+	t[p] = n
+	return orca.OK
 }
 
 // Remove deletes a file or an empty directory, or with recursive a tree.

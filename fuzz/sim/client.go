@@ -45,7 +45,7 @@ func (e *event) String() string {
 	case e.unknown:
 		s += ", may or may not have happened"
 	case e.verb == "stat" && e.kind == orca.OK:
-		s += fmt.Sprintf(" dir=%v length=%d mode=%o", e.node.Dir, e.node.Length, e.node.Mode)
+		s += fmt.Sprintf(" dir=%v length=%d mode=%o copies=%d", e.node.Dir, e.node.Length, e.node.Mode, e.node.Min)
 	case e.verb == "list" && e.kind == orca.OK:
 		s += fmt.Sprintf(" %v", e.names)
 	case e.tree != nil:
@@ -153,6 +153,8 @@ func (c *client) do(o Op) {
 		_, err = c.ns.Delete(c.ctx, &metapb.DeleteRequest{Target: at(o.Path), Recursive: o.Recursive})
 	case "chmod":
 		_, err = c.ns.SetAttr(c.ctx, &metapb.SetAttrRequest{Target: at(o.Path), Mask: uint32(metapb.SetAttrMask_SET_MODE), Mode: o.Mode})
+	case "keep":
+		_, err = c.ns.SetAttr(c.ctx, &metapb.SetAttrRequest{Target: at(o.Path), Mask: uint32(metapb.SetAttrMask_SET_REPLICAS), ReplicaMin: o.Copies})
 	case "stat":
 		var r *metapb.StatReply
 		if r, err = c.ns.Stat(c.ctx, &metapb.StatRequest{Target: at(o.Path), Sync: o.sync()}); err == nil {
@@ -180,7 +182,7 @@ func (c *client) do(o Op) {
 func nodeOf(a *metapb.Attr) model.Node {
 	n := model.Node{Dir: a.Type == uint32(orca.TypeDir), Mode: a.Mode}
 	if !n.Dir {
-		n.Length = a.Length
+		n.Length, n.Min = a.Length, a.ReplicaMin
 	}
 	return n
 }
@@ -197,7 +199,7 @@ func content(n int64) string {
 // write makes a file: as a client, and as the worker that uploads for it.
 func (c *client) write(o Op) {
 	e := c.begin(o, "create")
-	r, err := c.ns.Create(c.ctx, &metapb.CreateRequest{Target: at(o.Path), Mode: fileMode, Overwrite: o.Overwrite, Steal: o.Steal, WriteType: uint32(o.Type)})
+	r, err := c.ns.Create(c.ctx, &metapb.CreateRequest{Target: at(o.Path), Mode: fileMode, Overwrite: o.Overwrite, Steal: o.Steal, WriteType: uint32(o.Type), Replicas: o.Copies})
 	c.end(e, err)
 	if err != nil || o.Die == 1 {
 		return

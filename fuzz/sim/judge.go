@@ -406,7 +406,14 @@ func step(t model.Tree, e *event) []model.Tree {
 	case "create":
 		k = after.Create(o.Path, o.Overwrite)
 	case "complete":
-		k = after.Put(o.Path, model.Node{Length: o.Length, Mode: fileMode}, true)
+		k = after.Put(o.Path, model.Node{Length: o.Length, Mode: fileMode, Min: o.Copies}, true)
+		if e.unknown && k == orca.OK && o.Copies > 0 {
+			// What a dead session has uploaded is taken in as any change of the
+			// store is: by its content.
+			found := t.Clone()
+			found.Put(o.Path, model.Node{Length: o.Length, Mode: fileMode}, true)
+			return []model.Tree{t, after, found}
+		}
 	case "rename":
 		k = after.Rename(o.Path, o.Dst)
 	case "delete":
@@ -418,6 +425,8 @@ func step(t model.Tree, e *event) []model.Tree {
 		if n, k = t.Find(o.Path); k == orca.OK && !n.Dir {
 			k = orca.NotDir
 		}
+	case "keep":
+		k = after.Keep(o.Path, o.Copies)
 	case "stat":
 		var n model.Node
 		if n, k = t.Find(o.Path); k == orca.OK && e.kind == orca.OK && n != e.node {

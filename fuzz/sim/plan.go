@@ -28,11 +28,12 @@ type Faults struct {
 
 // Op is one thing that a client does.
 type Op struct {
-	Verb      string // mkdir touch write rename delete chmod stat list sync quota
+	Verb      string // mkdir touch write rename delete chmod keep stat list sync quota
 	Path, Dst string
 	Length    int64 // of what is written; each write has its own
 	Inodes    int64 // quota; Length is its limit of bytes
 	Mode      uint32
+	Copies    uint32 // write: on how many workers; keep: the least
 	Type      orca.WriteType
 	Parents   bool // mkdir
 	Recursive bool // delete, sync
@@ -64,6 +65,9 @@ func (o Op) String() string {
 	}
 	if o.Mode != 0 {
 		s += fmt.Sprintf(", mode %o", o.Mode)
+	}
+	if o.Copies != 0 {
+		s += fmt.Sprintf(", %d copies", o.Copies)
 	}
 	if o.Die > 0 {
 		s += fmt.Sprintf(", dies at %d", o.Die)
@@ -114,6 +118,7 @@ func NewPlan(seed uint64) *Plan {
 		p.Faults.Strangers = 1 + r.IntN(20)
 	}
 	writes := int64(0)
+	copies := rand.New(rand.NewPCG(seed, 2)) // of its own: what is found with a seed stays
 	for range 2 + r.IntN(3) {
 		var ops []Op
 		for range 4 + r.IntN(9) {
@@ -121,6 +126,12 @@ func NewPlan(seed uint64) *Plan {
 			if o.Verb == "write" {
 				writes++
 				o.Length = writes
+			}
+			switch n := copies.IntN(6); {
+			case o.Verb == "write" && n < 2:
+				o.Copies = uint32(2 + n)
+			case o.Verb == "chmod" && n < 3:
+				o.Verb, o.Mode, o.Copies = "keep", 0, uint32(n)
 			}
 			ops = append(ops, o)
 		}

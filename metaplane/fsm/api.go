@@ -96,6 +96,8 @@ const (
 	EffectHosted
 	// EffectFact: fact Name was set.
 	EffectFact
+	// EffectCopies: the bounds of the copies of File changed.
+	EffectCopies EffectKind = 80
 )
 
 // Effect is work that an apply leaves to the leader's helpers.

@@ -395,6 +395,8 @@ func (m *Machine) dispatchInner(c *call) *refusal {
 		return m.setFact(c, o.SetFact)
 	case o.SetQuota != nil:
 		return m.setQuota(c, o.SetQuota)
+	case o.Hold != nil:
+		return m.addHolders(c, o.Hold)
 	case o.Noop != nil:
 		return nil
 	}

@@ -21,6 +21,7 @@ const (
 	setMtime  = uint32(metapb.SetAttrMask_SET_MTIME)
 	setPinned = uint32(metapb.SetAttrMask_SET_PINNED)
 	setSync   = uint32(metapb.SetAttrMask_SET_SYNC)
+	setCopies = uint32(metapb.SetAttrMask_SET_REPLICAS)
 	// setBelow are those that a store with owners keeps, too.
 	setBelow = setMode | setUID | setGID | setAtime | setMtime
 )
@@ -59,6 +60,7 @@ func (m *Machine) setAttr(c *call, o *metapb.SetAttrOp) *refusal {
 			op := &metapb.SetAttrOp{
 				Target: &metapb.Target{Ino: uint64(s.ino())}, Mask: o.Mask, Mode: o.Mode, Uid: o.Uid, Gid: o.Gid,
 				Atime: o.Atime, Mtime: o.Mtime, Pinned: o.Pinned, SyncIntervalMs: o.SyncIntervalMs,
+				ReplicaMin: o.ReplicaMin, ReplicaLimit: o.ReplicaLimit,
 			}
 			it := &command.Intent{Op: metapb.IntentOp_INTENT_SETATTR, Source: loc.key, Ino: uint64(s.ino()), Dir: d != nil}
 			return m.begin(c, it, loc, func(cmd *command.Command) { cmd.SetAttr = op })
@@ -83,6 +85,11 @@ func (m *Machine) checkSetAttr(c *call, o *metapb.SetAttrOp, s *spot, loc locate
 	if o.Mask&setSync != 0 && s.file != nil {
 		return refuse(orca.NotDir, s.path, "a sync interval is set on a directory")
 	}
+	if o.Mask&setCopies != 0 {
+		if r := checkCopies(o, s); r != nil {
+			return r
+		}
+	}
 	if c.who.UID == 0 {
 		return nil
 	}
@@ -94,7 +101,7 @@ func (m *Machine) checkSetAttr(c *call, o *metapb.SetAttrOp, s *spot, loc locate
 		return denied
 	case o.Mask&setGID != 0 && o.Gid != gid && !(owner && inGroup(&c.who, o.Gid)):
 		return denied
-	case o.Mask&(setMode|setPinned|setSync|setUID|setGID) != 0 && !owner:
+	case o.Mask&(setMode|setPinned|setSync|setCopies|setUID|setGID) != 0 && !owner:
 		return denied
 	case o.Mask&(setAtime|setMtime) == 0 || owner:
 		return nil
@@ -181,6 +188,9 @@ func (m *Machine) setFileAttr(c *call, o *metapb.SetAttrOp, s *spot) {
 			kind = EffectPin
 		}
 		m.effect(Effect{Kind: kind, File: f.Ino, Version: f.Version})
+	}
+	if o.Mask&setCopies != 0 && f.Type == orca.TypeFile {
+		m.setCopies(f, inode.Copies{Min: o.ReplicaMin, Max: o.ReplicaLimit})
 	}
 	if fp := c.decide.GetFingerprint(); fp != "" && f.Fingerprint != "" {
 		f.Fingerprint = fp

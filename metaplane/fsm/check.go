@@ -31,6 +31,7 @@ func (m *Machine) Check() error {
 	}
 	c.space(inode.SpaceDirent, c.files+c.subdirs)
 	c.space(inode.SpaceInode, c.files)
+	c.space(inode.SpaceReplicas, c.replicated)
 	c.space(inode.SpaceSession, int64(len(m.sessions)))
 	c.space(inode.SpaceIntent, int64(len(m.intents)))
 	c.space(inode.SpaceTrash, int64(len(m.trash)))
@@ -48,6 +49,7 @@ func (m *Machine) Check() error {
 type checker struct {
 	m              *Machine
 	files, subdirs int64
+	replicated     int64
 	unpersisted    map[uint32]int64 // by mount
 	err            error            // the first
 }
@@ -130,6 +132,12 @@ func (c *checker) file(n *node, name string, f *inode.File) {
 	in, placed, g := m.byIno(f.Ino)
 	if g == nil || in != n || placed != name || string(inode.AppendFile(nil, g)) != string(inode.AppendFile(nil, f)) {
 		c.wrong("file %v differs between cache and store", f.Ino)
+	}
+	if f.Flags.Has(inode.Replicated) {
+		c.replicated++
+		if m.copies(f).Any() {
+			c.wrong("file %v says that it has bounds of its copies, and has none", f.Ino)
+		}
 	}
 	if mt := m.mountOrTrash(n); mt != nil && f.Persist == orca.ToBePersisted {
 		c.unpersisted[mt.Mount.Id]++

@@ -31,6 +31,13 @@ func (m *Machine) create(c *call, o *metapb.CreateOp) *refusal {
 	if r := m.free(c, loc, false, s.path); r != nil {
 		return r
 	}
+	if s.none() && len(s.rest) > 1 {
+		// The first of the parents that are made must not be just being made
+		// as something else.
+		if r := m.free(c, m.locate(s.dir, s.rest[0]), false, s.path); r != nil {
+			return r
+		}
+	}
 	if c.decided == nil {
 		if r := m.roomToCreate(o, &s); r != nil {
 			return r
@@ -190,6 +197,9 @@ func (m *Machine) createEmpty(c *call, o *metapb.CreateOp, s *spot, loc located,
 	f.CRC, f.Workers = 0, nil
 	f.BlockSize = blockSizeOf(0, o.BlockSize, o.WholeMax)
 	f.WriteType, f.Replicas = orca.WriteType(o.WriteType), o.Replicas
+	if o.Symlink == "" {
+		m.written(f, o.Replicas)
+	}
 	f.Persist = orca.NotPersisted
 	switch {
 	case o.Symlink != "":

@@ -169,7 +169,7 @@ func randomCommand(r *rand.Rand, w *world) *command.Command {
 	case 0, 1, 2:
 		line = fmt.Sprintf("mkdir %s %s", path(), pick("", "-p", "-x"))
 	case 3, 4, 5:
-		line = fmt.Sprintf("create %s type=%s %s %s %s", path(), pick("must", "cache", "async", "through"), pick("", "-done"), pick("", "-o"), pick("", "-p", "-steal"))
+		line = fmt.Sprintf("create %s type=%s %s %s %s", path(), pick("must", "cache", "async", "through"), pick("", "-done", "copies=2"), pick("", "-o"), pick("", "-p", "-steal"))
 	case 6, 7:
 		line = fmt.Sprintf("complete s=%d len=%d %s %s", one(sessions), r.IntN(9), pick("", "fp="+fp), pick("", "-keep"))
 	case 8:
@@ -189,7 +189,7 @@ func randomCommand(r *rand.Rand, w *world) *command.Command {
 	case 21:
 		line = pick("sync / f:a:x d:b -range -loaded", "sync / f:c:xx gone:a", "sync / d:a d:b d:c change=3", "sync / f:a:y f:b:y f:c:yy change=9 -range")
 	case 22:
-		line = pick(fmt.Sprintf("prepare ino=%d v=%d", ino, 1+r.IntN(3)), fmt.Sprintf("persisted i=%d fp=%s", one(intents), fp), "persist "+path(), fmt.Sprintf("lost ino=%d", ino))
+		line = pick(fmt.Sprintf("prepare ino=%d v=%d", ino, 1+r.IntN(3)), fmt.Sprintf("persisted i=%d fp=%s", one(intents), fp), "persist "+path(), fmt.Sprintf("lost ino=%d", ino), fmt.Sprintf("hold ino=%d w=%d", ino, r.IntN(3)))
 	case 23:
 		line = pick("sweep limit=3", "hosted jobs x", "worker n"+pick("1", "2"), "fact k v")
 	case 24:
@@ -201,7 +201,7 @@ func randomCommand(r *rand.Rand, w *world) *command.Command {
 			line = fmt.Sprintf("create %s expect=%d %s", path(), r.IntN(9), pick("", "-o", "-o -steal"))
 		}
 	case 25:
-		line = fmt.Sprintf("%s %s", pick("syncs ms=0", "syncs ms=-1", "chmod mode=0755", "touch t=9", "pin", "chown uid=5 gid=5"), path())
+		line = fmt.Sprintf("%s %s", pick("syncs ms=0", "syncs ms=-1", "chmod mode=0755", "touch t=9", "pin", "chown uid=5 gid=5", "copies min=2", "copies max=3", "copies"), path())
 		if r.IntN(3) == 0 {
 			line = fmt.Sprintf("xattr %s user.a %s", path(), pick("v", "-remove"))
 		}

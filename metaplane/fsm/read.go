@@ -27,6 +27,7 @@ func (m *Machine) fileAttr(f *inode.File, l located) *metapb.Attr {
 func (m *Machine) fileAttrTo(a *metapb.Attr, f *inode.File, l located) {
 	setFile(a, f)
 	setRuns(a, f.Runs)
+	m.boundCopies(a, f)
 	m.locateAttr(a, l)
 }
 
@@ -321,6 +322,7 @@ func (m *Machine) lister(n *node, fn func(name []byte, a *metapb.Attr) bool) fun
 		}
 		setFile(&a, &f)
 		setRuns(&a, f.Runs)
+		m.boundCopies(&a, &f)
 		switch {
 		case at.mount == nil:
 		case masked || f.Override.By != 0:

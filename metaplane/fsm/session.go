@@ -83,7 +83,7 @@ func (m *Machine) openSession(c *call, o *metapb.CreateOp, s *spot, loc located)
 		Id: m.count.session, Fence: m.count.session, State: stateOpen,
 		Dir: uint64(s.dir.rec.Ino), Name: s.name, Caller: c.cmd.Caller, Client: c.cmd.Client,
 		WriteType: o.WriteType, MountId: loc.id(), UfsKey: loc.key, BlockSize: o.BlockSize,
-		WholeMax: o.WholeMax, Replicas: o.Replicas, Opened: c.now, Ttl: o.Ttl,
+		WholeMax: o.WholeMax, Replicas: o.Replicas, Asked: o.Replicas, Opened: c.now, Ttl: o.Ttl,
 	}
 	if se.Ttl <= 0 {
 		se.Ttl = defaultTTL
@@ -100,6 +100,7 @@ func (m *Machine) openSession(c *call, o *metapb.CreateOp, s *spot, loc located)
 		f = clone(f)
 		f.Version, f.Length = f.LastVersion, 0
 		c.res.Replaced = uint64(f.Ino)
+		se.Replicas = max(se.Replicas, m.copies(f).Min)
 	}
 	if o.ExpectLength > 0 {
 		se.HoldBytes = o.ExpectLength
@@ -181,6 +182,7 @@ func (m *Machine) fillVersion(c *call, f *inode.File, s *command.Session, o *met
 		f.Mtime = o.Mtime
 	}
 	f.WriteType, f.Replicas = orca.WriteType(s.WriteType), s.Replicas
+	m.written(f, s.Asked)
 	f.Flags = f.Flags.With(inode.Durable, o.Durable).With(inode.OwnMtime, false)
 	f.Workers = slices.Clone(o.Workers)
 	f.Persist = orca.NotPersisted

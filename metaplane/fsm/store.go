@@ -218,6 +218,9 @@ func (m *Machine) forgetFile(n *node, f *inode.File) {
 	m.tx.Delete(m.batch.key)
 	m.places.drop(f.Ino)
 	m.dropXattrs(f.Ino, f.Flags)
+	if f.Flags.Has(inode.Replicated) {
+		m.tx.Delete(inode.AppendKey8(m.batch.key[:0], inode.SpaceReplicas, uint64(f.Ino)))
+	}
 	m.countUnpersisted(n, f, nil)
 	m.count.files--
 	m.effect(Effect{Kind: EffectFree, File: f.Ino})

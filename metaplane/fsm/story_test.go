@@ -251,7 +251,11 @@ func (s *story) show(r *command.Result, a args) string {
 		b.WriteString(showIntent(it) + "\n")
 	}
 	if se := r.Session; se != nil {
-		fmt.Fprintf(&b, "session %d fence %d file %x version %d key %s\n", se.Id, se.Fence, se.File, se.Version, se.UfsKey)
+		fmt.Fprintf(&b, "session %d fence %d file %x version %d key %s", se.Id, se.Fence, se.File, se.Version, se.UfsKey)
+		if se.Replicas > 1 {
+			fmt.Fprintf(&b, " copies %d", se.Replicas)
+		}
+		b.WriteString("\n")
 	}
 	if r.Attr != nil && r.Session == nil && (r.Intent == nil || r.Intent.Deferred) && !a.has("q") {
 		b.WriteString(showAttr(r.Attr) + "\n")
@@ -333,6 +337,9 @@ func showAttr(a *metapb.Attr) string {
 	}
 	if a.Pinned {
 		s += " pinned"
+	}
+	if a.ReplicaMin != 0 || a.ReplicaLimit != 0 {
+		s += fmt.Sprintf(" copies %d..%d", a.ReplicaMin, int(a.ReplicaLimit)-1)
 	}
 	return s
 }

@@ -59,6 +59,8 @@ func (s *story) build(verb string, a args) *command.Command {
 		c.SetAttr = &metapb.SetAttrOp{Target: s.target(a, 0), Mask: setMtime, Mtime: a.num("t", 0), TimesNow: a.has("now")}
 	case "pin":
 		c.SetAttr = &metapb.SetAttrOp{Target: s.target(a, 0), Mask: setPinned, Pinned: !a.has("off")}
+	case "copies":
+		c.SetAttr = &metapb.SetAttrOp{Target: s.target(a, 0), Mask: setCopies, ReplicaMin: uint32(a.num("min", 0)), ReplicaLimit: uint32(a.num("max", -1) + 1)}
 	case "xattr":
 		c.Xattr = &metapb.XattrOp{
 			Target: s.target(a, 0), Name: a.arg(1), Value: []byte(a.arg(2)),
@@ -74,7 +76,7 @@ func (s *story) createOp(a args) *metapb.CreateOp {
 	return &metapb.CreateOp{
 		Target: s.target(a, 0), Mode: uint32(a.num("mode", 0o644)), Parents: a.has("p"), Exclusive: a.has("x"),
 		Overwrite: a.has("o"), WriteType: uint32(writeTypes[a.opts["type"]]), Complete: a.has("done") || a.has("link"),
-		Steal: a.has("steal"), Symlink: a.opts["link"], ExpectLength: a.num("expect", 0),
+		Steal: a.has("steal"), Symlink: a.opts["link"], ExpectLength: a.num("expect", 0), Replicas: uint32(a.num("copies", 1)),
 	}
 }
 
@@ -119,6 +121,8 @@ func (s *story) buildInner(verb string, a args, c *command.Command) *command.Com
 		c.RegisterWorker = &metapb.RegisterWorkerOp{Id: uint64(a.num("id", 0)), Node: a.arg(0)}
 	case "hosted":
 		c.Hosted = &metapb.HostedOp{Machine: a.arg(0), Body: []byte(a.arg(1))}
+	case "hold":
+		c.Hold = &metapb.HoldOp{File: uint64(a.num("ino", 0)), Version: uint32(a.num("v", 1)), Workers: []uint64{uint64(a.num("w", 9))}}
 	case "fact":
 		c.SetFact = &metapb.SetFactOp{Key: a.arg(0), Value: []byte(a.arg(1)), Absent: a.has("absent")}
 	default:

@@ -45,6 +45,8 @@ const (
 	Persisted                   // directory: exists in its UFS
 	HasSync                     // directory: SyncMS is set
 	OwnMtime                    // file: its mtime was set while it was not persisted
+
+	Replicated Flags = 1 << 20 // file: the bounds of its copies are at its key of SpaceReplicas
 )
 
 // Has reports whether all bits of g are set.
@@ -322,6 +324,30 @@ func ClearDirFlags(b []byte, clear Flags) ([]byte, error) {
 		return nil, err
 	}
 	return append(binary.AppendUvarint(append([]byte(nil), b[:at]...), uint64(f&^clear)), r.b...), nil
+}
+
+// Copies bounds on how many workers a file is to be.
+type Copies struct {
+	Min uint32
+	Max uint32 // one more than the most; 0: there is no bound
+}
+
+// Any reports whether there are no bounds.
+func (c Copies) Any() bool { return c == Copies{} }
+
+// AppendCopies appends the value of an r key.
+func AppendCopies(dst []byte, c Copies) []byte {
+	return binary.AppendUvarint(binary.AppendUvarint(append(dst, format), uint64(c.Min)), uint64(c.Max))
+}
+
+// DecodeCopies decodes what AppendCopies wrote.
+func DecodeCopies(b []byte) (Copies, error) {
+	r := reader{b: b}
+	if r.byte() != format {
+		return Copies{}, r.fail("inode.DecodeCopies")
+	}
+	c := Copies{Min: uint32(r.uvarint()), Max: uint32(r.uvarint())}
+	return c, r.err("inode.DecodeCopies")
 }
 
 // AppendPlace appends the value of an i key: where a file is.

@@ -21,6 +21,7 @@ const (
 	SpaceMount    = 'm' // m id4                -> MountRecord
 	SpaceDir      = 'n' // n dir8               -> directory record
 	SpaceQuota    = 'q' // q dir8               -> quota of a directory
+	SpaceReplicas = 'r' // r file8              -> bounds of its copies
 	SpaceSession  = 's' // s session8           -> SessionRecord
 	SpaceTrash    = 't' // t dir8               -> trash record of a detached directory
 	SpaceIntent   = 'u' // u intent8            -> UFSIntent
@@ -38,7 +39,7 @@ var (
 )
 
 // AppendKey8 appends space and one 8-byte number: the keys of d (as a
-// prefix), i, n, q, s, t, u, w, x (as a prefix), z and c.
+// prefix), i, n, q, r, s, t, u, w, x (as a prefix), z and c.
 func AppendKey8(dst []byte, space byte, n uint64) []byte {
 	return binary.BigEndian.AppendUint64(append(dst, space), n)
 }

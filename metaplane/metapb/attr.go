@@ -27,6 +27,7 @@ func (x *Attr) Orca() orca.Attr {
 		Persist: orca.PersistState(x.Persist), Pinned: x.Pinned, MountID: x.MountId,
 		UFSPath: x.UfsPath, UFSPending: x.UfsPending, Fingerprint: x.Fingerprint,
 		CachedBytes: x.CachedBytes, Target: x.Target,
+		ReplicaMin: int(x.ReplicaMin), ReplicaMax: int(x.ReplicaLimit) - 1,
 	}
 	if len(x.Runs) > 0 {
 		r.Runs = make([]orca.Run, len(x.Runs))

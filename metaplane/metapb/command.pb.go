@@ -239,6 +239,7 @@ type Command struct {
 	Noop           *NoopOp           `protobuf:"bytes,35,opt,name=noop,proto3" json:"noop,omitempty"`
 	SetQuota       *SetQuotaOp       `protobuf:"bytes,50,opt,name=set_quota,json=setQuota,proto3" json:"set_quota,omitempty"`
 	Junction       *JunctionOp       `protobuf:"bytes,60,opt,name=junction,proto3" json:"junction,omitempty"`
+	Hold           *HoldOp           `protobuf:"bytes,80,opt,name=hold,proto3" json:"hold,omitempty"`
 	unknownFields  protoimpl.UnknownFields
 	sizeCache      protoimpl.SizeCache
 }
@@ -521,6 +522,13 @@ func (x *Command) GetSetQuota() *SetQuotaOp {
 func (x *Command) GetJunction() *JunctionOp {
 	if x != nil {
 		return x.Junction
+	}
+	return nil
+}
+
+func (x *Command) GetHold() *HoldOp {
+	if x != nil {
+		return x.Hold
 	}
 	return nil
 }
@@ -1294,7 +1302,9 @@ type SetAttrOp struct {
 	Pinned         bool                   `protobuf:"varint,8,opt,name=pinned,proto3" json:"pinned,omitempty"`
 	SyncIntervalMs int64                  `protobuf:"varint,9,opt,name=sync_interval_ms,json=syncIntervalMs,proto3" json:"sync_interval_ms,omitempty"`
 	// The times are the server's now: any writer may set them.
-	TimesNow      bool `protobuf:"varint,10,opt,name=times_now,json=timesNow,proto3" json:"times_now,omitempty"`
+	TimesNow      bool   `protobuf:"varint,10,opt,name=times_now,json=timesNow,proto3" json:"times_now,omitempty"`
+	ReplicaMin    uint32 `protobuf:"varint,80,opt,name=replica_min,json=replicaMin,proto3" json:"replica_min,omitempty"`
+	ReplicaLimit  uint32 `protobuf:"varint,81,opt,name=replica_limit,json=replicaLimit,proto3" json:"replica_limit,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1397,6 +1407,20 @@ func (x *SetAttrOp) GetTimesNow() bool {
 		return x.TimesNow
 	}
 	return false
+}
+
+func (x *SetAttrOp) GetReplicaMin() uint32 {
+	if x != nil {
+		return x.ReplicaMin
+	}
+	return 0
+}
+
+func (x *SetAttrOp) GetReplicaLimit() uint32 {
+	if x != nil {
+		return x.ReplicaLimit
+	}
+	return 0
 }
 
 type XattrOp struct {
@@ -3195,6 +3219,68 @@ func (*NoopOp) Descriptor() ([]byte, []int) {
 	return file_command_proto_rawDescGZIP(), []int{34}
 }
 
+// HoldOp takes note that further workers have a copy of a version that is in no
+// UFS. Of any other version it does nothing.
+type HoldOp struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	File          uint64                 `protobuf:"varint,1,opt,name=file,proto3" json:"file,omitempty"`
+	Version       uint32                 `protobuf:"varint,2,opt,name=version,proto3" json:"version,omitempty"`
+	Workers       []uint64               `protobuf:"varint,3,rep,packed,name=workers,proto3" json:"workers,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HoldOp) Reset() {
+	*x = HoldOp{}
+	mi := &file_command_proto_msgTypes[35]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HoldOp) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HoldOp) ProtoMessage() {}
+
+func (x *HoldOp) ProtoReflect() protoreflect.Message {
+	mi := &file_command_proto_msgTypes[35]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HoldOp.ProtoReflect.Descriptor instead.
+func (*HoldOp) Descriptor() ([]byte, []int) {
+	return file_command_proto_rawDescGZIP(), []int{35}
+}
+
+func (x *HoldOp) GetFile() uint64 {
+	if x != nil {
+		return x.File
+	}
+	return 0
+}
+
+func (x *HoldOp) GetVersion() uint32 {
+	if x != nil {
+		return x.Version
+	}
+	return 0
+}
+
+func (x *HoldOp) GetWorkers() []uint64 {
+	if x != nil {
+		return x.Workers
+	}
+	return nil
+}
+
 // SessionRecord is one write session.
 type SessionRecord struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -3222,13 +3308,14 @@ type SessionRecord struct {
 	Caller        *Caller                `protobuf:"bytes,22,opt,name=caller,proto3" json:"caller,omitempty"`
 	Committing    int64                  `protobuf:"varint,23,opt,name=committing,proto3" json:"committing,omitempty"`                // until then its upload may be committed at any moment: not to be stolen
 	HoldBytes     int64                  `protobuf:"varint,50,opt,name=hold_bytes,json=holdBytes,proto3" json:"hold_bytes,omitempty"` // that quotas keep free for it, beyond what the name stands for now
+	Asked         uint32                 `protobuf:"varint,80,opt,name=asked,proto3" json:"asked,omitempty"`                          // replicas that its writer asked for; replicas may be more, for the file's bounds
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *SessionRecord) Reset() {
 	*x = SessionRecord{}
-	mi := &file_command_proto_msgTypes[35]
+	mi := &file_command_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3240,7 +3327,7 @@ func (x *SessionRecord) String() string {
 func (*SessionRecord) ProtoMessage() {}
 
 func (x *SessionRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_command_proto_msgTypes[35]
+	mi := &file_command_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3253,7 +3340,7 @@ func (x *SessionRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SessionRecord.ProtoReflect.Descriptor instead.
 func (*SessionRecord) Descriptor() ([]byte, []int) {
-	return file_command_proto_rawDescGZIP(), []int{35}
+	return file_command_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *SessionRecord) GetId() uint64 {
@@ -3424,6 +3511,13 @@ func (x *SessionRecord) GetHoldBytes() int64 {
 	return 0
 }
 
+func (x *SessionRecord) GetAsked() uint32 {
+	if x != nil {
+		return x.Asked
+	}
+	return 0
+}
+
 // Result is what one command came to.
 type Result struct {
 	state   protoimpl.MessageState `protogen:"open.v1"`
@@ -3457,7 +3551,7 @@ type Result struct {
 
 func (x *Result) Reset() {
 	*x = Result{}
-	mi := &file_command_proto_msgTypes[36]
+	mi := &file_command_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3469,7 +3563,7 @@ func (x *Result) String() string {
 func (*Result) ProtoMessage() {}
 
 func (x *Result) ProtoReflect() protoreflect.Message {
-	mi := &file_command_proto_msgTypes[36]
+	mi := &file_command_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3482,7 +3576,7 @@ func (x *Result) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Result.ProtoReflect.Descriptor instead.
 func (*Result) Descriptor() ([]byte, []int) {
-	return file_command_proto_rawDescGZIP(), []int{36}
+	return file_command_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *Result) GetKind() uint32 {
@@ -3623,7 +3717,7 @@ var File_command_proto protoreflect.FileDescriptor
 const file_command_proto_rawDesc = "" +
 	"\n" +
 	"\rcommand.proto\x12\torca.meta\x1a\n" +
-	"meta.proto\"\xf8\f\n" +
+	"meta.proto\"\x9f\r\n" +
 	"\aCommand\x12\x16\n" +
 	"\x06client\x18\x01 \x01(\x04R\x06client\x12\x10\n" +
 	"\x03seq\x18\x02 \x01(\x04R\x03seq\x12\x1f\n" +
@@ -3664,7 +3758,8 @@ const file_command_proto_rawDesc = "" +
 	"\bset_fact\x18\" \x01(\v2\x14.orca.meta.SetFactOpR\asetFact\x12%\n" +
 	"\x04noop\x18# \x01(\v2\x11.orca.meta.NoopOpR\x04noop\x122\n" +
 	"\tset_quota\x182 \x01(\v2\x15.orca.meta.SetQuotaOpR\bsetQuota\x121\n" +
-	"\bjunction\x18< \x01(\v2\x15.orca.meta.JunctionOpR\bjunction\"2\n" +
+	"\bjunction\x18< \x01(\v2\x15.orca.meta.JunctionOpR\bjunction\x12%\n" +
+	"\x04hold\x18P \x01(\v2\x11.orca.meta.HoldOpR\x04hold\"2\n" +
 	"\n" +
 	"AbsentName\x12\x10\n" +
 	"\x03dir\x18\x01 \x01(\x04R\x03dir\x12\x12\n" +
@@ -3732,7 +3827,7 @@ const file_command_proto_rawDesc = "" +
 	"\trecursive\x18\x02 \x01(\bR\trecursive\x12\x1d\n" +
 	"\n" +
 	"cache_only\x18\x03 \x01(\bR\tcacheOnly\x12\x12\n" +
-	"\x04want\x18\x04 \x01(\rR\x04want\"\x8d\x02\n" +
+	"\x04want\x18\x04 \x01(\rR\x04want\"\xd3\x02\n" +
 	"\tSetAttrOp\x12)\n" +
 	"\x06target\x18\x01 \x01(\v2\x11.orca.meta.TargetR\x06target\x12\x12\n" +
 	"\x04mask\x18\x02 \x01(\rR\x04mask\x12\x12\n" +
@@ -3744,7 +3839,10 @@ const file_command_proto_rawDesc = "" +
 	"\x06pinned\x18\b \x01(\bR\x06pinned\x12(\n" +
 	"\x10sync_interval_ms\x18\t \x01(\x03R\x0esyncIntervalMs\x12\x1b\n" +
 	"\ttimes_now\x18\n" +
-	" \x01(\bR\btimesNow\"\xa8\x01\n" +
+	" \x01(\bR\btimesNow\x12\x1f\n" +
+	"\vreplica_min\x18P \x01(\rR\n" +
+	"replicaMin\x12#\n" +
+	"\rreplica_limit\x18Q \x01(\rR\freplicaLimit\"\xa8\x01\n" +
 	"\aXattrOp\x12)\n" +
 	"\x06target\x18\x01 \x01(\v2\x11.orca.meta.TargetR\x06target\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x14\n" +
@@ -3895,7 +3993,11 @@ const file_command_proto_rawDesc = "" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\fR\x05value\x12\x16\n" +
 	"\x06absent\x18\x03 \x01(\bR\x06absent\"\b\n" +
-	"\x06NoopOp\"\xf7\x04\n" +
+	"\x06NoopOp\"P\n" +
+	"\x06HoldOp\x12\x12\n" +
+	"\x04file\x18\x01 \x01(\x04R\x04file\x12\x18\n" +
+	"\aversion\x18\x02 \x01(\rR\aversion\x12\x18\n" +
+	"\aworkers\x18\x03 \x03(\x04R\aworkers\"\x8d\x05\n" +
 	"\rSessionRecord\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12\x14\n" +
 	"\x05fence\x18\x02 \x01(\x04R\x05fence\x12-\n" +
@@ -3926,7 +4028,8 @@ const file_command_proto_rawDesc = "" +
 	"committing\x18\x17 \x01(\x03R\n" +
 	"committing\x12\x1d\n" +
 	"\n" +
-	"hold_bytes\x182 \x01(\x03R\tholdBytes\"\xaa\x04\n" +
+	"hold_bytes\x182 \x01(\x03R\tholdBytes\x12\x14\n" +
+	"\x05asked\x18P \x01(\rR\x05asked\"\xaa\x04\n" +
 	"\x06Result\x12\x12\n" +
 	"\x04kind\x18\x01 \x01(\rR\x04kind\x12\x12\n" +
 	"\x04path\x18\x02 \x01(\tR\x04path\x12\x10\n" +
@@ -3983,7 +4086,7 @@ func file_command_proto_rawDescGZIP() []byte {
 }
 
 var file_command_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_command_proto_msgTypes = make([]protoimpl.MessageInfo, 37)
+var file_command_proto_msgTypes = make([]protoimpl.MessageInfo, 38)
 var file_command_proto_goTypes = []any{
 	(CommandCheck)(0),        // 0: orca.meta.CommandCheck
 	(IntentOp)(0),            // 1: orca.meta.IntentOp
@@ -4023,16 +4126,17 @@ var file_command_proto_goTypes = []any{
 	(*HostedOp)(nil),         // 35: orca.meta.HostedOp
 	(*SetFactOp)(nil),        // 36: orca.meta.SetFactOp
 	(*NoopOp)(nil),           // 37: orca.meta.NoopOp
-	(*SessionRecord)(nil),    // 38: orca.meta.SessionRecord
-	(*Result)(nil),           // 39: orca.meta.Result
-	(*Caller)(nil),           // 40: orca.meta.Caller
-	(*Target)(nil),           // 41: orca.meta.Target
-	(*Mount)(nil),            // 42: orca.meta.Mount
-	(JunctionState)(0),       // 43: orca.meta.JunctionState
-	(*Attr)(nil),             // 44: orca.meta.Attr
+	(*HoldOp)(nil),           // 38: orca.meta.HoldOp
+	(*SessionRecord)(nil),    // 39: orca.meta.SessionRecord
+	(*Result)(nil),           // 40: orca.meta.Result
+	(*Caller)(nil),           // 41: orca.meta.Caller
+	(*Target)(nil),           // 42: orca.meta.Target
+	(*Mount)(nil),            // 43: orca.meta.Mount
+	(JunctionState)(0),       // 44: orca.meta.JunctionState
+	(*Attr)(nil),             // 45: orca.meta.Attr
 }
 var file_command_proto_depIdxs = []int32{
-	40, // 0: orca.meta.Command.caller:type_name -> orca.meta.Caller
+	41, // 0: orca.meta.Command.caller:type_name -> orca.meta.Caller
 	4,  // 1: orca.meta.Command.absent:type_name -> orca.meta.AbsentName
 	5,  // 2: orca.meta.Command.create:type_name -> orca.meta.CreateOp
 	6,  // 3: orca.meta.Command.complete:type_name -> orca.meta.CompleteOp
@@ -4062,35 +4166,36 @@ var file_command_proto_depIdxs = []int32{
 	37, // 27: orca.meta.Command.noop:type_name -> orca.meta.NoopOp
 	19, // 28: orca.meta.Command.set_quota:type_name -> orca.meta.SetQuotaOp
 	18, // 29: orca.meta.Command.junction:type_name -> orca.meta.JunctionOp
-	41, // 30: orca.meta.CreateOp.target:type_name -> orca.meta.Target
-	41, // 31: orca.meta.MkdirOp.target:type_name -> orca.meta.Target
-	41, // 32: orca.meta.RenameOp.src:type_name -> orca.meta.Target
-	41, // 33: orca.meta.RenameOp.dst:type_name -> orca.meta.Target
-	41, // 34: orca.meta.DeleteOp.target:type_name -> orca.meta.Target
-	41, // 35: orca.meta.SetAttrOp.target:type_name -> orca.meta.Target
-	41, // 36: orca.meta.XattrOp.target:type_name -> orca.meta.Target
-	42, // 37: orca.meta.MountOp.mount:type_name -> orca.meta.Mount
-	43, // 38: orca.meta.JunctionOp.from:type_name -> orca.meta.JunctionState
-	43, // 39: orca.meta.JunctionOp.to:type_name -> orca.meta.JunctionState
-	41, // 40: orca.meta.SetQuotaOp.target:type_name -> orca.meta.Target
-	42, // 41: orca.meta.MountRecord.mount:type_name -> orca.meta.Mount
-	1,  // 42: orca.meta.UFSIntent.op:type_name -> orca.meta.IntentOp
-	3,  // 43: orca.meta.UFSIntent.command:type_name -> orca.meta.Command
-	25, // 44: orca.meta.SyncApplyOp.entries:type_name -> orca.meta.SyncEntry
-	25, // 45: orca.meta.SyncApplyOp.self:type_name -> orca.meta.SyncEntry
-	41, // 46: orca.meta.PersistOp.target:type_name -> orca.meta.Target
-	2,  // 47: orca.meta.SessionRecord.state:type_name -> orca.meta.SessionState
-	40, // 48: orca.meta.SessionRecord.caller:type_name -> orca.meta.Caller
-	44, // 49: orca.meta.Result.attr:type_name -> orca.meta.Attr
-	38, // 50: orca.meta.Result.session:type_name -> orca.meta.SessionRecord
-	21, // 51: orca.meta.Result.intent:type_name -> orca.meta.UFSIntent
-	20, // 52: orca.meta.Result.mount:type_name -> orca.meta.MountRecord
-	27, // 53: orca.meta.Result.sync:type_name -> orca.meta.SyncResult
-	54, // [54:54] is the sub-list for method output_type
-	54, // [54:54] is the sub-list for method input_type
-	54, // [54:54] is the sub-list for extension type_name
-	54, // [54:54] is the sub-list for extension extendee
-	0,  // [0:54] is the sub-list for field type_name
+	38, // 30: orca.meta.Command.hold:type_name -> orca.meta.HoldOp
+	42, // 31: orca.meta.CreateOp.target:type_name -> orca.meta.Target
+	42, // 32: orca.meta.MkdirOp.target:type_name -> orca.meta.Target
+	42, // 33: orca.meta.RenameOp.src:type_name -> orca.meta.Target
+	42, // 34: orca.meta.RenameOp.dst:type_name -> orca.meta.Target
+	42, // 35: orca.meta.DeleteOp.target:type_name -> orca.meta.Target
+	42, // 36: orca.meta.SetAttrOp.target:type_name -> orca.meta.Target
+	42, // 37: orca.meta.XattrOp.target:type_name -> orca.meta.Target
+	43, // 38: orca.meta.MountOp.mount:type_name -> orca.meta.Mount
+	44, // 39: orca.meta.JunctionOp.from:type_name -> orca.meta.JunctionState
+	44, // 40: orca.meta.JunctionOp.to:type_name -> orca.meta.JunctionState
+	42, // 41: orca.meta.SetQuotaOp.target:type_name -> orca.meta.Target
+	43, // 42: orca.meta.MountRecord.mount:type_name -> orca.meta.Mount
+	1,  // 43: orca.meta.UFSIntent.op:type_name -> orca.meta.IntentOp
+	3,  // 44: orca.meta.UFSIntent.command:type_name -> orca.meta.Command
+	25, // 45: orca.meta.SyncApplyOp.entries:type_name -> orca.meta.SyncEntry
+	25, // 46: orca.meta.SyncApplyOp.self:type_name -> orca.meta.SyncEntry
+	42, // 47: orca.meta.PersistOp.target:type_name -> orca.meta.Target
+	2,  // 48: orca.meta.SessionRecord.state:type_name -> orca.meta.SessionState
+	41, // 49: orca.meta.SessionRecord.caller:type_name -> orca.meta.Caller
+	45, // 50: orca.meta.Result.attr:type_name -> orca.meta.Attr
+	39, // 51: orca.meta.Result.session:type_name -> orca.meta.SessionRecord
+	21, // 52: orca.meta.Result.intent:type_name -> orca.meta.UFSIntent
+	20, // 53: orca.meta.Result.mount:type_name -> orca.meta.MountRecord
+	27, // 54: orca.meta.Result.sync:type_name -> orca.meta.SyncResult
+	55, // [55:55] is the sub-list for method output_type
+	55, // [55:55] is the sub-list for method input_type
+	55, // [55:55] is the sub-list for extension type_name
+	55, // [55:55] is the sub-list for extension extendee
+	0,  // [0:55] is the sub-list for field type_name
 }
 
 func init() { file_command_proto_init() }
@@ -4105,7 +4210,7 @@ func file_command_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_command_proto_rawDesc), len(file_command_proto_rawDesc)),
 			NumEnums:      3,
-			NumMessages:   37,
+			NumMessages:   38,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

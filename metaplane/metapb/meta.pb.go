@@ -28,37 +28,40 @@ const (
 type SetAttrMask int32
 
 const (
-	SetAttrMask_SET_NONE   SetAttrMask = 0
-	SetAttrMask_SET_MODE   SetAttrMask = 1
-	SetAttrMask_SET_UID    SetAttrMask = 2
-	SetAttrMask_SET_GID    SetAttrMask = 4
-	SetAttrMask_SET_ATIME  SetAttrMask = 8
-	SetAttrMask_SET_MTIME  SetAttrMask = 16
-	SetAttrMask_SET_PINNED SetAttrMask = 32
-	SetAttrMask_SET_SYNC   SetAttrMask = 64
+	SetAttrMask_SET_NONE     SetAttrMask = 0
+	SetAttrMask_SET_MODE     SetAttrMask = 1
+	SetAttrMask_SET_UID      SetAttrMask = 2
+	SetAttrMask_SET_GID      SetAttrMask = 4
+	SetAttrMask_SET_ATIME    SetAttrMask = 8
+	SetAttrMask_SET_MTIME    SetAttrMask = 16
+	SetAttrMask_SET_PINNED   SetAttrMask = 32
+	SetAttrMask_SET_SYNC     SetAttrMask = 64
+	SetAttrMask_SET_REPLICAS SetAttrMask = 1048576 // of files; a directory has none of its own
 )
 
 // Enum value maps for SetAttrMask.
 var (
 	SetAttrMask_name = map[int32]string{
-		0:  "SET_NONE",
-		1:  "SET_MODE",
-		2:  "SET_UID",
-		4:  "SET_GID",
-		8:  "SET_ATIME",
-		16: "SET_MTIME",
-		32: "SET_PINNED",
-		64: "SET_SYNC",
+		0:       "SET_NONE",
+		1:       "SET_MODE",
+		2:       "SET_UID",
+		4:       "SET_GID",
+		8:       "SET_ATIME",
+		16:      "SET_MTIME",
+		32:      "SET_PINNED",
+		64:      "SET_SYNC",
+		1048576: "SET_REPLICAS",
 	}
 	SetAttrMask_value = map[string]int32{
-		"SET_NONE":   0,
-		"SET_MODE":   1,
-		"SET_UID":    2,
-		"SET_GID":    4,
-		"SET_ATIME":  8,
-		"SET_MTIME":  16,
-		"SET_PINNED": 32,
-		"SET_SYNC":   64,
+		"SET_NONE":     0,
+		"SET_MODE":     1,
+		"SET_UID":      2,
+		"SET_GID":      4,
+		"SET_ATIME":    8,
+		"SET_MTIME":    16,
+		"SET_PINNED":   32,
+		"SET_SYNC":     64,
+		"SET_REPLICAS": 1048576,
 	}
 )
 
@@ -644,7 +647,11 @@ type Attr struct {
 	CachedBytes int64                  `protobuf:"varint,20,opt,name=cached_bytes,json=cachedBytes,proto3" json:"cached_bytes,omitempty"`
 	Target      string                 `protobuf:"bytes,21,opt,name=target,proto3" json:"target,omitempty"`
 	// True for the root of a mount.
-	MountPoint    bool `protobuf:"varint,22,opt,name=mount_point,json=mountPoint,proto3" json:"mount_point,omitempty"`
+	MountPoint bool `protobuf:"varint,22,opt,name=mount_point,json=mountPoint,proto3" json:"mount_point,omitempty"`
+	// On how many workers a file is to be, at least and at most; replica_limit is
+	// one more than the most, 0 for no bound.
+	ReplicaMin    uint32 `protobuf:"varint,80,opt,name=replica_min,json=replicaMin,proto3" json:"replica_min,omitempty"`
+	ReplicaLimit  uint32 `protobuf:"varint,81,opt,name=replica_limit,json=replicaLimit,proto3" json:"replica_limit,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -831,6 +838,20 @@ func (x *Attr) GetMountPoint() bool {
 		return x.MountPoint
 	}
 	return false
+}
+
+func (x *Attr) GetReplicaMin() uint32 {
+	if x != nil {
+		return x.ReplicaMin
+	}
+	return 0
+}
+
+func (x *Attr) GetReplicaLimit() uint32 {
+	if x != nil {
+		return x.ReplicaLimit
+	}
+	return 0
 }
 
 // SyncOption overrides how a read looks at the UFS. mode 0: the path's
@@ -1347,7 +1368,7 @@ type CreateRequest struct {
 	Overwrite bool                   `protobuf:"varint,6,opt,name=overwrite,proto3" json:"overwrite,omitempty"`                  // else Exists when a file is there
 	WriteType uint32                 `protobuf:"varint,7,opt,name=write_type,json=writeType,proto3" json:"write_type,omitempty"` // orca.WriteType
 	BlockSize int64                  `protobuf:"varint,8,opt,name=block_size,json=blockSize,proto3" json:"block_size,omitempty"` // 0: the cluster's
-	Replicas  uint32                 `protobuf:"varint,9,opt,name=replicas,proto3" json:"replicas,omitempty"`                    // 0: 1
+	Replicas  uint32                 `protobuf:"varint,9,opt,name=replicas,proto3" json:"replicas,omitempty"`                    // 0: the cluster's default, or what the file has
 	Complete  bool                   `protobuf:"varint,10,opt,name=complete,proto3" json:"complete,omitempty"`
 	// Take over a session that another client holds (last close wins, mount).
 	Steal   bool   `protobuf:"varint,11,opt,name=steal,proto3" json:"steal,omitempty"`
@@ -2533,6 +2554,8 @@ type SetAttrRequest struct {
 	Pinned         bool                   `protobuf:"varint,9,opt,name=pinned,proto3" json:"pinned,omitempty"`
 	SyncIntervalMs int64                  `protobuf:"varint,10,opt,name=sync_interval_ms,json=syncIntervalMs,proto3" json:"sync_interval_ms,omitempty"`
 	Recursive      bool                   `protobuf:"varint,11,opt,name=recursive,proto3" json:"recursive,omitempty"`
+	ReplicaMin     uint32                 `protobuf:"varint,80,opt,name=replica_min,json=replicaMin,proto3" json:"replica_min,omitempty"`
+	ReplicaLimit   uint32                 `protobuf:"varint,81,opt,name=replica_limit,json=replicaLimit,proto3" json:"replica_limit,omitempty"` // as in Attr
 	unknownFields  protoimpl.UnknownFields
 	sizeCache      protoimpl.SizeCache
 }
@@ -2642,6 +2665,20 @@ func (x *SetAttrRequest) GetRecursive() bool {
 		return x.Recursive
 	}
 	return false
+}
+
+func (x *SetAttrRequest) GetReplicaMin() uint32 {
+	if x != nil {
+		return x.ReplicaMin
+	}
+	return 0
+}
+
+func (x *SetAttrRequest) GetReplicaLimit() uint32 {
+	if x != nil {
+		return x.ReplicaLimit
+	}
+	return 0
 }
 
 type SetAttrReply struct {
@@ -6533,7 +6570,7 @@ const file_meta_proto_rawDesc = "" +
 	"\x04path\x18\x02 \x01(\tR\x04path\"5\n" +
 	"\x03Run\x12\x14\n" +
 	"\x05first\x18\x01 \x01(\rR\x05first\x12\x18\n" +
-	"\aversion\x18\x02 \x01(\rR\aversion\"\xb8\x04\n" +
+	"\aversion\x18\x02 \x01(\rR\aversion\"\xfe\x04\n" +
 	"\x04Attr\x12\x10\n" +
 	"\x03ino\x18\x01 \x01(\x04R\x03ino\x12\x12\n" +
 	"\x04type\x18\x02 \x01(\rR\x04type\x12\x12\n" +
@@ -6560,7 +6597,10 @@ const file_meta_proto_rawDesc = "" +
 	"\fcached_bytes\x18\x14 \x01(\x03R\vcachedBytes\x12\x16\n" +
 	"\x06target\x18\x15 \x01(\tR\x06target\x12\x1f\n" +
 	"\vmount_point\x18\x16 \x01(\bR\n" +
-	"mountPoint\"A\n" +
+	"mountPoint\x12\x1f\n" +
+	"\vreplica_min\x18P \x01(\rR\n" +
+	"replicaMin\x12#\n" +
+	"\rreplica_limit\x18Q \x01(\rR\freplicaLimit\"A\n" +
 	"\n" +
 	"SyncOption\x12\x12\n" +
 	"\x04mode\x18\x01 \x01(\rR\x04mode\x12\x1f\n" +
@@ -6702,7 +6742,7 @@ const file_meta_proto_rawDesc = "" +
 	"\n" +
 	"cache_only\x18\x04 \x01(\bR\tcacheOnly\x12\x1c\n" +
 	"\tunchecked\x18\x05 \x01(\bR\tunchecked\x12\x12\n" +
-	"\x04want\x18\x06 \x01(\rR\x04want\"\xb4\x02\n" +
+	"\x04want\x18\x06 \x01(\rR\x04want\"\xfa\x02\n" +
 	"\x0eSetAttrRequest\x12\x1f\n" +
 	"\x01h\x18\x01 \x01(\v2\x11.orca.meta.HeaderR\x01h\x12)\n" +
 	"\x06target\x18\x02 \x01(\v2\x11.orca.meta.TargetR\x06target\x12\x12\n" +
@@ -6715,7 +6755,10 @@ const file_meta_proto_rawDesc = "" +
 	"\x06pinned\x18\t \x01(\bR\x06pinned\x12(\n" +
 	"\x10sync_interval_ms\x18\n" +
 	" \x01(\x03R\x0esyncIntervalMs\x12\x1c\n" +
-	"\trecursive\x18\v \x01(\bR\trecursive\"3\n" +
+	"\trecursive\x18\v \x01(\bR\trecursive\x12\x1f\n" +
+	"\vreplica_min\x18P \x01(\rR\n" +
+	"replicaMin\x12#\n" +
+	"\rreplica_limit\x18Q \x01(\rR\freplicaLimit\"3\n" +
 	"\fSetAttrReply\x12#\n" +
 	"\x04attr\x18\x01 \x01(\v2\x0f.orca.meta.AttrR\x04attr\"\xb6\x01\n" +
 	"\fXattrRequest\x12\x1f\n" +
@@ -7047,7 +7090,7 @@ const file_meta_proto_rawDesc = "" +
 	"ErrorReply\x12\x0e\n" +
 	"\x02op\x18\x01 \x01(\tR\x02op\x12\x12\n" +
 	"\x04path\x18\x02 \x01(\tR\x04path\x12\x10\n" +
-	"\x03msg\x18\x03 \x01(\tR\x03msg*\x7f\n" +
+	"\x03msg\x18\x03 \x01(\tR\x03msg*\x93\x01\n" +
 	"\vSetAttrMask\x12\f\n" +
 	"\bSET_NONE\x10\x00\x12\f\n" +
 	"\bSET_MODE\x10\x01\x12\v\n" +
@@ -7057,7 +7100,8 @@ const file_meta_proto_rawDesc = "" +
 	"\tSET_MTIME\x10\x10\x12\x0e\n" +
 	"\n" +
 	"SET_PINNED\x10 \x12\f\n" +
-	"\bSET_SYNC\x10@*c\n" +
+	"\bSET_SYNC\x10@\x12\x12\n" +
+	"\fSET_REPLICAS\x10\x80\x80@*c\n" +
 	"\rJunctionState\x12\x11\n" +
 	"\rJUNCTION_NONE\x10\x00\x12\x14\n" +
 	"\x10JUNCTION_JOINING\x10\x01\x12\x13\n" +

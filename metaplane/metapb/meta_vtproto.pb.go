@@ -264,6 +264,20 @@ func (m *Attr) MarshalToSizedBufferVT(dAtA []byte) (int, error) {
 		i -= len(m.unknownFields)
 		copy(dAtA[i:], m.unknownFields)
 	}
+	if m.ReplicaLimit != 0 {
+		i = protohelpers.EncodeVarint(dAtA, i, uint64(m.ReplicaLimit))
+		i--
+		dAtA[i] = 0x5
+		i--
+		dAtA[i] = 0x88
+	}
+	if m.ReplicaMin != 0 {
+		i = protohelpers.EncodeVarint(dAtA, i, uint64(m.ReplicaMin))
+		i--
+		dAtA[i] = 0x5
+		i--
+		dAtA[i] = 0x80
+	}
 	if m.MountPoint {
 		i--
 		if m.MountPoint {
@@ -2083,6 +2097,20 @@ func (m *SetAttrRequest) MarshalToSizedBufferVT(dAtA []byte) (int, error) {
 	if m.unknownFields != nil {
 		i -= len(m.unknownFields)
 		copy(dAtA[i:], m.unknownFields)
+	}
+	if m.ReplicaLimit != 0 {
+		i = protohelpers.EncodeVarint(dAtA, i, uint64(m.ReplicaLimit))
+		i--
+		dAtA[i] = 0x5
+		i--
+		dAtA[i] = 0x88
+	}
+	if m.ReplicaMin != 0 {
+		i = protohelpers.EncodeVarint(dAtA, i, uint64(m.ReplicaMin))
+		i--
+		dAtA[i] = 0x5
+		i--
+		dAtA[i] = 0x80
 	}
 	if m.Recursive {
 		i--
@@ -5987,6 +6015,12 @@ func (m *Attr) SizeVT() (n int) {
 	if m.MountPoint {
 		n += 3
 	}
+	if m.ReplicaMin != 0 {
+		n += 2 + protohelpers.SizeOfVarint(uint64(m.ReplicaMin))
+	}
+	if m.ReplicaLimit != 0 {
+		n += 2 + protohelpers.SizeOfVarint(uint64(m.ReplicaLimit))
+	}
 	n += len(m.unknownFields)
 	return n
 }
@@ -6643,6 +6677,12 @@ func (m *SetAttrRequest) SizeVT() (n int) {
 	}
 	if m.Recursive {
 		n += 2
+	}
+	if m.ReplicaMin != 0 {
+		n += 2 + protohelpers.SizeOfVarint(uint64(m.ReplicaMin))
+	}
+	if m.ReplicaLimit != 0 {
+		n += 2 + protohelpers.SizeOfVarint(uint64(m.ReplicaLimit))
 	}
 	n += len(m.unknownFields)
 	return n
@@ -9093,6 +9133,44 @@ func (m *Attr) UnmarshalVT(dAtA []byte) error {
 				}
 			}
 			m.MountPoint = bool(v != 0)
+		case 80:
+			if wireType != 0 {
+				return fmt.Errorf("proto: wrong wireType = %d for field ReplicaMin", wireType)
+			}
+			m.ReplicaMin = 0
+			for shift := uint(0); ; shift += 7 {
+				if shift >= 64 {
+					return protohelpers.ErrIntOverflow
+				}
+				if iNdEx >= l {
+					return io.ErrUnexpectedEOF
+				}
+				b := dAtA[iNdEx]
+				iNdEx++
+				m.ReplicaMin |= uint32(b&0x7F) << shift
+				if b < 0x80 {
+					break
+				}
+			}
+		case 81:
+			if wireType != 0 {
+				return fmt.Errorf("proto: wrong wireType = %d for field ReplicaLimit", wireType)
+			}
+			m.ReplicaLimit = 0
+			for shift := uint(0); ; shift += 7 {
+				if shift >= 64 {
+					return protohelpers.ErrIntOverflow
+				}
+				if iNdEx >= l {
+					return io.ErrUnexpectedEOF
+				}
+				b := dAtA[iNdEx]
+				iNdEx++
+				m.ReplicaLimit |= uint32(b&0x7F) << shift
+				if b < 0x80 {
+					break
+				}
+			}
 		default:
 			iNdEx = preIndex
 			skippy, err := protohelpers.Skip(dAtA[iNdEx:])
@@ -13499,6 +13577,44 @@ func (m *SetAttrRequest) UnmarshalVT(dAtA []byte) error {
 				}
 			}
 			m.Recursive = bool(v != 0)
+		case 80:
+			if wireType != 0 {
+				return fmt.Errorf("proto: wrong wireType = %d for field ReplicaMin", wireType)
+			}
+			m.ReplicaMin = 0
+			for shift := uint(0); ; shift += 7 {
+				if shift >= 64 {
+					return protohelpers.ErrIntOverflow
+				}
+				if iNdEx >= l {
+					return io.ErrUnexpectedEOF
+				}
+				b := dAtA[iNdEx]
+				iNdEx++
+				m.ReplicaMin |= uint32(b&0x7F) << shift
+				if b < 0x80 {
+					break
+				}
+			}
+		case 81:
+			if wireType != 0 {
+				return fmt.Errorf("proto: wrong wireType = %d for field ReplicaLimit", wireType)
+			}
+			m.ReplicaLimit = 0
+			for shift := uint(0); ; shift += 7 {
+				if shift >= 64 {
+					return protohelpers.ErrIntOverflow
+				}
+				if iNdEx >= l {
+					return io.ErrUnexpectedEOF
+				}
+				b := dAtA[iNdEx]
+				iNdEx++
+				m.ReplicaLimit |= uint32(b&0x7F) << shift
+				if b < 0x80 {
+					break
+				}
+			}
 		default:
 			iNdEx = preIndex
 			skippy, err := protohelpers.Skip(dAtA[iNdEx:])

@@ -54,6 +54,10 @@ func (s *Service) effect(e fsm.Effect) {
 		if s.cfg.OnHosted != nil {
 			s.cfg.OnHosted(e.Name)
 		}
+	case fsm.EffectCopies:
+		if s.cfg.OnCopies != nil {
+			s.cfg.OnCopies()
+		}
 	}
 }
 

@@ -8,6 +8,7 @@ import (
 
 	"orca"
 	"orca/metaplane/command"
+	"orca/metaplane/fsm"
 	"orca/metaplane/metapb"
 	"orca/ufs"
 )
@@ -36,6 +37,9 @@ func checkCreate(r *metapb.CreateRequest) error {
 	if r.BlockSize < 0 || r.ExpectLength < 0 || r.WriteType > uint32(orca.Through) {
 		return &orca.Error{Op: op, Path: r.Target.Path, Kind: orca.Invalid, Msg: "block size, length or write type"}
 	}
+	if r.Replicas > fsm.MaxCopies {
+		return &orca.Error{Op: op, Path: r.Target.Path, Kind: orca.Invalid, Msg: "more replicas than any cluster has workers"}
+	}
 	return nil
 }
 
@@ -50,10 +54,19 @@ func (s *Service) createCommand(r *metapb.CreateRequest) *command.Command {
 	}
 	return &command.Command{Checks: checkNames, Create: &metapb.CreateOp{
 		Target: r.Target, Mode: r.Mode, Parents: r.Parents, Exclusive: r.Exclusive, Overwrite: r.Overwrite,
-		WriteType: uint32(wt), BlockSize: block, WholeMax: s.cfg.WholeMax, Replicas: max(r.Replicas, 1),
+		WriteType: uint32(wt), BlockSize: block, WholeMax: s.cfg.WholeMax, Replicas: s.replicas(r),
 		Complete: r.Complete, Steal: r.Steal, Symlink: r.Symlink, Ttl: int64(s.cfg.SessionTTL),
 		ExpectLength: r.ExpectLength,
 	}}
+}
+
+// replicas is on how many workers a new version is to be: what was asked for,
+// else the cluster's default.
+func (s *Service) replicas(r *metapb.CreateRequest) uint32 {
+	if r.Replicas != 0 {
+		return r.Replicas
+	}
+	return max(s.cfg.Replicas, 1)
 }
 
 func (s *Service) createReply(r *metapb.CreateRequest, res *command.Result) *metapb.CreateReply {
@@ -115,6 +128,10 @@ func (s *Service) Complete(ctx context.Context, r *metapb.CompleteRequest) (*met
 	}
 	if a := res.Attr; a != nil {
 		s.Workers.Announce(orca.Ino(a.Ino), a.Version, a.Length, r.Workers, r.Fingerprint == "")
+		if r.Fingerprint != "" && len(r.Workers) > 1 {
+			// Copies that were to be the only ones, had there been enough.
+			s.Workers.Order(r.Workers, metapb.WorkerOrder_CLEAN_FILE, orca.Ino(a.Ino), a.Version)
+		}
 	}
 	return &metapb.CompleteReply{Attr: res.Attr, Session: s.session(res.Session, callerOf(r.H).UID)}, nil
 }

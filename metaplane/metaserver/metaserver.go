@@ -57,6 +57,11 @@ type Config struct {
 	Version string
 	// WriteType of a create that names none. Default CACHE_THROUGH.
 	WriteType orca.WriteType
+	// Replicas of a create that names none. Default 1.
+	Replicas uint32
+	// OnCopies is told, where the group leads, that the bounds of the copies of
+	// a file have changed; it must not block. nil: nobody.
+	OnCopies func()
 	// BlockSize of files longer than WholeMax; WholeMax is the cluster fact
 	// block.whole_max. Defaults orca.DefaultBlockSize, orca.MaxWholeBlock.
 	BlockSize, WholeMax int64
@@ -125,6 +130,8 @@ func (c *Config) Validate() error {
 		return orca.E(op, orca.Invalid, "a size is negative")
 	case c.SessionTTL < 0 || c.BusyWait < 0 || c.UFSWait < 0:
 		return orca.E(op, orca.Invalid, "a time is negative")
+	case c.Replicas > fsm.MaxCopies:
+		return orca.E(op, orca.Invalid, "more replicas than any cluster has workers")
 	case c.WriteType > orca.Through:
 		return orca.E(op, orca.Invalid, "unknown write type")
 	}

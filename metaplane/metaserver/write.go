@@ -156,6 +156,11 @@ func (s *Service) SetAttr(ctx context.Context, r *metapb.SetAttrRequest) (*metap
 	}
 	set := setAttrOp(r)
 	set.Target = r.Target
+	if set.Mask&setReplicas != 0 {
+		if err := s.checkReplicas(ctx, r); err != nil {
+			return nil, err
+		}
+	}
 	res, err := s.change(ctx, r.H, &command.Command{Checks: checkNames, SetAttr: set})
 	if err != nil {
 		return nil, err
@@ -176,13 +181,26 @@ func (s *Service) SetAttr(ctx context.Context, r *metapb.SetAttrRequest) (*metap
 func setAttrOp(r *metapb.SetAttrRequest) *metapb.SetAttrOp {
 	const times = uint32(metapb.SetAttrMask_SET_ATIME | metapb.SetAttrMask_SET_MTIME)
 	o := &metapb.SetAttrOp{Mask: r.Mask, Mode: r.Mode, Uid: r.Uid, Gid: r.Gid, Atime: r.Atime, Mtime: r.Mtime,
-		Pinned: r.Pinned, SyncIntervalMs: r.SyncIntervalMs}
+		Pinned: r.Pinned, SyncIntervalMs: r.SyncIntervalMs, ReplicaMin: r.ReplicaMin, ReplicaLimit: r.ReplicaLimit}
 	if r.Mask&times != 0 && r.Atime == 0 && r.Mtime == 0 {
 		o.TimesNow = true
 		o.Atime = now()
 		o.Mtime = o.Atime
 	}
 	return o
+}
+
+const setReplicas = uint32(metapb.SetAttrMask_SET_REPLICAS)
+
+// checkReplicas refuses to bound the copies of a directory, but for all files
+// below it.
+func (s *Service) checkReplicas(ctx context.Context, r *metapb.SetAttrRequest) error {
+	const op = "metaserver.SetAttr"
+	w, err := s.resolve(ctx, op, r.H, r.Target, defaultSync)
+	if err == nil && w.Attr.Type == uint32(orca.TypeDir) && !r.Recursive {
+		err = &orca.Error{Op: op, Path: r.Target.Path, Kind: orca.IsDir, Msg: "only files have copies: ask for all files below it"}
+	}
+	return err
 }
 
 func (s *Service) setAttrBelow(ctx context.Context, r *metapb.SetAttrRequest, dir *fsm.View, depth int) error {
@@ -207,6 +225,17 @@ func (s *Service) setAttrBelow(ctx context.Context, r *metapb.SetAttrRequest, di
 			}
 			set := setAttrOp(r)
 			set.Target = &metapb.Target{Ino: uint64(ino), Path: k.Name}
+			if k.Attr.Type != uint32(orca.TypeFile) {
+				set.Mask &^= setReplicas
+			}
+			if set.Mask == 0 {
+				if k.Attr.Type == uint32(orca.TypeDir) {
+					if err := s.setAttrBelow(ctx, r, &k.View, depth+1); err != nil {
+						return err
+					}
+				}
+				continue
+			}
 			_, err := s.mutate(ctx, &metapb.Header{Caller: r.H.GetCaller()}, &command.Command{SetAttr: set})
 			if err != nil && orca.KindOf(err) != orca.NotFound {
 				return err

@@ -171,6 +171,38 @@ func (r *Registry) Locations(ino orca.Ino, version uint32) []*metapb.Location {
 	return out
 }
 
+// Holding is what a live worker has of one version.
+type Holding struct {
+	Worker   uint64
+	Cached   int64
+	Complete []uint32
+	Dirty    bool // kept until it is persisted
+}
+
+// Holdings returns what the live workers have of a version, by worker.
+func (r *Registry) Holdings(ino orca.Ino, version uint32) []Holding {
+	s := r.shard(ino)
+	s.mu.RLock()
+	var out []Holding
+	if h := s.files[ino]; h != nil {
+		for i := range h.held {
+			if x := &h.held[i]; x.version == version {
+				out = append(out, Holding{x.worker, x.cached, x.complete, x.dirty})
+			}
+		}
+	}
+	s.mu.RUnlock()
+	now := r.cfg.Now()
+	r.mu.RLock()
+	out = slices.DeleteFunc(out, func(h Holding) bool {
+		w := r.workers[h.Worker]
+		return w == nil || !r.liveLocked(w, now)
+	})
+	r.mu.RUnlock()
+	slices.SortFunc(out, func(a, b Holding) int { return cmp.Compare(a.Worker, b.Worker) })
+	return out
+}
+
 // Cached returns how many bytes of the version the best holder has.
 func (r *Registry) Cached(ino orca.Ino, version uint32) (n int64) {
 	s := r.shard(ino)

@@ -287,6 +287,9 @@ func (o *Orca) setAttrLocked(n *inode, r *metapb.SetAttrRequest) {
 	if has(metapb.SetAttrMask_SET_PINNED) {
 		a.Pinned = r.Pinned
 	}
+	if has(metapb.SetAttrMask_SET_REPLICAS) && n.children == nil {
+		a.ReplicaMin, a.ReplicaLimit = r.ReplicaMin, r.ReplicaLimit
+	}
 	a.Ctime = time.Now().UnixNano()
 	o.eventLocked(metapb.EventKind_EVENT_ATTR, n)
 	if r.Recursive {
