@@ -15,7 +15,11 @@
 // read from the machine, and workers that still run something get their lease
 // anew when they renew it.
 //
-// Goroutines: one loop, and one planner per job being planned (at most
+// The copies of files with bounds are compared with those bounds in rounds; what
+// is missing or too many becomes jobs like any other, a window of files at a
+// time, those first that are nowhere else (repair.go, ADR 0014).
+//
+// Goroutines: one loop, one checker of copies, and one planner per job being planned (at most
 // Config.Planners). Close ends them. Locks: Master.mu guards the queue and is
 // never held across a call out of the package.
 //
@@ -38,6 +42,7 @@ import (
 	"orca/metaplane/command"
 	"orca/metaplane/fsm"
 	"orca/metaplane/metapb"
+	"orca/metaplane/metaserver"
 )
 
 // Group is what the master needs of the Raft group; *raftgroup.Group is one.
@@ -48,13 +53,21 @@ type Group interface {
 	LeaderChanged() <-chan struct{}
 }
 
-// Namespace is what the master asks of the metaplane; *metaserver.Service is
-// one.
+// Namespace is what planners ask of the metaplane.
 type Namespace interface {
 	Stat(ctx context.Context, r *metapb.StatRequest) (*metapb.StatReply, error)
 	List(ctx context.Context, r *metapb.ListRequest) (*metapb.ListReply, error)
 	Locations(ctx context.Context, r *metapb.LocationsRequest) (*metapb.LocationsReply, error)
 	Report(ctx context.Context, r *metapb.ReportRequest) (*metapb.ReportReply, error)
+}
+
+// Service is what the master asks of the metaplane; *metaserver.Service is one.
+type Service interface {
+	Namespace
+	Replicated(after orca.Ino, limit int) (files []metaserver.Replicated, next orca.Ino, err error)
+	LiveWorkers() []*metapb.Worker
+	KeepCopy(worker uint64, file orca.Ino, on bool)
+	Held(ctx context.Context, file orca.Ino, version uint32, worker uint64) error
 }
 
 // Config bounds a Master. Zero fields have the stated defaults.
@@ -81,7 +94,22 @@ type Config struct {
 	Tick time.Duration
 	// Task bounds one task.
 	Task plan.Limits
+	// RepairAfter is for how long copies of a file may be too few or too many
+	// before that is put right. Default DefaultRepairAfter.
+	RepairAfter time.Duration
+	// RepairRate bounds the bytes per second that one worker copies for that.
+	// Default DefaultRepairRate.
+	RepairRate int64
+	// RepairWindow caps the files whose copies are being put right at one time.
+	// Default 1024.
+	RepairWindow int
 }
+
+// Defaults of Config.
+const (
+	DefaultRepairAfter = 30 * time.Second
+	DefaultRepairRate  = 128 << 20
+)
 
 func (c *Config) setDefaults() {
 	c.Lease = cmp.Or(c.Lease, 20*time.Second)
@@ -94,12 +122,15 @@ func (c *Config) setDefaults() {
 	c.LongestPause = cmp.Or(c.LongestPause, time.Minute)
 	c.Rehome = cmp.Or(c.Rehome, 10*time.Second)
 	c.Tick = cmp.Or(c.Tick, 200*time.Millisecond)
+	c.RepairAfter = cmp.Or(c.RepairAfter, DefaultRepairAfter)
+	c.RepairRate = cmp.Or(c.RepairRate, DefaultRepairRate)
+	c.RepairWindow = cmp.Or(c.RepairWindow, 1024)
 }
 
 // Validate reports what cannot be.
 func (c *Config) Validate() error {
 	if c.Lease < 0 || c.Retention < 0 || c.Keep < 0 || c.MaxActive < 0 || c.Planners < 0 || c.FirstPause < 0 ||
-		c.LongestPause < 0 || c.Rehome < 0 || c.Tick < 0 {
+		c.LongestPause < 0 || c.Rehome < 0 || c.Tick < 0 || c.RepairAfter < 0 || c.RepairRate < 0 || c.RepairWindow < 0 {
 		return orca.E("jobmaster.Config", orca.Invalid, "a limit is negative")
 	}
 	return nil
@@ -110,6 +141,11 @@ type Stats struct {
 	Submitted, Leased, Completed, Retries, Expired, Forgotten atomic.Int64
 	// Open and Running are gauges: work that waits or runs, and that runs.
 	Open, Running atomic.Int64
+	// UnderReplicated and OverReplicated are gauges of files, as the last round
+	// has found them; CopiesMade and CopiesDropped count.
+	UnderReplicated, OverReplicated atomic.Int64
+	CopiesMade, CopiesDropped       atomic.Int64
+	Rounds                          atomic.Int64
 }
 
 // Master schedules jobs.
@@ -121,12 +157,13 @@ type Master struct {
 	mach  *machine.Machine
 	log   *slog.Logger
 	group Group
-	ns    Namespace
+	ns    Service
 
 	ctx    context.Context //nolint:containedctx // ends with Close
 	cancel context.CancelFunc
 	wg     sync.WaitGroup
 	wake   chan struct{}
+	copies chan struct{} // wakes the checker of copies
 	plans  chan struct{} // slots of planners
 
 	mu      sync.Mutex
@@ -134,6 +171,7 @@ type Master struct {
 	q       *queue                        // GUARDED_BY(mu)
 	planned map[uint64]context.CancelFunc // running planners; GUARDED_BY(mu)
 	changed chan struct{}                 // closed at the next change; GUARDED_BY(mu)
+	retries map[uint64]*retry             // of copies that could not be made, by file; GUARDED_BY(mu)
 	swept   time.Time                     // last look for finished jobs to forget; of the loop
 }
 
@@ -144,19 +182,20 @@ func New(cfg Config, m *machine.Machine, log *slog.Logger) (*Master, error) {
 	}
 	cfg.setDefaults()
 	ma := &Master{
-		cfg: cfg, mach: m, log: log, wake: make(chan struct{}, 1), plans: make(chan struct{}, cfg.Planners),
-		planned: map[uint64]context.CancelFunc{}, changed: make(chan struct{}), q: newQueue(),
+		cfg: cfg, mach: m, log: log, wake: make(chan struct{}, 1), copies: make(chan struct{}, 1), plans: make(chan struct{}, cfg.Planners),
+		planned: map[uint64]context.CancelFunc{}, retries: map[uint64]*retry{}, changed: make(chan struct{}), q: newQueue(),
 	}
 	ma.ctx, ma.cancel = context.WithCancel(context.Background())
 	return ma, nil
 }
 
 // Start begins to schedule over an open group.
-func (m *Master) Start(g Group, ns Namespace) {
+func (m *Master) Start(g Group, ns Service) {
 	m.mu.Lock()
 	m.group, m.ns = g, ns
 	m.mu.Unlock()
 	m.wg.Go(m.loop)
+	m.wg.Go(m.checkLoop)
 }
 
 // Close ends what Start began. What is open stays in the machine.
@@ -253,7 +292,14 @@ func (m *Master) takeIn(keys []machine.Key) {
 					works = append(works, &work{key: k, version: p.Version, holders: p.Workers, attempts: p.Attempts, err: p.Error, job: p.Job})
 				}
 			case k.Task != 0:
-				works = append(works, &work{key: k, job: k.Job})
+				w := &work{key: k, job: k.Job}
+				if t := machine.Task(s, k.Job, k.Task); t != nil && t.Worker != 0 {
+					w.holders = []uint64{t.Worker}
+					for _, i := range t.Items {
+						w.files = append(w.files, i.File)
+					}
+				}
+				works = append(works, w)
 			default:
 				plans = append(plans, k.Job)
 			}

@@ -17,6 +17,7 @@ const rehomeLot = 64
 
 // work is one task or promise.
 type work struct {
+	files    []uint64 // of a repair
 	key      machine.Key
 	job      uint64
 	version  uint32   // of a promise

@@ -250,7 +250,7 @@ func (m *Master) prepare(w *work) (*jobpb.Work, *jobpb.Done) {
 		}
 		return nil, d
 	}
-	return &jobpb.Work{Task: t, Bandwidth: j.Spec.Bandwidth, Replicas: j.Spec.Replicas}, nil
+	return &jobpb.Work{Task: t, Bandwidth: j.Spec.Bandwidth, Replicas: j.Spec.Replicas, Kind: j.Spec.Kind}, nil
 }
 
 // settled asks the namespace about a promise: its key in the store while it is
@@ -298,6 +298,11 @@ func (m *Master) report(ctx context.Context, q *jobpb.ReportRequest) (*jobpb.Emp
 				r.Kind, r.Error = uint32(orca.Stale), "the promise is still open"
 			}
 			d.Outcome = o
+		}
+		if r.Kind == 0 && d.Task != 0 {
+			if err := m.repaired(ctx, d, q.Worker, now); err != nil {
+				return nil, err // it is reported again
+			}
 		}
 		if r.Kind == 0 {
 			c.Done = append(c.Done, d)

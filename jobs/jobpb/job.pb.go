@@ -35,6 +35,8 @@ const (
 	Kind_UFS_MOVE   Kind = 3 // an undrained rename in a store; shown, not kept here
 	Kind_UFS_DELETE Kind = 4 // an undrained removal in a store; shown, not kept here
 	Kind_UFS_OTHER  Kind = 5 // any other intent; shown, not kept here
+	Kind_REPLICATE  Kind = 6 // make copies that are missing; submitted by the checker
+	Kind_EVICT      Kind = 7 // drop copies that are too many; submitted by the checker
 )
 
 // Enum value maps for Kind.
@@ -46,6 +48,8 @@ var (
 		3: "UFS_MOVE",
 		4: "UFS_DELETE",
 		5: "UFS_OTHER",
+		6: "REPLICATE",
+		7: "EVICT",
 	}
 	Kind_value = map[string]int32{
 		"NONE":       0,
@@ -54,6 +58,8 @@ var (
 		"UFS_MOVE":   3,
 		"UFS_DELETE": 4,
 		"UFS_OTHER":  5,
+		"REPLICATE":  6,
+		"EVICT":      7,
 	}
 )
 
@@ -567,13 +573,16 @@ func (x *Job) GetTarget() string {
 
 // Item is a file, or some blocks of a large one.
 type Item struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	File          uint64                 `protobuf:"varint,1,opt,name=file,proto3" json:"file,omitempty"`
-	Version       uint32                 `protobuf:"varint,2,opt,name=version,proto3" json:"version,omitempty"`
-	Path          string                 `protobuf:"bytes,3,opt,name=path,proto3" json:"path,omitempty"`
-	FirstBlock    uint32                 `protobuf:"varint,4,opt,name=first_block,json=firstBlock,proto3" json:"first_block,omitempty"`
-	Blocks        uint32                 `protobuf:"varint,5,opt,name=blocks,proto3" json:"blocks,omitempty"` // 0: all
-	Bytes         int64                  `protobuf:"varint,6,opt,name=bytes,proto3" json:"bytes,omitempty"`
+	state       protoimpl.MessageState `protogen:"open.v1"`
+	File        uint64                 `protobuf:"varint,1,opt,name=file,proto3" json:"file,omitempty"`
+	Version     uint32                 `protobuf:"varint,2,opt,name=version,proto3" json:"version,omitempty"`
+	Path        string                 `protobuf:"bytes,3,opt,name=path,proto3" json:"path,omitempty"`
+	FirstBlock  uint32                 `protobuf:"varint,4,opt,name=first_block,json=firstBlock,proto3" json:"first_block,omitempty"`
+	Blocks      uint32                 `protobuf:"varint,5,opt,name=blocks,proto3" json:"blocks,omitempty"` // 0: all
+	Bytes       int64                  `protobuf:"varint,6,opt,name=bytes,proto3" json:"bytes,omitempty"`
+	Unpersisted bool                   `protobuf:"varint,7,opt,name=unpersisted,proto3" json:"unpersisted,omitempty"` // REPLICATE: it is in no store: the copy must last
+	// EVICT: dropped if so many other workers have all of it.
+	Others        uint32 `protobuf:"varint,8,opt,name=others,proto3" json:"others,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -650,12 +659,27 @@ func (x *Item) GetBytes() int64 {
 	return 0
 }
 
-// Task is what one worker does at a time for a LOAD.
+func (x *Item) GetUnpersisted() bool {
+	if x != nil {
+		return x.Unpersisted
+	}
+	return false
+}
+
+func (x *Item) GetOthers() uint32 {
+	if x != nil {
+		return x.Others
+	}
+	return 0
+}
+
+// Task is what one worker does at a time for a LOAD, REPLICATE or EVICT.
 type Task struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Job           uint64                 `protobuf:"varint,1,opt,name=job,proto3" json:"job,omitempty"`
 	Id            uint32                 `protobuf:"varint,2,opt,name=id,proto3" json:"id,omitempty"`
 	Items         []*Item                `protobuf:"bytes,3,rep,name=items,proto3" json:"items,omitempty"`
+	Worker        uint64                 `protobuf:"varint,4,opt,name=worker,proto3" json:"worker,omitempty"` // that is to do it; 0: any
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -709,6 +733,13 @@ func (x *Task) GetItems() []*Item {
 		return x.Items
 	}
 	return nil
+}
+
+func (x *Task) GetWorker() uint64 {
+	if x != nil {
+		return x.Worker
+	}
+	return 0
 }
 
 // Persist is a promise: this version will be in its store.
@@ -915,6 +946,7 @@ type Command struct {
 	Done          []*Done                `protobuf:"bytes,4,rep,name=done,proto3" json:"done,omitempty"`
 	Notes         []*Note                `protobuf:"bytes,5,rep,name=notes,proto3" json:"notes,omitempty"`
 	Expire        *Expire                `protobuf:"bytes,6,opt,name=expire,proto3" json:"expire,omitempty"`
+	Repair        *Repair                `protobuf:"bytes,7,opt,name=repair,proto3" json:"repair,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -991,6 +1023,66 @@ func (x *Command) GetExpire() *Expire {
 	return nil
 }
 
+func (x *Command) GetRepair() *Repair {
+	if x != nil {
+		return x.Repair
+	}
+	return nil
+}
+
+// Repair makes a job that is planned already.
+type Repair struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Spec          *Spec                  `protobuf:"bytes,1,opt,name=spec,proto3" json:"spec,omitempty"`
+	Tasks         []*Task                `protobuf:"bytes,2,rep,name=tasks,proto3" json:"tasks,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Repair) Reset() {
+	*x = Repair{}
+	mi := &file_job_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Repair) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Repair) ProtoMessage() {}
+
+func (x *Repair) ProtoReflect() protoreflect.Message {
+	mi := &file_job_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Repair.ProtoReflect.Descriptor instead.
+func (*Repair) Descriptor() ([]byte, []int) {
+	return file_job_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *Repair) GetSpec() *Spec {
+	if x != nil {
+		return x.Spec
+	}
+	return nil
+}
+
+func (x *Repair) GetTasks() []*Task {
+	if x != nil {
+		return x.Tasks
+	}
+	return nil
+}
+
 type Submit struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Spec          *Spec                  `protobuf:"bytes,1,opt,name=spec,proto3" json:"spec,omitempty"`
@@ -1001,7 +1093,7 @@ type Submit struct {
 
 func (x *Submit) Reset() {
 	*x = Submit{}
-	mi := &file_job_proto_msgTypes[8]
+	mi := &file_job_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1013,7 +1105,7 @@ func (x *Submit) String() string {
 func (*Submit) ProtoMessage() {}
 
 func (x *Submit) ProtoReflect() protoreflect.Message {
-	mi := &file_job_proto_msgTypes[8]
+	mi := &file_job_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1026,7 +1118,7 @@ func (x *Submit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Submit.ProtoReflect.Descriptor instead.
 func (*Submit) Descriptor() ([]byte, []int) {
-	return file_job_proto_rawDescGZIP(), []int{8}
+	return file_job_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Submit) GetSpec() *Spec {
@@ -1053,7 +1145,7 @@ type Cancel struct {
 
 func (x *Cancel) Reset() {
 	*x = Cancel{}
-	mi := &file_job_proto_msgTypes[9]
+	mi := &file_job_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1065,7 +1157,7 @@ func (x *Cancel) String() string {
 func (*Cancel) ProtoMessage() {}
 
 func (x *Cancel) ProtoReflect() protoreflect.Message {
-	mi := &file_job_proto_msgTypes[9]
+	mi := &file_job_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1078,7 +1170,7 @@ func (x *Cancel) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Cancel.ProtoReflect.Descriptor instead.
 func (*Cancel) Descriptor() ([]byte, []int) {
-	return file_job_proto_rawDescGZIP(), []int{9}
+	return file_job_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Cancel) GetJob() uint64 {
@@ -1113,7 +1205,7 @@ type Planned struct {
 
 func (x *Planned) Reset() {
 	*x = Planned{}
-	mi := &file_job_proto_msgTypes[10]
+	mi := &file_job_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1125,7 +1217,7 @@ func (x *Planned) String() string {
 func (*Planned) ProtoMessage() {}
 
 func (x *Planned) ProtoReflect() protoreflect.Message {
-	mi := &file_job_proto_msgTypes[10]
+	mi := &file_job_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1138,7 +1230,7 @@ func (x *Planned) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Planned.ProtoReflect.Descriptor instead.
 func (*Planned) Descriptor() ([]byte, []int) {
-	return file_job_proto_rawDescGZIP(), []int{10}
+	return file_job_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Planned) GetJob() uint64 {
@@ -1222,7 +1314,7 @@ type Done struct {
 
 func (x *Done) Reset() {
 	*x = Done{}
-	mi := &file_job_proto_msgTypes[11]
+	mi := &file_job_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1234,7 +1326,7 @@ func (x *Done) String() string {
 func (*Done) ProtoMessage() {}
 
 func (x *Done) ProtoReflect() protoreflect.Message {
-	mi := &file_job_proto_msgTypes[11]
+	mi := &file_job_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1247,7 +1339,7 @@ func (x *Done) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Done.ProtoReflect.Descriptor instead.
 func (*Done) Descriptor() ([]byte, []int) {
-	return file_job_proto_rawDescGZIP(), []int{11}
+	return file_job_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Done) GetJob() uint64 {
@@ -1326,7 +1418,7 @@ type Note struct {
 
 func (x *Note) Reset() {
 	*x = Note{}
-	mi := &file_job_proto_msgTypes[12]
+	mi := &file_job_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1338,7 +1430,7 @@ func (x *Note) String() string {
 func (*Note) ProtoMessage() {}
 
 func (x *Note) ProtoReflect() protoreflect.Message {
-	mi := &file_job_proto_msgTypes[12]
+	mi := &file_job_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1351,7 +1443,7 @@ func (x *Note) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Note.ProtoReflect.Descriptor instead.
 func (*Note) Descriptor() ([]byte, []int) {
-	return file_job_proto_rawDescGZIP(), []int{12}
+	return file_job_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Note) GetFile() uint64 {
@@ -1395,7 +1487,7 @@ type Expire struct {
 
 func (x *Expire) Reset() {
 	*x = Expire{}
-	mi := &file_job_proto_msgTypes[13]
+	mi := &file_job_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1407,7 +1499,7 @@ func (x *Expire) String() string {
 func (*Expire) ProtoMessage() {}
 
 func (x *Expire) ProtoReflect() protoreflect.Message {
-	mi := &file_job_proto_msgTypes[13]
+	mi := &file_job_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1420,7 +1512,7 @@ func (x *Expire) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Expire.ProtoReflect.Descriptor instead.
 func (*Expire) Descriptor() ([]byte, []int) {
-	return file_job_proto_rawDescGZIP(), []int{13}
+	return file_job_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Expire) GetBefore() int64 {
@@ -1457,7 +1549,7 @@ type Reply struct {
 
 func (x *Reply) Reset() {
 	*x = Reply{}
-	mi := &file_job_proto_msgTypes[14]
+	mi := &file_job_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1469,7 +1561,7 @@ func (x *Reply) String() string {
 func (*Reply) ProtoMessage() {}
 
 func (x *Reply) ProtoReflect() protoreflect.Message {
-	mi := &file_job_proto_msgTypes[14]
+	mi := &file_job_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1482,7 +1574,7 @@ func (x *Reply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Reply.ProtoReflect.Descriptor instead.
 func (*Reply) Descriptor() ([]byte, []int) {
-	return file_job_proto_rawDescGZIP(), []int{14}
+	return file_job_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Reply) GetJob() uint64 {
@@ -1522,7 +1614,7 @@ type SubmitRequest struct {
 
 func (x *SubmitRequest) Reset() {
 	*x = SubmitRequest{}
-	mi := &file_job_proto_msgTypes[15]
+	mi := &file_job_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1534,7 +1626,7 @@ func (x *SubmitRequest) String() string {
 func (*SubmitRequest) ProtoMessage() {}
 
 func (x *SubmitRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_job_proto_msgTypes[15]
+	mi := &file_job_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1547,7 +1639,7 @@ func (x *SubmitRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SubmitRequest.ProtoReflect.Descriptor instead.
 func (*SubmitRequest) Descriptor() ([]byte, []int) {
-	return file_job_proto_rawDescGZIP(), []int{15}
+	return file_job_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *SubmitRequest) GetSpec() *Spec {
@@ -1566,7 +1658,7 @@ type SubmitReply struct {
 
 func (x *SubmitReply) Reset() {
 	*x = SubmitReply{}
-	mi := &file_job_proto_msgTypes[16]
+	mi := &file_job_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1578,7 +1670,7 @@ func (x *SubmitReply) String() string {
 func (*SubmitReply) ProtoMessage() {}
 
 func (x *SubmitReply) ProtoReflect() protoreflect.Message {
-	mi := &file_job_proto_msgTypes[16]
+	mi := &file_job_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1591,7 +1683,7 @@ func (x *SubmitReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SubmitReply.ProtoReflect.Descriptor instead.
 func (*SubmitReply) Descriptor() ([]byte, []int) {
-	return file_job_proto_rawDescGZIP(), []int{16}
+	return file_job_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *SubmitReply) GetJob() uint64 {
@@ -1611,7 +1703,7 @@ type StatRequest struct {
 
 func (x *StatRequest) Reset() {
 	*x = StatRequest{}
-	mi := &file_job_proto_msgTypes[17]
+	mi := &file_job_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1623,7 +1715,7 @@ func (x *StatRequest) String() string {
 func (*StatRequest) ProtoMessage() {}
 
 func (x *StatRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_job_proto_msgTypes[17]
+	mi := &file_job_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1636,7 +1728,7 @@ func (x *StatRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatRequest.ProtoReflect.Descriptor instead.
 func (*StatRequest) Descriptor() ([]byte, []int) {
-	return file_job_proto_rawDescGZIP(), []int{17}
+	return file_job_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *StatRequest) GetJob() uint64 {
@@ -1665,7 +1757,7 @@ type ListRequest struct {
 
 func (x *ListRequest) Reset() {
 	*x = ListRequest{}
-	mi := &file_job_proto_msgTypes[18]
+	mi := &file_job_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1677,7 +1769,7 @@ func (x *ListRequest) String() string {
 func (*ListRequest) ProtoMessage() {}
 
 func (x *ListRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_job_proto_msgTypes[18]
+	mi := &file_job_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1690,7 +1782,7 @@ func (x *ListRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRequest.ProtoReflect.Descriptor instead.
 func (*ListRequest) Descriptor() ([]byte, []int) {
-	return file_job_proto_rawDescGZIP(), []int{18}
+	return file_job_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *ListRequest) GetKind() Kind {
@@ -1731,7 +1823,7 @@ type ListReply struct {
 
 func (x *ListReply) Reset() {
 	*x = ListReply{}
-	mi := &file_job_proto_msgTypes[19]
+	mi := &file_job_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1743,7 +1835,7 @@ func (x *ListReply) String() string {
 func (*ListReply) ProtoMessage() {}
 
 func (x *ListReply) ProtoReflect() protoreflect.Message {
-	mi := &file_job_proto_msgTypes[19]
+	mi := &file_job_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1756,7 +1848,7 @@ func (x *ListReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListReply.ProtoReflect.Descriptor instead.
 func (*ListReply) Descriptor() ([]byte, []int) {
-	return file_job_proto_rawDescGZIP(), []int{19}
+	return file_job_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *ListReply) GetJobs() []*Job {
@@ -1782,7 +1874,7 @@ type CancelRequest struct {
 
 func (x *CancelRequest) Reset() {
 	*x = CancelRequest{}
-	mi := &file_job_proto_msgTypes[20]
+	mi := &file_job_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1794,7 +1886,7 @@ func (x *CancelRequest) String() string {
 func (*CancelRequest) ProtoMessage() {}
 
 func (x *CancelRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_job_proto_msgTypes[20]
+	mi := &file_job_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1807,7 +1899,7 @@ func (x *CancelRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CancelRequest.ProtoReflect.Descriptor instead.
 func (*CancelRequest) Descriptor() ([]byte, []int) {
-	return file_job_proto_rawDescGZIP(), []int{20}
+	return file_job_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *CancelRequest) GetJob() uint64 {
@@ -1825,7 +1917,7 @@ type Empty struct {
 
 func (x *Empty) Reset() {
 	*x = Empty{}
-	mi := &file_job_proto_msgTypes[21]
+	mi := &file_job_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1837,7 +1929,7 @@ func (x *Empty) String() string {
 func (*Empty) ProtoMessage() {}
 
 func (x *Empty) ProtoReflect() protoreflect.Message {
-	mi := &file_job_proto_msgTypes[21]
+	mi := &file_job_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1850,7 +1942,7 @@ func (x *Empty) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Empty.ProtoReflect.Descriptor instead.
 func (*Empty) Descriptor() ([]byte, []int) {
-	return file_job_proto_rawDescGZIP(), []int{21}
+	return file_job_proto_rawDescGZIP(), []int{22}
 }
 
 // Running names work in progress; it renews the lease.
@@ -1867,7 +1959,7 @@ type Running struct {
 
 func (x *Running) Reset() {
 	*x = Running{}
-	mi := &file_job_proto_msgTypes[22]
+	mi := &file_job_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1879,7 +1971,7 @@ func (x *Running) String() string {
 func (*Running) ProtoMessage() {}
 
 func (x *Running) ProtoReflect() protoreflect.Message {
-	mi := &file_job_proto_msgTypes[22]
+	mi := &file_job_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1892,7 +1984,7 @@ func (x *Running) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Running.ProtoReflect.Descriptor instead.
 func (*Running) Descriptor() ([]byte, []int) {
-	return file_job_proto_rawDescGZIP(), []int{22}
+	return file_job_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *Running) GetJob() uint64 {
@@ -1942,7 +2034,7 @@ type PollRequest struct {
 
 func (x *PollRequest) Reset() {
 	*x = PollRequest{}
-	mi := &file_job_proto_msgTypes[23]
+	mi := &file_job_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1954,7 +2046,7 @@ func (x *PollRequest) String() string {
 func (*PollRequest) ProtoMessage() {}
 
 func (x *PollRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_job_proto_msgTypes[23]
+	mi := &file_job_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1967,7 +2059,7 @@ func (x *PollRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PollRequest.ProtoReflect.Descriptor instead.
 func (*PollRequest) Descriptor() ([]byte, []int) {
-	return file_job_proto_rawDescGZIP(), []int{23}
+	return file_job_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *PollRequest) GetWorker() uint64 {
@@ -2009,7 +2101,7 @@ type PollReply struct {
 
 func (x *PollReply) Reset() {
 	*x = PollReply{}
-	mi := &file_job_proto_msgTypes[24]
+	mi := &file_job_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2021,7 +2113,7 @@ func (x *PollReply) String() string {
 func (*PollReply) ProtoMessage() {}
 
 func (x *PollReply) ProtoReflect() protoreflect.Message {
-	mi := &file_job_proto_msgTypes[24]
+	mi := &file_job_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2034,7 +2126,7 @@ func (x *PollReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PollReply.ProtoReflect.Descriptor instead.
 func (*PollReply) Descriptor() ([]byte, []int) {
-	return file_job_proto_rawDescGZIP(), []int{24}
+	return file_job_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *PollReply) GetWork() []*Work {
@@ -2066,13 +2158,14 @@ type Work struct {
 	UfsKey        string                 `protobuf:"bytes,3,opt,name=ufs_key,json=ufsKey,proto3" json:"ufs_key,omitempty"`
 	Bandwidth     int64                  `protobuf:"varint,4,opt,name=bandwidth,proto3" json:"bandwidth,omitempty"`
 	Replicas      uint32                 `protobuf:"varint,5,opt,name=replicas,proto3" json:"replicas,omitempty"`
+	Kind          Kind                   `protobuf:"varint,6,opt,name=kind,proto3,enum=orca.jobs.Kind" json:"kind,omitempty"` // of a task; NONE: LOAD
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Work) Reset() {
 	*x = Work{}
-	mi := &file_job_proto_msgTypes[25]
+	mi := &file_job_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2084,7 +2177,7 @@ func (x *Work) String() string {
 func (*Work) ProtoMessage() {}
 
 func (x *Work) ProtoReflect() protoreflect.Message {
-	mi := &file_job_proto_msgTypes[25]
+	mi := &file_job_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2097,7 +2190,7 @@ func (x *Work) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Work.ProtoReflect.Descriptor instead.
 func (*Work) Descriptor() ([]byte, []int) {
-	return file_job_proto_rawDescGZIP(), []int{25}
+	return file_job_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *Work) GetTask() *Task {
@@ -2135,6 +2228,13 @@ func (x *Work) GetReplicas() uint32 {
 	return 0
 }
 
+func (x *Work) GetKind() Kind {
+	if x != nil {
+		return x.Kind
+	}
+	return Kind_NONE
+}
+
 type Result struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Done  *Done                  `protobuf:"bytes,1,opt,name=done,proto3" json:"done,omitempty"`
@@ -2147,7 +2247,7 @@ type Result struct {
 
 func (x *Result) Reset() {
 	*x = Result{}
-	mi := &file_job_proto_msgTypes[26]
+	mi := &file_job_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2159,7 +2259,7 @@ func (x *Result) String() string {
 func (*Result) ProtoMessage() {}
 
 func (x *Result) ProtoReflect() protoreflect.Message {
-	mi := &file_job_proto_msgTypes[26]
+	mi := &file_job_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2172,7 +2272,7 @@ func (x *Result) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Result.ProtoReflect.Descriptor instead.
 func (*Result) Descriptor() ([]byte, []int) {
-	return file_job_proto_rawDescGZIP(), []int{26}
+	return file_job_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *Result) GetDone() *Done {
@@ -2206,7 +2306,7 @@ type ReportRequest struct {
 
 func (x *ReportRequest) Reset() {
 	*x = ReportRequest{}
-	mi := &file_job_proto_msgTypes[27]
+	mi := &file_job_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2218,7 +2318,7 @@ func (x *ReportRequest) String() string {
 func (*ReportRequest) ProtoMessage() {}
 
 func (x *ReportRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_job_proto_msgTypes[27]
+	mi := &file_job_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2231,7 +2331,7 @@ func (x *ReportRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReportRequest.ProtoReflect.Descriptor instead.
 func (*ReportRequest) Descriptor() ([]byte, []int) {
-	return file_job_proto_rawDescGZIP(), []int{27}
+	return file_job_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *ReportRequest) GetWorker() uint64 {
@@ -2291,7 +2391,7 @@ const file_job_proto_rawDesc = "" +
 	"\battempts\x18\x13 \x01(\rR\battempts\x12\x18\n" +
 	"\aworkers\x18\x14 \x03(\x04R\aworkers\x12\x16\n" +
 	"\x06source\x18\x15 \x01(\tR\x06source\x12\x16\n" +
-	"\x06target\x18\x16 \x01(\tR\x06target\"\x97\x01\n" +
+	"\x06target\x18\x16 \x01(\tR\x06target\"\xd1\x01\n" +
 	"\x04Item\x12\x12\n" +
 	"\x04file\x18\x01 \x01(\x04R\x04file\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\rR\aversion\x12\x12\n" +
@@ -2299,11 +2399,14 @@ const file_job_proto_rawDesc = "" +
 	"\vfirst_block\x18\x04 \x01(\rR\n" +
 	"firstBlock\x12\x16\n" +
 	"\x06blocks\x18\x05 \x01(\rR\x06blocks\x12\x14\n" +
-	"\x05bytes\x18\x06 \x01(\x03R\x05bytes\"O\n" +
+	"\x05bytes\x18\x06 \x01(\x03R\x05bytes\x12 \n" +
+	"\vunpersisted\x18\a \x01(\bR\vunpersisted\x12\x16\n" +
+	"\x06others\x18\b \x01(\rR\x06others\"g\n" +
 	"\x04Task\x12\x10\n" +
 	"\x03job\x18\x01 \x01(\x04R\x03job\x12\x0e\n" +
 	"\x02id\x18\x02 \x01(\rR\x02id\x12%\n" +
-	"\x05items\x18\x03 \x03(\v2\x0f.orca.jobs.ItemR\x05items\"\x90\x02\n" +
+	"\x05items\x18\x03 \x03(\v2\x0f.orca.jobs.ItemR\x05items\x12\x16\n" +
+	"\x06worker\x18\x04 \x01(\x04R\x06worker\"\x90\x02\n" +
 	"\aPersist\x12\x10\n" +
 	"\x03job\x18\x01 \x01(\x04R\x03job\x12\x12\n" +
 	"\x04file\x18\x02 \x01(\x04R\x04file\x12\x18\n" +
@@ -2321,14 +2424,18 @@ const file_job_proto_rawDesc = "" +
 	"\blast_job\x18\x01 \x01(\x04R\alastJob\x12\x16\n" +
 	"\x06active\x18\x02 \x01(\x03R\x06active\x12\x1a\n" +
 	"\bfinished\x18\x03 \x01(\x03R\bfinished\x12\x1a\n" +
-	"\bpersists\x18\x04 \x01(\x03R\bpersists\"\x84\x02\n" +
+	"\bpersists\x18\x04 \x01(\x03R\bpersists\"\xaf\x02\n" +
 	"\aCommand\x12)\n" +
 	"\x06submit\x18\x01 \x01(\v2\x11.orca.jobs.SubmitR\x06submit\x12)\n" +
 	"\x06cancel\x18\x02 \x01(\v2\x11.orca.jobs.CancelR\x06cancel\x12,\n" +
 	"\aplanned\x18\x03 \x01(\v2\x12.orca.jobs.PlannedR\aplanned\x12#\n" +
 	"\x04done\x18\x04 \x03(\v2\x0f.orca.jobs.DoneR\x04done\x12%\n" +
 	"\x05notes\x18\x05 \x03(\v2\x0f.orca.jobs.NoteR\x05notes\x12)\n" +
-	"\x06expire\x18\x06 \x01(\v2\x11.orca.jobs.ExpireR\x06expire\"L\n" +
+	"\x06expire\x18\x06 \x01(\v2\x11.orca.jobs.ExpireR\x06expire\x12)\n" +
+	"\x06repair\x18\a \x01(\v2\x11.orca.jobs.RepairR\x06repair\"T\n" +
+	"\x06Repair\x12#\n" +
+	"\x04spec\x18\x01 \x01(\v2\x0f.orca.jobs.SpecR\x04spec\x12%\n" +
+	"\x05tasks\x18\x02 \x03(\v2\x0f.orca.jobs.TaskR\x05tasks\"L\n" +
 	"\x06Submit\x12#\n" +
 	"\x04spec\x18\x01 \x01(\v2\x0f.orca.jobs.SpecR\x04spec\x12\x1d\n" +
 	"\n" +
@@ -2402,20 +2509,21 @@ const file_job_proto_rawDesc = "" +
 	"\tPollReply\x12#\n" +
 	"\x04work\x18\x01 \x03(\v2\x0f.orca.jobs.WorkR\x04work\x12&\n" +
 	"\x04drop\x18\x02 \x03(\v2\x12.orca.jobs.RunningR\x04drop\x12\x19\n" +
-	"\blease_ms\x18\x03 \x01(\x03R\aleaseMs\"\xac\x01\n" +
+	"\blease_ms\x18\x03 \x01(\x03R\aleaseMs\"\xd1\x01\n" +
 	"\x04Work\x12#\n" +
 	"\x04task\x18\x01 \x01(\v2\x0f.orca.jobs.TaskR\x04task\x12,\n" +
 	"\apersist\x18\x02 \x01(\v2\x12.orca.jobs.PersistR\apersist\x12\x17\n" +
 	"\aufs_key\x18\x03 \x01(\tR\x06ufsKey\x12\x1c\n" +
 	"\tbandwidth\x18\x04 \x01(\x03R\tbandwidth\x12\x1a\n" +
-	"\breplicas\x18\x05 \x01(\rR\breplicas\"W\n" +
+	"\breplicas\x18\x05 \x01(\rR\breplicas\x12#\n" +
+	"\x04kind\x18\x06 \x01(\x0e2\x0f.orca.jobs.KindR\x04kind\"W\n" +
 	"\x06Result\x12#\n" +
 	"\x04done\x18\x01 \x01(\v2\x0f.orca.jobs.DoneR\x04done\x12\x14\n" +
 	"\x05error\x18\x02 \x01(\tR\x05error\x12\x12\n" +
 	"\x04kind\x18\x03 \x01(\rR\x04kind\"T\n" +
 	"\rReportRequest\x12\x16\n" +
 	"\x06worker\x18\x01 \x01(\x04R\x06worker\x12+\n" +
-	"\aresults\x18\x02 \x03(\v2\x11.orca.jobs.ResultR\aresults*T\n" +
+	"\aresults\x18\x02 \x03(\v2\x11.orca.jobs.ResultR\aresults*n\n" +
 	"\x04Kind\x12\b\n" +
 	"\x04NONE\x10\x00\x12\b\n" +
 	"\x04LOAD\x10\x01\x12\v\n" +
@@ -2423,7 +2531,9 @@ const file_job_proto_rawDesc = "" +
 	"\bUFS_MOVE\x10\x03\x12\x0e\n" +
 	"\n" +
 	"UFS_DELETE\x10\x04\x12\r\n" +
-	"\tUFS_OTHER\x10\x05*W\n" +
+	"\tUFS_OTHER\x10\x05\x12\r\n" +
+	"\tREPLICATE\x10\x06\x12\t\n" +
+	"\x05EVICT\x10\a*W\n" +
 	"\x05State\x12\v\n" +
 	"\aUNKNOWN\x10\x00\x12\v\n" +
 	"\aCREATED\x10\x01\x12\v\n" +
@@ -2452,7 +2562,7 @@ func file_job_proto_rawDescGZIP() []byte {
 }
 
 var file_job_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_job_proto_msgTypes = make([]protoimpl.MessageInfo, 28)
+var file_job_proto_msgTypes = make([]protoimpl.MessageInfo, 29)
 var file_job_proto_goTypes = []any{
 	(Kind)(0),             // 0: orca.jobs.Kind
 	(State)(0),            // 1: orca.jobs.State
@@ -2465,26 +2575,27 @@ var file_job_proto_goTypes = []any{
 	(*Persist)(nil),       // 8: orca.jobs.Persist
 	(*Counters)(nil),      // 9: orca.jobs.Counters
 	(*Command)(nil),       // 10: orca.jobs.Command
-	(*Submit)(nil),        // 11: orca.jobs.Submit
-	(*Cancel)(nil),        // 12: orca.jobs.Cancel
-	(*Planned)(nil),       // 13: orca.jobs.Planned
-	(*Done)(nil),          // 14: orca.jobs.Done
-	(*Note)(nil),          // 15: orca.jobs.Note
-	(*Expire)(nil),        // 16: orca.jobs.Expire
-	(*Reply)(nil),         // 17: orca.jobs.Reply
-	(*SubmitRequest)(nil), // 18: orca.jobs.SubmitRequest
-	(*SubmitReply)(nil),   // 19: orca.jobs.SubmitReply
-	(*StatRequest)(nil),   // 20: orca.jobs.StatRequest
-	(*ListRequest)(nil),   // 21: orca.jobs.ListRequest
-	(*ListReply)(nil),     // 22: orca.jobs.ListReply
-	(*CancelRequest)(nil), // 23: orca.jobs.CancelRequest
-	(*Empty)(nil),         // 24: orca.jobs.Empty
-	(*Running)(nil),       // 25: orca.jobs.Running
-	(*PollRequest)(nil),   // 26: orca.jobs.PollRequest
-	(*PollReply)(nil),     // 27: orca.jobs.PollReply
-	(*Work)(nil),          // 28: orca.jobs.Work
-	(*Result)(nil),        // 29: orca.jobs.Result
-	(*ReportRequest)(nil), // 30: orca.jobs.ReportRequest
+	(*Repair)(nil),        // 11: orca.jobs.Repair
+	(*Submit)(nil),        // 12: orca.jobs.Submit
+	(*Cancel)(nil),        // 13: orca.jobs.Cancel
+	(*Planned)(nil),       // 14: orca.jobs.Planned
+	(*Done)(nil),          // 15: orca.jobs.Done
+	(*Note)(nil),          // 16: orca.jobs.Note
+	(*Expire)(nil),        // 17: orca.jobs.Expire
+	(*Reply)(nil),         // 18: orca.jobs.Reply
+	(*SubmitRequest)(nil), // 19: orca.jobs.SubmitRequest
+	(*SubmitReply)(nil),   // 20: orca.jobs.SubmitReply
+	(*StatRequest)(nil),   // 21: orca.jobs.StatRequest
+	(*ListRequest)(nil),   // 22: orca.jobs.ListRequest
+	(*ListReply)(nil),     // 23: orca.jobs.ListReply
+	(*CancelRequest)(nil), // 24: orca.jobs.CancelRequest
+	(*Empty)(nil),         // 25: orca.jobs.Empty
+	(*Running)(nil),       // 26: orca.jobs.Running
+	(*PollRequest)(nil),   // 27: orca.jobs.PollRequest
+	(*PollReply)(nil),     // 28: orca.jobs.PollReply
+	(*Work)(nil),          // 29: orca.jobs.Work
+	(*Result)(nil),        // 30: orca.jobs.Result
+	(*ReportRequest)(nil), // 31: orca.jobs.ReportRequest
 }
 var file_job_proto_depIdxs = []int32{
 	0,  // 0: orca.jobs.Spec.kind:type_name -> orca.jobs.Kind
@@ -2492,33 +2603,37 @@ var file_job_proto_depIdxs = []int32{
 	1,  // 2: orca.jobs.Job.state:type_name -> orca.jobs.State
 	4,  // 3: orca.jobs.Job.failures:type_name -> orca.jobs.Failure
 	6,  // 4: orca.jobs.Task.items:type_name -> orca.jobs.Item
-	11, // 5: orca.jobs.Command.submit:type_name -> orca.jobs.Submit
-	12, // 6: orca.jobs.Command.cancel:type_name -> orca.jobs.Cancel
-	13, // 7: orca.jobs.Command.planned:type_name -> orca.jobs.Planned
-	14, // 8: orca.jobs.Command.done:type_name -> orca.jobs.Done
-	15, // 9: orca.jobs.Command.notes:type_name -> orca.jobs.Note
-	16, // 10: orca.jobs.Command.expire:type_name -> orca.jobs.Expire
-	3,  // 11: orca.jobs.Submit.spec:type_name -> orca.jobs.Spec
-	7,  // 12: orca.jobs.Planned.tasks:type_name -> orca.jobs.Task
-	6,  // 13: orca.jobs.Planned.awaited:type_name -> orca.jobs.Item
-	4,  // 14: orca.jobs.Planned.failures:type_name -> orca.jobs.Failure
-	2,  // 15: orca.jobs.Done.outcome:type_name -> orca.jobs.Outcome
-	4,  // 16: orca.jobs.Done.failures:type_name -> orca.jobs.Failure
-	3,  // 17: orca.jobs.SubmitRequest.spec:type_name -> orca.jobs.Spec
-	0,  // 18: orca.jobs.ListRequest.kind:type_name -> orca.jobs.Kind
-	5,  // 19: orca.jobs.ListReply.jobs:type_name -> orca.jobs.Job
-	25, // 20: orca.jobs.PollRequest.running:type_name -> orca.jobs.Running
-	28, // 21: orca.jobs.PollReply.work:type_name -> orca.jobs.Work
-	25, // 22: orca.jobs.PollReply.drop:type_name -> orca.jobs.Running
-	7,  // 23: orca.jobs.Work.task:type_name -> orca.jobs.Task
-	8,  // 24: orca.jobs.Work.persist:type_name -> orca.jobs.Persist
-	14, // 25: orca.jobs.Result.done:type_name -> orca.jobs.Done
-	29, // 26: orca.jobs.ReportRequest.results:type_name -> orca.jobs.Result
-	27, // [27:27] is the sub-list for method output_type
-	27, // [27:27] is the sub-list for method input_type
-	27, // [27:27] is the sub-list for extension type_name
-	27, // [27:27] is the sub-list for extension extendee
-	0,  // [0:27] is the sub-list for field type_name
+	12, // 5: orca.jobs.Command.submit:type_name -> orca.jobs.Submit
+	13, // 6: orca.jobs.Command.cancel:type_name -> orca.jobs.Cancel
+	14, // 7: orca.jobs.Command.planned:type_name -> orca.jobs.Planned
+	15, // 8: orca.jobs.Command.done:type_name -> orca.jobs.Done
+	16, // 9: orca.jobs.Command.notes:type_name -> orca.jobs.Note
+	17, // 10: orca.jobs.Command.expire:type_name -> orca.jobs.Expire
+	11, // 11: orca.jobs.Command.repair:type_name -> orca.jobs.Repair
+	3,  // 12: orca.jobs.Repair.spec:type_name -> orca.jobs.Spec
+	7,  // 13: orca.jobs.Repair.tasks:type_name -> orca.jobs.Task
+	3,  // 14: orca.jobs.Submit.spec:type_name -> orca.jobs.Spec
+	7,  // 15: orca.jobs.Planned.tasks:type_name -> orca.jobs.Task
+	6,  // 16: orca.jobs.Planned.awaited:type_name -> orca.jobs.Item
+	4,  // 17: orca.jobs.Planned.failures:type_name -> orca.jobs.Failure
+	2,  // 18: orca.jobs.Done.outcome:type_name -> orca.jobs.Outcome
+	4,  // 19: orca.jobs.Done.failures:type_name -> orca.jobs.Failure
+	3,  // 20: orca.jobs.SubmitRequest.spec:type_name -> orca.jobs.Spec
+	0,  // 21: orca.jobs.ListRequest.kind:type_name -> orca.jobs.Kind
+	5,  // 22: orca.jobs.ListReply.jobs:type_name -> orca.jobs.Job
+	26, // 23: orca.jobs.PollRequest.running:type_name -> orca.jobs.Running
+	29, // 24: orca.jobs.PollReply.work:type_name -> orca.jobs.Work
+	26, // 25: orca.jobs.PollReply.drop:type_name -> orca.jobs.Running
+	7,  // 26: orca.jobs.Work.task:type_name -> orca.jobs.Task
+	8,  // 27: orca.jobs.Work.persist:type_name -> orca.jobs.Persist
+	0,  // 28: orca.jobs.Work.kind:type_name -> orca.jobs.Kind
+	15, // 29: orca.jobs.Result.done:type_name -> orca.jobs.Done
+	30, // 30: orca.jobs.ReportRequest.results:type_name -> orca.jobs.Result
+	31, // [31:31] is the sub-list for method output_type
+	31, // [31:31] is the sub-list for method input_type
+	31, // [31:31] is the sub-list for extension type_name
+	31, // [31:31] is the sub-list for extension extendee
+	0,  // [0:31] is the sub-list for field type_name
 }
 
 func init() { file_job_proto_init() }
@@ -2532,7 +2647,7 @@ func file_job_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_job_proto_rawDesc), len(file_job_proto_rawDesc)),
 			NumEnums:      3,
-			NumMessages:   28,
+			NumMessages:   29,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

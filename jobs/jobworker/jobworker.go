@@ -72,6 +72,7 @@ func (c *Config) Validate() error {
 // Stats count what the worker did, for telemetry.
 type Stats struct {
 	Loads, Persists, Failures, Dropped, Bytes atomic.Int64
+	Replications, Evictions                   atomic.Int64 // tasks
 	Running                                   atomic.Int64
 }
 
@@ -326,11 +327,20 @@ func (w *Worker) do(ctx context.Context, env *task.Env, work *jobpb.Work) *jobpb
 	var d *jobpb.Done
 	var err error
 	if t := work.Task; t != nil {
-		d, err = task.Load(ctx, env, t, work.Replicas)
+		switch work.Kind {
+		case jobpb.Kind_REPLICATE:
+			d, err = task.Replicate(ctx, env, t)
+			w.Stats.Replications.Add(1)
+		case jobpb.Kind_EVICT:
+			d, err = task.Evict(ctx, env, t)
+			w.Stats.Evictions.Add(1)
+		default:
+			d, err = task.Load(ctx, env, t, work.Replicas)
+			w.Stats.Loads.Add(1)
+		}
 		if err != nil {
 			d = &jobpb.Done{Job: t.Job, Task: t.Id}
 		}
-		w.Stats.Loads.Add(1)
 	} else {
 		p := work.Persist
 		d, err = task.Persist(ctx, env, p, work.UfsKey)

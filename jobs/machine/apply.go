@@ -75,6 +75,40 @@ func (a *apply) submit(s *jobpb.Submit) {
 	a.m.came(Key{Job: j.Id})
 }
 
+// repair makes a job of tasks that the checker of copies has planned.
+func (a *apply) repair(r *jobpb.Repair) {
+	sp := r.Spec
+	switch {
+	case sp == nil || sp.Kind != jobpb.Kind_REPLICATE && sp.Kind != jobpb.Kind_EVICT || len(r.Tasks) == 0:
+		a.refuse(orca.Invalid, "not a repair")
+		return
+	case len(r.Tasks) > maxTasks:
+		a.refuse(orca.TooLarge, "too many tasks in one plan")
+		return
+	}
+	a.count.LastJob++
+	a.count.Active++
+	a.dirty = true
+	j := &jobpb.Job{Id: a.count.LastJob, Spec: sp, State: jobpb.State_RUNNING, Created: a.now, Started: a.now, Planned: true}
+	a.addTasks(j, r.Tasks)
+	a.put(j)
+	a.rep.Job = j.Id
+}
+
+// addTasks gives a job open tasks.
+func (a *apply) addTasks(j *jobpb.Job, tasks []*jobpb.Task) {
+	for _, t := range tasks {
+		t.Job, t.Id = j.Id, j.NextTask+1
+		j.NextTask++
+		j.OpenTasks++
+		for _, i := range t.Items {
+			a.know(j, i)
+		}
+		a.tx.Set(taskKey(t.Job, t.Id), encode(t))
+		a.m.came(Key{Job: t.Job, Task: t.Id})
+	}
+}
+
 // cancel ends a submitted job; what runs of it is dropped.
 func (a *apply) cancel(c *jobpb.Cancel) {
 	j := a.job(c.Job)
@@ -168,16 +202,7 @@ func (a *apply) planned(p *jobpb.Planned) {
 	if j.State == jobpb.State_CREATED {
 		j.State, j.Started = jobpb.State_RUNNING, a.now
 	}
-	for _, t := range p.Tasks {
-		t.Job, t.Id = j.Id, j.NextTask+1
-		j.NextTask++
-		j.OpenTasks++
-		for _, i := range t.Items {
-			a.know(j, i)
-		}
-		a.tx.Set(taskKey(t.Job, t.Id), encode(t))
-		a.m.came(Key{Job: t.Job, Task: t.Id})
-	}
+	a.addTasks(j, p.Tasks)
 	for _, i := range p.Awaited {
 		a.know(j, i)
 		a.await(j, i)

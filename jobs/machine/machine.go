@@ -9,7 +9,7 @@
 //
 //	n                        jobpb.Counters
 //	j|job                    jobpb.Job
-//	t|job|task               jobpb.Task     open tasks of a load
+//	t|job|task               jobpb.Task     open tasks of a load or a repair
 //	p|file                   jobpb.Persist  open promises
 //	f|finished|job           nothing        finished jobs by age
 //
@@ -130,6 +130,8 @@ func (m *Machine) Apply(tx fsm.Tx, cmd []byte, now int64) []byte {
 		a.cancel(c.Cancel)
 	case c.Planned != nil:
 		a.planned(c.Planned)
+	case c.Repair != nil:
+		a.repair(c.Repair)
 	}
 	for _, d := range c.Done {
 		if d.File != 0 {

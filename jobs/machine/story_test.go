@@ -176,6 +176,14 @@ func (w *teller) tell(words []string) string {
 				c.Planned.Tasks = append(c.Planned.Tasks, &jobpb.Task{Items: items(t)})
 			}
 		}
+	case "repair":
+		k := jobpb.Kind(jobpb.Kind_value[strings.ToUpper(a["kind"])])
+		c.Repair = &jobpb.Repair{Spec: &jobpb.Spec{Kind: k, Path: "/"}}
+		for t := range strings.SplitSeq(a["tasks"], "|") {
+			if t != "" {
+				c.Repair.Tasks = append(c.Repair.Tasks, &jobpb.Task{Items: items(t), Worker: a.num("worker")})
+			}
+		}
 	case "done":
 		c.Done = []*jobpb.Done{{
 			Job: a.num("job"), Task: uint32(a.num("task")), Files: int64(a.num("files")), Skipped: int64(a.num("skipped")),

@@ -26,26 +26,14 @@ const (
 // block is on as many workers as asked for. Failures of single files are in
 // Done; an error means that the context ended.
 func Load(ctx context.Context, e *Env, t *jobpb.Task, replicas uint32) (*jobpb.Done, error) {
-	d := &jobpb.Done{Job: t.Job, Task: t.Id}
-	for _, i := range t.Items {
-		skipped, err := e.loadItem(ctx, i, max(int(replicas), 1))
-		if ctx.Err() != nil {
-			return nil, orca.PathE("task.Load", i.Path, orca.Canceled, ctx.Err())
-		}
-		if err != nil {
-			d.Failures = append(d.Failures, &jobpb.Failure{Path: i.Path, Error: err.Error()})
-			continue
-		}
-		d.Bytes += i.Bytes
-		if i.FirstBlock == 0 { // a large file counts once
-			d.Files++
-			if skipped {
-				d.Skipped++
-			}
-		}
-	}
-	return d, nil
+	return e.items(ctx, t, func(ctx context.Context, i *jobpb.Item) (bool, error) {
+		return e.loadItem(ctx, i, max(int(replicas), 1))
+	})
 }
+
+// anyReplicas is more copies than there are workers: this one is to have its
+// own.
+const anyReplicas = 1 << 30
 
 // loadItem tries an item a few times; skipped says that nothing was to do.
 func (e *Env) loadItem(ctx context.Context, i *jobpb.Item, replicas int) (skipped bool, err error) {

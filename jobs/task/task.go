@@ -2,11 +2,12 @@
 
 // Package task is what a worker does for one piece of work: Load reads files
 // through the worker's own read path, so that they are cached; Persist uploads
-// a file that is only in the cache. Both may be done twice without harm: a
+// a file that is only in the cache; Replicate and Evict make and drop copies on
+// this worker. All may be done twice without harm: a
 // block that is cached is passed over, and a store's key changes only under
 // the intent that the metaplane gives for exactly this version.
 //
-// No goroutines; both obey their context and leave nothing behind when it
+// No goroutines; all obey their context and leave nothing behind when it
 // ends. Progress is told by a callback.
 package task
 
