@@ -40,7 +40,7 @@ Hands trained on hadoop may put a dash before the verb: orca dfs -ls /.`,
 		e.mkdirCommand(), e.touchCommand(), e.mvCommand(), e.rmCommand(),
 		e.chmodCommand(), e.chownCommand(), e.chgrpCommand(),
 		e.cpCommand(), e.copyFromLocalCommand(), e.copyToLocalCommand(),
-		e.mountCommand(), e.unmountCommand(), e.loadCommand(), e.persistCommand(), e.freeCommand(), e.pinCommand(), e.unpinCommand(),
+		e.mountCommand(), e.unmountCommand(), e.loadCommand(), e.persistCommand(), e.freeCommand(), e.pinCommand(), e.unpinCommand(), e.setReplicationCommand(),
 		e.quotaCommand(),
 		e.leaderCommand(), e.capacityCommand(), e.usedCommand(),
 	)
@@ -89,6 +89,13 @@ func parseWriteType(s string) (orca.WriteType, error) {
 	}
 	return w, nil
 }
+
+// replicas adds --replicas.
+func replicas(c *cobra.Command, def uint32, doc string) *uint32 {
+	return c.Flags().Uint32("replicas", def, doc)
+}
+
+const replicasDoc = "on how many workers a file is before it is acknowledged, and is kept (0: the cluster's default)"
 
 // readType adds --read-type.
 func readType(c *cobra.Command) *string {

@@ -215,6 +215,34 @@ func (e *env) pinning(on bool) func(cmd *cobra.Command, args []string) error {
 	}
 }
 
+func (e *env) setReplicationCommand() *cobra.Command {
+	var r client.Replicas
+	var recursive bool
+	c := e.verb("setReplication PATH...", "Bound the number of cached copies",
+		`Say on how many workers a file is to be. Copies that are missing are made up
+for, and as many are never evicted; of what is in the store below, copies over
+the maximum are dropped. The last copy of what is nowhere else stays. Without
+flags there are no bounds. A cached copy is counted block by block.`,
+		`  orca fs setReplication --min 2 /models/current
+  orca fs setReplication --min 1 --max 3 -R /data/hot`, 1,
+		func(cmd *cobra.Command, args []string) error {
+			switch {
+			case r.Min < 0 || r.Max < -1:
+				return usagef("--min must be at least 0 and --max at least -1, which is no bound")
+			case r.Max >= 0 && r.Max < r.Min:
+				return usagef("--max %d is less than --min %d", r.Max, r.Min)
+			}
+			return e.each(cmd, args, func(ctx context.Context, fs *client.FS, path string) error {
+				return fs.SetReplication(ctx, client.Path(path), r, recursive)
+			})
+		})
+	c.Aliases = []string{"set-replication"}
+	c.Flags().IntVar(&r.Min, "min", 0, "on how many workers at least")
+	c.Flags().IntVar(&r.Max, "max", -1, "on how many workers at most; -1: no bound, 0: never cached")
+	c.Flags().BoolVarP(&recursive, "recursive", "R", false, "all files below directories")
+	return c
+}
+
 func (e *env) leaderCommand() *cobra.Command {
 	return exactly(e.verb("leader", "Print the address of the metaplane that answers", "Print the address of the metaplane member that answers.",
 		`  orca fs leader`, 0,

@@ -24,6 +24,7 @@ type copyFlags struct {
 	recursive, force, preserve bool
 	threads                    int
 	write, read                *string
+	replicas                   *uint32
 }
 
 func (o *copyFlags) register(c *cobra.Command) {
@@ -36,6 +37,7 @@ func (o *copyFlags) register(c *cobra.Command) {
 	f.IntVar(&o.threads, "threads", 2*runtime.NumCPU(), "the same")
 	f.Lookup("thread").DefValue, f.Lookup("threads").DefValue = "twice the CPUs", "twice the CPUs"
 	o.write, o.read = writeType(c), readType(c)
+	o.replicas = replicas(c, 0, replicasDoc)
 }
 
 func (e *env) cpCommand() *cobra.Command {
@@ -410,7 +412,7 @@ func (c *copier) file(ctx context.Context, src, dst place) error {
 }
 
 func (c *copier) toOrca(ctx context.Context, s *source, path string) error {
-	o := client.CreateOptions{WriteType: c.write, Overwrite: c.o.force, Expect: s.length}
+	o := client.CreateOptions{WriteType: c.write, Overwrite: c.o.force, Expect: s.length, Replicas: *c.o.replicas}
 	if c.o.preserve {
 		o.Mode = s.mode
 	}

@@ -154,14 +154,20 @@ ufs: PENDING means that the store below has still to follow the namespace.`,
 				if err != nil {
 					return err
 				}
-				switch {
-				case e.json:
-					return e.emit(entryOf(path, &i))
-				case format != "":
+				if format != "" && !e.json {
 					_, err = fmt.Fprintln(e.Out, statFormat(format, path, &i))
 					return err
 				}
-				return e.statText(path, &i)
+				copies := 0
+				if i.Type == orca.TypeFile {
+					if copies, err = fs.Copies(ctx, client.Path(path)); err != nil {
+						return err
+					}
+				}
+				if e.json {
+					return e.emit(statJSON{entryOf(path, &i), i.ReplicaMin, i.ReplicaMax, copies})
+				}
+				return e.statText(path, &i, copies)
 			})
 		})
 	c.Flags().StringVarP(&format, "format", "f", "", "print a line made from this format instead")
@@ -176,7 +182,15 @@ func statFormat(format, path string, i *client.Info) string {
 		"%i", strconv.FormatUint(uint64(i.Ino), 10)).Replace(format)
 }
 
-func (e *env) statText(path string, i *client.Info) error {
+// statJSON is an entry with what a listing does not tell.
+type statJSON struct {
+	entryJSON
+	ReplicaMin int `json:"replica_min"`
+	ReplicaMax int `json:"replica_max"` // -1: no bound
+	Copies     int `json:"copies"`      // workers that have all of it
+}
+
+func (e *env) statText(path string, i *client.Info, copies int) error {
 	j := entryOf(path, i)
 	t := e.table()
 	line := func(k string, v any) {
@@ -197,6 +211,11 @@ func (e *env) statText(path string, i *client.Info) error {
 	if i.Type == orca.TypeFile {
 		line("version", i.Version)
 		line("blocks", fmt.Sprintf("%d of at most %s", j.Blocks, size(i.BlockSize, true)))
+		most := "any"
+		if i.ReplicaMax >= 0 {
+			most = strconv.Itoa(i.ReplicaMax)
+		}
+		line("copies", fmt.Sprintf("%d (min %d, max %s)", copies, i.ReplicaMin, most))
 		line("cached", fmt.Sprintf("%s (%s)", size(i.CachedBytes, true), percent(i.CachedBytes, i.Length)))
 	}
 	line("target", i.Target)

@@ -66,6 +66,13 @@ type NodeOptions struct {
 	WholeMax int64
 	// WriteType of files whose writer says nothing.
 	WriteType orca.WriteType
+	// Replicas of files whose writer says nothing; 0: 1.
+	Replicas uint32
+	// RepairAfter is for how long copies may be missing before others are made;
+	// RepairRate the most bytes per second that a worker takes for that; 0: the
+	// defaults.
+	RepairAfter time.Duration
+	RepairRate  int64
 	// Root is the store mounted at / when the namespace is new; "": a folder
 	// below Data.
 	Root         string
@@ -126,6 +133,8 @@ type serverFlags struct {
 	mem, ssd, wholeMax string
 	scrubRate          string
 	moveRate           string
+	repairRate         string
+	replicas           *uint32
 	dirs               []string
 	rootOptions        []string
 	write              *string
@@ -160,6 +169,9 @@ func (f *serverFlags) register(c *cobra.Command) {
 	fl.StringArrayVar(&f.rootOptions, "root-option", nil, "an option of the root store, key=value; may be repeated")
 	fl.BoolVar(&f.RootReadOnly, "root-readonly", false, "refuse writes to the root store")
 	f.write = writeType(c)
+	f.replicas = replicas(c, 1, "on how many workers a file is whose writer says nothing, of the whole cluster")
+	fl.DurationVar(&f.RepairAfter, "repair-after", 30*time.Second, "for how long copies of a file may be too few or too many before that is put right")
+	fl.StringVar(&f.repairRate, "repair-rate", "128MiB", "bytes per second that a worker takes for that, at most")
 }
 
 // finish checks and converts the raw values.
@@ -185,10 +197,20 @@ func (f *serverFlags) finish(e *env) (NodeOptions, error) {
 	if o.WholeMax, err = quota("--whole-max", f.wholeMax, 0); err != nil {
 		return o, err
 	}
+	if o.RepairRate, err = quota("--repair-rate", f.repairRate, 0); err != nil {
+		return o, err
+	}
 	if o.ScrubRate, err = quota("--scrub-rate", f.scrubRate, 0); err != nil {
 		return o, err
 	}
+	o.Replicas = *f.replicas
 	switch {
+	case o.Replicas < 1 || o.Replicas > 1024:
+		return o, usagef("--replicas %d: want 1 to 1024", o.Replicas)
+	case o.RepairAfter < 0:
+		return o, usagef("--repair-after %v: negative", o.RepairAfter)
+	case o.RepairRate == 0:
+		return o, usagef("--repair-rate %q: want a rate above 0", f.repairRate)
 	case o.ScrubPeriod < 0:
 		return o, usagef("--scrub-period %v: negative", o.ScrubPeriod)
 	case o.ScrubRate == 0:

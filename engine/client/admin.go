@@ -110,6 +110,18 @@ func (fs *FS) Locations(ctx context.Context, t Target) (Info, []Location, error)
 	return infoOf(t.base(), r.Attr, 0, 0), ls, nil
 }
 
+// Copies returns how many live workers have all of a file.
+func (fs *FS) Copies(ctx context.Context, t Target) (int, error) {
+	i, ls, err := fs.Locations(ctx, t)
+	n := 0
+	for _, l := range ls {
+		if l.Cached >= i.Length && i.Length > 0 {
+			n++
+		}
+	}
+	return n, err
+}
+
 // Workers returns the workers the metaplane knows.
 func (fs *FS) Workers(ctx context.Context) ([]*Worker, error) {
 	r, err := fs.meta.ListWorkers(ctx, &metapb.ListWorkersRequest{H: fs.header()})

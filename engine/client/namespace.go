@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"iter"
+	"math"
 	"time"
 
 	"orca"
@@ -180,7 +181,23 @@ type AttrChange struct {
 	Pinned       *bool
 	// SyncInterval of the path: negative: load once; 0: every access.
 	SyncInterval *time.Duration
-	Recursive    bool
+	// Replicas bound the copies of a file, or with Recursive of all files in a
+	// tree.
+	Replicas  *Replicas
+	Recursive bool
+}
+
+// Replicas says on how many workers a file is to be. Fewer than Min copies are
+// made up for, and none of so many is evicted; of more than Max, that are in
+// the store below, some are dropped. Max -1 is no bound; 0: never cached.
+type Replicas struct{ Min, Max int }
+
+// limit is Max on the wire.
+func (r Replicas) limit() (uint32, error) {
+	if r.Min < 0 || r.Max < -1 || r.Min > math.MaxInt16 || r.Max > math.MaxInt16 {
+		return 0, orca.E("client.SetAttr", orca.Invalid, "copies out of range: at least 0, at most -1 (no bound) or up to 1024")
+	}
+	return uint32(r.Max + 1), nil
 }
 
 // SetAttr changes attributes. A file's length changes by writing only (see
@@ -223,6 +240,13 @@ func (fs *FS) SetAttr(ctx context.Context, t Target, c AttrChange) (Info, error)
 		}
 		set(metapb.SetAttrMask_SET_SYNC)
 	}
+	if c.Replicas != nil {
+		if r.ReplicaLimit, err = c.Replicas.limit(); err != nil {
+			return Info{}, err
+		}
+		r.ReplicaMin = uint32(c.Replicas.Min)
+		set(metapb.SetAttrMask_SET_REPLICAS)
+	}
 	rep, err := fs.meta.SetAttr(ctx, r)
 	if err != nil {
 		return Info{}, err
@@ -251,6 +275,13 @@ func (fs *FS) Chtimes(ctx context.Context, t Target, atime, mtime time.Time) err
 // Pin keeps the cached blocks of a file or tree from eviction, or no longer.
 func (fs *FS) Pin(ctx context.Context, t Target, pinned bool) error {
 	_, err := fs.SetAttr(ctx, t, AttrChange{Pinned: &pinned, Recursive: true})
+	return err
+}
+
+// SetReplication bounds the copies of a file, or with recursive of all files in
+// a tree. IsDir for a directory without.
+func (fs *FS) SetReplication(ctx context.Context, t Target, r Replicas, recursive bool) error {
+	_, err := fs.SetAttr(ctx, t, AttrChange{Replicas: &r, Recursive: recursive})
 	return err
 }
 

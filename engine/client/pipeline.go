@@ -5,8 +5,6 @@ package client
 import (
 	"context"
 	"sync"
-
-	"orca/dataplane"
 )
 
 // writesInFlight is how many chunks of a remote writer are under way at once.
@@ -17,8 +15,7 @@ const writesInFlight = 4
 // first waits for all before it, so that overlapping writes land in order. Its
 // calls are serialised by Writer.mu.
 type pipeline struct {
-	blocks dataplane.Writes
-	id     uint64
+	way    *chain
 	ctx    context.Context // ends with the Writer
 	cancel context.CancelFunc
 
@@ -32,9 +29,9 @@ type pipeline struct {
 	err error // the first failure; GUARDED_BY(mu)
 }
 
-func newPipeline(b dataplane.Writes, id uint64) *pipeline {
+func newPipeline(way *chain) *pipeline {
 	ctx, cancel := context.WithCancel(context.Background())
-	return &pipeline{blocks: b, id: id, ctx: ctx, cancel: cancel, slots: make(chan struct{}, writesInFlight)}
+	return &pipeline{way: way, ctx: ctx, cancel: cancel, slots: make(chan struct{}, writesInFlight)}
 }
 
 func (p *pipeline) failure() error {
@@ -82,7 +79,7 @@ func (p *pipeline) send() {
 		if p.failure() != nil {
 			return
 		}
-		if err := p.blocks.WriteAt(p.ctx, p.id, buf[:n], off); err != nil {
+		if err := p.way.write(p.ctx, buf[:n], off); err != nil {
 			p.mu.Lock()
 			if p.err == nil {
 				p.err = err

@@ -10,6 +10,7 @@ type Stats struct {
 	RangeReads, RangeBytes   atomic.Int64 // through a worker
 	PrefetchedBytes          atomic.Int64 // asked for ahead of the reader
 	Failovers                atomic.Int64 // a worker failed and another was asked
+	WriteFailovers           atomic.Int64 // the worker that a file was written to failed, and another went on
 	Hedges, HedgesWon        atomic.Int64 // reads sent to a second worker; of these, those that it answered first
 	Refreshes                atomic.Int64 // grants and locations asked again
 	WrittenBytes             atomic.Int64

@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"slices"
+	"strconv"
 	"sync"
 	"time"
 
@@ -25,7 +26,7 @@ type CreateOptions struct {
 	Exclusive bool           // Exists whatever is there
 	Parents   bool           // make missing directories (0755)
 	BlockSize int64          // of a file too long to be one block; 0: the cluster's
-	Replicas  uint32         // workers to hold it once sealed; 0: 1
+	Replicas  uint32         // workers to hold it once sealed; 0: the cluster's default, or what the file has
 	// Expect is how long the content will be, if that is known: what quotas
 	// have no room for is then refused by Create, not by Close.
 	Expect int64
@@ -48,10 +49,12 @@ type Writer struct {
 	mu        sync.Mutex
 	sess      *metapb.WriteSession // GUARDED_BY(mu), as all below
 	attr      orca.Attr
-	peer      *peer
-	handle    uint64
+	way       *chain    // to the workers that have the private file
 	local     *os.File  // private file of a worker on this host
-	pipe      *pipeline // else: the way to it
+	pipe      *pipeline // else: the way of its bytes
+	spare     *os.File  // local, to be read, while it is sealed with further copies; else nil
+	remote    bool      // no private file on this host is to be used any more
+	moved     bool      // another worker has begun to seal it
 	pos       int64     // of Write
 	length    int64     // of the private file, as far as written here
 	changed   bool      // since the last publication, through this Writer
@@ -131,6 +134,9 @@ func (w *Writer) place(ctx context.Context, candidates []*Worker) error {
 		}
 		candidates = ws
 	}
+	if err := w.enough(ctx); err != nil {
+		return err
+	}
 	policy := w.fs.cfg.WritePolicy
 	ordered := w.fs.order(policy, orca.Ino(w.sess.File), 0, candidates)
 	if node := policy.Confined(); node != "" {
@@ -160,20 +166,31 @@ func (w *Writer) placeOn(ctx context.Context, c *Worker) error {
 	if err != nil {
 		return err
 	}
-	id, err := pr.blocks.CreateWrite(ctx, w.target())
+	t, h := w.target(), head{peer: pr}
+	local := pr.local && !w.remote
+	var behind []dataplane.Link
+	if !local {
+		t.Chain = w.candidates(ctx, pr)
+	}
+	if c, ok := pr.blocks.(dataplane.Chains); ok && len(t.Chain) > 0 {
+		h.chain = c
+		h.handle, behind, err = c.CreateChain(ctx, t)
+	} else {
+		h.handle, err = pr.blocks.CreateWrite(ctx, t)
+	}
 	if err != nil {
 		return err
 	}
-	w.peer, w.handle = pr, id
-	if pr.local {
-		f, err := pr.blocks.WriteFile(ctx, id)
+	w.way = newChain(w.fs, t.Grant, h, behind)
+	if local {
+		f, err := pr.blocks.WriteFile(ctx, h.handle)
 		if err == nil {
 			w.local = f
 			return nil
 		}
 		w.fs.log.Debug("no descriptor of the private file; writing through the worker", "worker", pr.id, "err", err)
 	}
-	w.pipe = newPipeline(pr.blocks, id)
+	w.pipe = newPipeline(w.way)
 	return nil
 }
 
@@ -229,6 +246,16 @@ func (w *Writer) Local() *os.File {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return w.local
+}
+
+// Workers returns the ids of the workers that have what was written so far,
+// the one that w speaks with first. The others of a file that is written on
+// this host get it when it is published.
+func (w *Writer) Workers() []uint64 {
+	w.mu.Lock()
+	way := w.way
+	w.mu.Unlock()
+	return way.workers()
 }
 
 // Write appends at the position of earlier Writes.
@@ -351,7 +378,7 @@ func (w *Writer) writeLocked(p []byte, off int64) (int, error) {
 func (w *Writer) askRoomLocked(p []byte, off int64) (n int, err error) {
 	for n < len(p) && err == nil {
 		k := min(len(p)-n, chunkSize)
-		if err = w.peer.blocks.WriteAt(context.Background(), w.handle, p[n:n+k], off+int64(n)); err == nil {
+		if err = w.way.write(context.Background(), p[n:n+k], off+int64(n)); err == nil {
 			n += k
 		}
 	}
@@ -393,7 +420,7 @@ func (w *Writer) Truncate(ctx context.Context, length int64) error {
 	if err := w.pipe.flush(ctx); err != nil {
 		return err
 	}
-	return w.peer.blocks.Truncate(ctx, w.handle, length)
+	return w.way.truncate(ctx, length)
 }
 
 // Sync makes what was written durable on the worker, without publishing it.
@@ -408,7 +435,7 @@ func (w *Writer) Sync(ctx context.Context) error {
 			return err
 		}
 	}
-	return w.peer.blocks.Sync(ctx, w.handle)
+	return w.way.do(ctx, func(h head) error { return h.peer.blocks.Sync(ctx, h.handle) })
 }
 
 // Publish makes what was written so far the visible version, and leaves the
@@ -484,6 +511,13 @@ func (w *Writer) commitLocked(ctx context.Context, keep bool) error {
 			}
 			mark = st
 		} else {
+			if w.sess.Replicas > 1 {
+				f, err := os.Open("/proc/self/fd/" + strconv.Itoa(int(w.local.Fd())))
+				if err != nil {
+					return fileError("client.Close", w.name, err)
+				}
+				w.spare = f
+			}
 			// Adopted as it is only when no writer can exist any more.
 			if err := w.local.Close(); err != nil {
 				return fileError("client.Close", w.name, err)
@@ -492,12 +526,18 @@ func (w *Writer) commitLocked(ctx context.Context, keep bool) error {
 		}
 	}
 	s, err := w.sealLocked(ctx, keep)
+	if failed(err) && w.spare != nil && ctx.Err() == nil {
+		if err = w.rescueLocked(ctx, err); err == nil {
+			s, err = w.sealLocked(ctx, keep)
+		}
+	}
 	if err != nil {
 		return err
 	}
+	holders := append([]uint64{w.way.head().peer.id}, s.Holders...)
 	req := &metapb.CompleteRequest{
 		H: w.fs.header(), Session: w.sess.Id, Fence: w.sess.Fence, Length: s.Length, BlockSize: s.BlockSize,
-		Fingerprint: s.Fingerprint, Workers: []uint64{w.peer.id}, Durable: s.Durable, Crc32C: s.CRC32C, Keep: keep,
+		Fingerprint: s.Fingerprint, Workers: holders, Durable: s.Durable, Crc32C: s.CRC32C, Keep: keep,
 	}
 	if !s.UFSMtime.IsZero() {
 		req.Mtime = s.UFSMtime.UnixNano()
@@ -526,7 +566,7 @@ func (w *Writer) commitLocked(ctx context.Context, keep bool) error {
 // fingerprint of a local file) the namespace knows the present fingerprint,
 // and the upload is tried again over it.
 func (w *Writer) sealLocked(ctx context.Context, keep bool) (dataplane.SealResult, error) {
-	s, err := w.peer.blocks.Seal(ctx, w.handle, w.target(), keep)
+	s, err := w.sealOnceLocked(ctx, keep)
 	if orca.KindOf(err) != orca.Conflict || w.sess.Expect == "" {
 		return s, err
 	}
@@ -545,7 +585,27 @@ func (w *Writer) sealLocked(ctx context.Context, keep bool) (dataplane.SealResul
 		return s, &orca.Error{Op: "client.Close", Path: w.name, Kind: orca.Stale, Msg: "another writer took the session over", Err: err}
 	}
 	w.sess.Expect = r.Attr.Fingerprint
-	return w.peer.blocks.Seal(ctx, w.handle, w.target(), keep)
+	return w.sealOnceLocked(ctx, keep)
+}
+
+// sealOnceLocked has the first worker seal, or the next one of its chain when
+// that fails.
+func (w *Writer) sealOnceLocked(ctx context.Context, keep bool) (s dataplane.SealResult, err error) {
+	if w.sess.Replicas > 1 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, sealWait+time.Duration(max(w.length, w.localSizeLocked())/sealRate)*time.Second)
+		defer cancel()
+	}
+	t := w.target()
+	err = w.way.do(ctx, func(h head) error {
+		t.Chain, t.Takeover = w.candidates(ctx, h.peer), w.moved || h.at > 0
+		s, err = h.peer.blocks.Seal(ctx, h.handle, t, keep)
+		return err
+	})
+	if err == nil && keep {
+		w.way.sealed(t.Grant)
+	}
+	return s, err
 }
 
 // dirtyLocked reports whether anything was written since the last publication,
@@ -595,6 +655,10 @@ func (w *Writer) endLocked(abandon bool) {
 		_ = w.local.Close() // dropped unread
 		w.local = nil
 	}
+	if w.spare != nil {
+		_ = w.spare.Close()
+		w.spare = nil
+	}
 	if w.pipe != nil {
 		w.pipe.stop()
 	}
@@ -609,9 +673,10 @@ const abandonWait = 2 * time.Second
 func (w *Writer) abandon() {
 	ctx, stop := context.WithTimeout(context.Background(), abandonWait)
 	defer stop()
-	if w.peer != nil {
-		if err := w.peer.blocks.Abort(ctx, w.handle); err != nil && !errors.Is(err, orca.NotFound) {
-			w.fs.log.Debug("abort a private file", "worker", w.peer.id, "err", err)
+	if w.way != nil {
+		h := w.way.head()
+		if err := h.peer.blocks.Abort(ctx, h.handle); err != nil && !errors.Is(err, orca.NotFound) {
+			w.fs.log.Debug("abort a private file", "worker", h.peer.id, "err", err)
 		}
 	}
 	_, err := w.fs.meta.Abandon(ctx, &metapb.AbandonRequest{H: w.fs.header(), Session: w.sess.Id, Fence: w.sess.Fence})

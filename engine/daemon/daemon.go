@@ -31,6 +31,7 @@ import (
 	"time"
 
 	"orca"
+	"orca/jobs/jobmaster"
 	"orca/metaplane/metapb"
 	"orca/metaplane/raftgroup"
 	"orca/tiers/alloc"
@@ -105,6 +106,13 @@ type Config struct {
 	WholeMax int64
 	// WriteType of a create that names none. Default CACHE_THROUGH.
 	WriteType orca.WriteType
+	// Replicas of a create that names none. Default 1.
+	Replicas uint32
+	// RepairAfter is for how long copies of a file may be too few or too many
+	// before that is put right (default 30 s), RepairRate how many bytes per
+	// second a worker takes for that at most (default 128 MiB/s).
+	RepairAfter time.Duration
+	RepairRate  int64
 	// SessionTTL is the term of a write session. Default 15 s.
 	SessionTTL time.Duration
 }
@@ -198,6 +206,9 @@ func (c *Config) values() []*metapb.ConfReply_Value {
 		v("block.whole_max", strconv.FormatInt(c.WholeMax, 10), "cluster"),
 		v("block.size", strconv.FormatInt(orca.DefaultBlockSize, 10), "cluster"),
 		v("write.type", cmp.Or(c.WriteType, orca.CacheThrough).String(), "cluster"),
+		v("replication.default", strconv.FormatUint(uint64(max(c.Replicas, 1)), 10), "cluster"),
+		v("replication.repair_after", cmp.Or(c.RepairAfter, jobmaster.DefaultRepairAfter).String(), "cluster"),
+		v("replication.repair_rate", strconv.FormatInt(cmp.Or(c.RepairRate, jobmaster.DefaultRepairRate), 10), "cluster"),
 		v("session.ttl", cmp.Or(c.SessionTTL, 15*time.Second).String(), "cluster"),
 	}
 }

@@ -176,7 +176,7 @@ func (m *metaRole) startGroups(ctx context.Context) error {
 func (m *metaRole) startGroup(ctx context.Context, n uint16, first map[uint64]string) (*groupRole, error) {
 	g := &groupRole{}
 	var err error
-	if g.jobs, err = newJobsRole(n, m.log); err != nil {
+	if g.jobs, err = newJobsRole(m.cfg, n, m.log); err != nil {
 		return nil, err
 	}
 	g.group, err = m.host.StartGroup(raftgroup.GroupConfig{Number: n, Members: first, Machine: fsm.Config{Group: n}, Hosted: g.jobs.hosted()})

@@ -25,10 +25,10 @@ type jobsRole struct {
 	started bool
 }
 
-func newJobsRole(group uint16, log *slog.Logger) (*jobsRole, error) {
+func newJobsRole(cfg *Config, group uint16, log *slog.Logger) (*jobsRole, error) {
 	j := &jobsRole{machine: machine.In(group)}
 	var err error
-	j.master, err = jobmaster.New(jobmaster.Config{}, j.machine, log)
+	j.master, err = jobmaster.New(jobmaster.Config{RepairAfter: cfg.RepairAfter, RepairRate: cfg.RepairRate}, j.machine, log)
 	return j, err
 }
 
@@ -41,6 +41,7 @@ func (j *jobsRole) hosted() map[string]fsm.Hosted {
 func (j *jobsRole) attach(cfg *metaserver.Config) {
 	cfg.Hosted = map[string]metaserver.HostedHandler{jobs.Machine: j.master}
 	cfg.OnHosted = j.master.OnHosted
+	cfg.OnCopies = j.master.OnCopies
 }
 
 func (j *jobsRole) start(s *metaserver.Service) {
@@ -55,7 +56,7 @@ func (j *jobsRole) close() {
 }
 
 func (j *jobsRole) sources() telemetry.Source {
-	return telemetry.Counters("orca_jobs", "Jobs and their tasks.", &j.master.Stats, "Open", "Running")
+	return telemetry.Counters("orca_jobs", "Jobs and their tasks.", &j.master.Stats, "Open", "Running", "UnderReplicated", "OverReplicated")
 }
 
 // settleWithin bounds how long finished work waits to be written down and

@@ -44,7 +44,7 @@ func startMeta(ctx context.Context, cfg *Config, d *dataDir, st *stores, ends en
 	m := &metaRole{log: log, cfg: cfg, stores: st}
 	m.groups.init()
 	var err error
-	if m.jobs, err = newJobsRole(1, log); err != nil {
+	if m.jobs, err = newJobsRole(cfg, 1, log); err != nil {
 		return nil, err
 	}
 	rc, err := cfg.raftConfig(ctx, d.join("meta"), m)
@@ -91,6 +91,7 @@ func (m *metaRole) serviceConfig() metaserver.Config {
 		Cluster:    m.host.Cluster(),
 		Version:    buildinfo.Version,
 		WriteType:  m.cfg.WriteType,
+		Replicas:   m.cfg.Replicas,
 		WholeMax:   m.cfg.WholeMax,
 		SessionTTL: m.cfg.SessionTTL,
 		// Mounts are told of changes by the watch stream. A path's sync

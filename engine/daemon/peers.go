@@ -16,6 +16,7 @@ import (
 	"orca/dataplane/grant"
 	"orca/dataplane/transport"
 	"orca/tiers/readthrough"
+	"orca/tiers/writeback"
 )
 
 const (
@@ -35,7 +36,7 @@ const (
 	peerIdle = 10 * time.Minute
 )
 
-// peers reads from other workers. Connections are kept per address.
+// peers reads from other workers, and writes to those that keep further copies. Connections are kept per address.
 type peers struct {
 	key func() []byte // of grants: a worker may read what it is asked for
 	log *slog.Logger
@@ -74,6 +75,15 @@ func (p *peers) Open(ctx context.Context, peer readthrough.Peer, req dataplane.R
 		return nil, err
 	}
 	return &peerReader{Sequential: s, p: p, c: c}, nil
+}
+
+// Forward implements writeback.Peers.
+func (p *peers) Forward(addr string) (writeback.Forward, func(error), error) {
+	c, err := p.take(addr)
+	if err != nil {
+		return nil, nil, err
+	}
+	return c.Client, func(err error) { p.give(c, err) }, nil
 }
 
 // peerReader watches what comes of a read from a peer.

@@ -99,7 +99,7 @@ func startWorker(ctx context.Context, cfg *Config, d *dataDir, ns metaplane.Name
 		}
 	}
 	w.peers = newPeers(w.agent.grantKey, log)
-	blocks := blockservice.Config{Write: writeback.Config{Hold: func(ctx context.Context, session, fence uint64, length int64) error {
+	blocks := blockservice.Config{Write: writeback.Config{Peers: w.peers, Hold: func(ctx context.Context, session, fence uint64, length int64) error {
 		_, err := ns.Renew(ctx, &metapb.RenewRequest{H: &metapb.Header{}, Sessions: []uint64{session}, Fence: fence, Length: length})
 		return err
 	}}}

@@ -187,6 +187,25 @@ func (p Policy) Order(ws []Worker, t Task) {
 	}
 }
 
+// Spread sorts ws in place for the further copies of what the worker at first
+// has: those on nodes of their own come first, and of the others the one on a
+// node that has fewer of those before it. Apart from that the order stays.
+func Spread(ws []Worker, first Place) {
+	on := map[string]int{first.Node: 1}
+	for i := range ws {
+		best := i
+		for j := i + 1; j < len(ws) && on[ws[best].Node] > 0; j++ {
+			if on[ws[j].Node] < on[ws[best].Node] {
+				best = j
+			}
+		}
+		w := ws[best]
+		copy(ws[i+1:best+1], ws[i:best])
+		ws[i] = w
+		on[w.Node]++
+	}
+}
+
 // rotate moves the first turn elements to the end.
 func rotate(ws []Worker, turn uint64) {
 	if len(ws) < 2 {

@@ -30,7 +30,8 @@ func nodeConfig(o cli.NodeOptions) daemon.Config {
 		MetaAddr: o.MetaAddr, WebAddr: o.WebAddr, WorkerAddr: o.WorkerAddr, WorkerWebAddr: o.WorkerWebAddr,
 		Mem: o.MemBytes, SSD: o.SSDBytes, MemDir: o.MemDir, SSDDir: o.SSDDir,
 		WholeMax: o.WholeMax, WriteType: o.WriteType, ScrubPeriod: o.ScrubPeriod, ScrubRate: o.ScrubRate,
-		Dirs:  o.Dirs,
+		Dirs:     o.Dirs,
+		Replicas: o.Replicas, RepairAfter: o.RepairAfter, RepairRate: o.RepairRate,
 		Tiers: tiered.Config{Policy: o.EvictPolicy, Alloc: o.AllocPolicy, MoveRate: o.MoveRate, Marks: evict.Marks{High: o.HighWatermark, Low: o.LowWatermark}},
 	}
 }
