@@ -15,10 +15,15 @@ import (
 )
 
 // startWorker runs a second worker process on a node of its own.
-func startWorker(t *testing.T, meta, node string) *proc {
+func startWorker(t *testing.T, meta, node string, args ...string) *proc {
 	t.Helper()
-	data := t.TempDir()
-	w, ready := launch(t, data, nil, slices.Concat([]string{"start", "--role", "worker", "--meta", meta, "--node", node, "--data", data}, freePorts)...)
+	return startWorkerAt(t, t.TempDir(), meta, node, nil, args...)
+}
+
+// startWorkerAt is startWorker on a folder that may have been one's before.
+func startWorkerAt(t *testing.T, data, meta, node string, env []string, args ...string) *proc {
+	t.Helper()
+	w, ready := launch(t, data, env, slices.Concat([]string{"start", "--role", "worker", "--meta", meta, "--node", node, "--data", data}, freePorts, args)...)
 	select {
 	case <-ready:
 	case <-time.After(2 * time.Minute):
