@@ -150,7 +150,7 @@ func TestJSONFields(t *testing.T) {
 	require.Zero(t, code)
 	for cmd, want := range map[string][]string{
 		"fs stat /f": {"path", "type", "inode", "length", "mode", "uid", "gid", "owner", "group", "nlink", "mtime", "ctime", "atime",
-			"block_size", "blocks", "version", "persistence", "cached_bytes", "pinned", "mount_point", "fingerprint"},
+			"block_size", "blocks", "version", "persistence", "cached_bytes", "pinned", "mount_point", "fingerprint", "replica_min", "replica_max", "copies"},
 		"fs du /f":       {"path", "length", "cached_bytes"},
 		"fs count /":     {"path", "files", "directories", "bytes"},
 		"fs checksum /f": {"path", "algorithm", "checksum"},
@@ -252,7 +252,7 @@ func TestServerFlags(t *testing.T) {
 	require.Zero(t, code, msg)
 	require.Equal(t, UpOptions{
 		NodeOptions: NodeOptions{Data: "/d", Node: "n", Log: LogOptions{Level: "info"}, MetaAddr: "127.0.0.1:18998", WebAddr: "127.0.0.1:18999",
-			WorkerAddr: "127.0.0.1:28999", WorkerWebAddr: "127.0.0.1:28998", MemBytes: 1 << 30, SSDBytes: -1, EvictPolicy: "adaptive", AllocPolicy: "max-free", MoveRate: 256 << 20, HighWatermark: 0.97, LowWatermark: 0.95, SyncInterval: -1, ScrubPeriod: 24 * time.Hour, ScrubRate: 32 << 20, WriteType: orca.Through, Root: "s3://b/p",
+			WorkerAddr: "127.0.0.1:28999", WorkerWebAddr: "127.0.0.1:28998", MemBytes: 1 << 30, SSDBytes: -1, EvictPolicy: "adaptive", AllocPolicy: "max-free", MoveRate: 256 << 20, Replicas: 1, RepairAfter: 30 * time.Second, RepairRate: 128 << 20, HighWatermark: 0.97, LowWatermark: 0.95, SyncInterval: -1, ScrubPeriod: 24 * time.Hour, ScrubRate: 32 << 20, WriteType: orca.Through, Root: "s3://b/p",
 			RootOptions: map[string]string{"s3.region": "r", "k": "a=b"}},
 		Mount: "/m",
 	}, up)
