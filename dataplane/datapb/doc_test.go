@@ -30,6 +30,13 @@ func fill(t *testing.T, v reflect.Value) {
 			f.SetBool(true)
 		case f.Type() == reflect.TypeFor[[]byte]():
 			f.SetBytes([]byte{byte(i)})
+		case f.Type() == reflect.TypeFor[[]uint64]():
+			f.Set(reflect.ValueOf([]uint64{uint64(i + 1), 7}))
+		case f.Kind() == reflect.Slice && f.Type().Elem().Kind() == reflect.Struct:
+			f.Set(reflect.MakeSlice(f.Type(), 2, 2))
+			for j := range f.Len() {
+				fill(t, f.Index(j))
+			}
 		default:
 			t.Fatalf("%s: this test cannot fill a %s", v.Type().Field(i).Name, f.Type())
 		}

@@ -225,7 +225,7 @@ func TestAMountInAGroup(t *testing.T) {
 	require.Equal(t, root, l.Entries[0].Attr.Ino, "one number, however it is asked")
 	_, err = p.ns.Mkdir(ctx, &metapb.MkdirRequest{Target: &metapb.Target{Ino: dir.Ino, Path: "b/e"}, Mode: 0o755})
 	require.NoError(t, err)
-	r, err = p.ns.Stat(ctx, &metapb.StatRequest{Target: &metapb.Target{Ino: root, Path: "e"}})
+	_, err = p.ns.Stat(ctx, &metapb.StatRequest{Target: &metapb.Target{Ino: root, Path: "e"}})
 	require.NoError(t, err)
 
 	// Sessions find their way by their number.
