@@ -18,7 +18,8 @@ import (
 	"orca/ufs"
 )
 
-// farFS answers every GET late, and counts how many are open at a time.
+// farFS answers every GET late, and counts how many are under way at a time,
+// from the question to the close of the body.
 type farFS struct {
 	ufs.FS
 	late time.Duration
@@ -29,16 +30,19 @@ type farFS struct {
 }
 
 func (s *farFS) Open(ctx context.Context, key string, off, n int64, want string) (io.ReadCloser, error) {
-	time.Sleep(s.late) // that is what far means
-	rc, err := s.FS.Open(ctx, key, off, n, want)
-	if err != nil {
-		return nil, err
-	}
 	s.mu.Lock()
-	defer s.mu.Unlock()
 	s.open++
 	s.most = max(s.most, s.open)
 	s.asked += n
+	s.mu.Unlock()
+	time.Sleep(s.late) // that is what far means
+	rc, err := s.FS.Open(ctx, key, off, n, want)
+	if err != nil {
+		s.mu.Lock()
+		s.open--
+		s.mu.Unlock()
+		return nil, err
+	}
 	return &farBody{ReadCloser: rc, s: s}, nil
 }
 
