@@ -74,6 +74,8 @@ type Info struct {
 type Caps struct {
 	// AtomicRename: Rename of a file or directory is one atomic call.
 	AtomicRename bool
+	// Exchange: two names can change places in one atomic call (Exchanger).
+	Exchange bool
 	// Directories exist on their own (else they are implied by keys and
 	// marked by an empty object "dir/").
 	Directories bool
@@ -165,6 +167,16 @@ type Renamer interface {
 	// Rename moves a file or directory, replacing a file or an empty
 	// directory at dst. Durable on return. NotFound, NotEmpty, IsDir, NotDir.
 	Rename(ctx context.Context, src, dst string) error
+}
+
+// Exchanger is implemented by stores with Caps.Exchange.
+type Exchanger interface {
+	// Exchange has the files or directories a and b change places atomically,
+	// durable on return. token, not empty, is unique per exchange: called with
+	// it again, after a crash in between too, the two do not change back. Sweep
+	// of a with the token forgets it. NotFound, NotDir, Invalid; Conflict when
+	// somebody else has changed the two in between; Unsupported.
+	Exchange(ctx context.Context, a, b, token string) error
 }
 
 // Copier is implemented by stores that copy on the server side.

@@ -66,10 +66,11 @@ type FS struct {
 }
 
 var (
-	_ ufs.FS      = (*FS)(nil)
-	_ ufs.Renamer = (*FS)(nil)
-	_ ufs.Owner   = (*FS)(nil)
-	_ ufs.Spacer  = (*FS)(nil)
+	_ ufs.FS        = (*FS)(nil)
+	_ ufs.Renamer   = (*FS)(nil)
+	_ ufs.Exchanger = (*FS)(nil)
+	_ ufs.Owner     = (*FS)(nil)
+	_ ufs.Spacer    = (*FS)(nil)
 )
 
 // Open opens the folder. NotFound, NotDir, Permission.
@@ -106,7 +107,7 @@ func Open(ctx context.Context, cfg Config, log *slog.Logger) (*FS, error) {
 
 // Caps implements ufs.FS.
 func (f *FS) Caps() ufs.Caps {
-	return ufs.Caps{AtomicRename: true, Directories: true, Owners: true, Local: f.root}
+	return ufs.Caps{AtomicRename: true, Exchange: true, Directories: true, Owners: true, Local: f.root}
 }
 
 // Close implements ufs.FS.

@@ -34,6 +34,7 @@ type objectFS struct{ *handle }
 var (
 	_ ufs.FS          = (*posixFS)(nil)
 	_ ufs.Renamer     = (*posixFS)(nil)
+	_ ufs.Exchanger   = (*posixFS)(nil)
 	_ ufs.Owner       = (*posixFS)(nil)
 	_ ufs.Spacer      = (*posixFS)(nil)
 	_ ufs.FS          = (*objectFS)(nil)
@@ -65,7 +66,7 @@ func (h *handle) begin(ctx context.Context, op, key string, c *atomic.Int64) err
 
 // Caps implements ufs.FS.
 func (f *posixFS) Caps() ufs.Caps {
-	return ufs.Caps{AtomicRename: true, Directories: true, Owners: true}
+	return ufs.Caps{AtomicRename: true, Exchange: true, Directories: true, Owners: true}
 }
 
 // Caps implements ufs.FS.
@@ -314,6 +315,55 @@ func (f *posixFS) Rename(ctx context.Context, src, dst string) error {
 		s.moveLocked(raw, dst+raw[len(src):])
 	}
 	return nil
+}
+
+// Exchange implements ufs.Exchanger.
+func (f *posixFS) Exchange(ctx context.Context, a, b, token string) error {
+	s := f.store
+	if err := f.begin(ctx, "Exchange", a, &s.Counters.Rename); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	there := func(key string) bool { return s.nodes[key] != nil || s.nodes[key+"/"] != nil }
+	switch {
+	case a == "" || b == "" || strings.HasPrefix(a+"/", b+"/") || strings.HasPrefix(b+"/", a+"/"):
+		return refuse("Exchange", a, orca.Invalid)
+	case s.exchanged[exchangeOf{a, token}]:
+		return nil
+	case !there(a):
+		return refuse("Exchange", a, orca.NotFound)
+	case !there(b):
+		return refuse("Exchange", b, orca.NotFound)
+	}
+	aside := ufs.TempPrefix + token
+	s.moveAllLocked(a, aside)
+	s.moveAllLocked(b, a)
+	s.moveAllLocked(aside, b)
+	s.exchanged[exchangeOf{a, token}] = true
+	return nil
+}
+
+// Sweep implements ufs.FS.
+func (f *posixFS) Sweep(ctx context.Context, key, token string) error {
+	if err := f.handle.Sweep(ctx, key, token); err != nil {
+		return err
+	}
+	f.store.mu.Lock()
+	defer f.store.mu.Unlock()
+	delete(f.store.exchanged, exchangeOf{key, token})
+	return nil
+}
+
+// moveAllLocked moves a file, or a directory with all below it.
+func (s *Store) moveAllLocked(src, dst string) {
+	if s.nodes[src] != nil {
+		s.moveLocked(src, dst)
+		return
+	}
+	for _, raw := range s.underLocked(src + "/") {
+		s.moveLocked(raw, dst+raw[len(src):])
+	}
 }
 
 // moveLocked renames one raw key; the fingerprint goes with it.

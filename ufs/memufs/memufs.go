@@ -54,7 +54,12 @@ type Store struct {
 	used    int64            // GUARDED_BY(mu)
 	serial  uint64           // last fingerprint; GUARDED_BY(mu)
 	uploads map[*writer]bool // open ones; GUARDED_BY(mu)
+
+	exchanged map[exchangeOf]bool // done and not forgotten; GUARDED_BY(mu)
 }
+
+// exchangeOf names an exchange: its first key and its token.
+type exchangeOf struct{ key, token string }
 
 // node is one object or directory. data is never changed, only replaced.
 type node struct {
@@ -67,7 +72,7 @@ type node struct {
 
 // New makes an empty store.
 func New(cfg Config) *Store {
-	return &Store{cfg: cfg, nodes: map[string]*node{}, uploads: map[*writer]bool{}}
+	return &Store{cfg: cfg, nodes: map[string]*node{}, uploads: map[*writer]bool{}, exchanged: map[exchangeOf]bool{}}
 }
 
 // shared are the stores of mem:// URIs: every opener of a name in this process

@@ -157,6 +157,34 @@ func testRename(t *T) {
 	require.Equal(t, []string{"c", "empty/", "full/"}, t.list(t.dir))
 }
 
+func testExchange(t *T) {
+	x, ok := t.FS.(ufs.Exchanger)
+	if !ok || !t.FS.Caps().Exchange {
+		t.Skip("no exchange")
+	}
+	a, d := t.key("a"), t.key("to/d")
+	was := t.put(a, "file")
+	t.put(d+"/in", "below")
+	for range 2 { // again with the same token: nothing more
+		require.NoError(t, x.Exchange(t.ctx, a, d, "t1"))
+		require.Equal(t, "below", t.get(a+"/in"))
+		now, err := t.FS.Stat(t.ctx, d)
+		require.NoError(t, err)
+		require.Equal(t, was.Fingerprint, now.Fingerprint, "the fingerprint goes along")
+	}
+	require.Equal(t, []string{"a/", "to/"}, t.list(t.dir), "what remembers the exchange is in no listing")
+	require.NoError(t, t.FS.Sweep(t.ctx, a, "t1"))
+	require.NoError(t, x.Exchange(t.ctx, a, d, "t2"))
+	require.Equal(t, "file", t.get(a))
+	require.NoError(t, t.FS.Sweep(t.ctx, a, "t2"))
+	t.refused(x.Exchange(t.ctx, a, t.key("no"), "t3"), orca.NotFound, "a missing partner")
+	t.refused(x.Exchange(t.ctx, t.key("no"), a, "t3"), orca.NotFound, "a missing file")
+	t.refused(x.Exchange(t.ctx, d, d+"/in", "t4"), orca.Invalid, "a directory with what is in it")
+	require.NoError(t, t.FS.Remove(t.ctx, d+"/in"))
+	require.NoError(t, t.FS.Remove(t.ctx, d))
+	require.NoError(t, t.FS.Remove(t.ctx, t.key("to")), "nothing is left behind")
+}
+
 func testCopy(t *T) {
 	c, ok := t.FS.(ufs.Copier)
 	if !ok {

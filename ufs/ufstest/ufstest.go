@@ -88,6 +88,7 @@ func Run(t *testing.T, s Suite) {
 		{"prepare", testPrepare},
 		{"cancel", testCancel},
 		{"rename", testRename},
+		{"exchange", testExchange},
 		{"owner", testOwner},
 		{"copy", testCopy},
 		{"walk", testWalk},
@@ -202,6 +203,8 @@ func testShape(t *T) {
 	c := t.FS.Caps()
 	_, renamer := t.FS.(ufs.Renamer)
 	require.Equal(t, c.AtomicRename, renamer, "AtomicRename and Renamer")
+	_, exchanger := t.FS.(ufs.Exchanger)
+	require.True(t, exchanger || !c.Exchange, "Exchange and Exchanger")
 	_, owner := t.FS.(ufs.Owner)
 	require.Equal(t, c.Owners, owner, "Owners and Owner")
 	root, err := t.FS.Stat(t.ctx, "")

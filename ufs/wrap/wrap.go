@@ -127,6 +127,7 @@ type objectLayer struct{ *layer }
 
 var (
 	_ ufs.Renamer     = (*fileLayer)(nil)
+	_ ufs.Exchanger   = (*fileLayer)(nil)
 	_ ufs.Owner       = (*fileLayer)(nil)
 	_ ufs.Spacer      = (*fileLayer)(nil)
 	_ ufs.Copier      = (*objectLayer)(nil)
@@ -304,6 +305,15 @@ func (l *fileLayer) Rename(ctx context.Context, src, dst string) error {
 	return l.around(ctx, Call{Op: Rename, Key: src, Dst: dst}, func(ctx context.Context) error {
 		return l.in.(ufs.Renamer).Rename(ctx, src, dst)
 	})
+}
+
+// Exchange implements ufs.Exchanger; it counts as a rename.
+func (l *fileLayer) Exchange(ctx context.Context, a, b, token string) error {
+	x, ok := l.in.(ufs.Exchanger)
+	if !ok {
+		return &orca.Error{Op: "wrap.Exchange", Path: a, Kind: orca.Unsupported}
+	}
+	return l.around(ctx, Call{Op: Rename, Key: a, Dst: b}, func(ctx context.Context) error { return x.Exchange(ctx, a, b, token) })
 }
 
 // owner runs an attribute call of the store inside.
