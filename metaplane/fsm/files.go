@@ -47,6 +47,9 @@ func (m *Machine) create(c *call, o *metapb.CreateOp) *refusal {
 		(orca.WriteType(o.WriteType) == orca.CacheThrough || orca.WriteType(o.WriteType) == orca.Through)
 	if o.Complete && inUFS && c.decided == nil {
 		op := *shallowCreate(o)
+		if s.file != nil {
+			op.Mode = s.file.Mode
+		}
 		return m.begin(c, &command.Intent{
 			Op: metapb.IntentOp_INTENT_PUT_EMPTY, Target: loc.key, Ino: uint64(s.ino()), Replaces: !s.none(),
 			HoldDir: uint64(s.dir.rec.Ino), HoldInodes: int64(len(s.rest)),
@@ -218,6 +221,9 @@ func (m *Machine) createEmpty(c *call, o *metapb.CreateOp, s *spot, loc located,
 		name = m.keptName(&loc, name)
 	}
 	m.publish(c, s.dir, name, s.file, f, loc)
+	if inUFS && !fresh {
+		m.mend(c, s.dir, name, f, owned{o.Mode, c.who.UID, c.who.GID}, false)
+	}
 	return nil
 }
 
