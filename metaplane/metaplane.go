@@ -32,6 +32,7 @@ type Reader interface {
 type Writer interface {
 	Mkdir(ctx context.Context, r *metapb.MkdirRequest) (*metapb.MkdirReply, error)
 	Rename(ctx context.Context, r *metapb.RenameRequest) (*metapb.Empty, error)
+	Link(ctx context.Context, r *metapb.LinkRequest) (*metapb.LinkReply, error)
 	Delete(ctx context.Context, r *metapb.DeleteRequest) (*metapb.Empty, error)
 	SetAttr(ctx context.Context, r *metapb.SetAttrRequest) (*metapb.SetAttrReply, error)
 	Free(ctx context.Context, r *metapb.FreeRequest) (*metapb.Empty, error)

@@ -128,6 +128,41 @@ func (fs *FS) Rename(ctx context.Context, src, dst Target, noReplace bool) error
 	return err
 }
 
+// Exchange has what is at a and what is at b change places atomically, whatever
+// they are. NotFound; CrossMount; Unsupported where the store below cannot do it
+// in one call.
+func (fs *FS) Exchange(ctx context.Context, a, b Target) error {
+	ap, err := a.pb()
+	if err != nil {
+		return err
+	}
+	bp, err := b.pb()
+	if err != nil {
+		return err
+	}
+	_, err = fs.meta.Rename(ctx, &metapb.RenameRequest{H: fs.header(), Src: ap, Dst: bp, Exchange: true})
+	return err
+}
+
+// Link gives the file or symbolic link src one more name, dst. Permission for a
+// directory; Exists; CrossMount when they are in different mounts. The store
+// below has the content under one of the names (docs/adr/0011).
+func (fs *FS) Link(ctx context.Context, src, dst Target) (Info, error) {
+	sp, err := src.pb()
+	if err != nil {
+		return Info{}, err
+	}
+	dp, err := dst.pb()
+	if err != nil {
+		return Info{}, err
+	}
+	r, err := fs.meta.Link(ctx, &metapb.LinkRequest{H: fs.header(), Src: sp, Dst: dp})
+	if err != nil {
+		return Info{}, err
+	}
+	return infoOf(dst.base(), r.Attr, 0, 0), nil
+}
+
 // RemoveOptions shape a removal.
 type RemoveOptions struct {
 	// CacheOnly forgets the name in Orca and leaves the store below as it is.

@@ -23,6 +23,9 @@ type Node struct {
 	// Bytes and Inodes limit what is below a directory; 0: no limit.
 	Bytes, Inodes int64
 	Min           uint32 // copies of a file that are kept at least
+	Names         int    // of a file: how many it has; 0 stands for one
+	Peer          string // with several names: the first of them, else ""
+	Alias         bool   // with several names: not where the file counts; set by those who can tell
 }
 
 // Tree is a namespace by absolute, clean paths. It holds the root.
@@ -90,20 +93,20 @@ func (t Tree) Create(p string, overwrite bool) orca.Kind {
 	return orca.OK
 }
 
-// Put makes the file at p, or replaces it; an old one keeps its mode, and no
-// fewer copies are kept than before.
+// Put makes the file at p, or replaces it; an old one keeps its mode and names,
+// and no fewer copies are kept than before.
 func (t Tree) Put(p string, n Node, overwrite bool) orca.Kind {
 	k := t.Create(p, overwrite)
 	if k == orca.OK {
 		old, ok := t[p]
 		if ok {
 			n.Mode, n.Min = old.Mode, max(n.Min, old.Min)
-			k = t.room(p, "", n.Length-old.Length, 0)
+			k = t.room(t.home(p), "", n.Length-old.Length, 0)
 		} else {
 			k = t.room(p, "", n.Length, 1)
 		}
 		if k == orca.OK {
-			t[p] = n
+			t.set(p, n)
 		}
 	}
 	return k
@@ -113,9 +116,18 @@ func (t Tree) Put(p string, n Node, overwrite bool) orca.Kind {
 // and directories there are, p left out.
 func (t Tree) Below(p string) (bytes, inodes int64) {
 	for q, n := range t {
-		if rel, ok := orca.Under(p, q); ok && rel != "" {
+		if rel, ok := orca.Under(p, q); ok && rel != "" && !n.Alias {
 			bytes, inodes = bytes+n.Length, inodes+1
 		}
+	}
+	return bytes, inodes
+}
+
+// takes is what p counts for, with all below it.
+func (t Tree) takes(p string) (bytes, inodes int64) {
+	bytes, inodes = t.Below(p)
+	if n := t[p]; !n.Alias {
+		bytes, inodes = bytes+n.Length, inodes+1
 	}
 	return bytes, inodes
 }
@@ -151,6 +163,161 @@ func (t Tree) Limit(p string, bytes, inodes int64) orca.Kind {
 	return orca.OK
 }
 
+// set changes what is at p, and at all other names of the same file.
+func (t Tree) set(p string, n Node) {
+	old := t[p]
+	n.Names, n.Peer, n.Alias = old.Names, old.Peer, old.Alias
+	t[p] = n
+	if old.Peer == "" {
+		return
+	}
+	for q, other := range t {
+		if other.Peer == old.Peer {
+			n.Alias = other.Alias
+			t[q] = n
+		}
+	}
+}
+
+// home is the name at which the file at p counts.
+func (t Tree) home(p string) string {
+	if n := t[p]; n.Alias {
+		for q, other := range t {
+			if other.Peer == n.Peer && !other.Alias {
+				return q
+			}
+		}
+	}
+	return p
+}
+
+// Homes says which names are homes of files with several, of those whose home
+// has gone, and reports whether it agrees on the others.
+func (t Tree) Homes(home func(p string) bool) bool {
+	known := map[string]bool{}
+	for _, n := range t {
+		known[n.Peer] = known[n.Peer] || !n.Alias
+	}
+	for p, n := range t {
+		if n.Peer == "" {
+			continue
+		}
+		if is := home(p); !known[n.Peer] {
+			n.Alias = !is
+			t[p] = n
+		} else if is == n.Alias {
+			return false
+		}
+	}
+	return true
+}
+
+// count brings the numbers of names, and which is the first, in line with what
+// there is.
+func (t Tree) count() {
+	by := map[string][]string{}
+	for p, n := range t {
+		if n.Peer != "" {
+			by[n.Peer] = append(by[n.Peer], p)
+		}
+	}
+	for _, names := range by {
+		first := slices.Min(names)
+		for _, p := range names {
+			n := t[p]
+			n.Names, n.Peer = len(names), first
+			if len(names) == 1 {
+				n.Names, n.Peer, n.Alias = 0, "", false
+			}
+			t[p] = n
+		}
+	}
+}
+
+// Link gives the file src one more name.
+func (t Tree) Link(src, dst string) orca.Kind {
+	for _, p := range []string{src, dst} {
+		if k := t.parentOf(p); p != "/" && k == orca.NotDir {
+			return k
+		}
+	}
+	s, ok := t[src]
+	switch {
+	case !ok:
+		return orca.NotFound
+	case s.Dir:
+		return orca.Permission
+	}
+	if _, ok := t[dst]; ok {
+		return orca.Exists
+	}
+	if k := t.parentOf(dst); k != orca.OK {
+		return k
+	}
+	if s.Peer == "" {
+		s.Peer = src
+	}
+	t[src], t[dst] = s, s
+	t.count()
+	return orca.OK
+}
+
+// Exchange has two names change places.
+func (t Tree) Exchange(a, b string) orca.Kind {
+	for _, p := range []string{a, b} {
+		if k := t.parentOf(p); p != "/" && k == orca.NotDir {
+			return k
+		}
+	}
+	for _, p := range []string{a, b} {
+		if _, ok := t[p]; !ok {
+			return orca.NotFound
+		}
+	}
+	_, in := orca.Under(a, b)
+	_, over := orca.Under(b, a)
+	switch {
+	case a == b:
+		return orca.OK
+	case in || over:
+		return orca.Invalid
+	case t[a].Peer != "" && t[a].Peer == t[b].Peer:
+		return orca.OK
+	}
+	bytes1, inodes1 := t.takes(a)
+	bytes2, inodes2 := t.takes(b)
+	for _, k := range []orca.Kind{t.room(b, a, bytes1-bytes2, inodes1-inodes2), t.room(a, b, bytes2-bytes1, inodes2-inodes1)} {
+		if k != orca.OK {
+			return k
+		}
+	}
+	moved := Tree{}
+	for _, way := range [][2]string{{a, b}, {b, a}} {
+		for q, n := range t {
+			if rel, ok := orca.Under(way[0], q); ok {
+				moved[below(way[1], rel)] = n
+			}
+		}
+	}
+	for q := range t {
+		_, ok1 := orca.Under(a, q)
+		_, ok2 := orca.Under(b, q)
+		if ok1 || ok2 {
+			delete(t, q)
+		}
+	}
+	maps.Copy(t, moved)
+	t.count()
+	return orca.OK
+}
+
+func below(dir, rel string) string {
+	if rel == "" {
+		return dir
+	}
+	return orca.JoinPath(dir, rel)
+}
+
 // Mkdir makes a directory, with parents those above it, too.
 func (t Tree) Mkdir(p string, mode uint32, parents bool) orca.Kind {
 	if n, ok := t[p]; ok {
@@ -184,7 +351,7 @@ func (t Tree) Chmod(p string, mode uint32) orca.Kind {
 	n, k := t.Find(p)
 	if k == orca.OK {
 		n.Mode = mode
-		t[p] = n
+		t.set(p, n)
 	}
 	return k
 }
@@ -222,13 +389,14 @@ func (t Tree) Remove(p string, recursive bool) orca.Kind {
 			delete(t, q)
 		}
 	}
+	t.count()
 	return orca.OK
 }
 
 // Rename moves a file or directory, replacing a file or an empty directory.
 func (t Tree) Rename(src, dst string) orca.Kind {
 	k := t.mayRename(src, dst)
-	if k != orca.OK || src == dst {
+	if k != orca.OK || src == dst || t[src].Peer != "" && t[src].Peer == t[dst].Peer {
 		return k
 	}
 	delete(t, dst)
@@ -236,14 +404,11 @@ func (t Tree) Rename(src, dst string) orca.Kind {
 	for q, n := range t {
 		if rel, ok := orca.Under(src, q); ok {
 			delete(t, q)
-			q = dst
-			if rel != "" {
-				q = orca.JoinPath(dst, rel)
-			}
-			moved[q] = n
+			moved[below(dst, rel)] = n
 		}
 	}
 	maps.Copy(t, moved)
+	t.count()
 	return orca.OK
 }
 
@@ -281,10 +446,12 @@ func (t Tree) mayRename(src, dst string) orca.Kind {
 	if exists && len(t.Children(dst)) > 0 {
 		return orca.NotEmpty
 	}
-	bytes, inodes := t.Below(src)
-	bytes, inodes = bytes+s.Length-d.Length, inodes+1
-	if exists {
-		inodes--
+	if s.Peer != "" && s.Peer == d.Peer {
+		return orca.OK
+	}
+	bytes, inodes := t.takes(src)
+	if exists && d.Peer == "" { // else it may go on in the same directory
+		bytes, inodes = bytes-d.Length, inodes-1
 	}
 	return t.room(dst, src, bytes, inodes)
 }

@@ -124,8 +124,12 @@ func (j *journal) close() {
 
 // within checks that no quota has been passed: what is below a directory and
 // what is held free for it only grow within its limits, unless a sync has found
-// more. before is how it was when cmds were applied.
-func (j *journal) within(before []fsm.QuotaView, cmds []*command.Command) {
+// more, or the content of a file has gone on under another of its names. before
+// is how it was when cmds were applied, and rehomed how often that had happened.
+func (j *journal) within(before []fsm.QuotaView, rehomed int64, cmds []*command.Command) {
+	if j.machine.Counts().Rehomed != rehomed {
+		return
+	}
 	for _, c := range cmds {
 		if c.SyncApply != nil || c.SetQuota != nil {
 			return
@@ -160,7 +164,7 @@ func (j *journal) append(cmds []*command.Command) []*command.Result {
 	entry := fsm.Entry{Index: uint64(len(j.entries) + 1), Data: e.Bytes()}
 	j.entries = append(j.entries, entry)
 	w.stats.Entries++
-	before := j.machine.Quotas(orca.Caller{})
+	before, rehomed := j.machine.Quotas(orca.Caller{}), j.machine.Counts().Rehomed
 	outs, err := j.machine.Apply([]fsm.Entry{entry})
 	if err != nil {
 		w.broken("apply", "%v", err)
@@ -182,7 +186,7 @@ func (j *journal) append(cmds []*command.Command) []*command.Result {
 	if err := j.machine.Check(); err != nil {
 		w.broken("check", "after entry %d (%s): %v", entry.Index, describe(cmds[0]), err)
 	}
-	j.within(before, cmds)
+	j.within(before, rehomed, cmds)
 	if l := w.life; l != nil {
 		for _, e := range outs[0].Effects {
 			select {

@@ -132,6 +132,9 @@ type View struct {
 	Holders []uint64
 	// Foreign says that it is a junction: the root of a mount in another group.
 	Foreign bool
+	// Alias says that the UFS has the content under another name of the file:
+	// nothing of it is at the key that Parent and Name imply.
+	Alias bool
 	// Fresh says that the file is not visible yet: only its session has it.
 	Fresh bool
 	// Loaded and LoadedAt (unix ns) say whether and when a directory was
@@ -176,6 +179,7 @@ type Counts struct {
 	Clients, Mounts       int64
 	Trash                 int64 // detached trees still to be swept
 	Quotas, OverQuota     int64 // directories that have one; refusals
+	Rehomed               int64 // files that went on in another directory, which no quota was asked for
 	CacheHits, CacheMiss  int64
 	Commands, Remembered  int64 // applied; answered from the dedup window
 	PresenceHit, StoreGet int64

@@ -135,6 +135,7 @@ type refusal struct {
 	unknown bool
 	// junction: the walk ended at one that is the end of the path
 	junction bool
+	rehome   *metapb.RehomeOp // to be done first
 }
 
 func refuse(kind orca.Kind, path, msg string) *refusal {
@@ -329,7 +330,7 @@ func (m *Machine) execute(c *call) {
 	c.res.Reset()
 	c.res.Index = m.batch.index
 	c.res.Kind, c.res.Path, c.res.Msg = uint32(r.kind), r.path, r.msg
-	c.res.BusyIntent, c.res.NeedWalk, c.res.Unknown = r.busy, r.walk, r.unknown
+	c.res.BusyIntent, c.res.NeedWalk, c.res.Unknown, c.res.Rehome = r.busy, r.walk, r.unknown, r.rehome
 }
 
 func (m *Machine) dispatch(c *call) *refusal {
@@ -350,6 +351,8 @@ func (m *Machine) dispatch(c *call) *refusal {
 		return m.mkdir(c, o.Mkdir)
 	case o.Rename != nil:
 		return m.rename(c, o.Rename)
+	case o.Link != nil:
+		return m.link(c, o.Link)
 	case o.Delete != nil:
 		return m.remove(c, o.Delete)
 	case o.SetAttr != nil:
@@ -369,6 +372,8 @@ func (m *Machine) dispatchInner(c *call) *refusal {
 		return m.unmount(c, o.Unmount)
 	case o.Decide != nil:
 		return m.decide(c, o.Decide)
+	case o.Rehome != nil:
+		return m.rehome(c, o.Rehome)
 	case o.Cutover != nil:
 		return m.cutover(c, o.Cutover)
 	case o.FinishIntent != nil:

@@ -20,7 +20,7 @@ func (m *Machine) Check() error {
 	if err := m.failed(); err != nil {
 		return err
 	}
-	c := &checker{m: m, unpersisted: map[uint32]int64{}}
+	c := &checker{m: m, unpersisted: map[uint32]int64{}, linked: map[orca.Ino]int64{}, below: map[*node]int64{}}
 	for _, n := range m.dirs {
 		c.dir(n)
 	}
@@ -29,7 +29,8 @@ func (m *Machine) Check() error {
 	for id, mt := range m.mounts {
 		c.equal(fmt.Sprintf("unpersisted files of mount %d", id), mt.Unpersisted, c.unpersisted[id])
 	}
-	c.space(inode.SpaceDirent, c.files+c.subdirs)
+	c.links()
+	c.space(inode.SpaceDirent, c.names+c.subdirs)
 	c.space(inode.SpaceInode, c.files)
 	c.space(inode.SpaceReplicas, c.replicated)
 	c.space(inode.SpaceSession, int64(len(m.sessions)))
@@ -50,8 +51,11 @@ type checker struct {
 	m              *Machine
 	files, subdirs int64
 	replicated     int64
-	unpersisted    map[uint32]int64 // by mount
-	err            error            // the first
+	names          int64              // of files
+	unpersisted    map[uint32]int64   // by mount
+	linked         map[orca.Ino]int64 // names found of files with several
+	below          map[*node]int64    // of these names, at and below a directory
+	err            error              // the first
 }
 
 func (c *checker) wrong(format string, args ...any) {
@@ -82,7 +86,7 @@ func (c *checker) dir(n *node) {
 	if top != m.root && m.trash[top.rec.Ino] == nil {
 		c.wrong("directory %v is neither in the tree nor in the trash", ino)
 	}
-	var entries, subdirs, bytes int64
+	var entries, subdirs, files, bytes int64
 	m.eachDirent(n, "", "", func(name string, v []byte) bool {
 		entries++
 		if d := m.decoded(v); d.dir != nil {
@@ -91,7 +95,10 @@ func (c *checker) dir(n *node) {
 				c.wrong("name %q of directory %v leads to a directory that is elsewhere", name, ino)
 			}
 		} else if d.file != nil {
-			bytes += d.file.Length
+			if !m.alias(n, name, d.file) {
+				files++
+				bytes += d.file.Length
+			}
 			c.file(n, name, d.file)
 		}
 		return true
@@ -101,7 +108,7 @@ func (c *checker) dir(n *node) {
 	c.equal(fmt.Sprintf("subdirectories of %v", ino), n.rec.Subdirs, subdirs)
 	c.equal(fmt.Sprintf("subdirectories in memory of %v", ino), int64(len(n.sub)), subdirs)
 	c.equal(fmt.Sprintf("bytes in %v", ino), n.rec.Bytes, bytes)
-	below := sums{Usage: Usage{Bytes: bytes, Files: entries - subdirs}}
+	below := sums{Usage: Usage{Bytes: bytes, Files: files}}
 	for _, d := range n.sub {
 		below.add(m.whole(d))
 	}
@@ -122,8 +129,21 @@ func (c *checker) dir(n *node) {
 
 // file checks one file: place, cache, persistence.
 func (c *checker) file(n *node, name string, f *inode.File) {
-	c.files++
 	m := c.m
+	c.names++
+	if f.Flags.Has(inode.Linked) {
+		c.linked[f.Ino]++
+		for at := n; at != nil; at = at.parent {
+			c.below[at]++
+		}
+		if m.get(inode.AppendName(nil, f.Ino, n.rec.Ino, name)) == nil {
+			c.wrong("name %q of %v is none that file %v knows", name, n.rec.Ino, f.Ino)
+		}
+		if m.alias(n, name, f) {
+			return
+		}
+	}
+	c.files++
 	k := inode.AppendKey8(nil, inode.SpaceInode, uint64(f.Ino))
 	dir, at, err := inode.DecodePlace(m.get(k))
 	if err != nil || dir != n.rec.Ino || at != name {
@@ -142,6 +162,28 @@ func (c *checker) file(n *node, name string, f *inode.File) {
 	if mt := m.mountOrTrash(n); mt != nil && f.Persist == orca.ToBePersisted {
 		c.unpersisted[mt.Mount.Id]++
 	}
+}
+
+// links checks that every name of a file with several was found, and that it
+// has several.
+func (c *checker) links() {
+	var names int64
+	for ino, n := range c.linked {
+		names += n
+		f := c.m.linked(ino)
+		if f == nil {
+			return
+		}
+		c.equal(fmt.Sprintf("names of file %v", ino), int64(f.Links), n)
+		if n < 2 {
+			c.wrong("file %v has one name, and its record elsewhere", ino)
+		}
+	}
+	for _, n := range c.m.dirs {
+		c.equal(fmt.Sprintf("names of files with several below %v", n.rec.Ino), n.linked, c.below[n])
+	}
+	c.space(inode.SpaceName, names)
+	c.space(inode.SpaceLinked, int64(len(c.linked)))
 }
 
 func (c *checker) space(space byte, want int64) {
@@ -213,6 +255,9 @@ func (c *checker) quotas() {
 	for _, it := range m.intents {
 		if it.HoldDir != 0 {
 			add(m.dirs[orca.Ino(it.HoldDir)], m.dirs[orca.Ino(it.HoldBelow)], room{it.HoldBytes, it.HoldInodes})
+		}
+		if it.BackDir != 0 {
+			add(m.dirs[orca.Ino(it.BackDir)], m.dirs[orca.Ino(it.BackBelow)], room{it.BackBytes, it.BackInodes})
 		}
 	}
 	for ino, n := range m.quotas {

@@ -115,16 +115,19 @@ func (m *Machine) remove(c *call, o *metapb.DeleteOp) *refusal {
 			return r
 		}
 	}
-	loc := m.locateSpot(&s)
+	loc := m.locateName(&s)
 	d := s.dentry.dir
 	if r := m.free(c, loc, d != nil, s.path); r != nil {
+		return r
+	}
+	if r := m.leaveHome(c, o, &s, loc); r != nil {
 		return r
 	}
 	below := loc.mount != nil && !o.CacheOnly
 	if d != nil && (d.rec.Entries > 0 || o.Recursive && !d.rec.Flags.Has(inode.Loaded)) && c.decided == nil {
 		return m.removeTree(c, &s, loc, below && d.rec.Flags.Has(inode.Persisted))
 	}
-	inUFS := below && (s.file != nil && s.file.Fingerprint != "" || d != nil && d.rec.Flags.Has(inode.Persisted))
+	inUFS := below && m.objectAt(&s) && !m.isHome(&s)
 	if inUFS && c.decided == nil {
 		it := &command.Intent{
 			Op: metapb.IntentOp_INTENT_REMOVE, Source: loc.key, Ino: uint64(s.ino()), Dir: d != nil, Subtree: d != nil,
@@ -194,6 +197,11 @@ func (m *Machine) checkRemove(c *call, o *metapb.DeleteOp, s *spot) *refusal {
 		return refuse(orca.Invalid, s.path, "there is a mount point below it")
 	case !owner:
 		r := refuse(orca.Permission, s.path, "only its owner may remove a directory with all in it")
+		r.walk = true
+		return r
+	case d.linked > 0:
+		// Each name that goes may leave others that the content is kept for.
+		r := refuse(orca.Unsupported, s.path, "there are files with several names in it: they are removed one by one")
 		r.walk = true
 		return r
 	}

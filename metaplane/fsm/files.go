@@ -22,6 +22,7 @@ func (m *Machine) create(c *call, o *metapb.CreateOp) *refusal {
 	if r := m.unknownName(c, &s); r != nil {
 		return r
 	}
+	m.toHome(&s)
 	if c.decided == nil {
 		if r := m.checkCreate(c, o, &s); r != nil {
 			return r

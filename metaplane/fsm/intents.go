@@ -24,7 +24,7 @@ func keysOf(it *command.Intent) []mask {
 		add(it.Source, true) // the topmost new directory
 	case metapb.IntentOp_INTENT_PUT_EMPTY, metapb.IntentOp_INTENT_PERSIST:
 		add(it.Target, false)
-	case metapb.IntentOp_INTENT_RENAME, metapb.IntentOp_INTENT_MOVE:
+	case metapb.IntentOp_INTENT_RENAME, metapb.IntentOp_INTENT_MOVE, metapb.IntentOp_INTENT_EXCHANGE:
 		add(it.Source, it.Subtree)
 		add(it.Target, it.Subtree)
 	default:

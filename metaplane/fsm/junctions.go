@@ -162,7 +162,7 @@ func (m *Machine) mountHere(c *call, o *metapb.MountOp) *refusal {
 			next := proto.Clone(row).(*command.Mount)
 			next.Mount = proto.Clone(mt).(*metapb.Mount)
 			next.Mount.Path, next.Mount.Root, next.Mount.Junction = row.Mount.Path, row.Root, metapb.JunctionState_JUNCTION_NONE
-			next.AtomicRename, next.Directories, next.Owners = o.AtomicRename, o.Directories, o.Owners
+			next.AtomicRename, next.Directories, next.Owners, next.Exchange = o.AtomicRename, o.Directories, o.Owners, o.Exchange
 			d := m.dirs[orca.Ino(row.Root)]
 			was := m.unsure(d)
 			m.putMount(next)
@@ -189,7 +189,7 @@ func (m *Machine) mountHere(c *call, o *metapb.MountOp) *refusal {
 	d := m.newDir(c, s.dir, s.name, 0o755, false)
 	row := &command.Mount{
 		Mount: proto.Clone(mt).(*metapb.Mount), Root: uint64(d.rec.Ino), AtomicRename: o.AtomicRename,
-		Directories: o.Directories, Owners: o.Owners, Created: c.now,
+		Directories: o.Directories, Owners: o.Owners, Exchange: o.Exchange, Created: c.now,
 	}
 	row.Mount.Root, row.Mount.Junction = row.Root, metapb.JunctionState_JUNCTION_NONE
 	d.rec.Mount = row.Mount.Id

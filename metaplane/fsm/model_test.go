@@ -30,7 +30,7 @@ func TestModel(t *testing.T) {
 			p, q := path.Draw(rt, "p"), path.Draw(rt, "q")
 			var c command.Command
 			var want orca.Kind
-			op := rapid.SampledFrom([]string{"mkdir", "create", "write", "write", "rm", "rm -r", "mv", "mv", "quota", "sweep", "reopen"}).Draw(rt, "op")
+			op := rapid.SampledFrom([]string{"mkdir", "create", "write", "write", "ln", "ln", "rm", "rm -r", "mv", "mv", "swap", "quota", "sweep", "reopen"}).Draw(rt, "op")
 			switch op {
 			case "mkdir":
 				parents := rapid.Bool().Draw(rt, "parents")
@@ -53,14 +53,22 @@ func TestModel(t *testing.T) {
 				want = f.Remove(p, op == "rm -r")
 			case "mv":
 				c.Rename, want = &metapb.RenameOp{Src: at(p), Dst: at(q)}, f.Rename(p, q)
+			case "ln":
+				c.Link, want = &metapb.LinkOp{Src: at(p), Dst: at(q)}, f.Link(p, q)
+			case "swap":
+				c.Rename, want = &metapb.RenameOp{Src: at(p), Dst: at(q), Exchange: true}, f.Exchange(p, q)
 			case "sweep":
 				c.SweepTrash = &metapb.SweepTrashOp{Limit: 2}
 			case "reopen":
 				w.reopen()
 				continue
 			}
-			got := orca.Kind(w.do(&c).Kind)
+			got := orca.Kind(w.remove(&c).Kind)
 			require.Equal(rt, want, got, "%s %s %s", op, p, q)
+			if n := f[q]; op == "ln" && got == orca.OK {
+				n.Alias = true
+				f[q] = n
+			}
 			checkTree(rt, w, f)
 			require.NoError(rt, w.m.Check())
 		}
@@ -97,7 +105,33 @@ func writeLikeModel(rt *rapid.T, w *world, f model.Tree, p string) {
 	require.NoError(rt, w.m.Check())
 }
 
+// remove does a command; a recursive removal that has to go name by name does.
+func (w *world) remove(c *command.Command) *command.Result {
+	r := w.do(c)
+	if !r.NeedWalk {
+		return r
+	}
+	p := c.Delete.Target.Path
+	at := func(name string) *command.Command {
+		return &command.Command{Delete: &metapb.DeleteOp{Target: &metapb.Target{Path: orca.JoinPath(p, name)}, Recursive: true}}
+	}
+	d, err := w.m.Walk(orca.Caller{}, 0, p)
+	require.NoError(w.t, err)
+	kids, _, err := w.m.Children(orca.Caller{}, orca.Ino(d.Attr.Ino), "", 100)
+	require.NoError(w.t, err)
+	for _, k := range kids {
+		w.remove(at(k.Name))
+	}
+	return w.do(at(""))
+}
+
 func checkTree(t require.TestingT, w *world, f model.Tree) {
+	require.True(t, f.Homes(func(p string) bool {
+		got, err := w.m.Walk(orca.Caller{}, 0, p)
+		require.NoError(t, err)
+		n, name, _ := w.m.place(orca.Ino(got.Attr.Ino))
+		return orca.JoinPath(n.path(), name) == p
+	}), "which names are homes")
 	for p, n := range f {
 		dir := n.Dir
 		got, err := w.m.Walk(orca.Caller{}, 0, p)
@@ -105,6 +139,12 @@ func checkTree(t require.TestingT, w *world, f model.Tree) {
 		require.True(t, got.Found, p)
 		require.Equal(t, dir, got.Attr.Type == uint32(orca.TypeDir), p)
 		if !dir {
+			require.EqualValues(t, max(n.Names, 1), got.Attr.Nlink, p)
+			if n.Peer != "" {
+				first, err := w.m.Walk(orca.Caller{}, 0, n.Peer)
+				require.NoError(t, err)
+				require.Equal(t, got.Attr.Ino, first.Attr.Ino, p)
+			}
 			continue
 		}
 		u, err := w.m.Usage(orca.Ino(got.Attr.Ino))
@@ -165,7 +205,7 @@ func randomCommand(r *rand.Rand, w *world) *command.Command {
 	}
 	fp := fmt.Sprintf("fp%d", r.IntN(4))
 	ino := 17 + r.IntN(60)
-	switch r.IntN(28) {
+	switch r.IntN(32) {
 	case 0, 1, 2:
 		line = fmt.Sprintf("mkdir %s %s", path(), pick("", "-p", "-x"))
 	case 3, 4, 5:
@@ -193,10 +233,19 @@ func randomCommand(r *rand.Rand, w *world) *command.Command {
 	case 23:
 		line = pick("sweep limit=3", "hosted jobs x", "worker n"+pick("1", "2"), "fact k v")
 	case 24:
-		line = pick("mount /m s3://b caps=", "mount / file:///r caps=rdo", "unmount /m", "mount /m/c s3://c")
-	case 26:
+		line = pick("mount /m s3://b caps=", "mount / file:///r caps=rdox", "mount / s3://r caps=", "unmount /m", "mount /m/c s3://c")
+	case 26, 27:
+		line = fmt.Sprintf("ln %s %s", path(), path())
+	case 28:
+		line = fmt.Sprintf("mv %s %s -x", path(), path())
+	case 29:
+		line = fmt.Sprintf("rehome ino=%d", ino)
+		if v, err := w.m.Lookup(orca.Ino(ino)); err == nil {
+			line += fmt.Sprintf(" dir=%d %s", v.Parent, v.Name)
+		}
+	case 30:
 		line = fmt.Sprintf("quota %s %s %s", pick("/", path(), path()), pick("", "bytes=0", "bytes=9", "bytes=20"), pick("", "inodes=0", "inodes=6", "inodes=12"))
-	case 27:
+	case 31:
 		if line = fmt.Sprintf("renew s=%[1]d f=%[1]d len=%[2]d", one(sessions), r.IntN(9)); r.IntN(3) == 0 {
 			line = fmt.Sprintf("create %s expect=%d %s", path(), r.IntN(9), pick("", "-o", "-o -steal"))
 		}

@@ -78,7 +78,7 @@ func (m *Machine) mount(c *call, o *metapb.MountOp) *refusal {
 	m.count.mount++
 	row := &command.Mount{
 		Mount: proto.Clone(o.Mount).(*metapb.Mount), Root: uint64(d.rec.Ino),
-		AtomicRename: o.AtomicRename, Directories: o.Directories, Owners: o.Owners,
+		AtomicRename: o.AtomicRename, Directories: o.Directories, Owners: o.Owners, Exchange: o.Exchange,
 		Uid: c.who.UID, Gid: c.who.GID, Created: c.now,
 	}
 	row.Mount.Id = m.count.mount
@@ -115,7 +115,7 @@ func (m *Machine) remount(c *call, o *metapb.MountOp, row *command.Mount, s *spo
 	next.Mount = proto.Clone(o.Mount).(*metapb.Mount)
 	next.Mount.Id, next.Mount.Path, next.Mount.Group, next.Mount.Root = id, path, row.Mount.Group, row.Mount.Root
 	m.joining(next)
-	next.AtomicRename, next.Directories, next.Owners = o.AtomicRename, o.Directories, o.Owners
+	next.AtomicRename, next.Directories, next.Owners, next.Exchange = o.AtomicRename, o.Directories, o.Owners, o.Exchange
 	was := m.unsure(s.dentry.dir)
 	m.putMount(next)
 	m.reassess(s.dentry.dir, was)

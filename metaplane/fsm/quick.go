@@ -36,7 +36,7 @@ func (m *Machine) Quick(c *orca.Caller, from orca.Ino, path string, a *metapb.At
 	case !last:
 		return View{}, false
 	}
-	f, ok := m.files.get(nameKey{n.rec.Ino, name})
+	f, ok := m.cached(nameKey{n.rec.Ino, name})
 	if !ok {
 		return View{}, false
 	}
@@ -54,7 +54,7 @@ func (m *Machine) quickIno(ino orca.Ino, a *metapb.Attr) (View, bool) {
 	if n == nil || !m.attached(n) {
 		return View{}, false
 	}
-	f, ok := m.files.get(k)
+	f, ok := m.cached(k)
 	if !ok || f.Ino != ino {
 		return View{}, false
 	}

@@ -93,6 +93,9 @@ func (m *Machine) holdIntent(it *command.Intent, sign int64) {
 	if it.HoldDir != 0 {
 		m.hold(m.dirs[orca.Ino(it.HoldDir)], m.dirs[orca.Ino(it.HoldBelow)], room{it.HoldBytes, it.HoldInodes}, sign)
 	}
+	if it.BackDir != 0 {
+		m.hold(m.dirs[orca.Ino(it.BackDir)], m.dirs[orca.Ino(it.BackBelow)], room{it.BackBytes, it.BackInodes}, sign)
+	}
 }
 
 // holdAll holds anew what everything under way needs.
@@ -161,20 +164,65 @@ func (m *Machine) roomToComplete(n *node, s *command.Session, o *metapb.Complete
 	return r
 }
 
+// move is what comes below to, and those above it up to below above, that have
+// it already.
+type move struct {
+	want      room
+	to, above *node
+}
+
+// holdBy has an intent hold the room.
+func (v move) holdBy(it *command.Intent) {
+	if !v.want.none() {
+		it.HoldDir, it.HoldBelow = uint64(v.to.rec.Ino), uint64(v.above.ino())
+		it.HoldBytes, it.HoldInodes = v.want.bytes, v.want.inodes
+	}
+}
+
+// holdBackBy has an intent hold the room at the other side of an exchange.
+func (v move) holdBackBy(it *command.Intent) {
+	if !v.want.none() {
+		it.BackDir, it.BackBelow = uint64(v.to.rec.Ino), uint64(v.above.ino())
+		it.BackBytes, it.BackInodes = v.want.bytes, v.want.inodes
+	}
+}
+
 // roomToMove refuses a rename that takes more below a directory than its quota
-// allows; else it returns what it needs below which directory, that has it
-// already.
-func (m *Machine) roomToMove(src, dst *spot) (want room, above *node, _ *refusal) {
+// allows; else it returns what it needs. A file that is replaced and has other
+// names goes on under one of those, maybe in the same directory: it makes no
+// room.
+func (m *Machine) roomToMove(src, dst *spot) (move, *refusal) {
 	if len(m.quotas) == 0 {
-		return room{}, nil, nil
+		return move{}, nil
 	}
-	want = src.takes()
-	less := dst.takes()
-	want.bytes, want.inodes = max(0, want.bytes-less.bytes), max(0, want.inodes-less.inodes)
-	for above = dst.dir; above != nil && !under(src.dir, above); {
-		above = above.parent
+	var less room
+	if dst.file == nil || !dst.file.Flags.Has(inode.Linked) {
+		less = m.takes(dst)
 	}
-	return want, above, m.fits(dst.dir, above, want, dst.path)
+	return m.roomFor(m.takes(src), less, src, dst)
+}
+
+// roomToExchange is roomToMove both ways.
+func (m *Machine) roomToExchange(src, dst *spot) (there, back move, _ *refusal) {
+	if len(m.quotas) == 0 {
+		return there, back, nil
+	}
+	a, b := m.takes(src), m.takes(dst)
+	there, r := m.roomFor(a, b, src, dst)
+	if r == nil {
+		back, r = m.roomFor(b, a, dst, src)
+	}
+	return there, back, r
+}
+
+// roomFor refuses what leaves no room at dst for what src takes, where less
+// goes.
+func (m *Machine) roomFor(want, less room, src, dst *spot) (move, *refusal) {
+	v := move{want: room{max(0, want.bytes-less.bytes), max(0, want.inodes-less.inodes)}, to: dst.dir, above: dst.dir}
+	for v.above != nil && !under(src.dir, v.above) {
+		v.above = v.above.parent
+	}
+	return v, m.fits(dst.dir, v.above, v.want, dst.path)
 }
 
 // ino is the number of a directory, 0 of none.
@@ -185,9 +233,11 @@ func (n *node) ino() orca.Ino {
 	return n.rec.Ino
 }
 
-// takes is what is at the end of a spot, with all below it.
-func (s *spot) takes() room {
+// takes is what is at the end of a spot, with all below it. A name that is not
+// the home of its file takes nothing.
+func (m *Machine) takes(s *spot) room {
 	switch {
+	case m.alias(s.dir, s.name, s.file):
 	case s.file != nil:
 		return room{s.file.Length, 1}
 	case s.dentry.dir != nil:

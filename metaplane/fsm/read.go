@@ -48,7 +48,7 @@ func setRuns(a *metapb.Attr, of []orca.Run) {
 
 // setFile fills in what the record of a file says, but for its runs.
 func setFile(a *metapb.Attr, f *inode.File) {
-	a.Ino, a.Type, a.Mode, a.Uid, a.Gid, a.Nlink = uint64(f.Ino), uint32(f.Type), f.Mode, f.UID, f.GID, 1
+	a.Ino, a.Type, a.Mode, a.Uid, a.Gid, a.Nlink = uint64(f.Ino), uint32(f.Type), f.Mode, f.UID, f.GID, max(f.Links, 1)
 	a.Length, a.BlockSize, a.Version = f.Length, f.BlockSize, f.Version
 	a.Mtime, a.Ctime, a.Atime, a.Persist = f.Mtime, f.Ctime, f.Atime, uint32(f.Persist)
 	a.Pinned, a.Target, a.Fingerprint = f.Flags.Has(inode.Pinned), f.Target, ""
@@ -102,7 +102,7 @@ func (m *Machine) fileViewTo(a *metapb.Attr, n *node, name string, f *inode.File
 		Attr: a, Parent: n.rec.Ino, Name: name, Change: f.Change,
 		Key: l.key, Moved: l.moved, Pending: m.overlap(l, false, 0),
 		Session: m.byFile[f.Ino], InUFS: f.Fingerprint != "", SyncInterval: m.syncInterval(n),
-		Holders: f.Workers,
+		Holders: f.Workers, Alias: m.alias(n, name, f),
 	}
 }
 
@@ -311,11 +311,14 @@ func (m *Machine) lister(n *node, fn func(name []byte, a *metapb.Attr) bool) fun
 	}
 	masked := m.masks[at.id()] != nil && len(m.masks[at.id()].list) > 0
 	return func(name, v []byte) bool {
-		sub, file, err := inode.DecodeDentryTo(v, &f)
+		sub, link, file, err := inode.DecodeDentryTo(v, &f)
 		switch {
 		case err != nil:
 			m.fail(err)
 			return false
+		case link != 0:
+			g := m.linked(link)
+			return g != nil && fn(name, m.fileAttr(g, m.locateFile(n, string(name), g)))
 		case !file:
 			d := m.decodedDir(sub)
 			return d != nil && fn(name, m.dirAttr(d, m.locate(d, "")))
@@ -472,7 +475,7 @@ func (m *Machine) Counts() Counts {
 	return Counts{
 		Files: m.count.files, Dirs: m.count.dirs, Sessions: int64(len(m.sessions)), Intents: int64(len(m.intents)),
 		Clients: int64(len(m.clients)), Mounts: int64(len(m.mounts)), Trash: int64(len(m.trash)),
-		Quotas: int64(len(m.quotas)), OverQuota: m.stats.overQuota.Load(),
+		Quotas: int64(len(m.quotas)), OverQuota: m.stats.overQuota.Load(), Rehomed: m.stats.rehomed.Load(),
 		CacheHits: m.stats.hits.Load(), CacheMiss: m.stats.misses.Load(), Commands: m.stats.commands.Load(),
 		Remembered: m.stats.remembered.Load(), PresenceHit: m.stats.presence.Load(), StoreGet: m.stats.gets.Load(),
 	}

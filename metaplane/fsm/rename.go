@@ -5,7 +5,6 @@ package fsm
 import (
 	"orca"
 	"orca/metaplane/command"
-	"orca/metaplane/inode"
 	"orca/metaplane/metapb"
 )
 
@@ -31,35 +30,39 @@ func (m *Machine) rename(c *call, o *metapb.RenameOp) *refusal {
 	if r := m.unknownName(c, &dst); r != nil {
 		return r
 	}
-	if src.dir == dst.dir && src.name == dst.name {
+	if src.dir == dst.dir && src.name == dst.name || src.file != nil && src.ino() == dst.ino() {
 		if o.NoReplace {
 			return refuse(orca.Exists, dst.path, "")
 		}
 		return nil
 	}
+	if o.Exchange {
+		return m.exchange(c, o, &src, &dst)
+	}
 	if c.decided == nil {
-		if r := firstRefusal(m.checkRename(c, o, &src, &dst), m.checkRenamer(c, &src, &dst)); r != nil {
+		r := firstRefusal(m.checkRename(c, o, &src, &dst), m.checkRenamer(c, &src, &dst))
+		if r != nil {
 			return r
 		}
 	}
 	d := src.dentry.dir
-	from, to := m.locateSpot(&src), m.locateSpot(&dst)
+	from, to := m.locateName(&src), m.locateName(&dst)
 	if r := firstRefusal(m.free(c, from, d != nil, src.path), m.free(c, to, true, dst.path)); r != nil {
 		return r
 	}
 	if from.id() != to.id() {
 		return refuse(orca.CrossMount, dst.path, "")
 	}
+	if r := m.rehoming(c, &dst); r != nil {
+		return r
+	}
 	if c.decided == nil {
-		want, above, r := m.roomToMove(&src, &dst)
+		mv, r := m.roomToMove(&src, &dst)
 		if r != nil {
 			return r
 		}
 		if it := m.renameIntent(&src, &dst, from, to); it != nil && !it.Deferred {
-			if !want.none() {
-				it.HoldDir, it.HoldBelow = uint64(dst.dir.rec.Ino), uint64(above.ino())
-				it.HoldBytes, it.HoldInodes = want.bytes, want.inodes
-			}
+			mv.holdBy(it)
 			op := &metapb.RenameOp{Src: here(&src), Dst: here(&dst), NoReplace: o.NoReplace}
 			return m.begin(c, it, from, func(cmd *command.Command) { cmd.Rename = op })
 		} else if it != nil {
@@ -83,10 +86,10 @@ func (m *Machine) renameIntent(src, dst *spot, from, to located) *command.Intent
 		Dir: d != nil, Subtree: true, Replaces: !dst.none(),
 	}
 	switch {
-	case d != nil && d.rec.Flags.Has(inode.Persisted):
-	case src.file != nil && src.file.Fingerprint != "":
+	case d != nil && m.objectAt(src):
+	case m.objectAt(src):
 		it.Want, it.Version = src.file.Fingerprint, src.file.Version
-	case dst.file != nil && dst.file.Fingerprint != "":
+	case dst.file != nil && m.objectAt(dst):
 		// What replaces it is not in the UFS: the old object has to go. The
 		// target of the intent only keeps the source's key from changing.
 		it.Op, it.Source, it.Target = metapb.IntentOp_INTENT_REMOVE, to.key, from.key
@@ -158,33 +161,9 @@ func (m *Machine) move(c *call, src, dst *spot) {
 		c.res.Replaced = uint64(dst.ino())
 		m.erase(&spot{dir: dst.dir, name: dst.name, dentry: dst.dentry})
 	}
-	var over inode.Override
-	if it := c.res.Intent; it != nil && it.Op == metapb.IntentOp_INTENT_MOVE {
-		over = inode.Override{By: it.Id, Key: it.Source}
-	}
 	ino := src.ino()
-	if src.file != nil {
-		f := clone(src.file)
-		f.Ctime, f.Change, f.Override = c.now, m.batch.index, over
-		if fp := c.decide.GetFingerprint(); fp != "" && f.Fingerprint != "" {
-			f.Fingerprint = fp
-		}
-		m.cutFile(src.dir, src.name, src.file)
-		m.addFile(dst.dir, dst.name, f)
-		if f.Fingerprint != "" {
-			m.markPersisted(dst.dir)
-		}
-		c.res.Attr = m.fileAttr(f, m.locateFile(dst.dir, dst.name, f))
-	} else {
-		d := src.dentry.dir
-		m.cutDir(d)
-		d.rec.Name, d.rec.Ctime, d.rec.Change, d.rec.Override = dst.name, c.now, m.batch.index, over
-		m.addDir(dst.dir, d)
-		if d.rec.Flags.Has(inode.Persisted) {
-			m.markPersisted(dst.dir)
-		}
-		c.res.Attr = m.dirAttr(d, m.locate(d, ""))
-	}
+	m.takeOut(c, src)(dst.dir, dst.name)
+	c.res.Attr = m.attrOf(&spot{dir: dst.dir, name: dst.name, dentry: m.lookup(dst.dir, dst.name)})
 	c.res.Parent = uint64(dst.dir.rec.Ino)
 	m.event(metapb.EventKind_EVENT_ENTRY, ino, src.dir.rec.Ino, src.name)
 	m.event(metapb.EventKind_EVENT_ENTRY, ino, dst.dir.rec.Ino, dst.name)

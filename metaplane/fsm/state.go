@@ -33,6 +33,7 @@ type node struct {
 	removed *ring               // names removed lately; nil: not read yet
 	below   sums                // of all below it
 	quota   *quota              // nil: none
+	linked  int64               // names of files with several, in it and below
 	dirty   bool                // rec is to be written at the end of the batch
 	gone    bool                // deleted
 }
@@ -94,7 +95,7 @@ type Machine struct {
 
 // machineStats counts; readers count too.
 type machineStats struct {
-	hits, misses, commands, remembered, presence, gets, overQuota atomic.Int64
+	hits, misses, commands, remembered, presence, gets, overQuota, rehomed atomic.Int64
 }
 
 // Open reads the state that db holds. hosted are the machines that share the
@@ -140,7 +141,7 @@ func (m *Machine) Reset(db *inodekv.DB) error {
 	}
 	m.broken.Store(nil)
 	m.applied.Store(db.Applied())
-	for _, load := range []func() error{m.loadCounters, m.loadReign, m.loadRestored, m.loadDirs, m.loadTrash, m.loadRecords,
+	for _, load := range []func() error{m.loadCounters, m.loadReign, m.loadRestored, m.loadDirs, m.loadNames, m.loadTrash, m.loadRecords,
 		m.loadUsage, m.loadQuotas, m.loadClients, m.reopenHosted} {
 		if err := load(); err != nil {
 			return fmt.Errorf("read the state of the group: %w", err)

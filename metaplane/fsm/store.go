@@ -55,7 +55,7 @@ func (m *Machine) lookup(n *node, name string) dentry {
 	k := nameKey{n.rec.Ino, name}
 	if f, ok := m.files.get(k); ok {
 		m.stats.hits.Add(1)
-		return dentry{file: f}
+		return dentry{file: m.follow(f)}
 	}
 	if !m.present(n, name) {
 		return dentry{}
@@ -71,12 +71,15 @@ func (m *Machine) lookup(n *node, name string) dentry {
 		m.fail(err)
 		return dentry{}
 	}
+	if d.Link != 0 {
+		d.File = stub(d.Link)
+	}
 	if d.File == nil {
 		m.fail(orca.E("fsm.lookup", orca.Corrupt, "directory "+d.Dir.String()+" is not in memory"))
 		return dentry{}
 	}
 	m.files.put(k, d.File)
-	return dentry{file: d.File}
+	return dentry{file: m.follow(d.File)}
 }
 
 // place returns where a file is.
@@ -153,8 +156,11 @@ func (m *Machine) decoded(v []byte) dentry {
 		m.fail(err)
 		return dentry{}
 	}
-	if d.File != nil {
+	switch {
+	case d.File != nil:
 		return dentry{file: d.File}
+	case d.Link != 0:
+		return dentry{file: m.linked(d.Link)}
 	}
 	return dentry{dir: m.decodedDir(d.Dir)}
 }
@@ -168,8 +174,13 @@ func (m *Machine) decodedDir(ino orca.Ino) *node {
 	return n
 }
 
-// putFile writes the record of a file at a name. It keeps no count and no sum.
+// putFile writes the record of a file at a name, or any of its names. It keeps
+// no count and no sum.
 func (m *Machine) putFile(n *node, name string, f *inode.File) {
+	if f.Flags.Has(inode.Linked) {
+		m.putLinked(f)
+		return
+	}
 	m.batch.key = inode.AppendDirent(m.batch.key[:0], n.rec.Ino, name)
 	m.batch.val = inode.AppendFile(m.batch.val[:0], f)
 	m.tx.Set(m.batch.key, m.batch.val)
@@ -194,20 +205,30 @@ func (m *Machine) addFile(n *node, name string, f *inode.File) {
 	m.touch(n)
 }
 
-// cutFile takes the name of a file out of its directory.
+// cutFile takes a file out of its directory.
 func (m *Machine) cutFile(n *node, name string, f *inode.File) {
+	m.cutEntry(n, name)
+	m.chargeFile(n, f.Length, -1)
+}
+
+// cutEntry takes the name of a file out of its directory. It keeps no sum.
+func (m *Machine) cutEntry(n *node, name string) {
 	m.batch.key = inode.AppendDirent(m.batch.key[:0], n.rec.Ino, name)
 	m.tx.Delete(m.batch.key)
 	m.files.drop(nameKey{n.rec.Ino, name})
 	n.rec.Entries--
-	m.chargeFile(n, f.Length, -1)
 	m.dropName(n, name)
 	m.noteRemoved(n, name)
 	m.touch(n)
 }
 
-// eraseFile removes a file for good: name, place and attributes.
+// eraseFile removes a name of a file, and with the last one the file for good:
+// place and attributes.
 func (m *Machine) eraseFile(n *node, name string, f *inode.File) {
+	if f.Flags.Has(inode.Linked) {
+		m.dropLink(n, name, f)
+		return
+	}
 	m.cutFile(n, name, f)
 	m.forgetFile(n, f)
 }
@@ -236,6 +257,7 @@ func (m *Machine) addDir(parent *node, d *node) {
 	parent.rec.Entries++
 	parent.rec.Subdirs++
 	m.charge(parent, m.whole(d))
+	countLinked(parent, d.linked)
 	m.touch(parent)
 	m.dirtied(d)
 }
@@ -249,6 +271,7 @@ func (m *Machine) cutDir(d *node) {
 	p.rec.Entries--
 	p.rec.Subdirs--
 	m.charge(p, m.whole(d).negated())
+	countLinked(p, -d.linked)
 	m.dropName(p, d.rec.Name)
 	m.noteRemoved(p, d.rec.Name)
 	m.touch(p)

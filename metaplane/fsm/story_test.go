@@ -241,6 +241,9 @@ func (s *story) show(r *command.Result, a args) string {
 		if r.Unknown {
 			b.WriteString(" (unknown)")
 		}
+		if o := r.Rehome; o != nil {
+			fmt.Fprintf(&b, " (rehome %x from %x/%s)", o.File, o.Dir, o.Name)
+		}
 		if r.NeedWalk {
 			b.WriteString(" (walk)")
 		}
@@ -319,6 +322,9 @@ func showAttr(a *metapb.Attr) string {
 		s += fmt.Sprintf(" entries %d nlink %d", a.Length, a.Nlink)
 	} else {
 		s += fmt.Sprintf(" len %d v%d %s", a.Length, a.Version, orca.PersistState(a.Persist))
+		if a.Nlink != 1 {
+			s += fmt.Sprintf(" nlink %d", a.Nlink)
+		}
 	}
 	if a.Fingerprint != "" {
 		s += " fp " + a.Fingerprint

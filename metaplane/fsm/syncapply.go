@@ -97,6 +97,8 @@ func (m *Machine) fenced(s *syncing, name string, d dentry) bool {
 		return true
 	case id != 0:
 		return true
+	case m.alias(s.n, name, d.file):
+		return true // whatever the UFS has there is not it
 	case d.dir != nil && d.dir.rec.Mount != 0:
 		return true
 	}
@@ -270,7 +272,11 @@ func (m *Machine) syncGone(s *syncing, name string, d dentry) bool {
 		s.res.Skipped++
 		return false
 	}
-	m.erase(&spot{dir: s.n, name: name, dentry: d})
+	if d.file != nil {
+		m.eraseAll(d.file)
+	} else {
+		m.erase(&spot{dir: s.n, name: name, dentry: d})
+	}
 	s.res.Removed++
 	return true
 }

@@ -99,8 +99,14 @@ func (m *Machine) joinKey(root string, parts []string) (uri, key string) {
 	return uri, uri[begin:]
 }
 
-// locateFile computes the UFS key of a file, its own override first.
+// locateFile computes the UFS key of a file, its own override first: with
+// several names that of its home.
 func (m *Machine) locateFile(n *node, name string, f *inode.File) located {
+	if f != nil && f.Flags.Has(inode.Linked) {
+		if at, home, ok := m.place(f.Ino); ok {
+			n, name = at, home
+		}
+	}
 	l := m.locate(n, name)
 	if f != nil && m.live(f.Override) && l.mount != nil {
 		l.key, l.uri, l.moved = f.Override.Key, "", true

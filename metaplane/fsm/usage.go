@@ -50,7 +50,7 @@ func (m *Machine) charge(n *node, s sums) {
 }
 
 // chargeFile notes that a directory has a file of that length more (sign 1) or
-// less (-1).
+// less (-1): the one with the name that is its home, if it has several.
 func (m *Machine) chargeFile(n *node, length, sign int64) {
 	n.rec.Bytes += sign * length
 	m.charge(n, sums{Usage: Usage{Bytes: sign * length, Files: sign}})
@@ -111,12 +111,35 @@ func (m *Machine) loadUsage() error {
 			tops = append(tops, d)
 		}
 	}
+	if err := m.uncountAliases(); err != nil {
+		return err
+	}
 	for i := len(order) - 1; i >= 0; i-- {
 		if d := order[i]; d.parent != nil {
 			d.parent.below.add(m.whole(d))
 		}
 	}
 	return nil
+}
+
+// uncountAliases takes the names that are no file's home out of the sums of
+// their directories, whose records count all names.
+func (m *Machine) uncountAliases() error {
+	var bad error
+	err := m.scan(inode.SpaceName, func(k, _ []byte) bool {
+		ino, dir, name, ok := inode.DecodeName(k)
+		n := m.dirs[dir]
+		at, home, placed := m.place(ino)
+		if !ok || n == nil || !placed {
+			bad = orca.E("fsm.Open", orca.Corrupt, "a name of file "+ino.String()+", which has no place")
+			return false
+		}
+		if at != n || home != name {
+			n.below.Files--
+		}
+		return true
+	})
+	return firstErr(bad, err)
 }
 
 // sumOldDirs sums the lengths of what is in directories whose records are of
@@ -141,9 +164,15 @@ func (m *Machine) sumOldDirs() error {
 		if n == nil {
 			return true
 		}
-		_, file, err := inode.DecodeDentryTo(v, &f)
-		if bad = err; err == nil && file {
+		_, link, file, err := inode.DecodeDentryTo(v, &f)
+		switch bad = err; {
+		case err != nil || !file:
+		case link == 0:
 			n.rec.Bytes += f.Length
+		default:
+			if g := m.linked(link); g != nil && !m.alias(n, string(k[9:]), g) {
+				n.rec.Bytes += g.Length
+			}
 		}
 		return err == nil
 	})

@@ -48,7 +48,11 @@ func (s *story) build(verb string, a args) *command.Command {
 	case "mkdir":
 		c.Mkdir = &metapb.MkdirOp{Target: s.target(a, 0), Mode: uint32(a.num("mode", 0o755)), Parents: a.has("p"), ExistOk: a.has("x")}
 	case "mv":
-		c.Rename = &metapb.RenameOp{Src: at(a.arg(0)), Dst: at(a.arg(1)), NoReplace: a.has("n")}
+		c.Rename = &metapb.RenameOp{Src: at(a.arg(0)), Dst: at(a.arg(1)), NoReplace: a.has("n"), Exchange: a.has("x")}
+	case "ln":
+		c.Link = &metapb.LinkOp{Src: s.target(a, 0), Dst: at(a.arg(1))}
+	case "rehome":
+		c.Rehome = &metapb.RehomeOp{File: uint64(a.num("ino", 0)), Dir: uint64(a.num("dir", 1)), Name: a.arg(0)}
 	case "rm":
 		c.Delete = &metapb.DeleteOp{Target: s.target(a, 0), Recursive: a.has("r"), CacheOnly: a.has("c"), Want: uint32(a.num("want", 0))}
 	case "chmod":
@@ -89,6 +93,7 @@ func (s *story) buildInner(verb string, a args, c *command.Command) *command.Com
 				Group: uint32(a.num("group", 0)), Id: uint32(a.num("id", 0)), Serial: uint64(a.num("serial", 0))},
 			Parents: a.has("p"), Update: a.has("u"),
 			AtomicRename: strings.Contains(caps, "r"), Directories: strings.Contains(caps, "d"), Owners: strings.Contains(caps, "o"),
+			Exchange: strings.Contains(caps, "x"),
 		}
 	case "quota":
 		c.SetQuota = &metapb.SetQuotaOp{Target: s.target(a, 0), Bytes: a.num("bytes", -1), Inodes: a.num("inodes", -1)}

@@ -31,6 +31,7 @@ const UnknownBytes = -1
 const (
 	tagFile = 1
 	tagDir  = 2
+	tagLink = 3 // the file's record is under SpaceLinked
 )
 
 // Flags of a record.
@@ -47,6 +48,7 @@ const (
 	OwnMtime                    // file: its mtime was set while it was not persisted
 
 	Replicated Flags = 1 << 20 // file: the bounds of its copies are at its key of SpaceReplicas
+	Linked     Flags = 1 << 12 // file: it has several names, and its record is under SpaceLinked
 )
 
 // Has reports whether all bits of g are set.
@@ -67,7 +69,8 @@ type Override struct {
 	Key string // relative to the mount's root
 }
 
-// File is the record of a file or symbolic link; it lives in its dentry.
+// File is the record of a file or symbolic link; it lives in its dentry, or
+// with several names (Linked) under a key of its own.
 type File struct {
 	Ino         orca.Ino
 	Type        orca.FileType
@@ -91,6 +94,7 @@ type File struct {
 	Target      string // of a symbolic link
 	Override    Override
 	Workers     []uint64 // that hold the only copies, while not persisted
+	Links       uint32   // names, when Linked
 }
 
 // Dir is the record of a directory.
@@ -123,10 +127,12 @@ type Quota struct {
 	Inodes int64 // number of files, links and directories
 }
 
-// Dentry is the value of a dentry key: a file, or the id of a directory.
+// Dentry is the value of a dentry key: a file, the id of a file with several
+// names, or the id of a directory.
 type Dentry struct {
 	File *File
-	Dir  orca.Ino // when File is nil
+	Link orca.Ino // when File is nil
+	Dir  orca.Ino // when both are nil
 }
 
 // AppendFile appends the dentry of a file.
@@ -158,7 +164,15 @@ func AppendFile(dst []byte, f *File) []byte {
 	for _, w := range f.Workers {
 		dst = binary.BigEndian.AppendUint64(dst, w)
 	}
+	if f.Flags.Has(Linked) {
+		dst = binary.AppendUvarint(dst, uint64(f.Links))
+	}
 	return dst
+}
+
+// AppendLink appends a dentry of a file with several names.
+func AppendLink(dst []byte, file orca.Ino) []byte {
+	return binary.BigEndian.AppendUint64(append(dst, format, tagLink), uint64(file))
 }
 
 // AppendSubdir appends the dentry of a directory.
@@ -176,6 +190,9 @@ func DecodeDentry(b []byte) (Dentry, error) {
 	case tagDir:
 		d := Dentry{Dir: orca.Ino(r.u64())}
 		return d, r.err("inode.DecodeDentry")
+	case tagLink:
+		d := Dentry{Link: orca.Ino(r.u64())}
+		return d, r.err("inode.DecodeDentry")
 	case tagFile:
 		f := &File{}
 		r.file(f)
@@ -185,23 +202,27 @@ func DecodeDentry(b []byte) (Dentry, error) {
 }
 
 // DecodeDentryTo is DecodeDentry into f, whose memory is used again: file says
-// that it is a file's. f must not be kept anywhere else.
-func DecodeDentryTo(b []byte, f *File) (dir orca.Ino, file bool, err error) {
+// that it is a file's, with several names if link is not 0 (then f is as it
+// was). f must not be kept anywhere else.
+func DecodeDentryTo(b []byte, f *File) (dir, link orca.Ino, file bool, err error) {
 	const op = "inode.DecodeDentry"
 	r := reader{b: b}
 	if r.byte() != format {
-		return 0, false, r.fail(op)
+		return 0, 0, false, r.fail(op)
 	}
 	switch r.byte() {
 	case tagDir:
 		dir = orca.Ino(r.u64())
-		return dir, false, r.err(op)
+		return dir, 0, false, r.err(op)
+	case tagLink:
+		link = orca.Ino(r.u64())
+		return 0, link, true, r.err(op)
 	case tagFile:
 		*f = File{Runs: f.Runs[:0], Workers: f.Workers[:0]}
 		r.file(f)
-		return 0, true, r.err(op)
+		return 0, 0, true, r.err(op)
 	}
-	return 0, false, r.fail(op)
+	return 0, 0, false, r.fail(op)
 }
 
 func (r *reader) file(f *File) {
@@ -241,6 +262,9 @@ func (r *reader) file(f *File) {
 		for i := range f.Workers {
 			f.Workers[i] = r.u64()
 		}
+	}
+	if f.Flags.Has(Linked) {
+		f.Links = uint32(r.uvarint())
 	}
 }
 

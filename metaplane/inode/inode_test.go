@@ -31,6 +31,13 @@ func sampleFile() *inode.File {
 	}
 }
 
+func linkedFile() *inode.File {
+	f := sampleFile()
+	f.Flags |= inode.Linked
+	f.Links = 3
+	return f
+}
+
 func sampleDir() *inode.Dir {
 	return &inode.Dir{
 		Ino: orca.NewIno(0, 9), Parent: orca.RootIno, Name: "d", Mode: 0o2775, UID: 1, GID: 2,
@@ -70,6 +77,10 @@ func TestGoldens(t *testing.T) {
 		{"dir", inode.AppendDir(nil, sampleDir())},
 		{"quota", inode.AppendQuota(nil, inode.Quota{Bytes: 1 << 40, Inodes: 1000})},
 		{"place", inode.AppendPlace(nil, 9, "name")},
+		{"key linked", inode.AppendKey8(nil, inode.SpaceLinked, 9)},
+		{"key name", inode.AppendName(nil, 9, 8, "name")},
+		{"link", inode.AppendLink(nil, 9)},
+		{"linked file", inode.AppendFile(nil, linkedFile())},
 	}
 	var b strings.Builder
 	for _, g := range golden {
@@ -95,6 +106,17 @@ func TestRoundTrip(t *testing.T) {
 	d, err = inode.DecodeDentry(inode.AppendSubdir(nil, 9))
 	require.NoError(t, err)
 	require.Equal(t, inode.Dentry{Dir: 9}, d)
+	d, err = inode.DecodeDentry(inode.AppendLink(nil, 9))
+	require.NoError(t, err)
+	require.Equal(t, inode.Dentry{Link: 9}, d)
+	d, err = inode.DecodeDentry(inode.AppendFile(nil, linkedFile()))
+	require.NoError(t, err)
+	require.Equal(t, linkedFile(), d.File)
+	file, in, name, ok := inode.DecodeName(inode.AppendName(nil, 9, 8, "name"))
+	require.True(t, ok)
+	require.Equal(t, []any{orca.Ino(9), orca.Ino(8), "name"}, []any{file, in, name})
+	_, _, _, ok = inode.DecodeName([]byte("j12345678"))
+	require.False(t, ok)
 }
 
 // TestOldDirectory decodes what builds before 2026-11-29 wrote.
@@ -124,17 +146,21 @@ func TestQuota(t *testing.T) {
 func TestDecodeAgain(t *testing.T) {
 	var f inode.File
 	plain := &inode.File{Ino: 5, Type: orca.TypeFile, Version: 1, Runs: []orca.Run{}, Workers: []uint64{}}
-	for _, want := range []*inode.File{sampleFile(), plain, sampleFile()} {
-		_, file, err := inode.DecodeDentryTo(inode.AppendFile(nil, want), &f)
+	for _, want := range []*inode.File{linkedFile(), plain, sampleFile()} {
+		_, _, file, err := inode.DecodeDentryTo(inode.AppendFile(nil, want), &f)
 		require.NoError(t, err)
 		require.True(t, file)
 		require.Equal(t, want, &f)
 	}
-	dir, file, err := inode.DecodeDentryTo(inode.AppendSubdir(nil, 9), &f)
+	_, link, file, err := inode.DecodeDentryTo(inode.AppendLink(nil, 7), &f)
+	require.NoError(t, err)
+	require.True(t, file)
+	require.EqualValues(t, 7, link)
+	dir, _, file, err := inode.DecodeDentryTo(inode.AppendSubdir(nil, 9), &f)
 	require.NoError(t, err)
 	require.False(t, file)
 	require.EqualValues(t, 9, dir)
-	_, _, err = inode.DecodeDentryTo([]byte{1, 7}, &f)
+	_, _, _, err = inode.DecodeDentryTo([]byte{1, 7}, &f)
 	require.ErrorIs(t, err, orca.Corrupt)
 }
 
@@ -159,7 +185,9 @@ func TestDecodersSurviveAnything(t *testing.T) {
 		_, _ = inode.DecodeDir(append([]byte{1}, b...))
 		_, _ = inode.DecodeDir(append([]byte{2}, b...))
 		_, _ = inode.DecodeQuota(append([]byte{1}, b...))
+		_, _ = inode.DecodeDentry(append([]byte{1, 3}, b...))
 		_, _, _ = inode.DecodePlace(b)
+		_, _, _, _ = inode.DecodeName(b)
 	})
 }
 

@@ -17,7 +17,9 @@ const (
 	SpaceFact     = 'f' // f key                -> cluster fact
 	SpaceHosted   = 'h' // h machine NUL key    -> of a hosted machine
 	SpaceInode    = 'i' // i file8              -> parent directory and name
+	SpaceName     = 'j' // j file8 dir8 name    -> a name of a file with several
 	SpaceCounters = 'k' // k                    -> counters
+	SpaceLinked   = 'l' // l file8              -> record of a file with several names
 	SpaceMount    = 'm' // m id4                -> MountRecord
 	SpaceDir      = 'n' // n dir8               -> directory record
 	SpaceQuota    = 'q' // q dir8               -> quota of a directory
@@ -39,7 +41,7 @@ var (
 )
 
 // AppendKey8 appends space and one 8-byte number: the keys of d (as a
-// prefix), i, n, q, r, s, t, u, w, x (as a prefix), z and c.
+// prefix), i, j (as a prefix), l, n, q, r, s, t, u, w, x (as a prefix), z and c.
 func AppendKey8(dst []byte, space byte, n uint64) []byte {
 	return binary.BigEndian.AppendUint64(append(dst, space), n)
 }
@@ -47,6 +49,20 @@ func AppendKey8(dst []byte, space byte, n uint64) []byte {
 // AppendDirent appends the key of a dentry.
 func AppendDirent(dst []byte, dir orca.Ino, name string) []byte {
 	return append(AppendKey8(dst, SpaceDirent, uint64(dir)), name...)
+}
+
+// AppendName appends the key of one name of a file with several.
+func AppendName(dst []byte, file, dir orca.Ino, name string) []byte {
+	dst = AppendKey8(dst, SpaceName, uint64(file))
+	return append(binary.BigEndian.AppendUint64(dst, uint64(dir)), name...)
+}
+
+// DecodeName takes a key of SpaceName apart; not ok: it is none.
+func DecodeName(key []byte) (file, dir orca.Ino, name string, ok bool) {
+	if len(key) < 17 || key[0] != SpaceName {
+		return 0, 0, "", false
+	}
+	return orca.Ino(Number(key)), orca.Ino(binary.BigEndian.Uint64(key[9:])), string(key[17:]), true
 }
 
 // AppendXattr appends the key of an extended attribute.

@@ -22,6 +22,11 @@ func (s *Session) Rename(ctx context.Context, r *metapb.RenameRequest) (*metapb.
 	return mutate(ctx, s, &r.H, func(ctx context.Context) (*metapb.Empty, error) { return s.ns.Rename(ctx, r) })
 }
 
+// Link is metaplane.Namespace's, exactly once.
+func (s *Session) Link(ctx context.Context, r *metapb.LinkRequest) (*metapb.LinkReply, error) {
+	return mutate(ctx, s, &r.H, func(ctx context.Context) (*metapb.LinkReply, error) { return s.ns.Link(ctx, r) })
+}
+
 // Delete is metaplane.Namespace's, exactly once.
 func (s *Session) Delete(ctx context.Context, r *metapb.DeleteRequest) (*metapb.Empty, error) {
 	return mutate(ctx, s, &r.H, func(ctx context.Context) (*metapb.Empty, error) { return s.ns.Delete(ctx, r) })

@@ -116,6 +116,16 @@ func (r *Router) Rename(ctx context.Context, q *metapb.RenameRequest) (*metapb.E
 	return p, err
 }
 
+// Link is metaplane.Namespace's. Names of two groups are of two mounts.
+func (r *Router) Link(ctx context.Context, q *metapb.LinkRequest) (*metapb.LinkReply, error) {
+	return route(ctx, r, q.H, &q.Src, func(s *Session) (*metapb.LinkReply, error) {
+		if orca.Ino(q.Dst.GetIno()) > orca.RootIno && orca.Ino(q.Dst.Ino).Home() != max(s.cfg.Group, 1) {
+			return nil, orca.PathE("metaclient.Link", q.Dst.Path, orca.CrossMount, nil)
+		}
+		return s.Link(ctx, q)
+	})
+}
+
 // Calls that take a tree: the groups of the mounts in it are asked, too.
 
 // SetAttr is metaplane.Namespace's, of all groups that have a part of the tree.

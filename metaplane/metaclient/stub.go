@@ -17,6 +17,10 @@ func (s *stub) Rename(ctx context.Context, r *metapb.RenameRequest) (*metapb.Emp
 	return invoke(ctx, s, metawire.OpRename, r, new(metapb.Empty))
 }
 
+func (s *stub) Link(ctx context.Context, r *metapb.LinkRequest) (*metapb.LinkReply, error) {
+	return invoke(ctx, s, metawire.OpLink, r, new(metapb.LinkReply))
+}
+
 func (s *stub) Delete(ctx context.Context, r *metapb.DeleteRequest) (*metapb.Empty, error) {
 	return invoke(ctx, s, metawire.OpDelete, r, new(metapb.Empty))
 }

@@ -80,28 +80,30 @@ type IntentOp int32
 
 const (
 	IntentOp_INTENT_NONE        IntentOp = 0
-	IntentOp_INTENT_MKDIR       IntentOp = 1 // undecided: make target, and the mkdirs-1 directories above it
-	IntentOp_INTENT_REMOVE      IntentOp = 2 // undecided: remove one object or empty directory, source
-	IntentOp_INTENT_RENAME      IntentOp = 3 // undecided: atomic rename source -> target
-	IntentOp_INTENT_SETATTR     IntentOp = 4 // undecided: chmod, chown, utimens of source, by mask
-	IntentOp_INTENT_PUT_EMPTY   IntentOp = 5 // undecided: make the empty object target
-	IntentOp_INTENT_PERSIST     IntentOp = 6 // undecided: a worker commits its upload to target
-	IntentOp_INTENT_MOVE        IntentOp = 7 // deferred: copy source -> target, cut over, delete source
-	IntentOp_INTENT_REMOVE_TREE IntentOp = 8 // deferred: remove all under source
+	IntentOp_INTENT_MKDIR       IntentOp = 1  // undecided: make target, and the mkdirs-1 directories above it
+	IntentOp_INTENT_REMOVE      IntentOp = 2  // undecided: remove one object or empty directory, source
+	IntentOp_INTENT_RENAME      IntentOp = 3  // undecided: atomic rename source -> target
+	IntentOp_INTENT_SETATTR     IntentOp = 4  // undecided: chmod, chown, utimens of source, by mask
+	IntentOp_INTENT_PUT_EMPTY   IntentOp = 5  // undecided: make the empty object target
+	IntentOp_INTENT_PERSIST     IntentOp = 6  // undecided: a worker commits its upload to target
+	IntentOp_INTENT_MOVE        IntentOp = 7  // deferred: copy source -> target, cut over, delete source
+	IntentOp_INTENT_REMOVE_TREE IntentOp = 8  // deferred: remove all under source
+	IntentOp_INTENT_EXCHANGE    IntentOp = 40 // undecided: source and target change places
 )
 
 // Enum value maps for IntentOp.
 var (
 	IntentOp_name = map[int32]string{
-		0: "INTENT_NONE",
-		1: "INTENT_MKDIR",
-		2: "INTENT_REMOVE",
-		3: "INTENT_RENAME",
-		4: "INTENT_SETATTR",
-		5: "INTENT_PUT_EMPTY",
-		6: "INTENT_PERSIST",
-		7: "INTENT_MOVE",
-		8: "INTENT_REMOVE_TREE",
+		0:  "INTENT_NONE",
+		1:  "INTENT_MKDIR",
+		2:  "INTENT_REMOVE",
+		3:  "INTENT_RENAME",
+		4:  "INTENT_SETATTR",
+		5:  "INTENT_PUT_EMPTY",
+		6:  "INTENT_PERSIST",
+		7:  "INTENT_MOVE",
+		8:  "INTENT_REMOVE_TREE",
+		40: "INTENT_EXCHANGE",
 	}
 	IntentOp_value = map[string]int32{
 		"INTENT_NONE":        0,
@@ -113,6 +115,7 @@ var (
 		"INTENT_PERSIST":     6,
 		"INTENT_MOVE":        7,
 		"INTENT_REMOVE_TREE": 8,
+		"INTENT_EXCHANGE":    40,
 	}
 )
 
@@ -237,6 +240,8 @@ type Command struct {
 	Hosted         *HostedOp         `protobuf:"bytes,33,opt,name=hosted,proto3" json:"hosted,omitempty"`
 	SetFact        *SetFactOp        `protobuf:"bytes,34,opt,name=set_fact,json=setFact,proto3" json:"set_fact,omitempty"`
 	Noop           *NoopOp           `protobuf:"bytes,35,opt,name=noop,proto3" json:"noop,omitempty"`
+	Link           *LinkOp           `protobuf:"bytes,40,opt,name=link,proto3" json:"link,omitempty"`
+	Rehome         *RehomeOp         `protobuf:"bytes,41,opt,name=rehome,proto3" json:"rehome,omitempty"`
 	SetQuota       *SetQuotaOp       `protobuf:"bytes,50,opt,name=set_quota,json=setQuota,proto3" json:"set_quota,omitempty"`
 	Junction       *JunctionOp       `protobuf:"bytes,60,opt,name=junction,proto3" json:"junction,omitempty"`
 	Hold           *HoldOp           `protobuf:"bytes,80,opt,name=hold,proto3" json:"hold,omitempty"`
@@ -508,6 +513,20 @@ func (x *Command) GetSetFact() *SetFactOp {
 func (x *Command) GetNoop() *NoopOp {
 	if x != nil {
 		return x.Noop
+	}
+	return nil
+}
+
+func (x *Command) GetLink() *LinkOp {
+	if x != nil {
+		return x.Link
+	}
+	return nil
+}
+
+func (x *Command) GetRehome() *RehomeOp {
+	if x != nil {
+		return x.Rehome
 	}
 	return nil
 }
@@ -1167,6 +1186,7 @@ type RenameOp struct {
 	Src           *Target                `protobuf:"bytes,1,opt,name=src,proto3" json:"src,omitempty"`
 	Dst           *Target                `protobuf:"bytes,2,opt,name=dst,proto3" json:"dst,omitempty"`
 	NoReplace     bool                   `protobuf:"varint,3,opt,name=no_replace,json=noReplace,proto3" json:"no_replace,omitempty"`
+	Exchange      bool                   `protobuf:"varint,40,opt,name=exchange,proto3" json:"exchange,omitempty"` // both exist, and change places
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1222,6 +1242,145 @@ func (x *RenameOp) GetNoReplace() bool {
 	return false
 }
 
+func (x *RenameOp) GetExchange() bool {
+	if x != nil {
+		return x.Exchange
+	}
+	return false
+}
+
+// LinkOp gives the file or symbolic link src one more name, dst.
+type LinkOp struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Src           *Target                `protobuf:"bytes,1,opt,name=src,proto3" json:"src,omitempty"`
+	Dst           *Target                `protobuf:"bytes,2,opt,name=dst,proto3" json:"dst,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LinkOp) Reset() {
+	*x = LinkOp{}
+	mi := &file_command_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LinkOp) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LinkOp) ProtoMessage() {}
+
+func (x *LinkOp) ProtoReflect() protoreflect.Message {
+	mi := &file_command_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LinkOp.ProtoReflect.Descriptor instead.
+func (*LinkOp) Descriptor() ([]byte, []int) {
+	return file_command_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *LinkOp) GetSrc() *Target {
+	if x != nil {
+		return x.Src
+	}
+	return nil
+}
+
+func (x *LinkOp) GetDst() *Target {
+	if x != nil {
+		return x.Dst
+	}
+	return nil
+}
+
+// RehomeOp has the content of a file with several names kept in its UFS under
+// another of them than dir/name. Done already: nothing happens.
+type RehomeOp struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	File  uint64                 `protobuf:"varint,1,opt,name=file,proto3" json:"file,omitempty"`
+	Dir   uint64                 `protobuf:"varint,2,opt,name=dir,proto3" json:"dir,omitempty"`
+	Name  string                 `protobuf:"bytes,3,opt,name=name,proto3" json:"name,omitempty"`
+	// Which other; absent: the first.
+	ToDir         uint64 `protobuf:"varint,4,opt,name=to_dir,json=toDir,proto3" json:"to_dir,omitempty"`
+	ToName        string `protobuf:"bytes,5,opt,name=to_name,json=toName,proto3" json:"to_name,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RehomeOp) Reset() {
+	*x = RehomeOp{}
+	mi := &file_command_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RehomeOp) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RehomeOp) ProtoMessage() {}
+
+func (x *RehomeOp) ProtoReflect() protoreflect.Message {
+	mi := &file_command_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RehomeOp.ProtoReflect.Descriptor instead.
+func (*RehomeOp) Descriptor() ([]byte, []int) {
+	return file_command_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *RehomeOp) GetFile() uint64 {
+	if x != nil {
+		return x.File
+	}
+	return 0
+}
+
+func (x *RehomeOp) GetDir() uint64 {
+	if x != nil {
+		return x.Dir
+	}
+	return 0
+}
+
+func (x *RehomeOp) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *RehomeOp) GetToDir() uint64 {
+	if x != nil {
+		return x.ToDir
+	}
+	return 0
+}
+
+func (x *RehomeOp) GetToName() string {
+	if x != nil {
+		return x.ToName
+	}
+	return ""
+}
+
 type DeleteOp struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Target        *Target                `protobuf:"bytes,1,opt,name=target,proto3" json:"target,omitempty"`
@@ -1234,7 +1393,7 @@ type DeleteOp struct {
 
 func (x *DeleteOp) Reset() {
 	*x = DeleteOp{}
-	mi := &file_command_proto_msgTypes[10]
+	mi := &file_command_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1246,7 +1405,7 @@ func (x *DeleteOp) String() string {
 func (*DeleteOp) ProtoMessage() {}
 
 func (x *DeleteOp) ProtoReflect() protoreflect.Message {
-	mi := &file_command_proto_msgTypes[10]
+	mi := &file_command_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1259,7 +1418,7 @@ func (x *DeleteOp) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteOp.ProtoReflect.Descriptor instead.
 func (*DeleteOp) Descriptor() ([]byte, []int) {
-	return file_command_proto_rawDescGZIP(), []int{10}
+	return file_command_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *DeleteOp) GetTarget() *Target {
@@ -1311,7 +1470,7 @@ type SetAttrOp struct {
 
 func (x *SetAttrOp) Reset() {
 	*x = SetAttrOp{}
-	mi := &file_command_proto_msgTypes[11]
+	mi := &file_command_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1323,7 +1482,7 @@ func (x *SetAttrOp) String() string {
 func (*SetAttrOp) ProtoMessage() {}
 
 func (x *SetAttrOp) ProtoReflect() protoreflect.Message {
-	mi := &file_command_proto_msgTypes[11]
+	mi := &file_command_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1336,7 +1495,7 @@ func (x *SetAttrOp) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetAttrOp.ProtoReflect.Descriptor instead.
 func (*SetAttrOp) Descriptor() ([]byte, []int) {
-	return file_command_proto_rawDescGZIP(), []int{11}
+	return file_command_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *SetAttrOp) GetTarget() *Target {
@@ -1437,7 +1596,7 @@ type XattrOp struct {
 
 func (x *XattrOp) Reset() {
 	*x = XattrOp{}
-	mi := &file_command_proto_msgTypes[12]
+	mi := &file_command_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1449,7 +1608,7 @@ func (x *XattrOp) String() string {
 func (*XattrOp) ProtoMessage() {}
 
 func (x *XattrOp) ProtoReflect() protoreflect.Message {
-	mi := &file_command_proto_msgTypes[12]
+	mi := &file_command_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1462,7 +1621,7 @@ func (x *XattrOp) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use XattrOp.ProtoReflect.Descriptor instead.
 func (*XattrOp) Descriptor() ([]byte, []int) {
-	return file_command_proto_rawDescGZIP(), []int{12}
+	return file_command_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *XattrOp) GetTarget() *Target {
@@ -1517,13 +1676,14 @@ type MountOp struct {
 	AtomicRename  bool                   `protobuf:"varint,4,opt,name=atomic_rename,json=atomicRename,proto3" json:"atomic_rename,omitempty"` // ufs.Caps at mount time
 	Directories   bool                   `protobuf:"varint,5,opt,name=directories,proto3" json:"directories,omitempty"`
 	Owners        bool                   `protobuf:"varint,6,opt,name=owners,proto3" json:"owners,omitempty"`
+	Exchange      bool                   `protobuf:"varint,40,opt,name=exchange,proto3" json:"exchange,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *MountOp) Reset() {
 	*x = MountOp{}
-	mi := &file_command_proto_msgTypes[13]
+	mi := &file_command_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1535,7 +1695,7 @@ func (x *MountOp) String() string {
 func (*MountOp) ProtoMessage() {}
 
 func (x *MountOp) ProtoReflect() protoreflect.Message {
-	mi := &file_command_proto_msgTypes[13]
+	mi := &file_command_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1548,7 +1708,7 @@ func (x *MountOp) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MountOp.ProtoReflect.Descriptor instead.
 func (*MountOp) Descriptor() ([]byte, []int) {
-	return file_command_proto_rawDescGZIP(), []int{13}
+	return file_command_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *MountOp) GetMount() *Mount {
@@ -1593,6 +1753,13 @@ func (x *MountOp) GetOwners() bool {
 	return false
 }
 
+func (x *MountOp) GetExchange() bool {
+	if x != nil {
+		return x.Exchange
+	}
+	return false
+}
+
 type UnmountOp struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Path  string                 `protobuf:"bytes,1,opt,name=path,proto3" json:"path,omitempty"`
@@ -1605,7 +1772,7 @@ type UnmountOp struct {
 
 func (x *UnmountOp) Reset() {
 	*x = UnmountOp{}
-	mi := &file_command_proto_msgTypes[14]
+	mi := &file_command_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1617,7 +1784,7 @@ func (x *UnmountOp) String() string {
 func (*UnmountOp) ProtoMessage() {}
 
 func (x *UnmountOp) ProtoReflect() protoreflect.Message {
-	mi := &file_command_proto_msgTypes[14]
+	mi := &file_command_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1630,7 +1797,7 @@ func (x *UnmountOp) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UnmountOp.ProtoReflect.Descriptor instead.
 func (*UnmountOp) Descriptor() ([]byte, []int) {
-	return file_command_proto_rawDescGZIP(), []int{14}
+	return file_command_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *UnmountOp) GetPath() string {
@@ -1663,7 +1830,7 @@ type JunctionOp struct {
 
 func (x *JunctionOp) Reset() {
 	*x = JunctionOp{}
-	mi := &file_command_proto_msgTypes[15]
+	mi := &file_command_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1675,7 +1842,7 @@ func (x *JunctionOp) String() string {
 func (*JunctionOp) ProtoMessage() {}
 
 func (x *JunctionOp) ProtoReflect() protoreflect.Message {
-	mi := &file_command_proto_msgTypes[15]
+	mi := &file_command_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1688,7 +1855,7 @@ func (x *JunctionOp) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JunctionOp.ProtoReflect.Descriptor instead.
 func (*JunctionOp) Descriptor() ([]byte, []int) {
-	return file_command_proto_rawDescGZIP(), []int{15}
+	return file_command_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *JunctionOp) GetMount() uint32 {
@@ -1739,7 +1906,7 @@ type SetQuotaOp struct {
 
 func (x *SetQuotaOp) Reset() {
 	*x = SetQuotaOp{}
-	mi := &file_command_proto_msgTypes[16]
+	mi := &file_command_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1751,7 +1918,7 @@ func (x *SetQuotaOp) String() string {
 func (*SetQuotaOp) ProtoMessage() {}
 
 func (x *SetQuotaOp) ProtoReflect() protoreflect.Message {
-	mi := &file_command_proto_msgTypes[16]
+	mi := &file_command_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1764,7 +1931,7 @@ func (x *SetQuotaOp) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetQuotaOp.ProtoReflect.Descriptor instead.
 func (*SetQuotaOp) Descriptor() ([]byte, []int) {
-	return file_command_proto_rawDescGZIP(), []int{16}
+	return file_command_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *SetQuotaOp) GetTarget() *Target {
@@ -1801,13 +1968,14 @@ type MountRecord struct {
 	Created      int64                  `protobuf:"varint,8,opt,name=created,proto3" json:"created,omitempty"`
 	// Files below that wait to be persisted.
 	Unpersisted   int64 `protobuf:"varint,9,opt,name=unpersisted,proto3" json:"unpersisted,omitempty"`
+	Exchange      bool  `protobuf:"varint,40,opt,name=exchange,proto3" json:"exchange,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *MountRecord) Reset() {
 	*x = MountRecord{}
-	mi := &file_command_proto_msgTypes[17]
+	mi := &file_command_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1819,7 +1987,7 @@ func (x *MountRecord) String() string {
 func (*MountRecord) ProtoMessage() {}
 
 func (x *MountRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_command_proto_msgTypes[17]
+	mi := &file_command_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1832,7 +2000,7 @@ func (x *MountRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MountRecord.ProtoReflect.Descriptor instead.
 func (*MountRecord) Descriptor() ([]byte, []int) {
-	return file_command_proto_rawDescGZIP(), []int{17}
+	return file_command_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *MountRecord) GetMount() *Mount {
@@ -1898,6 +2066,13 @@ func (x *MountRecord) GetUnpersisted() int64 {
 	return 0
 }
 
+func (x *MountRecord) GetExchange() bool {
+	if x != nil {
+		return x.Exchange
+	}
+	return false
+}
+
 // UFSIntent is a durable promise to bring a UFS in line with the namespace.
 type UFSIntent struct {
 	state    protoimpl.MessageState `protogen:"open.v1"`
@@ -1924,17 +2099,22 @@ type UFSIntent struct {
 	Unsure bool `protobuf:"varint,18,opt,name=unsure,proto3" json:"unsure,omitempty"`
 	// What quotas keep free until it is decided, for directory hold_dir and those
 	// above it, but for hold_below and those above that.
-	HoldDir       uint64 `protobuf:"varint,50,opt,name=hold_dir,json=holdDir,proto3" json:"hold_dir,omitempty"`
-	HoldBelow     uint64 `protobuf:"varint,51,opt,name=hold_below,json=holdBelow,proto3" json:"hold_below,omitempty"` // 0: to the root
-	HoldBytes     int64  `protobuf:"varint,52,opt,name=hold_bytes,json=holdBytes,proto3" json:"hold_bytes,omitempty"`
-	HoldInodes    int64  `protobuf:"varint,53,opt,name=hold_inodes,json=holdInodes,proto3" json:"hold_inodes,omitempty"`
+	HoldDir    uint64 `protobuf:"varint,50,opt,name=hold_dir,json=holdDir,proto3" json:"hold_dir,omitempty"`
+	HoldBelow  uint64 `protobuf:"varint,51,opt,name=hold_below,json=holdBelow,proto3" json:"hold_below,omitempty"` // 0: to the root
+	HoldBytes  int64  `protobuf:"varint,52,opt,name=hold_bytes,json=holdBytes,proto3" json:"hold_bytes,omitempty"`
+	HoldInodes int64  `protobuf:"varint,53,opt,name=hold_inodes,json=holdInodes,proto3" json:"hold_inodes,omitempty"`
+	// The same for the other side of an exchange.
+	BackDir       uint64 `protobuf:"varint,54,opt,name=back_dir,json=backDir,proto3" json:"back_dir,omitempty"`
+	BackBelow     uint64 `protobuf:"varint,55,opt,name=back_below,json=backBelow,proto3" json:"back_below,omitempty"`
+	BackBytes     int64  `protobuf:"varint,56,opt,name=back_bytes,json=backBytes,proto3" json:"back_bytes,omitempty"`
+	BackInodes    int64  `protobuf:"varint,57,opt,name=back_inodes,json=backInodes,proto3" json:"back_inodes,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *UFSIntent) Reset() {
 	*x = UFSIntent{}
-	mi := &file_command_proto_msgTypes[18]
+	mi := &file_command_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1946,7 +2126,7 @@ func (x *UFSIntent) String() string {
 func (*UFSIntent) ProtoMessage() {}
 
 func (x *UFSIntent) ProtoReflect() protoreflect.Message {
-	mi := &file_command_proto_msgTypes[18]
+	mi := &file_command_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1959,7 +2139,7 @@ func (x *UFSIntent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UFSIntent.ProtoReflect.Descriptor instead.
 func (*UFSIntent) Descriptor() ([]byte, []int) {
-	return file_command_proto_rawDescGZIP(), []int{18}
+	return file_command_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *UFSIntent) GetId() uint64 {
@@ -2116,6 +2296,34 @@ func (x *UFSIntent) GetHoldInodes() int64 {
 	return 0
 }
 
+func (x *UFSIntent) GetBackDir() uint64 {
+	if x != nil {
+		return x.BackDir
+	}
+	return 0
+}
+
+func (x *UFSIntent) GetBackBelow() uint64 {
+	if x != nil {
+		return x.BackBelow
+	}
+	return 0
+}
+
+func (x *UFSIntent) GetBackBytes() int64 {
+	if x != nil {
+		return x.BackBytes
+	}
+	return 0
+}
+
+func (x *UFSIntent) GetBackInodes() int64 {
+	if x != nil {
+		return x.BackInodes
+	}
+	return 0
+}
+
 // DecideOp ends an undecided intent. kind 0 commits, else aborts with that
 // orca.Kind for the caller.
 type DecideOp struct {
@@ -2133,7 +2341,7 @@ type DecideOp struct {
 
 func (x *DecideOp) Reset() {
 	*x = DecideOp{}
-	mi := &file_command_proto_msgTypes[19]
+	mi := &file_command_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2145,7 +2353,7 @@ func (x *DecideOp) String() string {
 func (*DecideOp) ProtoMessage() {}
 
 func (x *DecideOp) ProtoReflect() protoreflect.Message {
-	mi := &file_command_proto_msgTypes[19]
+	mi := &file_command_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2158,7 +2366,7 @@ func (x *DecideOp) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DecideOp.ProtoReflect.Descriptor instead.
 func (*DecideOp) Descriptor() ([]byte, []int) {
-	return file_command_proto_rawDescGZIP(), []int{19}
+	return file_command_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *DecideOp) GetIntent() uint64 {
@@ -2217,7 +2425,7 @@ type CutoverOp struct {
 
 func (x *CutoverOp) Reset() {
 	*x = CutoverOp{}
-	mi := &file_command_proto_msgTypes[20]
+	mi := &file_command_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2229,7 +2437,7 @@ func (x *CutoverOp) String() string {
 func (*CutoverOp) ProtoMessage() {}
 
 func (x *CutoverOp) ProtoReflect() protoreflect.Message {
-	mi := &file_command_proto_msgTypes[20]
+	mi := &file_command_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2242,7 +2450,7 @@ func (x *CutoverOp) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CutoverOp.ProtoReflect.Descriptor instead.
 func (*CutoverOp) Descriptor() ([]byte, []int) {
-	return file_command_proto_rawDescGZIP(), []int{20}
+	return file_command_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *CutoverOp) GetIntent() uint64 {
@@ -2286,7 +2494,7 @@ type FinishIntentOp struct {
 
 func (x *FinishIntentOp) Reset() {
 	*x = FinishIntentOp{}
-	mi := &file_command_proto_msgTypes[21]
+	mi := &file_command_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2298,7 +2506,7 @@ func (x *FinishIntentOp) String() string {
 func (*FinishIntentOp) ProtoMessage() {}
 
 func (x *FinishIntentOp) ProtoReflect() protoreflect.Message {
-	mi := &file_command_proto_msgTypes[21]
+	mi := &file_command_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2311,7 +2519,7 @@ func (x *FinishIntentOp) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FinishIntentOp.ProtoReflect.Descriptor instead.
 func (*FinishIntentOp) Descriptor() ([]byte, []int) {
-	return file_command_proto_rawDescGZIP(), []int{21}
+	return file_command_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *FinishIntentOp) GetIntent() uint64 {
@@ -2346,7 +2554,7 @@ type SyncEntry struct {
 
 func (x *SyncEntry) Reset() {
 	*x = SyncEntry{}
-	mi := &file_command_proto_msgTypes[22]
+	mi := &file_command_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2358,7 +2566,7 @@ func (x *SyncEntry) String() string {
 func (*SyncEntry) ProtoMessage() {}
 
 func (x *SyncEntry) ProtoReflect() protoreflect.Message {
-	mi := &file_command_proto_msgTypes[22]
+	mi := &file_command_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2371,7 +2579,7 @@ func (x *SyncEntry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SyncEntry.ProtoReflect.Descriptor instead.
 func (*SyncEntry) Descriptor() ([]byte, []int) {
-	return file_command_proto_rawDescGZIP(), []int{22}
+	return file_command_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *SyncEntry) GetName() string {
@@ -2464,7 +2672,7 @@ type SyncApplyOp struct {
 
 func (x *SyncApplyOp) Reset() {
 	*x = SyncApplyOp{}
-	mi := &file_command_proto_msgTypes[23]
+	mi := &file_command_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2476,7 +2684,7 @@ func (x *SyncApplyOp) String() string {
 func (*SyncApplyOp) ProtoMessage() {}
 
 func (x *SyncApplyOp) ProtoReflect() protoreflect.Message {
-	mi := &file_command_proto_msgTypes[23]
+	mi := &file_command_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2489,7 +2697,7 @@ func (x *SyncApplyOp) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SyncApplyOp.ProtoReflect.Descriptor instead.
 func (*SyncApplyOp) Descriptor() ([]byte, []int) {
-	return file_command_proto_rawDescGZIP(), []int{23}
+	return file_command_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *SyncApplyOp) GetDir() uint64 {
@@ -2604,7 +2812,7 @@ type SyncResult struct {
 
 func (x *SyncResult) Reset() {
 	*x = SyncResult{}
-	mi := &file_command_proto_msgTypes[24]
+	mi := &file_command_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2616,7 +2824,7 @@ func (x *SyncResult) String() string {
 func (*SyncResult) ProtoMessage() {}
 
 func (x *SyncResult) ProtoReflect() protoreflect.Message {
-	mi := &file_command_proto_msgTypes[24]
+	mi := &file_command_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2629,7 +2837,7 @@ func (x *SyncResult) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SyncResult.ProtoReflect.Descriptor instead.
 func (*SyncResult) Descriptor() ([]byte, []int) {
-	return file_command_proto_rawDescGZIP(), []int{24}
+	return file_command_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *SyncResult) GetCreated() int64 {
@@ -2677,7 +2885,7 @@ type PersistOp struct {
 
 func (x *PersistOp) Reset() {
 	*x = PersistOp{}
-	mi := &file_command_proto_msgTypes[25]
+	mi := &file_command_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2689,7 +2897,7 @@ func (x *PersistOp) String() string {
 func (*PersistOp) ProtoMessage() {}
 
 func (x *PersistOp) ProtoReflect() protoreflect.Message {
-	mi := &file_command_proto_msgTypes[25]
+	mi := &file_command_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2702,7 +2910,7 @@ func (x *PersistOp) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PersistOp.ProtoReflect.Descriptor instead.
 func (*PersistOp) Descriptor() ([]byte, []int) {
-	return file_command_proto_rawDescGZIP(), []int{25}
+	return file_command_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *PersistOp) GetTarget() *Target {
@@ -2722,7 +2930,7 @@ type PersistPrepareOp struct {
 
 func (x *PersistPrepareOp) Reset() {
 	*x = PersistPrepareOp{}
-	mi := &file_command_proto_msgTypes[26]
+	mi := &file_command_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2734,7 +2942,7 @@ func (x *PersistPrepareOp) String() string {
 func (*PersistPrepareOp) ProtoMessage() {}
 
 func (x *PersistPrepareOp) ProtoReflect() protoreflect.Message {
-	mi := &file_command_proto_msgTypes[26]
+	mi := &file_command_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2747,7 +2955,7 @@ func (x *PersistPrepareOp) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PersistPrepareOp.ProtoReflect.Descriptor instead.
 func (*PersistPrepareOp) Descriptor() ([]byte, []int) {
-	return file_command_proto_rawDescGZIP(), []int{26}
+	return file_command_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *PersistPrepareOp) GetFile() uint64 {
@@ -2782,7 +2990,7 @@ type PersistCommitOp struct {
 
 func (x *PersistCommitOp) Reset() {
 	*x = PersistCommitOp{}
-	mi := &file_command_proto_msgTypes[27]
+	mi := &file_command_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2794,7 +3002,7 @@ func (x *PersistCommitOp) String() string {
 func (*PersistCommitOp) ProtoMessage() {}
 
 func (x *PersistCommitOp) ProtoReflect() protoreflect.Message {
-	mi := &file_command_proto_msgTypes[27]
+	mi := &file_command_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2807,7 +3015,7 @@ func (x *PersistCommitOp) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PersistCommitOp.ProtoReflect.Descriptor instead.
 func (*PersistCommitOp) Descriptor() ([]byte, []int) {
-	return file_command_proto_rawDescGZIP(), []int{27}
+	return file_command_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *PersistCommitOp) GetIntent() uint64 {
@@ -2875,7 +3083,7 @@ type MarkLostOp struct {
 
 func (x *MarkLostOp) Reset() {
 	*x = MarkLostOp{}
-	mi := &file_command_proto_msgTypes[28]
+	mi := &file_command_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2887,7 +3095,7 @@ func (x *MarkLostOp) String() string {
 func (*MarkLostOp) ProtoMessage() {}
 
 func (x *MarkLostOp) ProtoReflect() protoreflect.Message {
-	mi := &file_command_proto_msgTypes[28]
+	mi := &file_command_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2900,7 +3108,7 @@ func (x *MarkLostOp) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MarkLostOp.ProtoReflect.Descriptor instead.
 func (*MarkLostOp) Descriptor() ([]byte, []int) {
-	return file_command_proto_rawDescGZIP(), []int{28}
+	return file_command_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *MarkLostOp) GetFiles() []uint64 {
@@ -2921,7 +3129,7 @@ type SweepTrashOp struct {
 
 func (x *SweepTrashOp) Reset() {
 	*x = SweepTrashOp{}
-	mi := &file_command_proto_msgTypes[29]
+	mi := &file_command_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2933,7 +3141,7 @@ func (x *SweepTrashOp) String() string {
 func (*SweepTrashOp) ProtoMessage() {}
 
 func (x *SweepTrashOp) ProtoReflect() protoreflect.Message {
-	mi := &file_command_proto_msgTypes[29]
+	mi := &file_command_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2946,7 +3154,7 @@ func (x *SweepTrashOp) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SweepTrashOp.ProtoReflect.Descriptor instead.
 func (*SweepTrashOp) Descriptor() ([]byte, []int) {
-	return file_command_proto_rawDescGZIP(), []int{29}
+	return file_command_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *SweepTrashOp) GetLimit() uint32 {
@@ -2967,7 +3175,7 @@ type WorkerRecord struct {
 
 func (x *WorkerRecord) Reset() {
 	*x = WorkerRecord{}
-	mi := &file_command_proto_msgTypes[30]
+	mi := &file_command_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2979,7 +3187,7 @@ func (x *WorkerRecord) String() string {
 func (*WorkerRecord) ProtoMessage() {}
 
 func (x *WorkerRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_command_proto_msgTypes[30]
+	mi := &file_command_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2992,7 +3200,7 @@ func (x *WorkerRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WorkerRecord.ProtoReflect.Descriptor instead.
 func (*WorkerRecord) Descriptor() ([]byte, []int) {
-	return file_command_proto_rawDescGZIP(), []int{30}
+	return file_command_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *WorkerRecord) GetId() uint64 {
@@ -3027,7 +3235,7 @@ type RegisterWorkerOp struct {
 
 func (x *RegisterWorkerOp) Reset() {
 	*x = RegisterWorkerOp{}
-	mi := &file_command_proto_msgTypes[31]
+	mi := &file_command_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3039,7 +3247,7 @@ func (x *RegisterWorkerOp) String() string {
 func (*RegisterWorkerOp) ProtoMessage() {}
 
 func (x *RegisterWorkerOp) ProtoReflect() protoreflect.Message {
-	mi := &file_command_proto_msgTypes[31]
+	mi := &file_command_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3052,7 +3260,7 @@ func (x *RegisterWorkerOp) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RegisterWorkerOp.ProtoReflect.Descriptor instead.
 func (*RegisterWorkerOp) Descriptor() ([]byte, []int) {
-	return file_command_proto_rawDescGZIP(), []int{31}
+	return file_command_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *RegisterWorkerOp) GetId() uint64 {
@@ -3079,7 +3287,7 @@ type HostedOp struct {
 
 func (x *HostedOp) Reset() {
 	*x = HostedOp{}
-	mi := &file_command_proto_msgTypes[32]
+	mi := &file_command_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3091,7 +3299,7 @@ func (x *HostedOp) String() string {
 func (*HostedOp) ProtoMessage() {}
 
 func (x *HostedOp) ProtoReflect() protoreflect.Message {
-	mi := &file_command_proto_msgTypes[32]
+	mi := &file_command_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3104,7 +3312,7 @@ func (x *HostedOp) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HostedOp.ProtoReflect.Descriptor instead.
 func (*HostedOp) Descriptor() ([]byte, []int) {
-	return file_command_proto_rawDescGZIP(), []int{32}
+	return file_command_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *HostedOp) GetMachine() string {
@@ -3134,7 +3342,7 @@ type SetFactOp struct {
 
 func (x *SetFactOp) Reset() {
 	*x = SetFactOp{}
-	mi := &file_command_proto_msgTypes[33]
+	mi := &file_command_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3146,7 +3354,7 @@ func (x *SetFactOp) String() string {
 func (*SetFactOp) ProtoMessage() {}
 
 func (x *SetFactOp) ProtoReflect() protoreflect.Message {
-	mi := &file_command_proto_msgTypes[33]
+	mi := &file_command_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3159,7 +3367,7 @@ func (x *SetFactOp) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetFactOp.ProtoReflect.Descriptor instead.
 func (*SetFactOp) Descriptor() ([]byte, []int) {
-	return file_command_proto_rawDescGZIP(), []int{33}
+	return file_command_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *SetFactOp) GetKey() string {
@@ -3191,7 +3399,7 @@ type NoopOp struct {
 
 func (x *NoopOp) Reset() {
 	*x = NoopOp{}
-	mi := &file_command_proto_msgTypes[34]
+	mi := &file_command_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3203,7 +3411,7 @@ func (x *NoopOp) String() string {
 func (*NoopOp) ProtoMessage() {}
 
 func (x *NoopOp) ProtoReflect() protoreflect.Message {
-	mi := &file_command_proto_msgTypes[34]
+	mi := &file_command_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3216,7 +3424,7 @@ func (x *NoopOp) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NoopOp.ProtoReflect.Descriptor instead.
 func (*NoopOp) Descriptor() ([]byte, []int) {
-	return file_command_proto_rawDescGZIP(), []int{34}
+	return file_command_proto_rawDescGZIP(), []int{36}
 }
 
 // HoldOp takes note that further workers have a copy of a version that is in no
@@ -3232,7 +3440,7 @@ type HoldOp struct {
 
 func (x *HoldOp) Reset() {
 	*x = HoldOp{}
-	mi := &file_command_proto_msgTypes[35]
+	mi := &file_command_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3244,7 +3452,7 @@ func (x *HoldOp) String() string {
 func (*HoldOp) ProtoMessage() {}
 
 func (x *HoldOp) ProtoReflect() protoreflect.Message {
-	mi := &file_command_proto_msgTypes[35]
+	mi := &file_command_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3257,7 +3465,7 @@ func (x *HoldOp) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HoldOp.ProtoReflect.Descriptor instead.
 func (*HoldOp) Descriptor() ([]byte, []int) {
-	return file_command_proto_rawDescGZIP(), []int{35}
+	return file_command_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *HoldOp) GetFile() uint64 {
@@ -3315,7 +3523,7 @@ type SessionRecord struct {
 
 func (x *SessionRecord) Reset() {
 	*x = SessionRecord{}
-	mi := &file_command_proto_msgTypes[36]
+	mi := &file_command_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3327,7 +3535,7 @@ func (x *SessionRecord) String() string {
 func (*SessionRecord) ProtoMessage() {}
 
 func (x *SessionRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_command_proto_msgTypes[36]
+	mi := &file_command_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3340,7 +3548,7 @@ func (x *SessionRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SessionRecord.ProtoReflect.Descriptor instead.
 func (*SessionRecord) Descriptor() ([]byte, []int) {
-	return file_command_proto_rawDescGZIP(), []int{36}
+	return file_command_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *SessionRecord) GetId() uint64 {
@@ -3540,18 +3748,21 @@ type Result struct {
 	// still be allowed.
 	NeedWalk bool `protobuf:"varint,14,opt,name=need_walk,json=needWalk,proto3" json:"need_walk,omitempty"`
 	// Inode that the name had before (create, rename: replaced).
-	Replaced      uint64 `protobuf:"varint,15,opt,name=replaced,proto3" json:"replaced,omitempty"`
-	Existed       bool   `protobuf:"varint,16,opt,name=existed,proto3" json:"existed,omitempty"` // mkdir with exist_ok: it was there
-	Index         uint64 `protobuf:"varint,17,opt,name=index,proto3" json:"index,omitempty"`     // Raft index of the apply
-	Parent        uint64 `protobuf:"varint,18,opt,name=parent,proto3" json:"parent,omitempty"`
-	Unknown       bool   `protobuf:"varint,19,opt,name=unknown,proto3" json:"unknown,omitempty"` // with kind Busy: the UFS must be asked first, see Command.checks
+	Replaced uint64 `protobuf:"varint,15,opt,name=replaced,proto3" json:"replaced,omitempty"`
+	Existed  bool   `protobuf:"varint,16,opt,name=existed,proto3" json:"existed,omitempty"` // mkdir with exist_ok: it was there
+	Index    uint64 `protobuf:"varint,17,opt,name=index,proto3" json:"index,omitempty"`     // Raft index of the apply
+	Parent   uint64 `protobuf:"varint,18,opt,name=parent,proto3" json:"parent,omitempty"`
+	Unknown  bool   `protobuf:"varint,19,opt,name=unknown,proto3" json:"unknown,omitempty"` // with kind Busy: the UFS must be asked first, see Command.checks
+	// With kind Busy: content that goes on under other names lies at the key of
+	// the name that is to go. It has to be rehomed first.
+	Rehome        *RehomeOp `protobuf:"bytes,40,opt,name=rehome,proto3" json:"rehome,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Result) Reset() {
 	*x = Result{}
-	mi := &file_command_proto_msgTypes[37]
+	mi := &file_command_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3563,7 +3774,7 @@ func (x *Result) String() string {
 func (*Result) ProtoMessage() {}
 
 func (x *Result) ProtoReflect() protoreflect.Message {
-	mi := &file_command_proto_msgTypes[37]
+	mi := &file_command_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3576,7 +3787,7 @@ func (x *Result) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Result.ProtoReflect.Descriptor instead.
 func (*Result) Descriptor() ([]byte, []int) {
-	return file_command_proto_rawDescGZIP(), []int{37}
+	return file_command_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *Result) GetKind() uint32 {
@@ -3712,12 +3923,19 @@ func (x *Result) GetUnknown() bool {
 	return false
 }
 
+func (x *Result) GetRehome() *RehomeOp {
+	if x != nil {
+		return x.Rehome
+	}
+	return nil
+}
+
 var File_command_proto protoreflect.FileDescriptor
 
 const file_command_proto_rawDesc = "" +
 	"\n" +
 	"\rcommand.proto\x12\torca.meta\x1a\n" +
-	"meta.proto\"\x9f\r\n" +
+	"meta.proto\"\xf3\r\n" +
 	"\aCommand\x12\x16\n" +
 	"\x06client\x18\x01 \x01(\x04R\x06client\x12\x10\n" +
 	"\x03seq\x18\x02 \x01(\x04R\x03seq\x12\x1f\n" +
@@ -3756,7 +3974,9 @@ const file_command_proto_rawDesc = "" +
 	"\x0fregister_worker\x18  \x01(\v2\x1b.orca.meta.RegisterWorkerOpR\x0eregisterWorker\x12+\n" +
 	"\x06hosted\x18! \x01(\v2\x13.orca.meta.HostedOpR\x06hosted\x12/\n" +
 	"\bset_fact\x18\" \x01(\v2\x14.orca.meta.SetFactOpR\asetFact\x12%\n" +
-	"\x04noop\x18# \x01(\v2\x11.orca.meta.NoopOpR\x04noop\x122\n" +
+	"\x04noop\x18# \x01(\v2\x11.orca.meta.NoopOpR\x04noop\x12%\n" +
+	"\x04link\x18( \x01(\v2\x11.orca.meta.LinkOpR\x04link\x12+\n" +
+	"\x06rehome\x18) \x01(\v2\x13.orca.meta.RehomeOpR\x06rehome\x122\n" +
 	"\tset_quota\x182 \x01(\v2\x15.orca.meta.SetQuotaOpR\bsetQuota\x121\n" +
 	"\bjunction\x18< \x01(\v2\x15.orca.meta.JunctionOpR\bjunction\x12%\n" +
 	"\x04hold\x18P \x01(\v2\x11.orca.meta.HoldOpR\x04hold\"2\n" +
@@ -3816,12 +4036,22 @@ const file_command_proto_rawDesc = "" +
 	"\x06target\x18\x01 \x01(\v2\x11.orca.meta.TargetR\x06target\x12\x12\n" +
 	"\x04mode\x18\x02 \x01(\rR\x04mode\x12\x18\n" +
 	"\aparents\x18\x03 \x01(\bR\aparents\x12\x19\n" +
-	"\bexist_ok\x18\x04 \x01(\bR\aexistOk\"s\n" +
+	"\bexist_ok\x18\x04 \x01(\bR\aexistOk\"\x8f\x01\n" +
 	"\bRenameOp\x12#\n" +
 	"\x03src\x18\x01 \x01(\v2\x11.orca.meta.TargetR\x03src\x12#\n" +
 	"\x03dst\x18\x02 \x01(\v2\x11.orca.meta.TargetR\x03dst\x12\x1d\n" +
 	"\n" +
-	"no_replace\x18\x03 \x01(\bR\tnoReplace\"\x86\x01\n" +
+	"no_replace\x18\x03 \x01(\bR\tnoReplace\x12\x1a\n" +
+	"\bexchange\x18( \x01(\bR\bexchange\"R\n" +
+	"\x06LinkOp\x12#\n" +
+	"\x03src\x18\x01 \x01(\v2\x11.orca.meta.TargetR\x03src\x12#\n" +
+	"\x03dst\x18\x02 \x01(\v2\x11.orca.meta.TargetR\x03dst\"t\n" +
+	"\bRehomeOp\x12\x12\n" +
+	"\x04file\x18\x01 \x01(\x04R\x04file\x12\x10\n" +
+	"\x03dir\x18\x02 \x01(\x04R\x03dir\x12\x12\n" +
+	"\x04name\x18\x03 \x01(\tR\x04name\x12\x15\n" +
+	"\x06to_dir\x18\x04 \x01(\x04R\x05toDir\x12\x17\n" +
+	"\ato_name\x18\x05 \x01(\tR\x06toName\"\x86\x01\n" +
 	"\bDeleteOp\x12)\n" +
 	"\x06target\x18\x01 \x01(\v2\x11.orca.meta.TargetR\x06target\x12\x1c\n" +
 	"\trecursive\x18\x02 \x01(\bR\trecursive\x12\x1d\n" +
@@ -3849,14 +4079,15 @@ const file_command_proto_rawDesc = "" +
 	"\x05value\x18\x03 \x01(\fR\x05value\x12\x16\n" +
 	"\x06create\x18\x04 \x01(\bR\x06create\x12\x18\n" +
 	"\areplace\x18\x05 \x01(\bR\areplace\x12\x16\n" +
-	"\x06remove\x18\x06 \x01(\bR\x06remove\"\xc2\x01\n" +
+	"\x06remove\x18\x06 \x01(\bR\x06remove\"\xde\x01\n" +
 	"\aMountOp\x12&\n" +
 	"\x05mount\x18\x01 \x01(\v2\x10.orca.meta.MountR\x05mount\x12\x18\n" +
 	"\aparents\x18\x02 \x01(\bR\aparents\x12\x16\n" +
 	"\x06update\x18\x03 \x01(\bR\x06update\x12#\n" +
 	"\ratomic_rename\x18\x04 \x01(\bR\fatomicRename\x12 \n" +
 	"\vdirectories\x18\x05 \x01(\bR\vdirectories\x12\x16\n" +
-	"\x06owners\x18\x06 \x01(\bR\x06owners\"/\n" +
+	"\x06owners\x18\x06 \x01(\bR\x06owners\x12\x1a\n" +
+	"\bexchange\x18( \x01(\bR\bexchange\"/\n" +
 	"\tUnmountOp\x12\x12\n" +
 	"\x04path\x18\x01 \x01(\tR\x04path\x12\x0e\n" +
 	"\x02id\x18< \x01(\rR\x02id\"\xa6\x01\n" +
@@ -3871,7 +4102,7 @@ const file_command_proto_rawDesc = "" +
 	"SetQuotaOp\x12)\n" +
 	"\x06target\x18\x01 \x01(\v2\x11.orca.meta.TargetR\x06target\x12\x14\n" +
 	"\x05bytes\x18\x02 \x01(\x03R\x05bytes\x12\x16\n" +
-	"\x06inodes\x18\x03 \x01(\x03R\x06inodes\"\x88\x02\n" +
+	"\x06inodes\x18\x03 \x01(\x03R\x06inodes\"\xa4\x02\n" +
 	"\vMountRecord\x12&\n" +
 	"\x05mount\x18\x01 \x01(\v2\x10.orca.meta.MountR\x05mount\x12\x12\n" +
 	"\x04root\x18\x02 \x01(\x04R\x04root\x12#\n" +
@@ -3881,7 +4112,8 @@ const file_command_proto_rawDesc = "" +
 	"\x03uid\x18\x06 \x01(\rR\x03uid\x12\x10\n" +
 	"\x03gid\x18\a \x01(\rR\x03gid\x12\x18\n" +
 	"\acreated\x18\b \x01(\x03R\acreated\x12 \n" +
-	"\vunpersisted\x18\t \x01(\x03R\vunpersisted\"\xcb\x04\n" +
+	"\vunpersisted\x18\t \x01(\x03R\vunpersisted\x12\x1a\n" +
+	"\bexchange\x18( \x01(\bR\bexchange\"\xc5\x05\n" +
 	"\tUFSIntent\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12#\n" +
 	"\x02op\x18\x02 \x01(\x0e2\x13.orca.meta.IntentOpR\x02op\x12\x1a\n" +
@@ -3908,7 +4140,14 @@ const file_command_proto_rawDesc = "" +
 	"\n" +
 	"hold_bytes\x184 \x01(\x03R\tholdBytes\x12\x1f\n" +
 	"\vhold_inodes\x185 \x01(\x03R\n" +
-	"holdInodes\"\x9a\x01\n" +
+	"holdInodes\x12\x19\n" +
+	"\bback_dir\x186 \x01(\x04R\abackDir\x12\x1d\n" +
+	"\n" +
+	"back_below\x187 \x01(\x04R\tbackBelow\x12\x1d\n" +
+	"\n" +
+	"back_bytes\x188 \x01(\x03R\tbackBytes\x12\x1f\n" +
+	"\vback_inodes\x189 \x01(\x03R\n" +
+	"backInodes\"\x9a\x01\n" +
 	"\bDecideOp\x12\x16\n" +
 	"\x06intent\x18\x01 \x01(\x04R\x06intent\x12\x12\n" +
 	"\x04kind\x18\x02 \x01(\rR\x04kind\x12\x10\n" +
@@ -4029,7 +4268,7 @@ const file_command_proto_rawDesc = "" +
 	"committing\x12\x1d\n" +
 	"\n" +
 	"hold_bytes\x182 \x01(\x03R\tholdBytes\x12\x14\n" +
-	"\x05asked\x18P \x01(\rR\x05asked\"\xaa\x04\n" +
+	"\x05asked\x18P \x01(\rR\x05asked\"\xd7\x04\n" +
 	"\x06Result\x12\x12\n" +
 	"\x04kind\x18\x01 \x01(\rR\x04kind\x12\x12\n" +
 	"\x04path\x18\x02 \x01(\tR\x04path\x12\x10\n" +
@@ -4051,12 +4290,13 @@ const file_command_proto_rawDesc = "" +
 	"\aexisted\x18\x10 \x01(\bR\aexisted\x12\x14\n" +
 	"\x05index\x18\x11 \x01(\x04R\x05index\x12\x16\n" +
 	"\x06parent\x18\x12 \x01(\x04R\x06parent\x12\x18\n" +
-	"\aunknown\x18\x13 \x01(\bR\aunknown*B\n" +
+	"\aunknown\x18\x13 \x01(\bR\aunknown\x12+\n" +
+	"\x06rehome\x18( \x01(\v2\x13.orca.meta.RehomeOpR\x06rehome*B\n" +
 	"\fCommandCheck\x12\x0e\n" +
 	"\n" +
 	"CHECK_NONE\x10\x00\x12\x0f\n" +
 	"\vCHECK_NAMES\x10\x01\x12\x11\n" +
-	"\rCHECK_CONTENT\x10\x02*\xba\x01\n" +
+	"\rCHECK_CONTENT\x10\x02*\xcf\x01\n" +
 	"\bIntentOp\x12\x0f\n" +
 	"\vINTENT_NONE\x10\x00\x12\x10\n" +
 	"\fINTENT_MKDIR\x10\x01\x12\x11\n" +
@@ -4066,7 +4306,8 @@ const file_command_proto_rawDesc = "" +
 	"\x10INTENT_PUT_EMPTY\x10\x05\x12\x12\n" +
 	"\x0eINTENT_PERSIST\x10\x06\x12\x0f\n" +
 	"\vINTENT_MOVE\x10\a\x12\x16\n" +
-	"\x12INTENT_REMOVE_TREE\x10\b*[\n" +
+	"\x12INTENT_REMOVE_TREE\x10\b\x12\x13\n" +
+	"\x0fINTENT_EXCHANGE\x10(*[\n" +
 	"\fSessionState\x12\x10\n" +
 	"\fSESSION_NONE\x10\x00\x12\x10\n" +
 	"\fSESSION_OPEN\x10\x01\x12\x13\n" +
@@ -4086,7 +4327,7 @@ func file_command_proto_rawDescGZIP() []byte {
 }
 
 var file_command_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_command_proto_msgTypes = make([]protoimpl.MessageInfo, 38)
+var file_command_proto_msgTypes = make([]protoimpl.MessageInfo, 40)
 var file_command_proto_goTypes = []any{
 	(CommandCheck)(0),        // 0: orca.meta.CommandCheck
 	(IntentOp)(0),            // 1: orca.meta.IntentOp
@@ -4101,42 +4342,44 @@ var file_command_proto_goTypes = []any{
 	(*DropSessionOp)(nil),    // 10: orca.meta.DropSessionOp
 	(*MkdirOp)(nil),          // 11: orca.meta.MkdirOp
 	(*RenameOp)(nil),         // 12: orca.meta.RenameOp
-	(*DeleteOp)(nil),         // 13: orca.meta.DeleteOp
-	(*SetAttrOp)(nil),        // 14: orca.meta.SetAttrOp
-	(*XattrOp)(nil),          // 15: orca.meta.XattrOp
-	(*MountOp)(nil),          // 16: orca.meta.MountOp
-	(*UnmountOp)(nil),        // 17: orca.meta.UnmountOp
-	(*JunctionOp)(nil),       // 18: orca.meta.JunctionOp
-	(*SetQuotaOp)(nil),       // 19: orca.meta.SetQuotaOp
-	(*MountRecord)(nil),      // 20: orca.meta.MountRecord
-	(*UFSIntent)(nil),        // 21: orca.meta.UFSIntent
-	(*DecideOp)(nil),         // 22: orca.meta.DecideOp
-	(*CutoverOp)(nil),        // 23: orca.meta.CutoverOp
-	(*FinishIntentOp)(nil),   // 24: orca.meta.FinishIntentOp
-	(*SyncEntry)(nil),        // 25: orca.meta.SyncEntry
-	(*SyncApplyOp)(nil),      // 26: orca.meta.SyncApplyOp
-	(*SyncResult)(nil),       // 27: orca.meta.SyncResult
-	(*PersistOp)(nil),        // 28: orca.meta.PersistOp
-	(*PersistPrepareOp)(nil), // 29: orca.meta.PersistPrepareOp
-	(*PersistCommitOp)(nil),  // 30: orca.meta.PersistCommitOp
-	(*MarkLostOp)(nil),       // 31: orca.meta.MarkLostOp
-	(*SweepTrashOp)(nil),     // 32: orca.meta.SweepTrashOp
-	(*WorkerRecord)(nil),     // 33: orca.meta.WorkerRecord
-	(*RegisterWorkerOp)(nil), // 34: orca.meta.RegisterWorkerOp
-	(*HostedOp)(nil),         // 35: orca.meta.HostedOp
-	(*SetFactOp)(nil),        // 36: orca.meta.SetFactOp
-	(*NoopOp)(nil),           // 37: orca.meta.NoopOp
-	(*HoldOp)(nil),           // 38: orca.meta.HoldOp
-	(*SessionRecord)(nil),    // 39: orca.meta.SessionRecord
-	(*Result)(nil),           // 40: orca.meta.Result
-	(*Caller)(nil),           // 41: orca.meta.Caller
-	(*Target)(nil),           // 42: orca.meta.Target
-	(*Mount)(nil),            // 43: orca.meta.Mount
-	(JunctionState)(0),       // 44: orca.meta.JunctionState
-	(*Attr)(nil),             // 45: orca.meta.Attr
+	(*LinkOp)(nil),           // 13: orca.meta.LinkOp
+	(*RehomeOp)(nil),         // 14: orca.meta.RehomeOp
+	(*DeleteOp)(nil),         // 15: orca.meta.DeleteOp
+	(*SetAttrOp)(nil),        // 16: orca.meta.SetAttrOp
+	(*XattrOp)(nil),          // 17: orca.meta.XattrOp
+	(*MountOp)(nil),          // 18: orca.meta.MountOp
+	(*UnmountOp)(nil),        // 19: orca.meta.UnmountOp
+	(*JunctionOp)(nil),       // 20: orca.meta.JunctionOp
+	(*SetQuotaOp)(nil),       // 21: orca.meta.SetQuotaOp
+	(*MountRecord)(nil),      // 22: orca.meta.MountRecord
+	(*UFSIntent)(nil),        // 23: orca.meta.UFSIntent
+	(*DecideOp)(nil),         // 24: orca.meta.DecideOp
+	(*CutoverOp)(nil),        // 25: orca.meta.CutoverOp
+	(*FinishIntentOp)(nil),   // 26: orca.meta.FinishIntentOp
+	(*SyncEntry)(nil),        // 27: orca.meta.SyncEntry
+	(*SyncApplyOp)(nil),      // 28: orca.meta.SyncApplyOp
+	(*SyncResult)(nil),       // 29: orca.meta.SyncResult
+	(*PersistOp)(nil),        // 30: orca.meta.PersistOp
+	(*PersistPrepareOp)(nil), // 31: orca.meta.PersistPrepareOp
+	(*PersistCommitOp)(nil),  // 32: orca.meta.PersistCommitOp
+	(*MarkLostOp)(nil),       // 33: orca.meta.MarkLostOp
+	(*SweepTrashOp)(nil),     // 34: orca.meta.SweepTrashOp
+	(*WorkerRecord)(nil),     // 35: orca.meta.WorkerRecord
+	(*RegisterWorkerOp)(nil), // 36: orca.meta.RegisterWorkerOp
+	(*HostedOp)(nil),         // 37: orca.meta.HostedOp
+	(*SetFactOp)(nil),        // 38: orca.meta.SetFactOp
+	(*NoopOp)(nil),           // 39: orca.meta.NoopOp
+	(*HoldOp)(nil),           // 40: orca.meta.HoldOp
+	(*SessionRecord)(nil),    // 41: orca.meta.SessionRecord
+	(*Result)(nil),           // 42: orca.meta.Result
+	(*Caller)(nil),           // 43: orca.meta.Caller
+	(*Target)(nil),           // 44: orca.meta.Target
+	(*Mount)(nil),            // 45: orca.meta.Mount
+	(JunctionState)(0),       // 46: orca.meta.JunctionState
+	(*Attr)(nil),             // 47: orca.meta.Attr
 }
 var file_command_proto_depIdxs = []int32{
-	41, // 0: orca.meta.Command.caller:type_name -> orca.meta.Caller
+	43, // 0: orca.meta.Command.caller:type_name -> orca.meta.Caller
 	4,  // 1: orca.meta.Command.absent:type_name -> orca.meta.AbsentName
 	5,  // 2: orca.meta.Command.create:type_name -> orca.meta.CreateOp
 	6,  // 3: orca.meta.Command.complete:type_name -> orca.meta.CompleteOp
@@ -4146,56 +4389,61 @@ var file_command_proto_depIdxs = []int32{
 	10, // 7: orca.meta.Command.drop_session:type_name -> orca.meta.DropSessionOp
 	11, // 8: orca.meta.Command.mkdir:type_name -> orca.meta.MkdirOp
 	12, // 9: orca.meta.Command.rename:type_name -> orca.meta.RenameOp
-	13, // 10: orca.meta.Command.delete:type_name -> orca.meta.DeleteOp
-	14, // 11: orca.meta.Command.set_attr:type_name -> orca.meta.SetAttrOp
-	15, // 12: orca.meta.Command.xattr:type_name -> orca.meta.XattrOp
-	16, // 13: orca.meta.Command.mount:type_name -> orca.meta.MountOp
-	17, // 14: orca.meta.Command.unmount:type_name -> orca.meta.UnmountOp
-	22, // 15: orca.meta.Command.decide:type_name -> orca.meta.DecideOp
-	23, // 16: orca.meta.Command.cutover:type_name -> orca.meta.CutoverOp
-	24, // 17: orca.meta.Command.finish_intent:type_name -> orca.meta.FinishIntentOp
-	26, // 18: orca.meta.Command.sync_apply:type_name -> orca.meta.SyncApplyOp
-	28, // 19: orca.meta.Command.persist:type_name -> orca.meta.PersistOp
-	29, // 20: orca.meta.Command.persist_prepare:type_name -> orca.meta.PersistPrepareOp
-	30, // 21: orca.meta.Command.persist_commit:type_name -> orca.meta.PersistCommitOp
-	31, // 22: orca.meta.Command.mark_lost:type_name -> orca.meta.MarkLostOp
-	32, // 23: orca.meta.Command.sweep_trash:type_name -> orca.meta.SweepTrashOp
-	34, // 24: orca.meta.Command.register_worker:type_name -> orca.meta.RegisterWorkerOp
-	35, // 25: orca.meta.Command.hosted:type_name -> orca.meta.HostedOp
-	36, // 26: orca.meta.Command.set_fact:type_name -> orca.meta.SetFactOp
-	37, // 27: orca.meta.Command.noop:type_name -> orca.meta.NoopOp
-	19, // 28: orca.meta.Command.set_quota:type_name -> orca.meta.SetQuotaOp
-	18, // 29: orca.meta.Command.junction:type_name -> orca.meta.JunctionOp
-	38, // 30: orca.meta.Command.hold:type_name -> orca.meta.HoldOp
-	42, // 31: orca.meta.CreateOp.target:type_name -> orca.meta.Target
-	42, // 32: orca.meta.MkdirOp.target:type_name -> orca.meta.Target
-	42, // 33: orca.meta.RenameOp.src:type_name -> orca.meta.Target
-	42, // 34: orca.meta.RenameOp.dst:type_name -> orca.meta.Target
-	42, // 35: orca.meta.DeleteOp.target:type_name -> orca.meta.Target
-	42, // 36: orca.meta.SetAttrOp.target:type_name -> orca.meta.Target
-	42, // 37: orca.meta.XattrOp.target:type_name -> orca.meta.Target
-	43, // 38: orca.meta.MountOp.mount:type_name -> orca.meta.Mount
-	44, // 39: orca.meta.JunctionOp.from:type_name -> orca.meta.JunctionState
-	44, // 40: orca.meta.JunctionOp.to:type_name -> orca.meta.JunctionState
-	42, // 41: orca.meta.SetQuotaOp.target:type_name -> orca.meta.Target
-	43, // 42: orca.meta.MountRecord.mount:type_name -> orca.meta.Mount
-	1,  // 43: orca.meta.UFSIntent.op:type_name -> orca.meta.IntentOp
-	3,  // 44: orca.meta.UFSIntent.command:type_name -> orca.meta.Command
-	25, // 45: orca.meta.SyncApplyOp.entries:type_name -> orca.meta.SyncEntry
-	25, // 46: orca.meta.SyncApplyOp.self:type_name -> orca.meta.SyncEntry
-	42, // 47: orca.meta.PersistOp.target:type_name -> orca.meta.Target
-	2,  // 48: orca.meta.SessionRecord.state:type_name -> orca.meta.SessionState
-	41, // 49: orca.meta.SessionRecord.caller:type_name -> orca.meta.Caller
-	45, // 50: orca.meta.Result.attr:type_name -> orca.meta.Attr
-	39, // 51: orca.meta.Result.session:type_name -> orca.meta.SessionRecord
-	21, // 52: orca.meta.Result.intent:type_name -> orca.meta.UFSIntent
-	20, // 53: orca.meta.Result.mount:type_name -> orca.meta.MountRecord
-	27, // 54: orca.meta.Result.sync:type_name -> orca.meta.SyncResult
-	55, // [55:55] is the sub-list for method output_type
-	55, // [55:55] is the sub-list for method input_type
-	55, // [55:55] is the sub-list for extension type_name
-	55, // [55:55] is the sub-list for extension extendee
-	0,  // [0:55] is the sub-list for field type_name
+	15, // 10: orca.meta.Command.delete:type_name -> orca.meta.DeleteOp
+	16, // 11: orca.meta.Command.set_attr:type_name -> orca.meta.SetAttrOp
+	17, // 12: orca.meta.Command.xattr:type_name -> orca.meta.XattrOp
+	18, // 13: orca.meta.Command.mount:type_name -> orca.meta.MountOp
+	19, // 14: orca.meta.Command.unmount:type_name -> orca.meta.UnmountOp
+	24, // 15: orca.meta.Command.decide:type_name -> orca.meta.DecideOp
+	25, // 16: orca.meta.Command.cutover:type_name -> orca.meta.CutoverOp
+	26, // 17: orca.meta.Command.finish_intent:type_name -> orca.meta.FinishIntentOp
+	28, // 18: orca.meta.Command.sync_apply:type_name -> orca.meta.SyncApplyOp
+	30, // 19: orca.meta.Command.persist:type_name -> orca.meta.PersistOp
+	31, // 20: orca.meta.Command.persist_prepare:type_name -> orca.meta.PersistPrepareOp
+	32, // 21: orca.meta.Command.persist_commit:type_name -> orca.meta.PersistCommitOp
+	33, // 22: orca.meta.Command.mark_lost:type_name -> orca.meta.MarkLostOp
+	34, // 23: orca.meta.Command.sweep_trash:type_name -> orca.meta.SweepTrashOp
+	36, // 24: orca.meta.Command.register_worker:type_name -> orca.meta.RegisterWorkerOp
+	37, // 25: orca.meta.Command.hosted:type_name -> orca.meta.HostedOp
+	38, // 26: orca.meta.Command.set_fact:type_name -> orca.meta.SetFactOp
+	39, // 27: orca.meta.Command.noop:type_name -> orca.meta.NoopOp
+	13, // 28: orca.meta.Command.link:type_name -> orca.meta.LinkOp
+	14, // 29: orca.meta.Command.rehome:type_name -> orca.meta.RehomeOp
+	21, // 30: orca.meta.Command.set_quota:type_name -> orca.meta.SetQuotaOp
+	20, // 31: orca.meta.Command.junction:type_name -> orca.meta.JunctionOp
+	40, // 32: orca.meta.Command.hold:type_name -> orca.meta.HoldOp
+	44, // 33: orca.meta.CreateOp.target:type_name -> orca.meta.Target
+	44, // 34: orca.meta.MkdirOp.target:type_name -> orca.meta.Target
+	44, // 35: orca.meta.RenameOp.src:type_name -> orca.meta.Target
+	44, // 36: orca.meta.RenameOp.dst:type_name -> orca.meta.Target
+	44, // 37: orca.meta.LinkOp.src:type_name -> orca.meta.Target
+	44, // 38: orca.meta.LinkOp.dst:type_name -> orca.meta.Target
+	44, // 39: orca.meta.DeleteOp.target:type_name -> orca.meta.Target
+	44, // 40: orca.meta.SetAttrOp.target:type_name -> orca.meta.Target
+	44, // 41: orca.meta.XattrOp.target:type_name -> orca.meta.Target
+	45, // 42: orca.meta.MountOp.mount:type_name -> orca.meta.Mount
+	46, // 43: orca.meta.JunctionOp.from:type_name -> orca.meta.JunctionState
+	46, // 44: orca.meta.JunctionOp.to:type_name -> orca.meta.JunctionState
+	44, // 45: orca.meta.SetQuotaOp.target:type_name -> orca.meta.Target
+	45, // 46: orca.meta.MountRecord.mount:type_name -> orca.meta.Mount
+	1,  // 47: orca.meta.UFSIntent.op:type_name -> orca.meta.IntentOp
+	3,  // 48: orca.meta.UFSIntent.command:type_name -> orca.meta.Command
+	27, // 49: orca.meta.SyncApplyOp.entries:type_name -> orca.meta.SyncEntry
+	27, // 50: orca.meta.SyncApplyOp.self:type_name -> orca.meta.SyncEntry
+	44, // 51: orca.meta.PersistOp.target:type_name -> orca.meta.Target
+	2,  // 52: orca.meta.SessionRecord.state:type_name -> orca.meta.SessionState
+	43, // 53: orca.meta.SessionRecord.caller:type_name -> orca.meta.Caller
+	47, // 54: orca.meta.Result.attr:type_name -> orca.meta.Attr
+	41, // 55: orca.meta.Result.session:type_name -> orca.meta.SessionRecord
+	23, // 56: orca.meta.Result.intent:type_name -> orca.meta.UFSIntent
+	22, // 57: orca.meta.Result.mount:type_name -> orca.meta.MountRecord
+	29, // 58: orca.meta.Result.sync:type_name -> orca.meta.SyncResult
+	14, // 59: orca.meta.Result.rehome:type_name -> orca.meta.RehomeOp
+	60, // [60:60] is the sub-list for method output_type
+	60, // [60:60] is the sub-list for method input_type
+	60, // [60:60] is the sub-list for extension type_name
+	60, // [60:60] is the sub-list for extension extendee
+	0,  // [0:60] is the sub-list for field type_name
 }
 
 func init() { file_command_proto_init() }
@@ -4210,7 +4458,7 @@ func file_command_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_command_proto_rawDesc), len(file_command_proto_rawDesc)),
 			NumEnums:      3,
-			NumMessages:   38,
+			NumMessages:   40,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -254,7 +254,7 @@ func (x WorkerOrder_Kind) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use WorkerOrder_Kind.Descriptor instead.
 func (WorkerOrder_Kind) EnumDescriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{47, 0}
+	return file_meta_proto_rawDescGZIP(), []int{49, 0}
 }
 
 type QuorumRequest_Change int32
@@ -318,7 +318,7 @@ func (x QuorumRequest_Change) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use QuorumRequest_Change.Descriptor instead.
 func (QuorumRequest_Change) EnumDescriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{75, 0}
+	return file_meta_proto_rawDescGZIP(), []int{77, 0}
 }
 
 type UpkeepRequest_Kind int32
@@ -373,7 +373,7 @@ func (x UpkeepRequest_Kind) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use UpkeepRequest_Kind.Descriptor instead.
 func (UpkeepRequest_Kind) EnumDescriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{78, 0}
+	return file_meta_proto_rawDescGZIP(), []int{80, 0}
 }
 
 // Caller is a POSIX identity.
@@ -2395,6 +2395,7 @@ type RenameRequest struct {
 	Src           *Target                `protobuf:"bytes,2,opt,name=src,proto3" json:"src,omitempty"`
 	Dst           *Target                `protobuf:"bytes,3,opt,name=dst,proto3" json:"dst,omitempty"`
 	NoReplace     bool                   `protobuf:"varint,4,opt,name=no_replace,json=noReplace,proto3" json:"no_replace,omitempty"`
+	Exchange      bool                   `protobuf:"varint,40,opt,name=exchange,proto3" json:"exchange,omitempty"` // both exist, and change places
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2457,6 +2458,118 @@ func (x *RenameRequest) GetNoReplace() bool {
 	return false
 }
 
+func (x *RenameRequest) GetExchange() bool {
+	if x != nil {
+		return x.Exchange
+	}
+	return false
+}
+
+// LinkRequest gives the file or symbolic link src one more name, dst.
+type LinkRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	H             *Header                `protobuf:"bytes,1,opt,name=h,proto3" json:"h,omitempty"`
+	Src           *Target                `protobuf:"bytes,2,opt,name=src,proto3" json:"src,omitempty"`
+	Dst           *Target                `protobuf:"bytes,3,opt,name=dst,proto3" json:"dst,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LinkRequest) Reset() {
+	*x = LinkRequest{}
+	mi := &file_meta_proto_msgTypes[27]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LinkRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LinkRequest) ProtoMessage() {}
+
+func (x *LinkRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_meta_proto_msgTypes[27]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LinkRequest.ProtoReflect.Descriptor instead.
+func (*LinkRequest) Descriptor() ([]byte, []int) {
+	return file_meta_proto_rawDescGZIP(), []int{27}
+}
+
+func (x *LinkRequest) GetH() *Header {
+	if x != nil {
+		return x.H
+	}
+	return nil
+}
+
+func (x *LinkRequest) GetSrc() *Target {
+	if x != nil {
+		return x.Src
+	}
+	return nil
+}
+
+func (x *LinkRequest) GetDst() *Target {
+	if x != nil {
+		return x.Dst
+	}
+	return nil
+}
+
+type LinkReply struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Attr          *Attr                  `protobuf:"bytes,1,opt,name=attr,proto3" json:"attr,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LinkReply) Reset() {
+	*x = LinkReply{}
+	mi := &file_meta_proto_msgTypes[28]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LinkReply) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LinkReply) ProtoMessage() {}
+
+func (x *LinkReply) ProtoReflect() protoreflect.Message {
+	mi := &file_meta_proto_msgTypes[28]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LinkReply.ProtoReflect.Descriptor instead.
+func (*LinkReply) Descriptor() ([]byte, []int) {
+	return file_meta_proto_rawDescGZIP(), []int{28}
+}
+
+func (x *LinkReply) GetAttr() *Attr {
+	if x != nil {
+		return x.Attr
+	}
+	return nil
+}
+
 type DeleteRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	H             *Header                `protobuf:"bytes,1,opt,name=h,proto3" json:"h,omitempty"`
@@ -2471,7 +2584,7 @@ type DeleteRequest struct {
 
 func (x *DeleteRequest) Reset() {
 	*x = DeleteRequest{}
-	mi := &file_meta_proto_msgTypes[27]
+	mi := &file_meta_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2483,7 +2596,7 @@ func (x *DeleteRequest) String() string {
 func (*DeleteRequest) ProtoMessage() {}
 
 func (x *DeleteRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[27]
+	mi := &file_meta_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2496,7 +2609,7 @@ func (x *DeleteRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteRequest.ProtoReflect.Descriptor instead.
 func (*DeleteRequest) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{27}
+	return file_meta_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *DeleteRequest) GetH() *Header {
@@ -2562,7 +2675,7 @@ type SetAttrRequest struct {
 
 func (x *SetAttrRequest) Reset() {
 	*x = SetAttrRequest{}
-	mi := &file_meta_proto_msgTypes[28]
+	mi := &file_meta_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2574,7 +2687,7 @@ func (x *SetAttrRequest) String() string {
 func (*SetAttrRequest) ProtoMessage() {}
 
 func (x *SetAttrRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[28]
+	mi := &file_meta_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2587,7 +2700,7 @@ func (x *SetAttrRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetAttrRequest.ProtoReflect.Descriptor instead.
 func (*SetAttrRequest) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{28}
+	return file_meta_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *SetAttrRequest) GetH() *Header {
@@ -2690,7 +2803,7 @@ type SetAttrReply struct {
 
 func (x *SetAttrReply) Reset() {
 	*x = SetAttrReply{}
-	mi := &file_meta_proto_msgTypes[29]
+	mi := &file_meta_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2702,7 +2815,7 @@ func (x *SetAttrReply) String() string {
 func (*SetAttrReply) ProtoMessage() {}
 
 func (x *SetAttrReply) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[29]
+	mi := &file_meta_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2715,7 +2828,7 @@ func (x *SetAttrReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetAttrReply.ProtoReflect.Descriptor instead.
 func (*SetAttrReply) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{29}
+	return file_meta_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *SetAttrReply) GetAttr() *Attr {
@@ -2739,7 +2852,7 @@ type XattrRequest struct {
 
 func (x *XattrRequest) Reset() {
 	*x = XattrRequest{}
-	mi := &file_meta_proto_msgTypes[30]
+	mi := &file_meta_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2751,7 +2864,7 @@ func (x *XattrRequest) String() string {
 func (*XattrRequest) ProtoMessage() {}
 
 func (x *XattrRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[30]
+	mi := &file_meta_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2764,7 +2877,7 @@ func (x *XattrRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use XattrRequest.ProtoReflect.Descriptor instead.
 func (*XattrRequest) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{30}
+	return file_meta_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *XattrRequest) GetH() *Header {
@@ -2819,7 +2932,7 @@ type XattrReply struct {
 
 func (x *XattrReply) Reset() {
 	*x = XattrReply{}
-	mi := &file_meta_proto_msgTypes[31]
+	mi := &file_meta_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2831,7 +2944,7 @@ func (x *XattrReply) String() string {
 func (*XattrReply) ProtoMessage() {}
 
 func (x *XattrReply) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[31]
+	mi := &file_meta_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2844,7 +2957,7 @@ func (x *XattrReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use XattrReply.ProtoReflect.Descriptor instead.
 func (*XattrReply) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{31}
+	return file_meta_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *XattrReply) GetValue() []byte {
@@ -2883,7 +2996,7 @@ type Mount struct {
 
 func (x *Mount) Reset() {
 	*x = Mount{}
-	mi := &file_meta_proto_msgTypes[32]
+	mi := &file_meta_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2895,7 +3008,7 @@ func (x *Mount) String() string {
 func (*Mount) ProtoMessage() {}
 
 func (x *Mount) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[32]
+	mi := &file_meta_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2908,7 +3021,7 @@ func (x *Mount) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Mount.ProtoReflect.Descriptor instead.
 func (*Mount) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{32}
+	return file_meta_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *Mount) GetId() uint32 {
@@ -3007,7 +3120,7 @@ type MountRequest struct {
 
 func (x *MountRequest) Reset() {
 	*x = MountRequest{}
-	mi := &file_meta_proto_msgTypes[33]
+	mi := &file_meta_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3019,7 +3132,7 @@ func (x *MountRequest) String() string {
 func (*MountRequest) ProtoMessage() {}
 
 func (x *MountRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[33]
+	mi := &file_meta_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3032,7 +3145,7 @@ func (x *MountRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MountRequest.ProtoReflect.Descriptor instead.
 func (*MountRequest) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{33}
+	return file_meta_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *MountRequest) GetH() *Header {
@@ -3065,7 +3178,7 @@ type MountReply struct {
 
 func (x *MountReply) Reset() {
 	*x = MountReply{}
-	mi := &file_meta_proto_msgTypes[34]
+	mi := &file_meta_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3077,7 +3190,7 @@ func (x *MountReply) String() string {
 func (*MountReply) ProtoMessage() {}
 
 func (x *MountReply) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[34]
+	mi := &file_meta_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3090,7 +3203,7 @@ func (x *MountReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MountReply.ProtoReflect.Descriptor instead.
 func (*MountReply) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{34}
+	return file_meta_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *MountReply) GetMount() *Mount {
@@ -3111,7 +3224,7 @@ type UnmountRequest struct {
 
 func (x *UnmountRequest) Reset() {
 	*x = UnmountRequest{}
-	mi := &file_meta_proto_msgTypes[35]
+	mi := &file_meta_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3123,7 +3236,7 @@ func (x *UnmountRequest) String() string {
 func (*UnmountRequest) ProtoMessage() {}
 
 func (x *UnmountRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[35]
+	mi := &file_meta_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3136,7 +3249,7 @@ func (x *UnmountRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UnmountRequest.ProtoReflect.Descriptor instead.
 func (*UnmountRequest) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{35}
+	return file_meta_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *UnmountRequest) GetH() *Header {
@@ -3170,7 +3283,7 @@ type ListMountsRequest struct {
 
 func (x *ListMountsRequest) Reset() {
 	*x = ListMountsRequest{}
-	mi := &file_meta_proto_msgTypes[36]
+	mi := &file_meta_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3182,7 +3295,7 @@ func (x *ListMountsRequest) String() string {
 func (*ListMountsRequest) ProtoMessage() {}
 
 func (x *ListMountsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[36]
+	mi := &file_meta_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3195,7 +3308,7 @@ func (x *ListMountsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListMountsRequest.ProtoReflect.Descriptor instead.
 func (*ListMountsRequest) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{36}
+	return file_meta_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *ListMountsRequest) GetH() *Header {
@@ -3223,7 +3336,7 @@ type ListMountsReply struct {
 
 func (x *ListMountsReply) Reset() {
 	*x = ListMountsReply{}
-	mi := &file_meta_proto_msgTypes[37]
+	mi := &file_meta_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3235,7 +3348,7 @@ func (x *ListMountsReply) String() string {
 func (*ListMountsReply) ProtoMessage() {}
 
 func (x *ListMountsReply) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[37]
+	mi := &file_meta_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3248,7 +3361,7 @@ func (x *ListMountsReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListMountsReply.ProtoReflect.Descriptor instead.
 func (*ListMountsReply) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{37}
+	return file_meta_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *ListMountsReply) GetMounts() []*Mount {
@@ -3283,7 +3396,7 @@ type WatchRequest struct {
 
 func (x *WatchRequest) Reset() {
 	*x = WatchRequest{}
-	mi := &file_meta_proto_msgTypes[38]
+	mi := &file_meta_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3295,7 +3408,7 @@ func (x *WatchRequest) String() string {
 func (*WatchRequest) ProtoMessage() {}
 
 func (x *WatchRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[38]
+	mi := &file_meta_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3308,7 +3421,7 @@ func (x *WatchRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchRequest.ProtoReflect.Descriptor instead.
 func (*WatchRequest) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{38}
+	return file_meta_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *WatchRequest) GetH() *Header {
@@ -3344,7 +3457,7 @@ type Event struct {
 
 func (x *Event) Reset() {
 	*x = Event{}
-	mi := &file_meta_proto_msgTypes[39]
+	mi := &file_meta_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3356,7 +3469,7 @@ func (x *Event) String() string {
 func (*Event) ProtoMessage() {}
 
 func (x *Event) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[39]
+	mi := &file_meta_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3369,7 +3482,7 @@ func (x *Event) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Event.ProtoReflect.Descriptor instead.
 func (*Event) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{39}
+	return file_meta_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *Event) GetIno() uint64 {
@@ -3411,7 +3524,7 @@ type WatchReply struct {
 
 func (x *WatchReply) Reset() {
 	*x = WatchReply{}
-	mi := &file_meta_proto_msgTypes[40]
+	mi := &file_meta_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3423,7 +3536,7 @@ func (x *WatchReply) String() string {
 func (*WatchReply) ProtoMessage() {}
 
 func (x *WatchReply) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[40]
+	mi := &file_meta_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3436,7 +3549,7 @@ func (x *WatchReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchReply.ProtoReflect.Descriptor instead.
 func (*WatchReply) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{40}
+	return file_meta_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *WatchReply) GetEvents() []*Event {
@@ -3474,7 +3587,7 @@ type TierUsage struct {
 
 func (x *TierUsage) Reset() {
 	*x = TierUsage{}
-	mi := &file_meta_proto_msgTypes[41]
+	mi := &file_meta_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3486,7 +3599,7 @@ func (x *TierUsage) String() string {
 func (*TierUsage) ProtoMessage() {}
 
 func (x *TierUsage) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[41]
+	mi := &file_meta_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3499,7 +3612,7 @@ func (x *TierUsage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TierUsage.ProtoReflect.Descriptor instead.
 func (*TierUsage) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{41}
+	return file_meta_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *TierUsage) GetTier() uint32 {
@@ -3563,7 +3676,7 @@ type Worker struct {
 
 func (x *Worker) Reset() {
 	*x = Worker{}
-	mi := &file_meta_proto_msgTypes[42]
+	mi := &file_meta_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3575,7 +3688,7 @@ func (x *Worker) String() string {
 func (*Worker) ProtoMessage() {}
 
 func (x *Worker) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[42]
+	mi := &file_meta_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3588,7 +3701,7 @@ func (x *Worker) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Worker.ProtoReflect.Descriptor instead.
 func (*Worker) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{42}
+	return file_meta_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *Worker) GetId() uint64 {
@@ -3681,7 +3794,7 @@ type RegisterRequest struct {
 
 func (x *RegisterRequest) Reset() {
 	*x = RegisterRequest{}
-	mi := &file_meta_proto_msgTypes[43]
+	mi := &file_meta_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3693,7 +3806,7 @@ func (x *RegisterRequest) String() string {
 func (*RegisterRequest) ProtoMessage() {}
 
 func (x *RegisterRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[43]
+	mi := &file_meta_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3706,7 +3819,7 @@ func (x *RegisterRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RegisterRequest.ProtoReflect.Descriptor instead.
 func (*RegisterRequest) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{43}
+	return file_meta_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *RegisterRequest) GetH() *Header {
@@ -3756,7 +3869,7 @@ type RegisterReply struct {
 
 func (x *RegisterReply) Reset() {
 	*x = RegisterReply{}
-	mi := &file_meta_proto_msgTypes[44]
+	mi := &file_meta_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3768,7 +3881,7 @@ func (x *RegisterReply) String() string {
 func (*RegisterReply) ProtoMessage() {}
 
 func (x *RegisterReply) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[44]
+	mi := &file_meta_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3781,7 +3894,7 @@ func (x *RegisterReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RegisterReply.ProtoReflect.Descriptor instead.
 func (*RegisterReply) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{44}
+	return file_meta_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *RegisterReply) GetId() uint64 {
@@ -3826,7 +3939,7 @@ type FileReport struct {
 
 func (x *FileReport) Reset() {
 	*x = FileReport{}
-	mi := &file_meta_proto_msgTypes[45]
+	mi := &file_meta_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3838,7 +3951,7 @@ func (x *FileReport) String() string {
 func (*FileReport) ProtoMessage() {}
 
 func (x *FileReport) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[45]
+	mi := &file_meta_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3851,7 +3964,7 @@ func (x *FileReport) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FileReport.ProtoReflect.Descriptor instead.
 func (*FileReport) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{45}
+	return file_meta_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *FileReport) GetFile() uint64 {
@@ -3907,7 +4020,7 @@ type HeartbeatRequest struct {
 
 func (x *HeartbeatRequest) Reset() {
 	*x = HeartbeatRequest{}
-	mi := &file_meta_proto_msgTypes[46]
+	mi := &file_meta_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3919,7 +4032,7 @@ func (x *HeartbeatRequest) String() string {
 func (*HeartbeatRequest) ProtoMessage() {}
 
 func (x *HeartbeatRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[46]
+	mi := &file_meta_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3932,7 +4045,7 @@ func (x *HeartbeatRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HeartbeatRequest.ProtoReflect.Descriptor instead.
 func (*HeartbeatRequest) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{46}
+	return file_meta_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *HeartbeatRequest) GetH() *Header {
@@ -3968,7 +4081,7 @@ type WorkerOrder struct {
 
 func (x *WorkerOrder) Reset() {
 	*x = WorkerOrder{}
-	mi := &file_meta_proto_msgTypes[47]
+	mi := &file_meta_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3980,7 +4093,7 @@ func (x *WorkerOrder) String() string {
 func (*WorkerOrder) ProtoMessage() {}
 
 func (x *WorkerOrder) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[47]
+	mi := &file_meta_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3993,7 +4106,7 @@ func (x *WorkerOrder) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WorkerOrder.ProtoReflect.Descriptor instead.
 func (*WorkerOrder) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{47}
+	return file_meta_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *WorkerOrder) GetKind() WorkerOrder_Kind {
@@ -4032,7 +4145,7 @@ type HeartbeatReply struct {
 
 func (x *HeartbeatReply) Reset() {
 	*x = HeartbeatReply{}
-	mi := &file_meta_proto_msgTypes[48]
+	mi := &file_meta_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4044,7 +4157,7 @@ func (x *HeartbeatReply) String() string {
 func (*HeartbeatReply) ProtoMessage() {}
 
 func (x *HeartbeatReply) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[48]
+	mi := &file_meta_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4057,7 +4170,7 @@ func (x *HeartbeatReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HeartbeatReply.ProtoReflect.Descriptor instead.
 func (*HeartbeatReply) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{48}
+	return file_meta_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *HeartbeatReply) GetOrders() []*WorkerOrder {
@@ -4118,7 +4231,7 @@ type ListWorkersRequest struct {
 
 func (x *ListWorkersRequest) Reset() {
 	*x = ListWorkersRequest{}
-	mi := &file_meta_proto_msgTypes[49]
+	mi := &file_meta_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4130,7 +4243,7 @@ func (x *ListWorkersRequest) String() string {
 func (*ListWorkersRequest) ProtoMessage() {}
 
 func (x *ListWorkersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[49]
+	mi := &file_meta_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4143,7 +4256,7 @@ func (x *ListWorkersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListWorkersRequest.ProtoReflect.Descriptor instead.
 func (*ListWorkersRequest) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{49}
+	return file_meta_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *ListWorkersRequest) GetH() *Header {
@@ -4162,7 +4275,7 @@ type ListWorkersReply struct {
 
 func (x *ListWorkersReply) Reset() {
 	*x = ListWorkersReply{}
-	mi := &file_meta_proto_msgTypes[50]
+	mi := &file_meta_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4174,7 +4287,7 @@ func (x *ListWorkersReply) String() string {
 func (*ListWorkersReply) ProtoMessage() {}
 
 func (x *ListWorkersReply) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[50]
+	mi := &file_meta_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4187,7 +4300,7 @@ func (x *ListWorkersReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListWorkersReply.ProtoReflect.Descriptor instead.
 func (*ListWorkersReply) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{50}
+	return file_meta_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *ListWorkersReply) GetWorkers() []*Worker {
@@ -4208,7 +4321,7 @@ type ResolveRequest struct {
 
 func (x *ResolveRequest) Reset() {
 	*x = ResolveRequest{}
-	mi := &file_meta_proto_msgTypes[51]
+	mi := &file_meta_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4220,7 +4333,7 @@ func (x *ResolveRequest) String() string {
 func (*ResolveRequest) ProtoMessage() {}
 
 func (x *ResolveRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[51]
+	mi := &file_meta_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4233,7 +4346,7 @@ func (x *ResolveRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResolveRequest.ProtoReflect.Descriptor instead.
 func (*ResolveRequest) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{51}
+	return file_meta_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *ResolveRequest) GetH() *Header {
@@ -4263,7 +4376,7 @@ type ResolveReply struct {
 
 func (x *ResolveReply) Reset() {
 	*x = ResolveReply{}
-	mi := &file_meta_proto_msgTypes[52]
+	mi := &file_meta_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4275,7 +4388,7 @@ func (x *ResolveReply) String() string {
 func (*ResolveReply) ProtoMessage() {}
 
 func (x *ResolveReply) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[52]
+	mi := &file_meta_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4288,7 +4401,7 @@ func (x *ResolveReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResolveReply.ProtoReflect.Descriptor instead.
 func (*ResolveReply) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{52}
+	return file_meta_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *ResolveReply) GetAttr() *Attr {
@@ -4336,7 +4449,7 @@ type LocationsRequest struct {
 
 func (x *LocationsRequest) Reset() {
 	*x = LocationsRequest{}
-	mi := &file_meta_proto_msgTypes[53]
+	mi := &file_meta_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4348,7 +4461,7 @@ func (x *LocationsRequest) String() string {
 func (*LocationsRequest) ProtoMessage() {}
 
 func (x *LocationsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[53]
+	mi := &file_meta_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4361,7 +4474,7 @@ func (x *LocationsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LocationsRequest.ProtoReflect.Descriptor instead.
 func (*LocationsRequest) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{53}
+	return file_meta_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *LocationsRequest) GetH() *Header {
@@ -4389,7 +4502,7 @@ type LocationsReply struct {
 
 func (x *LocationsReply) Reset() {
 	*x = LocationsReply{}
-	mi := &file_meta_proto_msgTypes[54]
+	mi := &file_meta_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4401,7 +4514,7 @@ func (x *LocationsReply) String() string {
 func (*LocationsReply) ProtoMessage() {}
 
 func (x *LocationsReply) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[54]
+	mi := &file_meta_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4414,7 +4527,7 @@ func (x *LocationsReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LocationsReply.ProtoReflect.Descriptor instead.
 func (*LocationsReply) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{54}
+	return file_meta_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *LocationsReply) GetAttr() *Attr {
@@ -4450,7 +4563,7 @@ type FreeRequest struct {
 
 func (x *FreeRequest) Reset() {
 	*x = FreeRequest{}
-	mi := &file_meta_proto_msgTypes[55]
+	mi := &file_meta_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4462,7 +4575,7 @@ func (x *FreeRequest) String() string {
 func (*FreeRequest) ProtoMessage() {}
 
 func (x *FreeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[55]
+	mi := &file_meta_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4475,7 +4588,7 @@ func (x *FreeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FreeRequest.ProtoReflect.Descriptor instead.
 func (*FreeRequest) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{55}
+	return file_meta_proto_rawDescGZIP(), []int{57}
 }
 
 func (x *FreeRequest) GetH() *Header {
@@ -4517,7 +4630,7 @@ type SyncRequest struct {
 
 func (x *SyncRequest) Reset() {
 	*x = SyncRequest{}
-	mi := &file_meta_proto_msgTypes[56]
+	mi := &file_meta_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4529,7 +4642,7 @@ func (x *SyncRequest) String() string {
 func (*SyncRequest) ProtoMessage() {}
 
 func (x *SyncRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[56]
+	mi := &file_meta_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4542,7 +4655,7 @@ func (x *SyncRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SyncRequest.ProtoReflect.Descriptor instead.
 func (*SyncRequest) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{56}
+	return file_meta_proto_rawDescGZIP(), []int{58}
 }
 
 func (x *SyncRequest) GetH() *Header {
@@ -4577,7 +4690,7 @@ type SyncReply struct {
 
 func (x *SyncReply) Reset() {
 	*x = SyncReply{}
-	mi := &file_meta_proto_msgTypes[57]
+	mi := &file_meta_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4589,7 +4702,7 @@ func (x *SyncReply) String() string {
 func (*SyncReply) ProtoMessage() {}
 
 func (x *SyncReply) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[57]
+	mi := &file_meta_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4602,7 +4715,7 @@ func (x *SyncReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SyncReply.ProtoReflect.Descriptor instead.
 func (*SyncReply) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{57}
+	return file_meta_proto_rawDescGZIP(), []int{59}
 }
 
 func (x *SyncReply) GetCreated() int64 {
@@ -4639,7 +4752,7 @@ type StaleUFSRequest struct {
 
 func (x *StaleUFSRequest) Reset() {
 	*x = StaleUFSRequest{}
-	mi := &file_meta_proto_msgTypes[58]
+	mi := &file_meta_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4651,7 +4764,7 @@ func (x *StaleUFSRequest) String() string {
 func (*StaleUFSRequest) ProtoMessage() {}
 
 func (x *StaleUFSRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[58]
+	mi := &file_meta_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4664,7 +4777,7 @@ func (x *StaleUFSRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StaleUFSRequest.ProtoReflect.Descriptor instead.
 func (*StaleUFSRequest) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{58}
+	return file_meta_proto_rawDescGZIP(), []int{60}
 }
 
 func (x *StaleUFSRequest) GetH() *Header {
@@ -4699,7 +4812,7 @@ type PersistPrepareRequest struct {
 
 func (x *PersistPrepareRequest) Reset() {
 	*x = PersistPrepareRequest{}
-	mi := &file_meta_proto_msgTypes[59]
+	mi := &file_meta_proto_msgTypes[61]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4711,7 +4824,7 @@ func (x *PersistPrepareRequest) String() string {
 func (*PersistPrepareRequest) ProtoMessage() {}
 
 func (x *PersistPrepareRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[59]
+	mi := &file_meta_proto_msgTypes[61]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4724,7 +4837,7 @@ func (x *PersistPrepareRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PersistPrepareRequest.ProtoReflect.Descriptor instead.
 func (*PersistPrepareRequest) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{59}
+	return file_meta_proto_rawDescGZIP(), []int{61}
 }
 
 func (x *PersistPrepareRequest) GetH() *Header {
@@ -4760,7 +4873,7 @@ type PersistPrepareReply struct {
 
 func (x *PersistPrepareReply) Reset() {
 	*x = PersistPrepareReply{}
-	mi := &file_meta_proto_msgTypes[60]
+	mi := &file_meta_proto_msgTypes[62]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4772,7 +4885,7 @@ func (x *PersistPrepareReply) String() string {
 func (*PersistPrepareReply) ProtoMessage() {}
 
 func (x *PersistPrepareReply) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[60]
+	mi := &file_meta_proto_msgTypes[62]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4785,7 +4898,7 @@ func (x *PersistPrepareReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PersistPrepareReply.ProtoReflect.Descriptor instead.
 func (*PersistPrepareReply) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{60}
+	return file_meta_proto_rawDescGZIP(), []int{62}
 }
 
 func (x *PersistPrepareReply) GetIntent() uint64 {
@@ -4837,7 +4950,7 @@ type PersistCommitRequest struct {
 
 func (x *PersistCommitRequest) Reset() {
 	*x = PersistCommitRequest{}
-	mi := &file_meta_proto_msgTypes[61]
+	mi := &file_meta_proto_msgTypes[63]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4849,7 +4962,7 @@ func (x *PersistCommitRequest) String() string {
 func (*PersistCommitRequest) ProtoMessage() {}
 
 func (x *PersistCommitRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[61]
+	mi := &file_meta_proto_msgTypes[63]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4862,7 +4975,7 @@ func (x *PersistCommitRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PersistCommitRequest.ProtoReflect.Descriptor instead.
 func (*PersistCommitRequest) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{61}
+	return file_meta_proto_rawDescGZIP(), []int{63}
 }
 
 func (x *PersistCommitRequest) GetH() *Header {
@@ -4937,7 +5050,7 @@ type ReportRequest struct {
 
 func (x *ReportRequest) Reset() {
 	*x = ReportRequest{}
-	mi := &file_meta_proto_msgTypes[62]
+	mi := &file_meta_proto_msgTypes[64]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4949,7 +5062,7 @@ func (x *ReportRequest) String() string {
 func (*ReportRequest) ProtoMessage() {}
 
 func (x *ReportRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[62]
+	mi := &file_meta_proto_msgTypes[64]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4962,7 +5075,7 @@ func (x *ReportRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReportRequest.ProtoReflect.Descriptor instead.
 func (*ReportRequest) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{62}
+	return file_meta_proto_rawDescGZIP(), []int{64}
 }
 
 func (x *ReportRequest) GetH() *Header {
@@ -4988,7 +5101,7 @@ type Intent struct {
 
 func (x *Intent) Reset() {
 	*x = Intent{}
-	mi := &file_meta_proto_msgTypes[63]
+	mi := &file_meta_proto_msgTypes[65]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5000,7 +5113,7 @@ func (x *Intent) String() string {
 func (*Intent) ProtoMessage() {}
 
 func (x *Intent) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[63]
+	mi := &file_meta_proto_msgTypes[65]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5013,7 +5126,7 @@ func (x *Intent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Intent.ProtoReflect.Descriptor instead.
 func (*Intent) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{63}
+	return file_meta_proto_rawDescGZIP(), []int{65}
 }
 
 func (x *Intent) GetId() uint64 {
@@ -5091,7 +5204,7 @@ type ReportReply struct {
 
 func (x *ReportReply) Reset() {
 	*x = ReportReply{}
-	mi := &file_meta_proto_msgTypes[64]
+	mi := &file_meta_proto_msgTypes[66]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5103,7 +5216,7 @@ func (x *ReportReply) String() string {
 func (*ReportReply) ProtoMessage() {}
 
 func (x *ReportReply) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[64]
+	mi := &file_meta_proto_msgTypes[66]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5116,7 +5229,7 @@ func (x *ReportReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReportReply.ProtoReflect.Descriptor instead.
 func (*ReportReply) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{64}
+	return file_meta_proto_rawDescGZIP(), []int{66}
 }
 
 func (x *ReportReply) GetCluster() string {
@@ -5205,7 +5318,7 @@ type ConfRequest struct {
 
 func (x *ConfRequest) Reset() {
 	*x = ConfRequest{}
-	mi := &file_meta_proto_msgTypes[65]
+	mi := &file_meta_proto_msgTypes[67]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5217,7 +5330,7 @@ func (x *ConfRequest) String() string {
 func (*ConfRequest) ProtoMessage() {}
 
 func (x *ConfRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[65]
+	mi := &file_meta_proto_msgTypes[67]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5230,7 +5343,7 @@ func (x *ConfRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConfRequest.ProtoReflect.Descriptor instead.
 func (*ConfRequest) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{65}
+	return file_meta_proto_rawDescGZIP(), []int{67}
 }
 
 func (x *ConfRequest) GetH() *Header {
@@ -5249,7 +5362,7 @@ type ConfReply struct {
 
 func (x *ConfReply) Reset() {
 	*x = ConfReply{}
-	mi := &file_meta_proto_msgTypes[66]
+	mi := &file_meta_proto_msgTypes[68]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5261,7 +5374,7 @@ func (x *ConfReply) String() string {
 func (*ConfReply) ProtoMessage() {}
 
 func (x *ConfReply) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[66]
+	mi := &file_meta_proto_msgTypes[68]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5274,7 +5387,7 @@ func (x *ConfReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConfReply.ProtoReflect.Descriptor instead.
 func (*ConfReply) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{66}
+	return file_meta_proto_rawDescGZIP(), []int{68}
 }
 
 func (x *ConfReply) GetValues() []*ConfReply_Value {
@@ -5296,7 +5409,7 @@ type UsageRequest struct {
 
 func (x *UsageRequest) Reset() {
 	*x = UsageRequest{}
-	mi := &file_meta_proto_msgTypes[67]
+	mi := &file_meta_proto_msgTypes[69]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5308,7 +5421,7 @@ func (x *UsageRequest) String() string {
 func (*UsageRequest) ProtoMessage() {}
 
 func (x *UsageRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[67]
+	mi := &file_meta_proto_msgTypes[69]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5321,7 +5434,7 @@ func (x *UsageRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UsageRequest.ProtoReflect.Descriptor instead.
 func (*UsageRequest) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{67}
+	return file_meta_proto_rawDescGZIP(), []int{69}
 }
 
 func (x *UsageRequest) GetH() *Header {
@@ -5353,7 +5466,7 @@ type UsageReply struct {
 
 func (x *UsageReply) Reset() {
 	*x = UsageReply{}
-	mi := &file_meta_proto_msgTypes[68]
+	mi := &file_meta_proto_msgTypes[70]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5365,7 +5478,7 @@ func (x *UsageReply) String() string {
 func (*UsageReply) ProtoMessage() {}
 
 func (x *UsageReply) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[68]
+	mi := &file_meta_proto_msgTypes[70]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5378,7 +5491,7 @@ func (x *UsageReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UsageReply.ProtoReflect.Descriptor instead.
 func (*UsageReply) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{68}
+	return file_meta_proto_rawDescGZIP(), []int{70}
 }
 
 func (x *UsageReply) GetUsage() *Usage {
@@ -5421,7 +5534,7 @@ type Usage struct {
 
 func (x *Usage) Reset() {
 	*x = Usage{}
-	mi := &file_meta_proto_msgTypes[69]
+	mi := &file_meta_proto_msgTypes[71]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5433,7 +5546,7 @@ func (x *Usage) String() string {
 func (*Usage) ProtoMessage() {}
 
 func (x *Usage) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[69]
+	mi := &file_meta_proto_msgTypes[71]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5446,7 +5559,7 @@ func (x *Usage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Usage.ProtoReflect.Descriptor instead.
 func (*Usage) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{69}
+	return file_meta_proto_rawDescGZIP(), []int{71}
 }
 
 func (x *Usage) GetBytes() int64 {
@@ -5484,7 +5597,7 @@ type SetQuotaRequest struct {
 
 func (x *SetQuotaRequest) Reset() {
 	*x = SetQuotaRequest{}
-	mi := &file_meta_proto_msgTypes[70]
+	mi := &file_meta_proto_msgTypes[72]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5496,7 +5609,7 @@ func (x *SetQuotaRequest) String() string {
 func (*SetQuotaRequest) ProtoMessage() {}
 
 func (x *SetQuotaRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[70]
+	mi := &file_meta_proto_msgTypes[72]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5509,7 +5622,7 @@ func (x *SetQuotaRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetQuotaRequest.ProtoReflect.Descriptor instead.
 func (*SetQuotaRequest) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{70}
+	return file_meta_proto_rawDescGZIP(), []int{72}
 }
 
 func (x *SetQuotaRequest) GetH() *Header {
@@ -5549,7 +5662,7 @@ type SetQuotaReply struct {
 
 func (x *SetQuotaReply) Reset() {
 	*x = SetQuotaReply{}
-	mi := &file_meta_proto_msgTypes[71]
+	mi := &file_meta_proto_msgTypes[73]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5561,7 +5674,7 @@ func (x *SetQuotaReply) String() string {
 func (*SetQuotaReply) ProtoMessage() {}
 
 func (x *SetQuotaReply) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[71]
+	mi := &file_meta_proto_msgTypes[73]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5574,7 +5687,7 @@ func (x *SetQuotaReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetQuotaReply.ProtoReflect.Descriptor instead.
 func (*SetQuotaReply) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{71}
+	return file_meta_proto_rawDescGZIP(), []int{73}
 }
 
 func (x *SetQuotaReply) GetQuota() *Quota {
@@ -5593,7 +5706,7 @@ type QuotasRequest struct {
 
 func (x *QuotasRequest) Reset() {
 	*x = QuotasRequest{}
-	mi := &file_meta_proto_msgTypes[72]
+	mi := &file_meta_proto_msgTypes[74]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5605,7 +5718,7 @@ func (x *QuotasRequest) String() string {
 func (*QuotasRequest) ProtoMessage() {}
 
 func (x *QuotasRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[72]
+	mi := &file_meta_proto_msgTypes[74]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5618,7 +5731,7 @@ func (x *QuotasRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use QuotasRequest.ProtoReflect.Descriptor instead.
 func (*QuotasRequest) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{72}
+	return file_meta_proto_rawDescGZIP(), []int{74}
 }
 
 func (x *QuotasRequest) GetH() *Header {
@@ -5637,7 +5750,7 @@ type QuotasReply struct {
 
 func (x *QuotasReply) Reset() {
 	*x = QuotasReply{}
-	mi := &file_meta_proto_msgTypes[73]
+	mi := &file_meta_proto_msgTypes[75]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5649,7 +5762,7 @@ func (x *QuotasReply) String() string {
 func (*QuotasReply) ProtoMessage() {}
 
 func (x *QuotasReply) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[73]
+	mi := &file_meta_proto_msgTypes[75]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5662,7 +5775,7 @@ func (x *QuotasReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use QuotasReply.ProtoReflect.Descriptor instead.
 func (*QuotasReply) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{73}
+	return file_meta_proto_rawDescGZIP(), []int{75}
 }
 
 func (x *QuotasReply) GetQuotas() []*Quota {
@@ -5688,7 +5801,7 @@ type Quota struct {
 
 func (x *Quota) Reset() {
 	*x = Quota{}
-	mi := &file_meta_proto_msgTypes[74]
+	mi := &file_meta_proto_msgTypes[76]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5700,7 +5813,7 @@ func (x *Quota) String() string {
 func (*Quota) ProtoMessage() {}
 
 func (x *Quota) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[74]
+	mi := &file_meta_proto_msgTypes[76]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5713,7 +5826,7 @@ func (x *Quota) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Quota.ProtoReflect.Descriptor instead.
 func (*Quota) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{74}
+	return file_meta_proto_rawDescGZIP(), []int{76}
 }
 
 func (x *Quota) GetDir() uint64 {
@@ -5779,7 +5892,7 @@ type QuorumRequest struct {
 
 func (x *QuorumRequest) Reset() {
 	*x = QuorumRequest{}
-	mi := &file_meta_proto_msgTypes[75]
+	mi := &file_meta_proto_msgTypes[77]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5791,7 +5904,7 @@ func (x *QuorumRequest) String() string {
 func (*QuorumRequest) ProtoMessage() {}
 
 func (x *QuorumRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[75]
+	mi := &file_meta_proto_msgTypes[77]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5804,7 +5917,7 @@ func (x *QuorumRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use QuorumRequest.ProtoReflect.Descriptor instead.
 func (*QuorumRequest) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{75}
+	return file_meta_proto_rawDescGZIP(), []int{77}
 }
 
 func (x *QuorumRequest) GetH() *Header {
@@ -5856,7 +5969,7 @@ type Member struct {
 
 func (x *Member) Reset() {
 	*x = Member{}
-	mi := &file_meta_proto_msgTypes[76]
+	mi := &file_meta_proto_msgTypes[78]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5868,7 +5981,7 @@ func (x *Member) String() string {
 func (*Member) ProtoMessage() {}
 
 func (x *Member) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[76]
+	mi := &file_meta_proto_msgTypes[78]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5881,7 +5994,7 @@ func (x *Member) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Member.ProtoReflect.Descriptor instead.
 func (*Member) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{76}
+	return file_meta_proto_rawDescGZIP(), []int{78}
 }
 
 func (x *Member) GetReplica() uint64 {
@@ -5943,7 +6056,7 @@ type QuorumReply struct {
 
 func (x *QuorumReply) Reset() {
 	*x = QuorumReply{}
-	mi := &file_meta_proto_msgTypes[77]
+	mi := &file_meta_proto_msgTypes[79]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5955,7 +6068,7 @@ func (x *QuorumReply) String() string {
 func (*QuorumReply) ProtoMessage() {}
 
 func (x *QuorumReply) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[77]
+	mi := &file_meta_proto_msgTypes[79]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5968,7 +6081,7 @@ func (x *QuorumReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use QuorumReply.ProtoReflect.Descriptor instead.
 func (*QuorumReply) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{77}
+	return file_meta_proto_rawDescGZIP(), []int{79}
 }
 
 func (x *QuorumReply) GetCluster() string {
@@ -6050,7 +6163,7 @@ type UpkeepRequest struct {
 
 func (x *UpkeepRequest) Reset() {
 	*x = UpkeepRequest{}
-	mi := &file_meta_proto_msgTypes[78]
+	mi := &file_meta_proto_msgTypes[80]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6062,7 +6175,7 @@ func (x *UpkeepRequest) String() string {
 func (*UpkeepRequest) ProtoMessage() {}
 
 func (x *UpkeepRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[78]
+	mi := &file_meta_proto_msgTypes[80]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6075,7 +6188,7 @@ func (x *UpkeepRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpkeepRequest.ProtoReflect.Descriptor instead.
 func (*UpkeepRequest) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{78}
+	return file_meta_proto_rawDescGZIP(), []int{80}
 }
 
 func (x *UpkeepRequest) GetH() *Header {
@@ -6138,7 +6251,7 @@ type UpkeepReply struct {
 
 func (x *UpkeepReply) Reset() {
 	*x = UpkeepReply{}
-	mi := &file_meta_proto_msgTypes[79]
+	mi := &file_meta_proto_msgTypes[81]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6150,7 +6263,7 @@ func (x *UpkeepReply) String() string {
 func (*UpkeepReply) ProtoMessage() {}
 
 func (x *UpkeepReply) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[79]
+	mi := &file_meta_proto_msgTypes[81]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6163,7 +6276,7 @@ func (x *UpkeepReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpkeepReply.ProtoReflect.Descriptor instead.
 func (*UpkeepReply) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{79}
+	return file_meta_proto_rawDescGZIP(), []int{81}
 }
 
 func (x *UpkeepReply) GetReplica() uint64 {
@@ -6249,7 +6362,7 @@ type JournalEntry struct {
 
 func (x *JournalEntry) Reset() {
 	*x = JournalEntry{}
-	mi := &file_meta_proto_msgTypes[80]
+	mi := &file_meta_proto_msgTypes[82]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6261,7 +6374,7 @@ func (x *JournalEntry) String() string {
 func (*JournalEntry) ProtoMessage() {}
 
 func (x *JournalEntry) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[80]
+	mi := &file_meta_proto_msgTypes[82]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6274,7 +6387,7 @@ func (x *JournalEntry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JournalEntry.ProtoReflect.Descriptor instead.
 func (*JournalEntry) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{80}
+	return file_meta_proto_rawDescGZIP(), []int{82}
 }
 
 func (x *JournalEntry) GetIndex() uint64 {
@@ -6320,7 +6433,7 @@ type HostedRequest struct {
 
 func (x *HostedRequest) Reset() {
 	*x = HostedRequest{}
-	mi := &file_meta_proto_msgTypes[81]
+	mi := &file_meta_proto_msgTypes[83]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6332,7 +6445,7 @@ func (x *HostedRequest) String() string {
 func (*HostedRequest) ProtoMessage() {}
 
 func (x *HostedRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[81]
+	mi := &file_meta_proto_msgTypes[83]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6345,7 +6458,7 @@ func (x *HostedRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HostedRequest.ProtoReflect.Descriptor instead.
 func (*HostedRequest) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{81}
+	return file_meta_proto_rawDescGZIP(), []int{83}
 }
 
 func (x *HostedRequest) GetH() *Header {
@@ -6392,7 +6505,7 @@ type HostedReply struct {
 
 func (x *HostedReply) Reset() {
 	*x = HostedReply{}
-	mi := &file_meta_proto_msgTypes[82]
+	mi := &file_meta_proto_msgTypes[84]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6404,7 +6517,7 @@ func (x *HostedReply) String() string {
 func (*HostedReply) ProtoMessage() {}
 
 func (x *HostedReply) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[82]
+	mi := &file_meta_proto_msgTypes[84]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6417,7 +6530,7 @@ func (x *HostedReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HostedReply.ProtoReflect.Descriptor instead.
 func (*HostedReply) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{82}
+	return file_meta_proto_rawDescGZIP(), []int{84}
 }
 
 func (x *HostedReply) GetBody() []byte {
@@ -6439,7 +6552,7 @@ type ErrorReply struct {
 
 func (x *ErrorReply) Reset() {
 	*x = ErrorReply{}
-	mi := &file_meta_proto_msgTypes[83]
+	mi := &file_meta_proto_msgTypes[85]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6451,7 +6564,7 @@ func (x *ErrorReply) String() string {
 func (*ErrorReply) ProtoMessage() {}
 
 func (x *ErrorReply) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[83]
+	mi := &file_meta_proto_msgTypes[85]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6464,7 +6577,7 @@ func (x *ErrorReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ErrorReply.ProtoReflect.Descriptor instead.
 func (*ErrorReply) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{83}
+	return file_meta_proto_rawDescGZIP(), []int{85}
 }
 
 func (x *ErrorReply) GetOp() string {
@@ -6499,7 +6612,7 @@ type ConfReply_Value struct {
 
 func (x *ConfReply_Value) Reset() {
 	*x = ConfReply_Value{}
-	mi := &file_meta_proto_msgTypes[86]
+	mi := &file_meta_proto_msgTypes[88]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6511,7 +6624,7 @@ func (x *ConfReply_Value) String() string {
 func (*ConfReply_Value) ProtoMessage() {}
 
 func (x *ConfReply_Value) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[86]
+	mi := &file_meta_proto_msgTypes[88]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6524,7 +6637,7 @@ func (x *ConfReply_Value) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConfReply_Value.ProtoReflect.Descriptor instead.
 func (*ConfReply_Value) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{66, 0}
+	return file_meta_proto_rawDescGZIP(), []int{68, 0}
 }
 
 func (x *ConfReply_Value) GetKey() string {
@@ -6728,13 +6841,20 @@ const file_meta_proto_rawDesc = "" +
 	"\x06worker\x18\x01 \x01(\x04R\x06worker\x12\x16\n" +
 	"\x06cached\x18\x02 \x01(\x03R\x06cached\x12\x1a\n" +
 	"\bcomplete\x18\x03 \x03(\rR\bcomplete\x12\x12\n" +
-	"\x04tier\x18\x04 \x01(\rR\x04tier\"\x99\x01\n" +
+	"\x04tier\x18\x04 \x01(\rR\x04tier\"\xb5\x01\n" +
 	"\rRenameRequest\x12\x1f\n" +
 	"\x01h\x18\x01 \x01(\v2\x11.orca.meta.HeaderR\x01h\x12#\n" +
 	"\x03src\x18\x02 \x01(\v2\x11.orca.meta.TargetR\x03src\x12#\n" +
 	"\x03dst\x18\x03 \x01(\v2\x11.orca.meta.TargetR\x03dst\x12\x1d\n" +
 	"\n" +
-	"no_replace\x18\x04 \x01(\bR\tnoReplace\"\xca\x01\n" +
+	"no_replace\x18\x04 \x01(\bR\tnoReplace\x12\x1a\n" +
+	"\bexchange\x18( \x01(\bR\bexchange\"x\n" +
+	"\vLinkRequest\x12\x1f\n" +
+	"\x01h\x18\x01 \x01(\v2\x11.orca.meta.HeaderR\x01h\x12#\n" +
+	"\x03src\x18\x02 \x01(\v2\x11.orca.meta.TargetR\x03src\x12#\n" +
+	"\x03dst\x18\x03 \x01(\v2\x11.orca.meta.TargetR\x03dst\"0\n" +
+	"\tLinkReply\x12#\n" +
+	"\x04attr\x18\x01 \x01(\v2\x0f.orca.meta.AttrR\x04attr\"\xca\x01\n" +
 	"\rDeleteRequest\x12\x1f\n" +
 	"\x01h\x18\x01 \x01(\v2\x11.orca.meta.HeaderR\x01h\x12)\n" +
 	"\x06target\x18\x02 \x01(\v2\x11.orca.meta.TargetR\x06target\x12\x1c\n" +
@@ -7129,7 +7249,7 @@ func file_meta_proto_rawDescGZIP() []byte {
 }
 
 var file_meta_proto_enumTypes = make([]protoimpl.EnumInfo, 6)
-var file_meta_proto_msgTypes = make([]protoimpl.MessageInfo, 87)
+var file_meta_proto_msgTypes = make([]protoimpl.MessageInfo, 89)
 var file_meta_proto_goTypes = []any{
 	(SetAttrMask)(0),              // 0: orca.meta.SetAttrMask
 	(JunctionState)(0),            // 1: orca.meta.JunctionState
@@ -7164,66 +7284,68 @@ var file_meta_proto_goTypes = []any{
 	(*Grant)(nil),                 // 30: orca.meta.Grant
 	(*Location)(nil),              // 31: orca.meta.Location
 	(*RenameRequest)(nil),         // 32: orca.meta.RenameRequest
-	(*DeleteRequest)(nil),         // 33: orca.meta.DeleteRequest
-	(*SetAttrRequest)(nil),        // 34: orca.meta.SetAttrRequest
-	(*SetAttrReply)(nil),          // 35: orca.meta.SetAttrReply
-	(*XattrRequest)(nil),          // 36: orca.meta.XattrRequest
-	(*XattrReply)(nil),            // 37: orca.meta.XattrReply
-	(*Mount)(nil),                 // 38: orca.meta.Mount
-	(*MountRequest)(nil),          // 39: orca.meta.MountRequest
-	(*MountReply)(nil),            // 40: orca.meta.MountReply
-	(*UnmountRequest)(nil),        // 41: orca.meta.UnmountRequest
-	(*ListMountsRequest)(nil),     // 42: orca.meta.ListMountsRequest
-	(*ListMountsReply)(nil),       // 43: orca.meta.ListMountsReply
-	(*WatchRequest)(nil),          // 44: orca.meta.WatchRequest
-	(*Event)(nil),                 // 45: orca.meta.Event
-	(*WatchReply)(nil),            // 46: orca.meta.WatchReply
-	(*TierUsage)(nil),             // 47: orca.meta.TierUsage
-	(*Worker)(nil),                // 48: orca.meta.Worker
-	(*RegisterRequest)(nil),       // 49: orca.meta.RegisterRequest
-	(*RegisterReply)(nil),         // 50: orca.meta.RegisterReply
-	(*FileReport)(nil),            // 51: orca.meta.FileReport
-	(*HeartbeatRequest)(nil),      // 52: orca.meta.HeartbeatRequest
-	(*WorkerOrder)(nil),           // 53: orca.meta.WorkerOrder
-	(*HeartbeatReply)(nil),        // 54: orca.meta.HeartbeatReply
-	(*ListWorkersRequest)(nil),    // 55: orca.meta.ListWorkersRequest
-	(*ListWorkersReply)(nil),      // 56: orca.meta.ListWorkersReply
-	(*ResolveRequest)(nil),        // 57: orca.meta.ResolveRequest
-	(*ResolveReply)(nil),          // 58: orca.meta.ResolveReply
-	(*LocationsRequest)(nil),      // 59: orca.meta.LocationsRequest
-	(*LocationsReply)(nil),        // 60: orca.meta.LocationsReply
-	(*FreeRequest)(nil),           // 61: orca.meta.FreeRequest
-	(*SyncRequest)(nil),           // 62: orca.meta.SyncRequest
-	(*SyncReply)(nil),             // 63: orca.meta.SyncReply
-	(*StaleUFSRequest)(nil),       // 64: orca.meta.StaleUFSRequest
-	(*PersistPrepareRequest)(nil), // 65: orca.meta.PersistPrepareRequest
-	(*PersistPrepareReply)(nil),   // 66: orca.meta.PersistPrepareReply
-	(*PersistCommitRequest)(nil),  // 67: orca.meta.PersistCommitRequest
-	(*ReportRequest)(nil),         // 68: orca.meta.ReportRequest
-	(*Intent)(nil),                // 69: orca.meta.Intent
-	(*ReportReply)(nil),           // 70: orca.meta.ReportReply
-	(*ConfRequest)(nil),           // 71: orca.meta.ConfRequest
-	(*ConfReply)(nil),             // 72: orca.meta.ConfReply
-	(*UsageRequest)(nil),          // 73: orca.meta.UsageRequest
-	(*UsageReply)(nil),            // 74: orca.meta.UsageReply
-	(*Usage)(nil),                 // 75: orca.meta.Usage
-	(*SetQuotaRequest)(nil),       // 76: orca.meta.SetQuotaRequest
-	(*SetQuotaReply)(nil),         // 77: orca.meta.SetQuotaReply
-	(*QuotasRequest)(nil),         // 78: orca.meta.QuotasRequest
-	(*QuotasReply)(nil),           // 79: orca.meta.QuotasReply
-	(*Quota)(nil),                 // 80: orca.meta.Quota
-	(*QuorumRequest)(nil),         // 81: orca.meta.QuorumRequest
-	(*Member)(nil),                // 82: orca.meta.Member
-	(*QuorumReply)(nil),           // 83: orca.meta.QuorumReply
-	(*UpkeepRequest)(nil),         // 84: orca.meta.UpkeepRequest
-	(*UpkeepReply)(nil),           // 85: orca.meta.UpkeepReply
-	(*JournalEntry)(nil),          // 86: orca.meta.JournalEntry
-	(*HostedRequest)(nil),         // 87: orca.meta.HostedRequest
-	(*HostedReply)(nil),           // 88: orca.meta.HostedReply
-	(*ErrorReply)(nil),            // 89: orca.meta.ErrorReply
-	nil,                           // 90: orca.meta.Mount.OptionsEntry
-	nil,                           // 91: orca.meta.ReportReply.CountersEntry
-	(*ConfReply_Value)(nil),       // 92: orca.meta.ConfReply.Value
+	(*LinkRequest)(nil),           // 33: orca.meta.LinkRequest
+	(*LinkReply)(nil),             // 34: orca.meta.LinkReply
+	(*DeleteRequest)(nil),         // 35: orca.meta.DeleteRequest
+	(*SetAttrRequest)(nil),        // 36: orca.meta.SetAttrRequest
+	(*SetAttrReply)(nil),          // 37: orca.meta.SetAttrReply
+	(*XattrRequest)(nil),          // 38: orca.meta.XattrRequest
+	(*XattrReply)(nil),            // 39: orca.meta.XattrReply
+	(*Mount)(nil),                 // 40: orca.meta.Mount
+	(*MountRequest)(nil),          // 41: orca.meta.MountRequest
+	(*MountReply)(nil),            // 42: orca.meta.MountReply
+	(*UnmountRequest)(nil),        // 43: orca.meta.UnmountRequest
+	(*ListMountsRequest)(nil),     // 44: orca.meta.ListMountsRequest
+	(*ListMountsReply)(nil),       // 45: orca.meta.ListMountsReply
+	(*WatchRequest)(nil),          // 46: orca.meta.WatchRequest
+	(*Event)(nil),                 // 47: orca.meta.Event
+	(*WatchReply)(nil),            // 48: orca.meta.WatchReply
+	(*TierUsage)(nil),             // 49: orca.meta.TierUsage
+	(*Worker)(nil),                // 50: orca.meta.Worker
+	(*RegisterRequest)(nil),       // 51: orca.meta.RegisterRequest
+	(*RegisterReply)(nil),         // 52: orca.meta.RegisterReply
+	(*FileReport)(nil),            // 53: orca.meta.FileReport
+	(*HeartbeatRequest)(nil),      // 54: orca.meta.HeartbeatRequest
+	(*WorkerOrder)(nil),           // 55: orca.meta.WorkerOrder
+	(*HeartbeatReply)(nil),        // 56: orca.meta.HeartbeatReply
+	(*ListWorkersRequest)(nil),    // 57: orca.meta.ListWorkersRequest
+	(*ListWorkersReply)(nil),      // 58: orca.meta.ListWorkersReply
+	(*ResolveRequest)(nil),        // 59: orca.meta.ResolveRequest
+	(*ResolveReply)(nil),          // 60: orca.meta.ResolveReply
+	(*LocationsRequest)(nil),      // 61: orca.meta.LocationsRequest
+	(*LocationsReply)(nil),        // 62: orca.meta.LocationsReply
+	(*FreeRequest)(nil),           // 63: orca.meta.FreeRequest
+	(*SyncRequest)(nil),           // 64: orca.meta.SyncRequest
+	(*SyncReply)(nil),             // 65: orca.meta.SyncReply
+	(*StaleUFSRequest)(nil),       // 66: orca.meta.StaleUFSRequest
+	(*PersistPrepareRequest)(nil), // 67: orca.meta.PersistPrepareRequest
+	(*PersistPrepareReply)(nil),   // 68: orca.meta.PersistPrepareReply
+	(*PersistCommitRequest)(nil),  // 69: orca.meta.PersistCommitRequest
+	(*ReportRequest)(nil),         // 70: orca.meta.ReportRequest
+	(*Intent)(nil),                // 71: orca.meta.Intent
+	(*ReportReply)(nil),           // 72: orca.meta.ReportReply
+	(*ConfRequest)(nil),           // 73: orca.meta.ConfRequest
+	(*ConfReply)(nil),             // 74: orca.meta.ConfReply
+	(*UsageRequest)(nil),          // 75: orca.meta.UsageRequest
+	(*UsageReply)(nil),            // 76: orca.meta.UsageReply
+	(*Usage)(nil),                 // 77: orca.meta.Usage
+	(*SetQuotaRequest)(nil),       // 78: orca.meta.SetQuotaRequest
+	(*SetQuotaReply)(nil),         // 79: orca.meta.SetQuotaReply
+	(*QuotasRequest)(nil),         // 80: orca.meta.QuotasRequest
+	(*QuotasReply)(nil),           // 81: orca.meta.QuotasReply
+	(*Quota)(nil),                 // 82: orca.meta.Quota
+	(*QuorumRequest)(nil),         // 83: orca.meta.QuorumRequest
+	(*Member)(nil),                // 84: orca.meta.Member
+	(*QuorumReply)(nil),           // 85: orca.meta.QuorumReply
+	(*UpkeepRequest)(nil),         // 86: orca.meta.UpkeepRequest
+	(*UpkeepReply)(nil),           // 87: orca.meta.UpkeepReply
+	(*JournalEntry)(nil),          // 88: orca.meta.JournalEntry
+	(*HostedRequest)(nil),         // 89: orca.meta.HostedRequest
+	(*HostedReply)(nil),           // 90: orca.meta.HostedReply
+	(*ErrorReply)(nil),            // 91: orca.meta.ErrorReply
+	nil,                           // 92: orca.meta.Mount.OptionsEntry
+	nil,                           // 93: orca.meta.ReportReply.CountersEntry
+	(*ConfReply_Value)(nil),       // 94: orca.meta.ConfReply.Value
 }
 var file_meta_proto_depIdxs = []int32{
 	6,   // 0: orca.meta.Header.caller:type_name -> orca.meta.Caller
@@ -7245,7 +7367,7 @@ var file_meta_proto_depIdxs = []int32{
 	8,   // 16: orca.meta.CreateRequest.target:type_name -> orca.meta.Target
 	10,  // 17: orca.meta.CreateReply.attr:type_name -> orca.meta.Attr
 	21,  // 18: orca.meta.CreateReply.session:type_name -> orca.meta.WriteSession
-	48,  // 19: orca.meta.CreateReply.workers:type_name -> orca.meta.Worker
+	50,  // 19: orca.meta.CreateReply.workers:type_name -> orca.meta.Worker
 	30,  // 20: orca.meta.WriteSession.grant:type_name -> orca.meta.Grant
 	7,   // 21: orca.meta.CompleteRequest.h:type_name -> orca.meta.Header
 	10,  // 22: orca.meta.CompleteReply.attr:type_name -> orca.meta.Attr
@@ -7258,85 +7380,89 @@ var file_meta_proto_depIdxs = []int32{
 	10,  // 29: orca.meta.OpenReply.attr:type_name -> orca.meta.Attr
 	30,  // 30: orca.meta.OpenReply.grant:type_name -> orca.meta.Grant
 	31,  // 31: orca.meta.OpenReply.locations:type_name -> orca.meta.Location
-	48,  // 32: orca.meta.OpenReply.workers:type_name -> orca.meta.Worker
+	50,  // 32: orca.meta.OpenReply.workers:type_name -> orca.meta.Worker
 	7,   // 33: orca.meta.RenameRequest.h:type_name -> orca.meta.Header
 	8,   // 34: orca.meta.RenameRequest.src:type_name -> orca.meta.Target
 	8,   // 35: orca.meta.RenameRequest.dst:type_name -> orca.meta.Target
-	7,   // 36: orca.meta.DeleteRequest.h:type_name -> orca.meta.Header
-	8,   // 37: orca.meta.DeleteRequest.target:type_name -> orca.meta.Target
-	7,   // 38: orca.meta.SetAttrRequest.h:type_name -> orca.meta.Header
-	8,   // 39: orca.meta.SetAttrRequest.target:type_name -> orca.meta.Target
-	10,  // 40: orca.meta.SetAttrReply.attr:type_name -> orca.meta.Attr
-	7,   // 41: orca.meta.XattrRequest.h:type_name -> orca.meta.Header
-	8,   // 42: orca.meta.XattrRequest.target:type_name -> orca.meta.Target
-	90,  // 43: orca.meta.Mount.options:type_name -> orca.meta.Mount.OptionsEntry
-	1,   // 44: orca.meta.Mount.junction:type_name -> orca.meta.JunctionState
-	7,   // 45: orca.meta.MountRequest.h:type_name -> orca.meta.Header
-	38,  // 46: orca.meta.MountRequest.mount:type_name -> orca.meta.Mount
-	38,  // 47: orca.meta.MountReply.mount:type_name -> orca.meta.Mount
-	7,   // 48: orca.meta.UnmountRequest.h:type_name -> orca.meta.Header
-	7,   // 49: orca.meta.ListMountsRequest.h:type_name -> orca.meta.Header
-	38,  // 50: orca.meta.ListMountsReply.mounts:type_name -> orca.meta.Mount
-	7,   // 51: orca.meta.WatchRequest.h:type_name -> orca.meta.Header
-	2,   // 52: orca.meta.Event.kind:type_name -> orca.meta.EventKind
-	45,  // 53: orca.meta.WatchReply.events:type_name -> orca.meta.Event
-	47,  // 54: orca.meta.Worker.tiers:type_name -> orca.meta.TierUsage
-	7,   // 55: orca.meta.RegisterRequest.h:type_name -> orca.meta.Header
-	48,  // 56: orca.meta.RegisterRequest.worker:type_name -> orca.meta.Worker
-	51,  // 57: orca.meta.RegisterRequest.files:type_name -> orca.meta.FileReport
-	7,   // 58: orca.meta.HeartbeatRequest.h:type_name -> orca.meta.Header
-	48,  // 59: orca.meta.HeartbeatRequest.worker:type_name -> orca.meta.Worker
-	51,  // 60: orca.meta.HeartbeatRequest.files:type_name -> orca.meta.FileReport
-	3,   // 61: orca.meta.WorkerOrder.kind:type_name -> orca.meta.WorkerOrder.Kind
-	53,  // 62: orca.meta.HeartbeatReply.orders:type_name -> orca.meta.WorkerOrder
-	7,   // 63: orca.meta.ListWorkersRequest.h:type_name -> orca.meta.Header
-	48,  // 64: orca.meta.ListWorkersReply.workers:type_name -> orca.meta.Worker
-	7,   // 65: orca.meta.ResolveRequest.h:type_name -> orca.meta.Header
-	10,  // 66: orca.meta.ResolveReply.attr:type_name -> orca.meta.Attr
-	31,  // 67: orca.meta.ResolveReply.locations:type_name -> orca.meta.Location
-	48,  // 68: orca.meta.ResolveReply.workers:type_name -> orca.meta.Worker
-	7,   // 69: orca.meta.LocationsRequest.h:type_name -> orca.meta.Header
-	8,   // 70: orca.meta.LocationsRequest.target:type_name -> orca.meta.Target
-	10,  // 71: orca.meta.LocationsReply.attr:type_name -> orca.meta.Attr
-	31,  // 72: orca.meta.LocationsReply.locations:type_name -> orca.meta.Location
-	48,  // 73: orca.meta.LocationsReply.workers:type_name -> orca.meta.Worker
-	7,   // 74: orca.meta.FreeRequest.h:type_name -> orca.meta.Header
-	8,   // 75: orca.meta.FreeRequest.target:type_name -> orca.meta.Target
-	7,   // 76: orca.meta.SyncRequest.h:type_name -> orca.meta.Header
-	8,   // 77: orca.meta.SyncRequest.target:type_name -> orca.meta.Target
-	7,   // 78: orca.meta.StaleUFSRequest.h:type_name -> orca.meta.Header
-	7,   // 79: orca.meta.PersistPrepareRequest.h:type_name -> orca.meta.Header
-	10,  // 80: orca.meta.PersistPrepareReply.attr:type_name -> orca.meta.Attr
-	7,   // 81: orca.meta.PersistCommitRequest.h:type_name -> orca.meta.Header
-	7,   // 82: orca.meta.ReportRequest.h:type_name -> orca.meta.Header
-	69,  // 83: orca.meta.ReportReply.intents:type_name -> orca.meta.Intent
-	38,  // 84: orca.meta.ReportReply.mounts:type_name -> orca.meta.Mount
-	48,  // 85: orca.meta.ReportReply.workers:type_name -> orca.meta.Worker
-	91,  // 86: orca.meta.ReportReply.counters:type_name -> orca.meta.ReportReply.CountersEntry
-	7,   // 87: orca.meta.ConfRequest.h:type_name -> orca.meta.Header
-	92,  // 88: orca.meta.ConfReply.values:type_name -> orca.meta.ConfReply.Value
-	7,   // 89: orca.meta.UsageRequest.h:type_name -> orca.meta.Header
-	8,   // 90: orca.meta.UsageRequest.target:type_name -> orca.meta.Target
-	75,  // 91: orca.meta.UsageReply.usage:type_name -> orca.meta.Usage
-	80,  // 92: orca.meta.UsageReply.quotas:type_name -> orca.meta.Quota
-	7,   // 93: orca.meta.SetQuotaRequest.h:type_name -> orca.meta.Header
-	8,   // 94: orca.meta.SetQuotaRequest.target:type_name -> orca.meta.Target
-	80,  // 95: orca.meta.SetQuotaReply.quota:type_name -> orca.meta.Quota
-	7,   // 96: orca.meta.QuotasRequest.h:type_name -> orca.meta.Header
-	80,  // 97: orca.meta.QuotasReply.quotas:type_name -> orca.meta.Quota
-	75,  // 98: orca.meta.Quota.usage:type_name -> orca.meta.Usage
-	7,   // 99: orca.meta.QuorumRequest.h:type_name -> orca.meta.Header
-	4,   // 100: orca.meta.QuorumRequest.change:type_name -> orca.meta.QuorumRequest.Change
-	82,  // 101: orca.meta.QuorumReply.members:type_name -> orca.meta.Member
-	7,   // 102: orca.meta.UpkeepRequest.h:type_name -> orca.meta.Header
-	5,   // 103: orca.meta.UpkeepRequest.kind:type_name -> orca.meta.UpkeepRequest.Kind
-	86,  // 104: orca.meta.UpkeepReply.entries:type_name -> orca.meta.JournalEntry
-	7,   // 105: orca.meta.HostedRequest.h:type_name -> orca.meta.Header
-	106, // [106:106] is the sub-list for method output_type
-	106, // [106:106] is the sub-list for method input_type
-	106, // [106:106] is the sub-list for extension type_name
-	106, // [106:106] is the sub-list for extension extendee
-	0,   // [0:106] is the sub-list for field type_name
+	7,   // 36: orca.meta.LinkRequest.h:type_name -> orca.meta.Header
+	8,   // 37: orca.meta.LinkRequest.src:type_name -> orca.meta.Target
+	8,   // 38: orca.meta.LinkRequest.dst:type_name -> orca.meta.Target
+	10,  // 39: orca.meta.LinkReply.attr:type_name -> orca.meta.Attr
+	7,   // 40: orca.meta.DeleteRequest.h:type_name -> orca.meta.Header
+	8,   // 41: orca.meta.DeleteRequest.target:type_name -> orca.meta.Target
+	7,   // 42: orca.meta.SetAttrRequest.h:type_name -> orca.meta.Header
+	8,   // 43: orca.meta.SetAttrRequest.target:type_name -> orca.meta.Target
+	10,  // 44: orca.meta.SetAttrReply.attr:type_name -> orca.meta.Attr
+	7,   // 45: orca.meta.XattrRequest.h:type_name -> orca.meta.Header
+	8,   // 46: orca.meta.XattrRequest.target:type_name -> orca.meta.Target
+	92,  // 47: orca.meta.Mount.options:type_name -> orca.meta.Mount.OptionsEntry
+	1,   // 48: orca.meta.Mount.junction:type_name -> orca.meta.JunctionState
+	7,   // 49: orca.meta.MountRequest.h:type_name -> orca.meta.Header
+	40,  // 50: orca.meta.MountRequest.mount:type_name -> orca.meta.Mount
+	40,  // 51: orca.meta.MountReply.mount:type_name -> orca.meta.Mount
+	7,   // 52: orca.meta.UnmountRequest.h:type_name -> orca.meta.Header
+	7,   // 53: orca.meta.ListMountsRequest.h:type_name -> orca.meta.Header
+	40,  // 54: orca.meta.ListMountsReply.mounts:type_name -> orca.meta.Mount
+	7,   // 55: orca.meta.WatchRequest.h:type_name -> orca.meta.Header
+	2,   // 56: orca.meta.Event.kind:type_name -> orca.meta.EventKind
+	47,  // 57: orca.meta.WatchReply.events:type_name -> orca.meta.Event
+	49,  // 58: orca.meta.Worker.tiers:type_name -> orca.meta.TierUsage
+	7,   // 59: orca.meta.RegisterRequest.h:type_name -> orca.meta.Header
+	50,  // 60: orca.meta.RegisterRequest.worker:type_name -> orca.meta.Worker
+	53,  // 61: orca.meta.RegisterRequest.files:type_name -> orca.meta.FileReport
+	7,   // 62: orca.meta.HeartbeatRequest.h:type_name -> orca.meta.Header
+	50,  // 63: orca.meta.HeartbeatRequest.worker:type_name -> orca.meta.Worker
+	53,  // 64: orca.meta.HeartbeatRequest.files:type_name -> orca.meta.FileReport
+	3,   // 65: orca.meta.WorkerOrder.kind:type_name -> orca.meta.WorkerOrder.Kind
+	55,  // 66: orca.meta.HeartbeatReply.orders:type_name -> orca.meta.WorkerOrder
+	7,   // 67: orca.meta.ListWorkersRequest.h:type_name -> orca.meta.Header
+	50,  // 68: orca.meta.ListWorkersReply.workers:type_name -> orca.meta.Worker
+	7,   // 69: orca.meta.ResolveRequest.h:type_name -> orca.meta.Header
+	10,  // 70: orca.meta.ResolveReply.attr:type_name -> orca.meta.Attr
+	31,  // 71: orca.meta.ResolveReply.locations:type_name -> orca.meta.Location
+	50,  // 72: orca.meta.ResolveReply.workers:type_name -> orca.meta.Worker
+	7,   // 73: orca.meta.LocationsRequest.h:type_name -> orca.meta.Header
+	8,   // 74: orca.meta.LocationsRequest.target:type_name -> orca.meta.Target
+	10,  // 75: orca.meta.LocationsReply.attr:type_name -> orca.meta.Attr
+	31,  // 76: orca.meta.LocationsReply.locations:type_name -> orca.meta.Location
+	50,  // 77: orca.meta.LocationsReply.workers:type_name -> orca.meta.Worker
+	7,   // 78: orca.meta.FreeRequest.h:type_name -> orca.meta.Header
+	8,   // 79: orca.meta.FreeRequest.target:type_name -> orca.meta.Target
+	7,   // 80: orca.meta.SyncRequest.h:type_name -> orca.meta.Header
+	8,   // 81: orca.meta.SyncRequest.target:type_name -> orca.meta.Target
+	7,   // 82: orca.meta.StaleUFSRequest.h:type_name -> orca.meta.Header
+	7,   // 83: orca.meta.PersistPrepareRequest.h:type_name -> orca.meta.Header
+	10,  // 84: orca.meta.PersistPrepareReply.attr:type_name -> orca.meta.Attr
+	7,   // 85: orca.meta.PersistCommitRequest.h:type_name -> orca.meta.Header
+	7,   // 86: orca.meta.ReportRequest.h:type_name -> orca.meta.Header
+	71,  // 87: orca.meta.ReportReply.intents:type_name -> orca.meta.Intent
+	40,  // 88: orca.meta.ReportReply.mounts:type_name -> orca.meta.Mount
+	50,  // 89: orca.meta.ReportReply.workers:type_name -> orca.meta.Worker
+	93,  // 90: orca.meta.ReportReply.counters:type_name -> orca.meta.ReportReply.CountersEntry
+	7,   // 91: orca.meta.ConfRequest.h:type_name -> orca.meta.Header
+	94,  // 92: orca.meta.ConfReply.values:type_name -> orca.meta.ConfReply.Value
+	7,   // 93: orca.meta.UsageRequest.h:type_name -> orca.meta.Header
+	8,   // 94: orca.meta.UsageRequest.target:type_name -> orca.meta.Target
+	77,  // 95: orca.meta.UsageReply.usage:type_name -> orca.meta.Usage
+	82,  // 96: orca.meta.UsageReply.quotas:type_name -> orca.meta.Quota
+	7,   // 97: orca.meta.SetQuotaRequest.h:type_name -> orca.meta.Header
+	8,   // 98: orca.meta.SetQuotaRequest.target:type_name -> orca.meta.Target
+	82,  // 99: orca.meta.SetQuotaReply.quota:type_name -> orca.meta.Quota
+	7,   // 100: orca.meta.QuotasRequest.h:type_name -> orca.meta.Header
+	82,  // 101: orca.meta.QuotasReply.quotas:type_name -> orca.meta.Quota
+	77,  // 102: orca.meta.Quota.usage:type_name -> orca.meta.Usage
+	7,   // 103: orca.meta.QuorumRequest.h:type_name -> orca.meta.Header
+	4,   // 104: orca.meta.QuorumRequest.change:type_name -> orca.meta.QuorumRequest.Change
+	84,  // 105: orca.meta.QuorumReply.members:type_name -> orca.meta.Member
+	7,   // 106: orca.meta.UpkeepRequest.h:type_name -> orca.meta.Header
+	5,   // 107: orca.meta.UpkeepRequest.kind:type_name -> orca.meta.UpkeepRequest.Kind
+	88,  // 108: orca.meta.UpkeepReply.entries:type_name -> orca.meta.JournalEntry
+	7,   // 109: orca.meta.HostedRequest.h:type_name -> orca.meta.Header
+	110, // [110:110] is the sub-list for method output_type
+	110, // [110:110] is the sub-list for method input_type
+	110, // [110:110] is the sub-list for extension type_name
+	110, // [110:110] is the sub-list for extension extendee
+	0,   // [0:110] is the sub-list for field type_name
 }
 
 func init() { file_meta_proto_init() }
@@ -7350,7 +7476,7 @@ func file_meta_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_meta_proto_rawDesc), len(file_meta_proto_rawDesc)),
 			NumEnums:      6,
-			NumMessages:   87,
+			NumMessages:   89,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

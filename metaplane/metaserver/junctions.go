@@ -194,7 +194,7 @@ func (s *Service) mountHere(ctx context.Context, r *metapb.MountRequest) (*metap
 		return nil, err
 	}
 	res, err := s.mutate(ctx, r.H, &command.Command{Mount: &metapb.MountOp{Mount: m, Parents: true,
-		AtomicRename: caps.AtomicRename, Directories: caps.Directories, Owners: caps.Owners}})
+		AtomicRename: caps.AtomicRename, Directories: caps.Directories, Owners: caps.Owners, Exchange: caps.Exchange}})
 	if err != nil {
 		return nil, err
 	}

@@ -50,7 +50,12 @@ func (s *Service) learn(ctx context.Context, c *command.Command) error {
 	case o.Mkdir != nil:
 		names = append(names, o.Mkdir.Target)
 	case o.Rename != nil:
-		names, content = append(names, o.Rename.Src, o.Rename.Dst), o.Rename.Dst
+		names = append(names, o.Rename.Src, o.Rename.Dst)
+		if !o.Rename.Exchange {
+			content = o.Rename.Dst
+		}
+	case o.Link != nil:
+		names = append(names, o.Link.Src, o.Link.Dst)
 	case o.Delete != nil:
 		// Who may detach a directory whole need not know what is in it.
 		names, content, spared = append(names, o.Delete.Target), o.Delete.Target, o.Delete.Recursive

@@ -364,7 +364,7 @@ func over(c *command.Command, res *command.Result, err error) bool {
 	if err == nil {
 		return res.Intent == nil || res.Intent.Deferred || !undecided(c)
 	}
-	return res == nil || orca.KindOf(err) != orca.Busy || res.BusyIntent == 0 && !res.Unknown
+	return res == nil || orca.KindOf(err) != orca.Busy || res.BusyIntent == 0 && !res.Unknown && res.Rehome == nil
 }
 
 // see goes on with a command whose first proposal came to res and err.
@@ -383,10 +383,13 @@ func (s *Service) see(ctx context.Context, c *command.Command, res *command.Resu
 			}
 			return res, nil
 		case err == ufsexec.ErrDecided && c.Client != 0: //nolint:errorlint // this very error, not its kind
-		case orca.KindOf(err) == orca.Busy && res != nil && (res.BusyIntent != 0 || res.Unknown):
+		case orca.KindOf(err) == orca.Busy && res != nil && (res.BusyIntent != 0 || res.Unknown || res.Rehome != nil):
 			s.Stats.BusyWaits.Add(1)
 			s.Exec.Wake()
 			again = res.Unknown
+			if res.Rehome != nil && s.rehome(ctx, res.Rehome) {
+				pause = 0
+			}
 		default:
 			s.Stats.Errors.Add(1)
 			return res, err
@@ -399,7 +402,7 @@ func (s *Service) see(ctx context.Context, c *command.Command, res *command.Resu
 			return res, err
 		case <-time.After(pause):
 		}
-		pause = min(2*pause, 100*time.Millisecond)
+		pause = min(2*pause+time.Millisecond, 100*time.Millisecond)
 		if again {
 			if err := s.learn(ctx, c); err != nil {
 				return nil, err

@@ -58,7 +58,7 @@ func (s *Service) Mount(ctx context.Context, r *metapb.MountRequest) (*metapb.Mo
 	}
 	caps := fs.Caps()
 	res, err := s.change(ctx, r.H, &command.Command{Checks: checkNames, Mount: &metapb.MountOp{Mount: m, Parents: r.Parents, Update: update,
-		AtomicRename: caps.AtomicRename, Directories: caps.Directories, Owners: caps.Owners}})
+		AtomicRename: caps.AtomicRename, Directories: caps.Directories, Owners: caps.Owners, Exchange: caps.Exchange}})
 	if err != nil {
 		_ = fs.Close()
 		return nil, err

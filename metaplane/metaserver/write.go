@@ -49,6 +49,9 @@ func (s *Service) Rename(ctx context.Context, r *metapb.RenameRequest) (*metapb.
 	if err := checkNew(op, r.Dst); err != nil {
 		return nil, err
 	}
+	if r.Exchange && r.NoReplace {
+		return nil, &orca.Error{Op: op, Path: r.Dst.Path, Kind: orca.Invalid, Msg: "to exchange and not to replace exclude each other"}
+	}
 	if _, err := s.change(ctx, r.H, renameCommand(r)); err != nil {
 		return nil, err
 	}
@@ -57,7 +60,7 @@ func (s *Service) Rename(ctx context.Context, r *metapb.RenameRequest) (*metapb.
 
 func renameCommand(r *metapb.RenameRequest) *command.Command {
 	return &command.Command{Checks: checkNames | checkContent,
-		Rename: &metapb.RenameOp{Src: r.Src, Dst: r.Dst, NoReplace: r.NoReplace}}
+		Rename: &metapb.RenameOp{Src: r.Src, Dst: r.Dst, NoReplace: r.NoReplace, Exchange: r.Exchange}}
 }
 
 func deleteCommand(r *metapb.DeleteRequest) *command.Command {

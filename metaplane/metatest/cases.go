@@ -49,6 +49,8 @@ func Cases() []Case {
 		{"write-types", writeTypes}, {"persist", persist}, {"exactly-once", exactlyOnce}, {"bad-input", badInput},
 		{"watch", watch}, {"by-inode", byInode}, {"reserved", reserved},
 		{"quota", quotas},
+		{"links", links}, {"links-refused", linksRefused}, {"links-replaced", linksReplaced},
+		{"links-in-trees", linksInTrees}, {"links-unpersisted", linksUnpersisted}, {"exchange", exchanges},
 	}
 }
 

@@ -36,6 +36,7 @@ const (
 	OpSetAttr        Op = 0x0213
 	OpFree           Op = 0x0214
 	OpSync           Op = 0x0215
+	OpLink           Op = 0x0216
 	OpCreate         Op = 0x0220
 	OpComplete       Op = 0x0221
 	OpAbandon        Op = 0x0222
@@ -127,6 +128,7 @@ func Methods() map[Op]*Method {
 		row(OpWatch, "Watch", metaplane.Namespace.Watch),
 		row(OpMkdir, "Mkdir", metaplane.Namespace.Mkdir),
 		row(OpRename, "Rename", metaplane.Namespace.Rename),
+		row(OpLink, "Link", metaplane.Namespace.Link),
 		row(OpDelete, "Delete", metaplane.Namespace.Delete),
 		row(OpSetAttr, "SetAttr", metaplane.Namespace.SetAttr),
 		row(OpFree, "Free", metaplane.Namespace.Free),

@@ -41,7 +41,11 @@ func (e *Executor) decide(r *run, in *command.Intent) (*command.Result, error) {
 			}
 			continue
 		}
-		return e.propose(r, in, out, err)
+		res, err := e.propose(r, in, out, err)
+		if in.Op == metapb.IntentOp_INTENT_EXCHANGE {
+			e.forgetExchange(r.reign.ctx, in)
+		}
+		return res, err
 	}
 }
 
@@ -101,6 +105,8 @@ func (e *Executor) hopeless(ctx context.Context, in *command.Intent, err error, 
 		return false
 	}
 	switch in.Op {
+	case metapb.IntentOp_INTENT_EXCHANGE:
+		return false // only a repetition can tell
 	case metapb.IntentOp_INTENT_MKDIR:
 		_, serr := store.Stat(ctx, in.Target)
 		return orca.KindOf(serr) == orca.NotFound
@@ -132,7 +138,12 @@ func (e *Executor) perform(ctx context.Context, in *command.Intent, redo bool) (
 		}
 		return outcome{}, e.remove(ctx, store, in, redo)
 	case metapb.IntentOp_INTENT_RENAME:
+		if err := parentsFor(ctx, store, in); err != nil {
+			return outcome{}, err
+		}
 		return rename(ctx, store, in, redo)
+	case metapb.IntentOp_INTENT_EXCHANGE:
+		return outcome{}, exchange(ctx, store, in)
 	case metapb.IntentOp_INTENT_SETATTR:
 		return e.setAttr(ctx, store, in)
 	case metapb.IntentOp_INTENT_PUT_EMPTY:

@@ -139,7 +139,7 @@ func (m *move) known(ctx context.Context, dir *fsm.View, src string) error {
 			k := &kids[i]
 			after = k.Name
 			switch {
-			case k.Attr.MountPoint:
+			case k.Attr.MountPoint, k.Alias: // the content of an alias is elsewhere
 			case k.Attr.Type == uint32(orca.TypeDir):
 				dirs = append(dirs, k)
 			case k.Attr.Type == uint32(orca.TypeFile) && k.InUFS:
@@ -240,7 +240,7 @@ func (m *move) object(ctx context.Context, o ufs.Info) error {
 	if err != nil && orca.KindOf(err) != orca.NotDir {
 		return err
 	}
-	if err == nil && w.Found && w.Attr.Type == uint32(orca.TypeFile) {
+	if err == nil && w.Found && w.Attr.Type == uint32(orca.TypeFile) && !w.Alias {
 		return m.file(ctx, orca.Ino(w.Attr.Ino), o.Key)
 	}
 	if _, err := m.copy(ctx, o.Key, m.target(o.Key), o.Fingerprint); err != nil {

@@ -241,7 +241,7 @@ func (l *lister) implied(i *ufs.Info) (there bool, err error) {
 
 // vanished takes a name that the UFS did not list where it should be.
 func (l *lister) vanished(k *fsm.Child) error {
-	if l.dir.Moved || k.Attr.MountPoint || k.Pending != 0 || k.Session != 0 || !removable(k) {
+	if l.dir.Moved || k.Attr.MountPoint || k.Alias || k.Pending != 0 || k.Session != 0 || !removable(k) {
 		return nil
 	}
 	if l.s.cfg.Now().UnixNano()-k.Attr.Ctime < int64(l.s.cfg.Settle) {

@@ -190,6 +190,11 @@ func answerable(v *fsm.View) bool {
 
 // compare asks the UFS about an existing inode and applies what it says.
 func (s *Syncer) compare(ctx context.Context, v *fsm.View) (changed bool, err error) {
+	if v.Alias { // the content is looked at where it is
+		if v, err = s.group.Machine().Lookup(orca.Ino(v.Attr.Ino)); err != nil || !answerable(v) {
+			return false, err
+		}
+	}
 	_, changed, err = s.one(ctx, question{Place: Place{Mount: v.Attr.MountId, Key: v.Key, Dir: v.Parent, Name: v.Name}, have: v})
 	if err == nil {
 		s.checked.set(orca.Ino(v.Attr.Ino), s.cfg.Now().UnixNano())
