@@ -366,7 +366,7 @@ func (t Tree) Keep(p string, least uint32) orca.Kind {
 		return orca.IsDir
 	}
 	n.Min = least
-	t[p] = n
+	t.set(p, n)
 	return orca.OK
 }
 

@@ -45,7 +45,7 @@ func (e *event) String() string {
 	case e.unknown:
 		s += ", may or may not have happened"
 	case e.verb == "stat" && e.kind == orca.OK:
-		s += fmt.Sprintf(" dir=%v length=%d mode=%o copies=%d", e.node.Dir, e.node.Length, e.node.Mode, e.node.Min)
+		s += fmt.Sprintf(" dir=%v length=%d mode=%o names=%d copies=%d", e.node.Dir, e.node.Length, e.node.Mode, e.node.Names, e.node.Min)
 	case e.verb == "list" && e.kind == orca.OK:
 		s += fmt.Sprintf(" %v", e.names)
 	case e.tree != nil:
@@ -106,6 +106,8 @@ func (c *client) end(e *event, err error) {
 	e.kind = orca.KindOf(err)
 	switch e.kind {
 	case orca.OK, orca.Invalid, orca.NotFound, orca.Exists, orca.NotDir, orca.IsDir, orca.NotEmpty, orca.CrossMount, orca.OverQuota:
+	case orca.Permission:
+		e.unknown = e.verb != "link"
 	default:
 		e.unknown = true
 	}
@@ -115,7 +117,7 @@ func (c *client) end(e *event, err error) {
 	e.ret = c.w.clock
 	switch {
 	case !e.unknown:
-	case e.verb == "stat" || e.verb == "list" || e.verb == "create":
+	case e.verb == "stat" || e.verb == "list" || e.verb == "create", e.verb == "exchange" && e.kind == orca.Unsupported:
 		return // it says nothing
 	default:
 		e.ret = never
@@ -149,6 +151,10 @@ func (c *client) do(o Op) {
 		_, err = c.ns.Create(c.ctx, &metapb.CreateRequest{Target: at(o.Path), Mode: fileMode, Complete: true, Overwrite: o.Overwrite})
 	case "rename":
 		_, err = c.ns.Rename(c.ctx, &metapb.RenameRequest{Src: at(o.Path), Dst: at(o.Dst)})
+	case "link":
+		_, err = c.ns.Link(c.ctx, &metapb.LinkRequest{Src: at(o.Path), Dst: at(o.Dst)})
+	case "exchange":
+		_, err = c.ns.Rename(c.ctx, &metapb.RenameRequest{Src: at(o.Path), Dst: at(o.Dst), Exchange: true})
 	case "delete":
 		_, err = c.ns.Delete(c.ctx, &metapb.DeleteRequest{Target: at(o.Path), Recursive: o.Recursive})
 	case "chmod":
@@ -183,6 +189,9 @@ func nodeOf(a *metapb.Attr) model.Node {
 	n := model.Node{Dir: a.Type == uint32(orca.TypeDir), Mode: a.Mode}
 	if !n.Dir {
 		n.Length, n.Min = a.Length, a.ReplicaMin
+		if a.Nlink > 1 {
+			n.Names = int(a.Nlink)
+		}
 	}
 	return n
 }
@@ -205,6 +214,9 @@ func (c *client) write(o Op) {
 		return
 	}
 	s, a := r.Session, r.Attr
+	// The name may be one of several, and go meanwhile: what the session holds
+	// is the one that the store has the content under.
+	o.Path = o.Path[:3] + s.UfsKey
 	e = c.begin(o, "complete")
 	q := &metapb.CompleteRequest{Session: s.Id, Fence: s.Fence, Length: o.Length}
 	if o.Type == orca.CacheThrough || o.Type == orca.Through {

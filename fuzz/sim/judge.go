@@ -255,13 +255,22 @@ func (w *world) readable(p string, v *fsm.View) bool {
 			if it.Target == v.Key {
 				return true // it is being replaced
 			}
-			rest, ok := strings.CutPrefix(v.Key, it.Source)
-			if ok && (rest == "" || rest[0] == '/') && w.has(s, it.Target+rest, v.Attr.Fingerprint) {
+			if w.hasMoved(s, v, it.Source, it.Target) {
+				return true
+			}
+		case metapb.IntentOp_INTENT_EXCHANGE:
+			if w.hasMoved(s, v, it.Source, it.Target) || w.hasMoved(s, v, it.Target, it.Source) {
 				return true
 			}
 		}
 	}
 	return false
+}
+
+// hasMoved reports whether a file at or below one key is at the other.
+func (w *world) hasMoved(s *store, v *fsm.View, from, to string) bool {
+	rest, ok := strings.CutPrefix(v.Key, from)
+	return ok && (rest == "" || rest[0] == '/') && w.has(s, to+rest, v.Attr.Fingerprint)
 }
 
 func (w *world) has(s *store, key, fingerprint string) bool {
@@ -274,14 +283,23 @@ func (w *world) has(s *store, key, fingerprint string) bool {
 func (w *world) compare() {
 	tree := model.Tree{"/": {Dir: true}, "/p": {Dir: true}, "/o": {Dir: true}}
 	have := map[string]bool{}
+	names := map[uint64][]string{} // of files with several
 	w.walk(func(p string, v *fsm.View) {
 		s := w.storeAt(p)
 		if s == nil {
 			return
 		}
 		n := nodeOf(v.Attr)
+		if n.Names > 1 {
+			names[v.Attr.Ino] = append(names[v.Attr.Ino], p)
+		}
 		tree[p] = n
 		key := strings.TrimPrefix(p, s.name+"/")
+		if v.Alias {
+			// What strangers have put there is none of the namespace's.
+			have[s.name+":"+key] = w.plan.Faults.Strangers > 0
+			return
+		}
 		if v.Key != key {
 			w.broken("key", "%s has the key %q when nothing is on its way", p, v.Key)
 		}
@@ -312,6 +330,13 @@ func (w *world) compare() {
 			w.broken("agree", "%s: length %d, in the store %q", p, n.Length, data)
 		}
 	})
+	for _, all := range names {
+		for _, p := range all {
+			n := tree[p]
+			n.Peer = slices.Min(all)
+			tree[p] = n
+		}
+	}
 	for _, s := range w.stores {
 		for _, raw := range s.mem.Keys() {
 			if !have[s.name+":"+raw] {
@@ -416,6 +441,10 @@ func step(t model.Tree, e *event) []model.Tree {
 		}
 	case "rename":
 		k = after.Rename(o.Path, o.Dst)
+	case "link":
+		k = after.Link(o.Path, o.Dst)
+	case "exchange":
+		k = after.Exchange(o.Path, o.Dst)
 	case "delete":
 		k = after.Remove(o.Path, o.Recursive)
 	case "chmod":
@@ -429,7 +458,8 @@ func step(t model.Tree, e *event) []model.Tree {
 		k = after.Keep(o.Path, o.Copies)
 	case "stat":
 		var n model.Node
-		if n, k = t.Find(o.Path); k == orca.OK && e.kind == orca.OK && n != e.node {
+		n, k = t.Find(o.Path)
+		if n.Peer = ""; k == orca.OK && e.kind == orca.OK && n != e.node {
 			return nil
 		}
 	case "list":

@@ -28,7 +28,7 @@ type Faults struct {
 
 // Op is one thing that a client does.
 type Op struct {
-	Verb      string // mkdir touch write rename delete chmod keep stat list sync quota
+	Verb      string // mkdir touch write rename link exchange delete chmod keep stat list sync quota
 	Path, Dst string
 	Length    int64 // of what is written; each write has its own
 	Inodes    int64 // quota; Length is its limit of bytes
@@ -138,6 +138,56 @@ func NewPlan(seed uint64) *Plan {
 		p.Clients = append(p.Clients, ops)
 	}
 	p.limit()
+	return p
+}
+
+// NewLinksPlan draws a plan with names of the same file, and names that change
+// places; most of it is about a few names. A tree with such names in it is not
+// removed in one step, so nobody removes trees.
+func NewLinksPlan(seed uint64) *Plan {
+	p := NewPlan(seed)
+	r := rand.New(rand.NewPCG(seed, 7))
+	root := func() string { return p.Roots[r.IntN(len(p.Roots))] }
+	var few []string
+	for _, at := range p.Roots {
+		few = append(few, at+"/a", at+"/b/c", at+"/b/a/b")
+	}
+	pick := func(chance int, other string) string {
+		if r.IntN(100) < chance {
+			return few[r.IntN(len(few))]
+		}
+		return other
+	}
+	for _, ops := range p.Clients {
+		for i := range ops {
+			o := &ops[i]
+			n := r.IntN(100)
+			if o.Verb == "quota" {
+				continue
+			}
+			switch {
+			case o.Verb == "write" && n >= 10, o.Verb == "sync":
+			case n < 35:
+				*o = Op{Verb: "link", Path: pick(80, p.path(r, root()))}
+				o.Dst = p.path(r, o.Path[:2])
+				few = append(few, o.Dst)
+				continue
+			case n < 45:
+				*o = Op{Verb: "exchange", Path: pick(70, p.path(r, root()))}
+				o.Dst = p.path(r, o.Path[:2])
+			case n < 65:
+				*o = Op{Verb: "delete", Path: o.Path}
+			}
+			o.Recursive = o.Recursive && o.Verb != "delete"
+			if o.Verb != "sync" && o.Verb != "list" && o.Verb != "mkdir" {
+				o.Path = pick(60, o.Path)
+			}
+			if o.Dst != "" {
+				o.Path, o.Dst = pick(60, o.Path), pick(40, o.Dst)
+				o.Dst = o.Path[:2] + o.Dst[2:]
+			}
+		}
+	}
 	return p
 }
 

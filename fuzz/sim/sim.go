@@ -199,6 +199,7 @@ func keepOpen(fs ufs.FS) ufs.FS {
 type fileSystem interface {
 	ufs.FS
 	ufs.Renamer
+	ufs.Exchanger
 	ufs.Owner
 	ufs.Spacer
 }

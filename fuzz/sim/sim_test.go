@@ -20,15 +20,21 @@ var (
 )
 
 // TestSeeds runs one plan per seed; the first failure is shrunk and told.
-func TestSeeds(t *testing.T) {
-	first, n := *firstFlag, *seedsFlag
+func TestSeeds(t *testing.T) { runSeeds(t, *seedsFlag, NewPlan) }
+
+// TestSeedsWithLinks is TestSeeds for plans with names of the same file, a third
+// as many.
+func TestSeedsWithLinks(t *testing.T) { runSeeds(t, (*seedsFlag+2)/3, NewLinksPlan) }
+
+func runSeeds(t *testing.T, n int, plan func(uint64) *Plan) {
+	first := *firstFlag
 	if *seedFlag >= 0 {
 		first, n = uint64(*seedFlag), 1
 	}
 	var sum Stats
 	began, unjudged := time.Now(), 0
 	for seed := first; seed < first+uint64(n); seed++ {
-		r := Play(t, NewPlan(seed), nil)
+		r := Play(t, plan(seed), nil)
 		if *traceFlag && n == 1 {
 			t.Log("\n" + strings.Join(r.Trace, "\n"))
 		}

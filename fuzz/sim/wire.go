@@ -155,6 +155,11 @@ func (n *wire) Rename(ctx context.Context, r *metapb.RenameRequest) (*metapb.Emp
 	return sendBare(ctx, n, "rename "+r.Src.GetPath()+" "+r.Dst.GetPath(), r, metaplane.Namespace.Rename)
 }
 
+// Link implements metaplane.Writer.
+func (n *wire) Link(ctx context.Context, r *metapb.LinkRequest) (*metapb.LinkReply, error) {
+	return send(ctx, n, "link "+r.Src.GetPath()+" "+r.Dst.GetPath(), r, metaplane.Namespace.Link)
+}
+
 // Delete implements metaplane.Writer.
 func (n *wire) Delete(ctx context.Context, r *metapb.DeleteRequest) (*metapb.Empty, error) {
 	return sendBare(ctx, n, "delete "+r.Target.GetPath(), r, metaplane.Namespace.Delete)
