@@ -64,6 +64,10 @@ type Names interface {
 	Unlink(ctx context.Context, c orca.Caller, dir orca.Ino, name string) error
 	Rmdir(ctx context.Context, c orca.Caller, dir orca.Ino, name string) error
 	Rename(ctx context.Context, c orca.Caller, dir orca.Ino, name string, newDir orca.Ino, newName string, noReplace bool) error
+	// Exchange has two names change places. Unsupported.
+	Exchange(ctx context.Context, c orca.Caller, dir orca.Ino, name string, newDir orca.Ino, newName string) error
+	// Link gives a file one more name. Its Nlink is what Stat and Lookup say.
+	Link(ctx context.Context, c orca.Caller, ino, dir orca.Ino, name string) (Entry, error)
 }
 
 // Attrs is what inodes carry.

@@ -65,6 +65,15 @@ func (s clientFS) Rename(ctx context.Context, c orca.Caller, dir orca.Ino, name 
 	return s.fs.As(c).Rename(ctx, client.At(dir, name), client.At(newDir, newName), noReplace)
 }
 
+func (s clientFS) Exchange(ctx context.Context, c orca.Caller, dir orca.Ino, name string, newDir orca.Ino, newName string) error {
+	return s.fs.As(c).Exchange(ctx, client.At(dir, name), client.At(newDir, newName))
+}
+
+func (s clientFS) Link(ctx context.Context, c orca.Caller, ino, dir orca.Ino, name string) (Entry, error) {
+	i, err := s.fs.As(c).Link(ctx, client.ByIno(ino), client.At(dir, name))
+	return entryOf(i), err
+}
+
 func (s clientFS) SetAttr(ctx context.Context, c orca.Caller, ino orca.Ino, ch Change) (Entry, error) {
 	i, err := s.fs.As(c).SetAttr(ctx, client.ByIno(ino), client.AttrChange{
 		Mode: ch.Mode, UID: ch.UID, GID: ch.GID, Atime: ch.Atime, Mtime: ch.Mtime,

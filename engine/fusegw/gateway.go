@@ -32,6 +32,7 @@ type gateway struct {
 
 	backings backings
 	graves   graves
+	linked   sync.Mutex // held while a name goes whose inode has others
 	dirs     dirCache
 	own      ownOps
 	stale    staleness

@@ -219,6 +219,13 @@ func (m *memFS) Symlink(_ context.Context, c orca.Caller, dir orca.Ino, name, ta
 }
 
 func (m *memFS) removeLocked(d *memInode, name string, c *memInode) {
+	if c.Type != orca.TypeDir && c.Nlink > 1 {
+		c.Nlink--
+		c.Ctime = time.Now()
+		m.linkLocked(d, name, 0)
+		m.emitLocked(Event{Kind: EventAttr, Ino: c.Ino})
+		return
+	}
 	delete(m.inodes, c.Ino)
 	for v := uint32(0); v <= c.Version; v++ {
 		_ = os.Remove(m.blob(c.Ino, v))
@@ -305,6 +312,46 @@ func (m *memFS) Rename(_ context.Context, _ orca.Caller, dir orca.Ino, name stri
 	m.linkLocked(d, name, 0)
 	m.linkLocked(nd, newName, c.Ino)
 	return nil
+}
+
+func (m *memFS) Exchange(_ context.Context, _ orca.Caller, dir orca.Ino, name string, newDir orca.Ino, newName string) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	d, c, err := m.childLocked(dir, name)
+	if err != nil {
+		return err
+	}
+	nd, old, err := m.childLocked(newDir, newName)
+	switch {
+	case err != nil:
+		return err
+	case c.busy > 0 || old.busy > 0:
+		return merr(orca.Busy)
+	}
+	m.linkLocked(d, name, old.Ino)
+	m.linkLocked(nd, newName, c.Ino)
+	return nil
+}
+
+func (m *memFS) Link(_ context.Context, _ orca.Caller, ino, dir orca.Ino, name string) (Entry, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	i := m.inodes[ino]
+	if i == nil || i.new {
+		return Entry{}, merr(orca.NotFound)
+	}
+	d, _, err := m.childLocked(dir, name)
+	if err == nil {
+		return Entry{}, merr(orca.Exists)
+	}
+	if orca.KindOf(err) != orca.NotFound || d == nil {
+		return Entry{}, err
+	}
+	i.Nlink++
+	i.Ctime = time.Now()
+	m.linkLocked(d, name, ino)
+	m.emitLocked(Event{Kind: EventAttr, Ino: ino})
+	return Entry{Attr: i.Attr}, nil
 }
 
 func (m *memFS) SetAttr(_ context.Context, _ orca.Caller, ino orca.Ino, ch Change) (Entry, error) {

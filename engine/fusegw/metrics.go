@@ -19,6 +19,7 @@ const (
 	OpUnlink
 	OpRename
 	OpSymlink
+	OpLink
 	OpReadlink
 	OpXattr
 	OpCreate
@@ -33,7 +34,7 @@ const (
 )
 
 var opNames = [opCount]string{
-	"lookup", "getattr", "setattr", "readdir", "opendir", "mkdir", "rmdir", "unlink", "rename", "symlink",
+	"lookup", "getattr", "setattr", "readdir", "opendir", "mkdir", "rmdir", "unlink", "rename", "symlink", "link",
 	"readlink", "xattr", "create", "open", "read", "write", "flush", "fsync", "release", "statfs",
 }
 

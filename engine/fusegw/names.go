@@ -207,7 +207,7 @@ func (g *gateway) whileQuiet(ctx context.Context, fn func() error) error {
 // is something to move.
 func (g *gateway) Rename(_ <-chan struct{}, in *fuse.RenameIn, name, newName string) fuse.Status {
 	g.count(OpRename)
-	if in.Flags&^unix.RENAME_NOREPLACE != 0 {
+	if in.Flags&^(unix.RENAME_NOREPLACE|unix.RENAME_EXCHANGE) != 0 {
 		return fuse.EINVAL
 	}
 	dir, st := g.ino(in.NodeId)
@@ -224,6 +224,12 @@ func (g *gateway) Rename(_ <-chan struct{}, in *fuse.RenameIn, name, newName str
 	}
 	if dir == newDir && name == newName {
 		return fuse.OK
+	}
+	if in.Flags&unix.RENAME_EXCHANGE != 0 {
+		if noReplace {
+			return fuse.EINVAL
+		}
+		return g.exchange(ctx, c, dir, name, newDir, newName)
 	}
 	if w := g.pendingAt(newDir, newName); w != nil {
 		if noReplace {
@@ -304,11 +310,6 @@ func (g *gateway) settleDir(ctx context.Context, c orca.Caller, dir orca.Ino, na
 			g.cfg.Logger.Error("a file being written was not published", "ino", w.ino, "err", err)
 		}
 	}
-}
-
-// Link is refused: an inode has one name.
-func (g *gateway) Link(<-chan struct{}, *fuse.LinkIn, string, *fuse.EntryOut) fuse.Status {
-	return fuse.EPERM
 }
 
 // Readlink returns the text of a symbolic link.

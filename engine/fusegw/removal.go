@@ -57,6 +57,18 @@ func (g *gateway) beginRemoval(ctx context.Context, c orca.Caller, dir orca.Ino,
 	if err != nil || e.Type != orca.TypeFile {
 		return done
 	}
+	if more, unlock := g.otherNames(ctx, c, dir, name, &e); more {
+		if w := g.writingOf(e.Ino); w != nil {
+			w.cutOff(ctx)
+		}
+		return func(err error) {
+			g.endRemoval(r, errStays)
+			if err == nil {
+				g.lostName(ctx, e.Ino)
+			}
+			unlock()
+		}
+	}
 	g.mu.Lock()
 	r.ino = e.Ino
 	g.mu.Unlock()
@@ -76,6 +88,9 @@ func (g *gateway) beginRemoval(ctx context.Context, c orca.Caller, dir orca.Ino,
 	}
 	return done
 }
+
+// errStays is the outcome of a removal for an inode that has more names.
+var errStays error = orca.E("fusegw.removal", orca.Exists, "the inode has other names")
 
 func (g *gateway) endRemoval(r *removal, err error) {
 	g.mu.Lock()
