@@ -37,7 +37,7 @@ Hands trained on hadoop may put a dash before the verb: orca dfs -ls /.`,
 	c.AddCommand(
 		e.lsCommand(), e.statCommand(), e.catCommand(), e.headCommand(), e.tailCommand(), e.testCommand(),
 		e.duCommand(), e.countCommand(), e.checksumCommand(), e.locationCommand(),
-		e.mkdirCommand(), e.touchCommand(), e.mvCommand(), e.rmCommand(),
+		e.mkdirCommand(), e.touchCommand(), e.mvCommand(), e.lnCommand(), e.rmCommand(),
 		e.chmodCommand(), e.chownCommand(), e.chgrpCommand(),
 		e.cpCommand(), e.copyFromLocalCommand(), e.copyToLocalCommand(),
 		e.mountCommand(), e.unmountCommand(), e.loadCommand(), e.persistCommand(), e.freeCommand(), e.pinCommand(), e.unpinCommand(), e.setReplicationCommand(),

@@ -77,14 +77,19 @@ func (e *env) touchCommand() *cobra.Command {
 }
 
 func (e *env) mvCommand() *cobra.Command {
-	var noReplace bool
+	var noReplace, exchange bool
 	c := e.verb("mv SOURCE... TARGET", "Rename files and directories",
 		`Rename a file or directory; into TARGET if that is a directory. Each rename is
-atomic, at any size of the tree, and stays within one mount.`,
+atomic, at any size of the tree, and stays within one mount. With --exchange the
+two change places, whatever they are; what an object store holds cannot.`,
 		`  orca fs mv /data/tmp /data/final
-  orca fs mv '/in/*.csv' /done`, 2,
+  orca fs mv '/in/*.csv' /done
+  orca fs mv --exchange /models/new /models/current`, 2,
 		func(cmd *cobra.Command, args []string) error {
 			ctx := cmd.Context()
+			if exchange {
+				return e.exchange(ctx, args, noReplace)
+			}
 			dst, err := e.clean(args[len(args)-1])
 			if err != nil {
 				return err
@@ -111,7 +116,79 @@ atomic, at any size of the tree, and stays within one mount.`,
 			})
 		})
 	c.Flags().BoolVarP(&noReplace, "no-clobber", "n", false, "fail if the new name is taken")
+	c.Flags().BoolVar(&exchange, "exchange", false, "have SOURCE and TARGET change places")
 	return c
+}
+
+func (e *env) exchange(ctx context.Context, args []string, noReplace bool) error {
+	if len(args) != 2 || noReplace {
+		return usagef("--exchange wants two names, and no --no-clobber")
+	}
+	a, err := e.clean(args[0])
+	if err != nil {
+		return err
+	}
+	b, err := e.clean(args[1])
+	if err != nil {
+		return err
+	}
+	fs, err := e.open(ctx)
+	if err != nil {
+		return err
+	}
+	return fs.Exchange(ctx, client.Path(unescape(a)), client.Path(unescape(b)))
+}
+
+func (e *env) lnCommand() *cobra.Command {
+	var symbolic bool
+	c := e.verb("ln [-s] SOURCE NAME", "Give a file one more name",
+		`Give a file one more name (a hard link); in NAME if that is a directory. All
+names are equal: the file is gone with the last. They stay within one mount, and a
+directory has one name. The store below has the content once, under one of them.
+
+With -s make a symbolic link whose text is SOURCE, which need not exist. It is
+Orca's alone: the store below has none.`,
+		`  orca fs ln /data/model-7 /data/current
+  orca fs ln -s model-7 /data/latest`, 2,
+		func(cmd *cobra.Command, args []string) error {
+			if len(args) != 2 {
+				return usagef("want ln [-s] SOURCE NAME")
+			}
+			return e.link(cmd.Context(), args[0], args[1], symbolic)
+		})
+	c.Flags().BoolVarP(&symbolic, "symbolic", "s", false, "make a symbolic link")
+	return c
+}
+
+func (e *env) link(ctx context.Context, source, name string, symbolic bool) error {
+	dst, err := e.clean(name)
+	if err != nil {
+		return err
+	}
+	src := source
+	if !symbolic {
+		if src, err = e.clean(source); err != nil {
+			return err
+		}
+		src = unescape(src)
+	}
+	fs, err := e.open(ctx)
+	if err != nil {
+		return err
+	}
+	dst = unescape(dst)
+	if into, err := isDir(ctx, fs, dst); err != nil {
+		return err
+	} else if into {
+		_, last := orca.SplitPath("/" + strings.Trim(src, "/"))
+		dst = orca.JoinPath(dst, last)
+	}
+	if symbolic {
+		_, err = fs.Symlink(ctx, client.Path(dst), src)
+	} else {
+		_, err = fs.Link(ctx, client.Path(src), client.Path(dst))
+	}
+	return err
 }
 
 func isDir(ctx context.Context, fs *client.FS, path string) (bool, error) {

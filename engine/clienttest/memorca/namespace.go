@@ -194,6 +194,9 @@ func (o *Orca) Rename(_ context.Context, r *metapb.RenameRequest) (*metapb.Empty
 		}
 	}
 	old := o.inodes[d.children[name]]
+	if r.Exchange {
+		return o.exchangeLocked(r, n, old, d, name)
+	}
 	if old != nil && r.NoReplace {
 		return nil, orca.PathE(op, r.Dst.Path, orca.Exists, nil)
 	}
@@ -206,7 +209,9 @@ func (o *Orca) Rename(_ context.Context, r *metapb.RenameRequest) (*metapb.Empty
 		case len(old.children) > 0:
 			return nil, orca.PathE(op, r.Dst.Path, orca.NotEmpty, nil)
 		}
-		delete(o.inodes, old.attr.Ino)
+		if !o.unlinkLocked(old, d, name) {
+			delete(o.inodes, old.attr.Ino)
+		}
 	}
 	o.eventLocked(metapb.EventKind_EVENT_ENTRY, n)
 	delete(o.inodes[n.parent].children, n.name)
@@ -238,9 +243,69 @@ func (o *Orca) Delete(_ context.Context, r *metapb.DeleteRequest) (*metapb.Empty
 	case len(n.children) > 0 && !r.Recursive:
 		return nil, orca.PathE(op, r.Target.Path, orca.NotEmpty, nil)
 	}
+	if d, name, err := o.parentLocked(op, r.Target, false); err == nil && o.unlinkLocked(n, d, name) {
+		return &metapb.Empty{}, nil
+	}
 	o.dropLocked(n)
 	delete(o.inodes[n.parent].children, n.name)
 	o.eventLocked(metapb.EventKind_EVENT_ENTRY, n)
+	return &metapb.Empty{}, nil
+}
+
+// unlinkLocked takes one of several names of a file away; false: it has one.
+func (o *Orca) unlinkLocked(n, d *inode, name string) bool {
+	if n.children != nil || n.attr.Nlink < 2 {
+		return false
+	}
+	delete(d.children, name)
+	n.attr.Nlink--
+	for ino, dir := range o.inodes {
+		for name, child := range dir.children {
+			if child == n.attr.Ino {
+				n.parent, n.name = ino, name
+			}
+		}
+	}
+	return true
+}
+
+// Link implements metaplane.Writer.
+func (o *Orca) Link(_ context.Context, r *metapb.LinkRequest) (*metapb.LinkReply, error) {
+	leave, err := o.enter("Link")
+	if err != nil {
+		return nil, err
+	}
+	defer leave()
+	const op = "memorca.Link"
+	n, err := o.resolveLocked(op, r.Src)
+	if err != nil {
+		return nil, err
+	}
+	d, name, err := o.parentLocked(op, r.Dst, false)
+	switch {
+	case err != nil:
+		return nil, err
+	case n.children != nil:
+		return nil, orca.PathE(op, r.Src.Path, orca.Permission, nil)
+	case d.children[name] != 0:
+		return nil, orca.PathE(op, r.Dst.Path, orca.Exists, nil)
+	}
+	d.children[name] = n.attr.Ino
+	n.attr.Nlink = max(n.attr.Nlink, 1) + 1
+	return &metapb.LinkReply{Attr: n.reply()}, nil
+}
+
+func (o *Orca) exchangeLocked(r *metapb.RenameRequest, n, old, d *inode, name string) (*metapb.Empty, error) {
+	const op = "memorca.Rename"
+	sd, sname, err := o.parentLocked(op, r.Src, false)
+	if err != nil {
+		return nil, err
+	}
+	if old == nil {
+		return nil, orca.PathE(op, r.Dst.Path, orca.NotFound, nil)
+	}
+	d.children[name], sd.children[sname] = n.attr.Ino, old.attr.Ino
+	n.parent, n.name, old.parent, old.name = d.attr.Ino, name, sd.attr.Ino, sname
 	return &metapb.Empty{}, nil
 }
 
