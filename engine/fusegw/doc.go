@@ -49,6 +49,6 @@
 //
 // # What it refuses
 //
-// Hard links, device nodes, O_TMPFILE, exchange renames. Locks are the
-// kernel's own and hold on one mount only.
+// Device nodes, O_TMPFILE, exchange renames where the store cannot. Locks are
+// the kernel's own and hold on one mount only.
 package fusegw
