@@ -146,6 +146,12 @@ type View struct {
 	SyncInterval int64
 }
 
+// Place is a name in a directory.
+type Place struct {
+	Dir  orca.Ino
+	Name string
+}
+
 // Walked is the outcome of resolving a path.
 type Walked struct {
 	// Found says whether the whole path exists; then View is of its end.

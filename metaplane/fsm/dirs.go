@@ -200,10 +200,8 @@ func (m *Machine) checkRemove(c *call, o *metapb.DeleteOp, s *spot) *refusal {
 		r.walk = true
 		return r
 	case d.linked > 0:
-		// Each name that goes may leave others that the content is kept for.
-		r := refuse(orca.Unsupported, s.path, "there are files with several names in it: they are removed one by one")
-		r.walk = true
-		return r
+		// Each of these names may leave others that the content is kept for.
+		return &refusal{kind: orca.Busy, path: s.path, walk: true, msg: "names of files with several are removed from it first"}
 	}
 	return nil
 }

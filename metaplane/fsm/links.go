@@ -447,3 +447,36 @@ func (m *Machine) leaveHome(c *call, o *metapb.DeleteOp, s *spot, from located) 
 	s.file = m.linked(s.file.Ino)
 	return nil
 }
+
+// LinkedNames returns up to limit names, at and below a directory, of files with
+// several. It looks into directories with such names only.
+func (m *Machine) LinkedNames(dir orca.Ino, limit int) []Place {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	var out []Place
+	todo := []*node{m.dirs[dir]}
+	for len(todo) > 0 && len(out) < limit {
+		n := todo[len(todo)-1]
+		todo = todo[:len(todo)-1]
+		if n == nil || n.linked == 0 {
+			continue
+		}
+		below := int64(0)
+		for _, sub := range n.sub {
+			todo = append(todo, sub)
+			below += sub.linked
+		}
+		here := int(n.linked - below)
+		m.eachDirent(n, "", "", func(name string, v []byte) bool {
+			if here <= 0 {
+				return false
+			}
+			if d, err := inode.DecodeDentry(v); err == nil && d.Link != 0 {
+				out = append(out, Place{n.rec.Ino, name})
+				here--
+			}
+			return len(out) < limit
+		})
+	}
+	return out
+}

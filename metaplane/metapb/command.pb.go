@@ -3744,8 +3744,9 @@ type Result struct {
 	Id         uint64       `protobuf:"varint,11,opt,name=id,proto3" json:"id,omitempty"` // of a worker
 	Value      []byte       `protobuf:"bytes,12,opt,name=value,proto3" json:"value,omitempty"`
 	More       bool         `protobuf:"varint,13,opt,name=more,proto3" json:"more,omitempty"`
-	// With kind Permission of a recursive delete: a walk, name by name, may
-	// still be allowed.
+	// Of a recursive delete. With kind Permission: a walk, name by name, may
+	// still be allowed. With kind Busy: names of files with several, below it,
+	// have to be removed first.
 	NeedWalk bool `protobuf:"varint,14,opt,name=need_walk,json=needWalk,proto3" json:"need_walk,omitempty"`
 	// Inode that the name had before (create, rename: replaced).
 	Replaced uint64 `protobuf:"varint,15,opt,name=replaced,proto3" json:"replaced,omitempty"`

@@ -41,3 +41,29 @@ func (s *Service) rehome(ctx context.Context, o *metapb.RehomeOp) bool {
 	}
 	return err == nil
 }
+
+// linkedBatch is how many names are removed before it is asked for more.
+const linkedBatch = 1000
+
+// unlinkBelow removes the names of files with several from a directory that is
+// to go with all in it, which whoever may do that may, too.
+func (s *Service) unlinkBelow(ctx context.Context, o *metapb.DeleteOp) error {
+	m := s.group.Machine()
+	for {
+		w, err := m.Walk(orca.Caller{}, orca.Ino(o.GetTarget().GetIno()), o.GetTarget().GetPath())
+		if err != nil || !w.Found {
+			return err // the state machine says what is wrong
+		}
+		names := m.LinkedNames(orca.Ino(w.Attr.Ino), linkedBatch)
+		if len(names) == 0 {
+			return nil
+		}
+		for _, p := range names {
+			_, err := s.mutate(ctx, nil, &command.Command{Delete: &metapb.DeleteOp{
+				Target: &metapb.Target{Ino: uint64(p.Dir), Path: p.Name}, CacheOnly: o.CacheOnly, Want: 1}})
+			if err != nil && orca.KindOf(err) != orca.NotFound {
+				return err
+			}
+		}
+	}
+}

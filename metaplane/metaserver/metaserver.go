@@ -364,7 +364,7 @@ func over(c *command.Command, res *command.Result, err error) bool {
 	if err == nil {
 		return res.Intent == nil || res.Intent.Deferred || !undecided(c)
 	}
-	return res == nil || orca.KindOf(err) != orca.Busy || res.BusyIntent == 0 && !res.Unknown && res.Rehome == nil
+	return res == nil || orca.KindOf(err) != orca.Busy || !waits(res)
 }
 
 // see goes on with a command whose first proposal came to res and err.
@@ -383,11 +383,17 @@ func (s *Service) see(ctx context.Context, c *command.Command, res *command.Resu
 			}
 			return res, nil
 		case err == ufsexec.ErrDecided && c.Client != 0: //nolint:errorlint // this very error, not its kind
-		case orca.KindOf(err) == orca.Busy && res != nil && (res.BusyIntent != 0 || res.Unknown || res.Rehome != nil):
+		case orca.KindOf(err) == orca.Busy && res != nil && waits(res):
 			s.Stats.BusyWaits.Add(1)
 			s.Exec.Wake()
 			again = res.Unknown
-			if res.Rehome != nil && s.rehome(ctx, res.Rehome) {
+			switch {
+			case res.Rehome != nil && s.rehome(ctx, res.Rehome):
+				pause = 0
+			case res.NeedWalk:
+				if werr := s.unlinkBelow(ctx, c.Delete); werr != nil {
+					return res, werr
+				}
 				pause = 0
 			}
 		default:
@@ -411,6 +417,12 @@ func (s *Service) see(ctx context.Context, c *command.Command, res *command.Resu
 		c.Now = now()
 		res, err = s.group.Propose(ctx, c)
 	}
+}
+
+// waits reports whether a refusal as Busy says what has to be done, or to end,
+// before the command is proposed again.
+func waits(res *command.Result) bool {
+	return res.BusyIntent != 0 || res.Unknown || res.Rehome != nil || res.NeedWalk
 }
 
 // undecided reports whether an intent in the result of this command is to be

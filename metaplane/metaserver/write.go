@@ -79,7 +79,7 @@ func (s *Service) Delete(ctx context.Context, r *metapb.DeleteRequest) (*metapb.
 		return nil, err
 	}
 	res, err := s.change(ctx, r.H, deleteCommand(r))
-	if err != nil && res != nil && res.NeedWalk && r.Recursive {
+	if orca.KindOf(err) == orca.Permission && res != nil && res.NeedWalk && r.Recursive {
 		err = s.deleteWalk(ctx, r)
 	}
 	if err != nil {

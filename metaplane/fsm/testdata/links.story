@@ -129,7 +129,7 @@ o: dir 13 0755 0:0 entries 2 nlink 2 at file:///r/o
 > ln /o/second /three
 file 14 0644 0:0 len 0 v1 PERSISTED nlink 2 fp O1 at file:///r/o/second
 > rm /o -r
-unsupported: there are files with several names in it: they are removed one by one (walk)
+busy: names of files with several are removed from it first (walk)
 > rm /o/second -c
 unsupported: the UFS has the content of other names of the file under this one
 > rm /o/second
