@@ -65,6 +65,16 @@ func (m *Machine) movedSince(n *node, change uint64) bool {
 	return false
 }
 
+// Moved reports whether a directory may have been at another key of its UFS
+// since change: it or one above has moved, or an intent but except is about to
+// do so.
+func (m *Machine) Moved(dir orca.Ino, change, except uint64) bool {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	n := m.dirs[dir]
+	return n == nil || !m.attached(n) || m.movedSince(n, change) || m.overlap(m.locate(n, ""), false, except) != 0
+}
+
 // syncSelf takes over what the UFS says of the directory itself; what sync
 // does to its entries is not a change of the directory by its users.
 func (m *Machine) syncSelf(s *syncing, mtime int64) {

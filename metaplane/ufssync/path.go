@@ -156,9 +156,15 @@ func (s *Syncer) ask(ctx context.Context, d *fsm.View, name string) (found bool,
 	if d.Moved {
 		intent = d.Pending
 	}
+	change := s.group.Machine().Applied()
 	found, _, err = s.one(ctx, question{Place: Place{Mount: d.Attr.MountId, Key: joinKey(d.Key, name), Dir: dir, Name: name, Intent: intent}})
 	if err != nil || found {
 		return found, err
+	}
+	// That nothing is there is true of a directory that was at its key all the
+	// time, which one that is just being moved need not be.
+	if s.group.Machine().Moved(dir, change, intent) {
+		return false, errMoved
 	}
 	s.negative.set(childKey{dir, name}, s.cfg.Now().UnixNano())
 	if !d.Loaded && s.misses.count(dir) >= int64(s.cfg.LoadAfter) {
