@@ -245,21 +245,15 @@ func (m *Machine) syncRange(s *syncing) {
 	for _, e := range s.Entries {
 		listed[e.Name] = true
 	}
-	type named struct {
-		name string
-		d    dentry
-	}
-	var gone []named
-	m.eachDirent(s.n, s.After, s.Upto, func(name string, v []byte) bool {
+	var gone []string
+	m.eachDirent(s.n, s.After, s.Upto, func(name string, _ []byte) bool {
 		if !listed[name] {
-			if d := m.decoded(v); !d.none() {
-				gone = append(gone, named{name, d})
-			}
+			gone = append(gone, name)
 		}
 		return m.failed() == nil
 	})
-	for _, g := range gone {
-		m.syncGone(s, g.name, g.d)
+	for _, name := range gone { // the home of a file takes its other names along
+		m.syncGone(s, name, m.lookup(s.n, name))
 	}
 }
 

@@ -166,3 +166,30 @@ quota of /l/p: bytes 7 of 10, held 0; inodes 1 of 3, held 0
 > usage /l/q
 bytes 0 files 1 dirs 1 whole
 quota of /l/q: bytes 0 of 10, held 0; inodes 2 of 3, held 1
+# What a store has no more goes with all its names, wherever they are.
+> mkdir /s
+dir 21 0755 0:0 entries 0 nlink 2
+> mount /s/o s3://b -p
+mount 2
+> mkdir /s/o/d
+intent 7 undecided mkdir mount 2 source d target d
+> decide i=7 -q
+ok
+> create /s/o/a type=cache -done
+intent 8 undecided put_empty mount 2 target a
+> decide i=8 fp=F1 -q
+ok
+> ln /s/o/a /s/o/b
+file 24 0644 0:0 len 0 v1 PERSISTED nlink 2 fp F1 at s3://b/a
+> ln /s/o/a /s/o/c
+file 24 0644 0:0 len 0 v1 PERSISTED nlink 3 fp F1 at s3://b/a
+> ln /s/o/a /s/o/d/e
+file 24 0644 0:0 len 0 v1 PERSISTED nlink 4 fp F1 at s3://b/a
+> usage /s/o
+bytes 0 files 1 dirs 1
+> sync /s/o -range
+created 0 changed 0 removed 2 skipped 0
+> tree /s
+o: dir 22 0755 0:0 entries 0 nlink 2 at s3://b mount
+> usage /s/o
+bytes 0 files 0 dirs 0
