@@ -112,3 +112,14 @@ func TestFoundSeeds(t *testing.T) {
 		}
 	}
 }
+
+// TestFoundSeedsWithLinks is TestFoundSeeds of the plans with links.
+func TestFoundSeedsWithLinks(t *testing.T) {
+	for seed, why := range map[uint64]string{
+		1947: "what was asked while an exchange moved the directory was taken for an answer about it at its new place",
+	} {
+		if r := Play(t, NewLinksPlan(seed), nil); r.Failure != nil {
+			t.Errorf("%s:\n%s", why, r.Failure.Report())
+		}
+	}
+}
