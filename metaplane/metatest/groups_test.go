@@ -34,7 +34,7 @@ type pair struct {
 	ns       *metaclient.Router
 	// cut is the point where the first group's process dies: before or after
 	// the other group was asked, or a step was recorded. "": nowhere.
-	cut  string
+	cut  atomic.Value // of string
 	dead atomic.Bool
 }
 
@@ -42,7 +42,7 @@ var errDead = orca.E("metatest", orca.Canceled, "the process is dead")
 
 // at reports whether the process dies at a point.
 func (p *pair) at(point string) bool {
-	if p.cut == point {
+	if p.cut.Load() == point {
 		p.dead.Store(true)
 	}
 	return p.dead.Load()
@@ -122,8 +122,12 @@ func (p *pair) serve() {
 	log := slog.New(slog.DiscardHandler)
 	p.dead.Store(false)
 	var err error
+	// What was begun before goes on as soon as the first service is there.
+	var ns *metaclient.Router
+	ready := make(chan struct{})
 	other := func(uint16) (metaplane.Namespace, error) {
-		s, err := p.ns.In(2)
+		<-ready
+		s, err := ns.In(2)
 		return cutOther{s, p}, err
 	}
 	groups := func() []uint32 { return []uint32{1, 2} }
@@ -131,9 +135,12 @@ func (p *pair) serve() {
 	require.NoError(t, err)
 	p.two, err = metaserver.New(t.Context(), metaserver.Config{Group: 2, Home: p.one}, p.second, openShared, log)
 	require.NoError(t, err)
-	p.ns = metaclient.NewRouter(metaclient.NewSession(p.one, short(0)), func(n uint16) (*metaclient.Session, error) {
-		return metaclient.NewSession(p.two, short(n)), nil
+	two := p.two
+	ns = metaclient.NewRouter(metaclient.NewSession(p.one, short(0)), func(n uint16) (*metaclient.Session, error) {
+		return metaclient.NewSession(two, short(n)), nil
 	})
+	p.ns = ns
+	close(ready)
 }
 
 // short is a session that gives up soon: what is dead stays so.
@@ -315,9 +322,9 @@ func TestJunctionsSurviveACrashAnywhere(t *testing.T) {
 	}
 	for i, point := range []string{"before mount", "after mount", "before active", "after active"} {
 		path := "/m" + string(rune('0'+i))
-		p.cut = point
+		p.cut.Store(point)
 		require.Error(t, p.tryMount(path, "mem://obj-sweep"+path[1:], 2), point)
-		p.cut = ""
+		p.cut.Store("")
 		p.leave()
 		p.serve()
 		settle(path, true)
@@ -325,11 +332,11 @@ func TestJunctionsSurviveACrashAnywhere(t *testing.T) {
 	}
 	for i, point := range []string{"before unmount", "after unmount", "before none", "after none"} {
 		path := "/m" + string(rune('0'+i))
-		p.cut = point
+		p.cut.Store(point)
 		if err := p.unmount(path); point != "after none" { // then a repetition finds it done
 			require.Error(t, err, point)
 		}
-		p.cut = ""
+		p.cut.Store("")
 		p.leave()
 		p.serve()
 		settle(path, false)
@@ -342,9 +349,9 @@ func TestJunctionsSurviveACrashAnywhere(t *testing.T) {
 	c, err := p.ns.Create(t.Context(), &metapb.CreateRequest{Target: at("/busy/f"), Mode: 0o644})
 	require.NoError(t, err)
 	for _, point := range []string{"after unmount", "before active", "after active"} {
-		p.cut = point
+		p.cut.Store(point)
 		require.Error(t, p.unmount("/busy"), point)
-		p.cut = ""
+		p.cut.Store("")
 		p.leave()
 		p.serve()
 		settle("/busy", true)
