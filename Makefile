@@ -31,7 +31,7 @@ build: ## build bin/orca and bin/orcabench
 run: build ## build, then serve a local folder with all roles in one process (DATA=, ARGS=)
 	@exec bin/orca up --data $(DATA) $(ARGS)
 
-deps: ## install what the tests need (fuse3, MinIO), if missing
+deps: ## install what the tests need (fuse3, iproute2, MinIO), if missing
 	@bash .ci/deps
 
 test: deps check unit race ## install what is missing, then every test
