@@ -151,3 +151,15 @@ func KindOf(err error) Kind {
 	}
 	return Internal
 }
+
+// FileKind is the kind of an error of this host's own files, such as a backup
+// that is read: NotFound, Permission, else Unavailable.
+func FileKind(err error) Kind {
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return NotFound
+	case errors.Is(err, fs.ErrPermission):
+		return Permission
+	}
+	return Unavailable
+}

@@ -120,10 +120,13 @@ func (r *Report) Failed() int {
 }
 
 // WriteJSON writes the report with two spaces of indentation.
-func (r *Report) WriteJSON(w io.Writer) error {
+func (r *Report) WriteJSON(w io.Writer) error { return EncodeJSON(w, r) }
+
+// EncodeJSON writes what a run has measured with two spaces of indentation.
+func EncodeJSON(w io.Writer, measured any) error {
 	e := json.NewEncoder(w)
 	e.SetIndent("", "  ")
-	return e.Encode(r)
+	return e.Encode(measured)
 }
 
 // WriteTable writes the machine's facts and one line per case, with a second

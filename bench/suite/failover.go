@@ -4,7 +4,6 @@ package suite
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -18,6 +17,7 @@ import (
 
 	"orca"
 	"orca/bench/facts"
+	"orca/bench/report"
 	"orca/bench/target"
 	"orca/engine/client"
 )
@@ -253,11 +253,7 @@ func (f *failover) outage(node string, when time.Duration) *Outage {
 }
 
 // WriteJSON writes all of it.
-func (r *Failover) WriteJSON(w io.Writer) error {
-	e := json.NewEncoder(w)
-	e.SetIndent("", "  ")
-	return e.Encode(r)
-}
+func (r *Failover) WriteJSON(w io.Writer) error { return report.EncodeJSON(w, r) }
 
 // WriteTable writes the gaps, and the mean timeline as a plot.
 func (r *Failover) WriteTable(w io.Writer) error {

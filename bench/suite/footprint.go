@@ -19,6 +19,7 @@ import (
 	"orca"
 	"orca/bench/baseline"
 	"orca/bench/facts"
+	"orca/bench/report"
 	"orca/bench/target"
 	"orca/engine/client"
 )
@@ -279,11 +280,7 @@ func (f *footprint) grow(ctx context.Context, n int) (*grown, error) {
 }
 
 // WriteJSON writes all of it.
-func (r *Footprint) WriteJSON(w io.Writer) error {
-	e := json.NewEncoder(w)
-	e.SetIndent("", "  ")
-	return e.Encode(r)
-}
+func (r *Footprint) WriteJSON(w io.Writer) error { return report.EncodeJSON(w, r) }
 
 // WriteTable writes a row per size.
 func (r *Footprint) WriteTable(w io.Writer) error {

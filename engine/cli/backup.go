@@ -163,7 +163,7 @@ func (e *env) backUp(ctx context.Context, fs *client.FS, output string, overwrit
 	}
 	tmp, err := os.CreateTemp(dir, ".orca-backup-*.partial")
 	if err != nil {
-		return orca.PathE(op, dir, fileKind(err), err)
+		return orca.PathE(op, dir, orca.FileKind(err), err)
 	}
 	defer os.Remove(tmp.Name()) // gone when it was renamed
 	p := e.progress("backup")
@@ -185,7 +185,7 @@ func (e *env) backUp(ctx context.Context, fs *client.FS, output string, overwrit
 		return err
 	}
 	if err := os.Rename(tmp.Name(), file); err != nil {
-		return orca.PathE(op, file, fileKind(err), err)
+		return orca.PathE(op, file, orca.FileKind(err), err)
 	}
 	if d, err := os.Open(dir); err == nil {
 		if err := errors.Join(d.Sync(), d.Close()); err != nil {
@@ -193,17 +193,6 @@ func (e *env) backUp(ctx context.Context, fs *client.FS, output string, overwrit
 		}
 	}
 	return e.printBackup(backupOf(file, b.Size, &b.Header, &b.Trailer))
-}
-
-// fileKind is the kind of an error of the local file system.
-func fileKind(err error) orca.Kind {
-	switch {
-	case errors.Is(err, os.ErrNotExist):
-		return orca.NotFound
-	case errors.Is(err, os.ErrPermission):
-		return orca.Permission
-	}
-	return orca.Unavailable
 }
 
 func oneFile(_ *cobra.Command, args []string) error {
@@ -223,7 +212,7 @@ is in it. No Orca is asked.`,
 		RunE: e.run(func(cmd *cobra.Command, args []string) error {
 			f, err := os.Open(args[0])
 			if err != nil {
-				return orca.PathE("cli.verify", args[0], fileKind(err), err)
+				return orca.PathE("cli.verify", args[0], orca.FileKind(err), err)
 			}
 			defer f.Close()
 			st, err := f.Stat()

@@ -49,7 +49,7 @@ func Restore(ctx context.Context, cfg Config, file string, o RestoreOptions, log
 	}
 	f, err := os.Open(file)
 	if err != nil {
-		return nil, orca.PathE(op, file, openKind(err), err)
+		return nil, orca.PathE(op, file, orca.FileKind(err), err)
 	}
 	defer f.Close()
 	st, err := f.Stat()
@@ -175,16 +175,6 @@ func (c *counted) Read(p []byte) (int, error) {
 		c.progress(min(c.done, c.total), c.total)
 	}
 	return n, err
-}
-
-func openKind(err error) orca.Kind {
-	switch {
-	case errors.Is(err, os.ErrNotExist):
-		return orca.NotFound
-	case errors.Is(err, os.ErrPermission):
-		return orca.Permission
-	}
-	return orca.Unavailable
 }
 
 func syncFolder(dir string) error {

@@ -225,14 +225,7 @@ and how many creates there were around the change, as a plot.`,
 			if err != nil {
 				return err
 			}
-			if file == "" {
-				return r.WriteTable(cmd.OutOrStdout())
-			}
-			out, err := os.Create(file)
-			if err != nil {
-				return err
-			}
-			return errors.Join(r.WriteTable(cmd.OutOrStdout()), r.WriteJSON(out), out.Close())
+			return show(cmd, r, file)
 		},
 	}
 	fl := cmd.Flags()
@@ -269,14 +262,7 @@ inodes take some minutes and 3 GB below the temporary folder.`,
 			if err != nil {
 				return err
 			}
-			if file == "" {
-				return r.WriteTable(cmd.OutOrStdout())
-			}
-			out, err := os.Create(file)
-			if err != nil {
-				return err
-			}
-			return errors.Join(r.WriteTable(cmd.OutOrStdout()), r.WriteJSON(out), out.Close())
+			return show(cmd, r, file)
 		},
 	}
 	fl := cmd.Flags()
@@ -300,4 +286,22 @@ func (s *stamped) Write(p []byte) (int, error) {
 		return 0, err
 	}
 	return len(p), nil
+}
+
+// measured is what a command other than run has to show.
+type measured interface {
+	WriteTable(w io.Writer) error
+	WriteJSON(w io.Writer) error
+}
+
+// show writes the table of r, and its JSON to a file when one is named.
+func show(cmd *cobra.Command, r measured, file string) error {
+	if file == "" {
+		return r.WriteTable(cmd.OutOrStdout())
+	}
+	out, err := os.Create(file)
+	if err != nil {
+		return err
+	}
+	return errors.Join(r.WriteTable(cmd.OutOrStdout()), r.WriteJSON(out), out.Close())
 }
