@@ -279,6 +279,9 @@ func (m *Machine) link(c *call, o *metapb.LinkOp) *refusal {
 		return r
 	}
 	dst, r := m.resolve(&c.who, o.Dst, true)
+	if r != nil && r.kind == orca.Referral {
+		return refuse(orca.CrossMount, dst.path, "")
+	}
 	if r != nil {
 		return r
 	}
