@@ -75,12 +75,14 @@ type agent struct {
 
 	mu     sync.Mutex
 	nows   map[uint16]chan chan struct{} // by group: report now, and close the channel given; GUARDED_BY(mu)
+	known  map[uint16]bool               // groups whose leader has had a full report; GUARDED_BY(mu)
+	told   bool                          // what groups there are; GUARDED_BY(mu)
 	self   *metapb.Worker                // GUARDED_BY(mu) once the agent runs
 	mounts uint64                        // epoch of the mount table; GUARDED_BY(mu)
 }
 
 func newAgent(ns metaplane.Workers, c cache, self *metapb.Worker, dir string, onMounts func(), log *slog.Logger) (*agent, error) {
-	a := &agent{ns: ns, cache: c, self: self, dir: dir, onMounts: onMounts, log: log, registered: make(chan struct{}), nows: map[uint16]chan chan struct{}{1: make(chan chan struct{})}}
+	a := &agent{ns: ns, cache: c, self: self, dir: dir, onMounts: onMounts, log: log, registered: make(chan struct{}), nows: map[uint16]chan chan struct{}{1: make(chan chan struct{})}, known: map[uint16]bool{}}
 	a.self.Boot = uint64(time.Now().UnixNano())
 	a.self.Version = buildinfo.Version
 	b, err := os.ReadFile(a.idFile())
@@ -129,12 +131,44 @@ func (a *agent) run(ctx context.Context) {
 // heard takes note of the groups that there are: each is spoken with by itself,
 // about what it has.
 func (a *agent) heard(groups []uint32) {
-	if len(groups) < 2 || a.in == nil {
-		return
+	if len(groups) > 1 && a.in != nil {
+		for _, n := range groups {
+			if g := uint16(n); n >= 2 && n < 1<<16 && a.begin(g) && a.onGroup != nil {
+				a.onGroup(g)
+			}
+		}
 	}
-	for _, n := range groups {
-		if g := uint16(n); n >= 2 && n < 1<<16 && a.begin(g) && a.onGroup != nil {
-			a.onGroup(g)
+	a.mu.Lock()
+	a.told = true
+	a.mu.Unlock()
+}
+
+// knownTo notes that who leads a group has had a full report.
+func (a *agent) knownTo(group uint16) {
+	a.mu.Lock()
+	a.known[group] = true
+	a.mu.Unlock()
+}
+
+// knownToAll reports whether who leads each group knows this worker.
+func (a *agent) knownToAll() bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.told && len(a.known) >= len(a.nows)
+}
+
+// groupsWait bounds how long a worker that starts waits for further groups: one
+// that has no leader must not keep it from serving the others.
+const groupsWait = 3 * time.Second
+
+// settle waits a while until every group knows this worker: before that nothing
+// in it can be read here.
+func (a *agent) settle(ctx context.Context) {
+	for until := time.Now().Add(groupsWait); !a.knownToAll() && time.Now().Before(until); {
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(2 * time.Millisecond):
 		}
 	}
 }
@@ -164,6 +198,7 @@ func (a *agent) speak(ctx context.Context, group uint16, ns metaplane.Workers, n
 	v := &voice{a: a, ns: ns, group: group, need: true}
 	var told chan struct{} // who waits for this report
 	for {
+		full := v.need
 		_, members := v.turn(ctx)
 		if told != nil {
 			close(told)
@@ -172,6 +207,9 @@ func (a *agent) speak(ctx context.Context, group uint16, ns metaplane.Workers, n
 		if len(members) > 0 && a.at != nil {
 			a.chorus(ctx, group, members, now)
 			return
+		}
+		if full && !v.down {
+			continue // the first beat says what groups there are
 		}
 		select {
 		case <-ctx.Done():

@@ -81,6 +81,9 @@ func (v *voice) register(ctx context.Context) (leads bool, err error) {
 			break
 		}
 	}
+	if leads {
+		a.knownTo(v.group)
+	}
 	if leads && v.group <= 1 && a.first.CompareAndSwap(false, true) {
 		close(a.registered)
 	}
@@ -150,6 +153,7 @@ func (v *voice) run(ctx context.Context, heard chan<- word) {
 	defer tick.Stop()
 	var told chan<- bool
 	for {
+		full := v.need
 		leads, members := v.turn(ctx)
 		if told != nil {
 			told <- leads
@@ -161,8 +165,8 @@ func (v *voice) run(ctx context.Context, heard chan<- word) {
 			case <-ctx.Done():
 			}
 		}
-		if v.need && !v.down {
-			continue // a new leader waits for it
+		if (v.need || full) && !v.down {
+			continue // a new leader waits for the one, and says in the first beat what groups there are
 		}
 		select {
 		case <-ctx.Done():

@@ -217,7 +217,8 @@ func (w *workerRole) listen(cfg *Config, d *dataDir, ep *Endpoints) error {
 	return nil
 }
 
-// join starts the agent and waits for the first registration.
+// join starts the agent and waits for the first registration, and a while for
+// that in each further group.
 func (w *workerRole) join(ctx context.Context) error {
 	run, cancel := context.WithCancel(context.Background())
 	stopStale := w.cancel
@@ -229,6 +230,7 @@ func (w *workerRole) join(ctx context.Context) error {
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}
+	w.agent.settle(ctx)
 	return w.begin()
 }
 
