@@ -70,8 +70,9 @@ type Hooks struct {
 	Mount func(ctx context.Context, o MountOptions, s Streams) error
 	// Restore makes the metaplane's state below a data folder from a backup.
 	Restore func(ctx context.Context, o RestoreOptions, s Streams) (*Restored, error)
-	// Inspect opens the metaplane's folder below a data folder, to be read.
-	Inspect func(data string) (Inspection, error)
+	// Inspect opens the metaplane's folder below a data folder, to be read, for
+	// one of its groups; 0: the first.
+	Inspect func(data string, group uint16) (Inspection, error)
 	// Open opens the client. Default: client.Open.
 	Open func(ctx context.Context, cfg client.Config) (*client.FS, error)
 }

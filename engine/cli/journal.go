@@ -29,6 +29,7 @@ type Inspection interface {
 // MemberState says whose folder it is.
 type MemberState struct {
 	Cluster  string `json:"cluster"`
+	Group    uint16 `json:"group"`
 	Replica  uint64 `json:"replica"`
 	Address  string `json:"raft_address"`
 	Restored string `json:"restored,omitempty"` // digest of the backup
@@ -62,6 +63,7 @@ made: look into it, and cut it short.`,
 type checkpointJSON struct {
 	Replica uint64 `json:"replica"`
 	Node    string `json:"node"`
+	Group   uint16 `json:"group"`
 	Index   uint64 `json:"index"`
 	First   uint64 `json:"first"`
 	Last    uint64 `json:"last"`
@@ -71,7 +73,7 @@ func (e *env) checkpointCommand() *cobra.Command {
 	var replica uint64
 	c := &cobra.Command{
 		Use: "checkpoint", Short: "Make the state durable and cut the journal, now",
-		Long: `Have each member make its state durable and cut its journal, now, without a pause
+		Long: `Have each member make its state durable and cut its journal of each group, now, without a pause
 of its service. Members do so by themselves every so many entries; this makes the
 next start short, and gives disk space back (in files of 64 MiB).
 
@@ -86,14 +88,14 @@ members that are a little behind.`,
 				return err
 			}
 			cs, err := fs.CutJournal(cmd.Context(), replica)
-			t := e.table("MEMBER", "NODE", "INDEX", "FIRST", "LAST")
+			t := e.table("MEMBER", "NODE", "GROUP", "INDEX", "FIRST", "LAST")
 			for _, x := range cs {
-				j := checkpointJSON{x.Member.Replica, x.Member.Node, x.Index, x.First, x.Last}
+				j := checkpointJSON{x.Member.Replica, x.Member.Node, x.Group, x.Index, x.First, x.Last}
 				if e.json {
 					if err := e.emit(j); err != nil {
 						return err
 					}
-				} else if err := t.row(j.Replica, orDash(j.Node), j.Index, j.First, j.Last); err != nil {
+				} else if err := t.row(j.Replica, orDash(j.Node), j.Group, j.Index, j.First, j.Last); err != nil {
 					return err
 				}
 			}
@@ -108,7 +110,7 @@ members that are a little behind.`,
 }
 
 func (e *env) dumpCommand() *cobra.Command {
-	var from, to, replica uint64
+	var o client.JournalOptions
 	var data string
 	var state bool
 	c := &cobra.Command{
@@ -127,11 +129,11 @@ JSON. With --state, which needs --data, the records of the store follow
 			switch {
 			case len(args) > 0:
 				return usagef("unexpected argument %q", args[0])
-			case to != 0 && from > to:
-				return usagef("--from %d is behind --to %d", from, to)
+			case o.To != 0 && o.From > o.To:
+				return usagef("--from %d is behind --to %d", o.From, o.To)
 			case state && data == "":
 				return usagef("--state needs --data, the folder of a member that is stopped")
-			case data != "" && replica != 0:
+			case data != "" && o.Replica != 0:
 				return usagef("either --data or --member")
 			}
 			return nil
@@ -143,29 +145,30 @@ JSON. With --state, which needs --data, the records of the store follow
 				if err != nil {
 					return usagef("--data: %v", err)
 				}
-				return e.dumpFolder(ctx, dir, from, to, state)
+				return e.dumpFolder(ctx, dir, o, state)
 			}
 			fs, err := e.open(ctx)
 			if err != nil {
 				return err
 			}
-			return fs.Journal(ctx, replica, from, to, e.printEntry)
+			return fs.Journal(ctx, o, e.printEntry)
 		}),
 	}
 	fl := c.Flags()
-	fl.Uint64Var(&from, "from", 0, "index of the first entry (default: the first that there is)")
-	fl.Uint64Var(&to, "to", 0, "index of the last entry (default: the last that there is)")
-	fl.Uint64Var(&replica, "member", 0, "number of the member that is asked (default: one that does not lead)")
+	fl.Uint64Var(&o.From, "from", 0, "index of the first entry (default: the first that there is)")
+	fl.Uint64Var(&o.To, "to", 0, "index of the last entry (default: the last that there is)")
+	fl.Uint64Var(&o.Replica, "member", 0, "number of the member that is asked (default: one that does not lead)")
+	fl.Uint16Var(&o.Group, "group", 0, "number of the group whose journal it is (default: the first)")
 	fl.StringVar(&data, "data", "", "data folder of a member that is stopped")
 	fl.BoolVar(&state, "state", false, "show the records of the store, too")
 	return c
 }
 
-func (e *env) dumpFolder(ctx context.Context, dir string, from, to uint64, state bool) (err error) {
+func (e *env) dumpFolder(ctx context.Context, dir string, o client.JournalOptions, state bool) (err error) {
 	if e.hooks.Inspect == nil {
 		return orca.E("cli.dump", orca.Unsupported, "this program cannot read the folder of a member")
 	}
-	x, err := e.hooks.Inspect(dir)
+	x, err := e.hooks.Inspect(dir, o.Group)
 	if err != nil {
 		return err
 	}
@@ -178,11 +181,11 @@ func (e *env) dumpFolder(ctx context.Context, dir string, from, to uint64, state
 	if e.json {
 		err = e.emit(map[string]any{"member": about})
 	} else {
-		_, err = fmt.Fprintf(e.Out, "# member %d of cluster %s: term %d, store at %d\n", about.Replica, about.Cluster, about.Term, about.Applied)
+		_, err = fmt.Fprintf(e.Out, "# member %d of cluster %s, group %d: term %d, store at %d\n", about.Replica, about.Cluster, about.Group, about.Term, about.Applied)
 	}
 	for end := false; err == nil && !end; {
 		rep := &metapb.UpkeepReply{}
-		if err = x.Journal(ctx, from, to, rep); err != nil {
+		if err = x.Journal(ctx, o.From, o.To, rep); err != nil {
 			return err
 		}
 		if err = ctx.Err(); err != nil {
@@ -192,7 +195,7 @@ func (e *env) dumpFolder(ctx context.Context, dir string, from, to uint64, state
 			if err = e.printEntry(en); err != nil {
 				return err
 			}
-			from = en.Index + 1
+			o.From = en.Index + 1
 		}
 		end = rep.End
 	}

@@ -68,9 +68,7 @@ func (fs *FS) Groups(ctx context.Context) ([]Group, error) {
 // QuorumIn returns the members of one group: the same in all, but each has its
 // own leader.
 func (fs *FS) QuorumIn(ctx context.Context, group uint16) (*Quorum, error) {
-	h := fs.header()
-	h.Group = uint32(group)
-	return fs.meta.Quorum(ctx, &metapb.QuorumRequest{H: h})
+	return fs.meta.Quorum(ctx, &metapb.QuorumRequest{H: fs.headerIn(group)})
 }
 
 // AddGroup adds a group to the metaplane, over all its members, and returns its

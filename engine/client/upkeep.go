@@ -45,7 +45,7 @@ type Backup struct {
 // all that was acknowledged before the call, and checked on its way. What was
 // written before an error is no backup. Only root may ask: Permission.
 func (fs *FS) Backup(ctx context.Context, w io.Writer, o BackupOptions) (*Backup, error) {
-	m, _, err := fs.member(ctx, o.Replica)
+	m, _, err := fs.member(ctx, o.Replica, 0)
 	if err != nil {
 		return nil, err
 	}
@@ -129,13 +129,14 @@ func pace(ctx context.Context, begun time.Time, bytes, rate int64) error {
 
 // memberDialer is optional on a Namespace: it speaks with one member.
 type memberDialer interface {
-	Member(addr string) (metaplane.Admin, error)
+	Member(addr string, group uint16) (metaplane.Admin, error)
 }
 
-// member finds a member by its number; 0: any, rather not the leader.
-func (fs *FS) member(ctx context.Context, replica uint64) (metaplane.Admin, *Member, error) {
+// member finds a member by its number (0: any, rather not the leader), as one of
+// a group; what it is asked must name the group, too.
+func (fs *FS) member(ctx context.Context, replica uint64, group uint16) (metaplane.Admin, *Member, error) {
 	const op = "client.Upkeep"
-	q, err := fs.Quorum(ctx)
+	q, err := fs.QuorumIn(ctx, group)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -150,10 +151,10 @@ func (fs *FS) member(ctx context.Context, replica uint64) (metaplane.Admin, *Mem
 		if !dials || m.Addr == "" || len(ms) == 1 {
 			return fs.meta, m, nil
 		}
-		a, err := d.Member(m.Addr)
+		a, err := d.Member(m.Addr, group)
 		if err == nil && !m.Leader && replica == 0 {
 			actx, cancel := context.WithTimeout(ctx, 2*time.Second)
-			_, err = a.Conf(actx, &metapb.ConfRequest{H: fs.header()}) // does it answer?
+			_, err = a.Conf(actx, &metapb.ConfRequest{H: fs.headerIn(group)}) // does it answer?
 			cancel()
 		}
 		if err == nil {
@@ -178,19 +179,31 @@ func rank(m *Member) int {
 	return 2
 }
 
-// Checkpoint is what a member's journal has after it was cut.
+// headerIn is a header for one group; 0: the first.
+func (fs *FS) headerIn(group uint16) *metapb.Header {
+	h := fs.header()
+	h.Group = uint32(group)
+	return h
+}
+
+// Checkpoint is what a member's journal of a group has after it was cut.
 type Checkpoint struct {
 	Member *Member
+	Group  uint16
 	// Index is that of the last entry whose effect is durable in the store.
 	Index uint64
 	// First and Last are the entries that the journal has.
 	First, Last uint64
 }
 
-// CutJournal has a member (0: each) make its state durable and cut its journal,
-// without a pause of its service. Only root may ask.
+// CutJournal has a member (0: each) make its state durable and cut its journal
+// of every group, without a pause of its service. Only root may ask.
 func (fs *FS) CutJournal(ctx context.Context, replica uint64) ([]Checkpoint, error) {
 	q, err := fs.Quorum(ctx)
+	if err != nil {
+		return nil, err
+	}
+	groups, err := fs.groups(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -200,16 +213,18 @@ func (fs *FS) CutJournal(ctx context.Context, replica uint64) ([]Checkpoint, err
 		if replica != 0 && m.Replica != replica {
 			continue
 		}
-		a, _, err := fs.member(ctx, m.Replica)
-		var r *metapb.UpkeepReply
-		if err == nil {
-			r, err = a.Upkeep(ctx, &metapb.UpkeepRequest{H: fs.header(), Kind: metapb.UpkeepRequest_CHECKPOINT})
+		for _, g := range groups {
+			a, _, err := fs.member(ctx, m.Replica, g)
+			var r *metapb.UpkeepReply
+			if err == nil {
+				r, err = a.Upkeep(ctx, &metapb.UpkeepRequest{H: fs.headerIn(g), Kind: metapb.UpkeepRequest_CHECKPOINT})
+			}
+			if err != nil {
+				errs = append(errs, err)
+				continue
+			}
+			out = append(out, Checkpoint{Member: m, Group: g, Index: r.Applied, First: r.First, Last: r.Last})
 		}
-		if err != nil {
-			errs = append(errs, err)
-			continue
-		}
-		out = append(out, Checkpoint{Member: m, Index: r.Applied, First: r.First, Last: r.Last})
 	}
 	if len(out) == 0 && len(errs) == 0 {
 		return nil, &orca.Error{Op: "client.CutJournal", Kind: orca.NotFound, Msg: "no member has this number"}
@@ -217,27 +232,37 @@ func (fs *FS) CutJournal(ctx context.Context, replica uint64) ([]Checkpoint, err
 	return out, errors.Join(errs...)
 }
 
-// Journal calls fn with the entries of a member's journal (0: of one that does
-// not lead, if there is one) from an index on, up to one; 0 is the first or last
-// that there is. Only root may ask.
-func (fs *FS) Journal(ctx context.Context, replica, from, to uint64, fn func(*JournalEntry) error) error {
-	a, _, err := fs.member(ctx, replica)
+// JournalOptions shape Journal.
+type JournalOptions struct {
+	// Replica is the member that is asked; 0: one that does not lead, if there
+	// is one.
+	Replica uint64
+	// Group is the group whose journal it is; 0: the first.
+	Group uint16
+	// From and To are the indexes of the first and the last entry; 0: of those
+	// that there are.
+	From, To uint64
+}
+
+// Journal calls fn with the entries of a member's journal. Only root may ask.
+func (fs *FS) Journal(ctx context.Context, o JournalOptions, fn func(*JournalEntry) error) error {
+	a, _, err := fs.member(ctx, o.Replica, o.Group)
 	if err != nil {
 		return err
 	}
 	for {
-		r, err := a.Upkeep(ctx, &metapb.UpkeepRequest{H: fs.header(), Kind: metapb.UpkeepRequest_JOURNAL, From: from, To: to})
+		r, err := a.Upkeep(ctx, &metapb.UpkeepRequest{H: fs.headerIn(o.Group), Kind: metapb.UpkeepRequest_JOURNAL, From: o.From, To: o.To})
 		if err != nil {
 			return err
 		}
-		if to == 0 { // what comes meanwhile is not waited for
-			to = r.Last
+		if o.To == 0 { // what comes meanwhile is not waited for
+			o.To = r.Last
 		}
 		for _, e := range r.Entries {
 			if err := fn(e); err != nil {
 				return err
 			}
-			from = e.Index + 1
+			o.From = e.Index + 1
 		}
 		if r.End {
 			return nil

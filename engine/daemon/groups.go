@@ -119,6 +119,14 @@ func (m *metaRole) serveGroup(n uint16) metaplane.Namespace {
 	return nil
 }
 
+// groupHere is the service of a group in this process, nil while there is none.
+func (m *metaRole) groupHere(n uint16) *metaserver.Service {
+	if g := m.groups.get(n); g != nil {
+		return g.service
+	}
+	return nil
+}
+
 // openGroup is the way to a group within this process.
 func (m *metaRole) openGroup(n uint16) (*metaclient.Session, error) {
 	if g := m.groups.get(n); g != nil {

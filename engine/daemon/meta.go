@@ -59,6 +59,7 @@ func startMeta(ctx context.Context, cfg *Config, d *dataDir, st *stores, ends en
 	}
 	sc := m.serviceConfig()
 	sc.Conf, sc.Others, sc.Groups, sc.OnGroups = cfg.values, m.otherGroup, m.groups.numbers, m.groups.changed
+	sc.Here = m.groupHere
 	m.jobs.attach(&sc)
 	made := make(chan struct{}) // m is whole
 	if !m.alone() {

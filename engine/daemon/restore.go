@@ -96,49 +96,103 @@ func Restore(ctx context.Context, cfg Config, file string, o RestoreOptions, log
 
 // fill makes the folder of a host from the backup that in reads.
 func fill(cfg *Config, dir string, in io.Reader, digest string, log *slog.Logger) (cluster string, err error) {
-	const op = "daemon.Restore"
 	b, err := backup.NewReader(in)
 	if err != nil {
 		return "", err
 	}
-	if len(b.Header.Groups) != 1 || b.Header.Groups[0].ID != 1 {
-		return "", orca.E(op, orca.Unsupported, "the backup is of a metaplane with several groups, which this Orca does not have")
-	}
 	rc := raftgroup.Config{Dir: dir, Address: cfg.RaftAddr, Members: cfg.firstMembers()}
-	renewal := &fsm.Renewal{Created: b.Header.Created.UnixNano()}
-	var rest [][2][]byte
-	over := false
-	next := func() (key, value []byte, err error) {
-		for !over {
-			_, key, value, err = b.Next()
-			if errors.Is(err, io.EOF) {
-				over = true
-				if err = renewal.Rest(func(k, v []byte) { rest = append(rest, [2][]byte{k, v}) }); err == nil {
-					break
-				}
-			}
-			if err != nil {
-				return nil, nil, err
-			}
-			value, keep, err := renewal.Record(key, value)
-			if err != nil {
-				return nil, nil, err
-			}
-			if keep {
-				return key, value, nil
-			}
-		}
-		if len(rest) == 0 {
-			if b.Trailer.Digest != digest {
-				return nil, nil, orca.E(op, orca.Corrupt, "the file has changed while it was read")
-			}
-			return nil, nil, nil
-		}
-		kv := rest[0]
-		rest = rest[1:]
-		return kv[0], kv[1], nil
+	img := raftgroup.Image{Digest: digest}
+	for _, g := range b.Header.Groups {
+		img.Groups = append(img.Groups, raftgroup.GroupImage{Number: g.ID, Applied: g.Applied})
 	}
-	return raftgroup.Restore(rc, raftgroup.Image{Digest: digest, Applied: b.Header.Groups[0].Applied, Next: next}, log)
+	last := img.Groups[len(img.Groups)-1].Number
+	records := &renewed{in: b, members: raftgroup.MemberList(rc.FirstMembers())}
+	img.Next = func(group uint16) (key, value []byte, err error) {
+		key, value, err = records.next(group)
+		if key == nil && err == nil && group == last {
+			err = records.whole(digest)
+		}
+		return key, value, err
+	}
+	return raftgroup.Restore(rc, img, log)
+}
+
+// renewed are the records of a backup as they are to be gone on with, one group
+// after the other.
+type renewed struct {
+	in      *backup.Reader
+	members string
+
+	group   uint16 // that is handed out
+	renewal fsm.Renewal
+	rest    [][2][]byte // of it, behind its records
+	over    bool        // its records were handed out
+
+	ahead      uint16 // the group of the record that was read too far, 0: none was
+	key, value []byte
+	end        bool // of all
+}
+
+// next returns the next record of a group; a nil key: that was all of it.
+func (r *renewed) next(group uint16) (key, value []byte, err error) {
+	if group != r.group {
+		r.group, r.over, r.rest = group, false, nil
+		r.renewal = fsm.Renewal{Created: r.in.Header.Created.UnixNano(), Members: r.members}
+	}
+	for !r.over {
+		if err := r.read(); err != nil {
+			return nil, nil, err
+		}
+		if r.end || r.ahead != group {
+			r.over = true
+			err = r.renewal.Rest(func(k, v []byte) { r.rest = append(r.rest, [2][]byte{k, v}) })
+			if err != nil {
+				return nil, nil, err
+			}
+			break
+		}
+		r.ahead = 0
+		value, keep, err := r.renewal.Record(r.key, r.value)
+		if err != nil {
+			return nil, nil, err
+		}
+		if keep {
+			return r.key, value, nil
+		}
+	}
+	if len(r.rest) == 0 {
+		return nil, nil, nil
+	}
+	kv := r.rest[0]
+	r.rest = r.rest[1:]
+	return kv[0], kv[1], nil
+}
+
+// read reads the next record, unless one was read too far.
+func (r *renewed) read() (err error) {
+	if r.ahead != 0 || r.end {
+		return nil
+	}
+	r.ahead, r.key, r.value, err = r.in.Next()
+	if errors.Is(err, io.EOF) {
+		r.ahead, r.end = 0, true
+		return nil
+	}
+	if err == nil && r.ahead == 0 {
+		err = orca.E("daemon.Restore", orca.Corrupt, "a record is of no group")
+	}
+	return err
+}
+
+// whole reports an error unless all was read, of the file that was checked.
+func (r *renewed) whole(digest string) error {
+	if err := r.read(); err != nil {
+		return err
+	}
+	if !r.end || r.in.Trailer.Digest != digest {
+		return orca.E("daemon.Restore", orca.Corrupt, "the file has changed while it was read, or its groups are out of order")
+	}
+	return nil
 }
 
 // used reports whether a folder has something in it.
@@ -188,8 +242,8 @@ func syncFolder(dir string) error {
 	return nil
 }
 
-// Inspect opens the metaplane's folder below a data folder, to be read; nothing
-// may run there.
-func Inspect(data string, log *slog.Logger) (*raftgroup.Inspection, error) {
-	return raftgroup.Inspect(filepath.Join(data, "meta"), log)
+// Inspect opens the metaplane's folder below a data folder, to be read, for one
+// of its groups (0: the first); nothing may run there.
+func Inspect(data string, group uint16, log *slog.Logger) (*raftgroup.Inspection, error) {
+	return raftgroup.Inspect(filepath.Join(data, "meta"), group, log)
 }

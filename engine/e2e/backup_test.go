@@ -581,3 +581,82 @@ func tree(t *testing.T, dir string) (out []string) {
 	}
 	return out
 }
+
+// TestGroupsAreBackedUpAndRestored: a metaplane of several groups is one backup,
+// and comes back with all of them, alone and as a cluster's first member would
+// have it; each group's journal is to be seen, running or stopped.
+func TestGroupsAreBackedUpAndRestored(t *testing.T) {
+	root, other, dir := t.TempDir(), t.TempDir(), t.TempDir()
+	p := up(t, t.TempDir(), "--root", root, "--mem", "64MB", "--ssd", "256MB")
+	fs, ctx := p.fs(), ctxFor(t, 2*time.Minute)
+	p.must("admin", "group", "add")
+	p.must("admin", "group", "add")
+	p.must("fs", "mount", "--group", "3", "/g3", other)
+	ok := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	ok(put(ctx, fs, "/first", "of the first group"))
+	ok(put(ctx, fs, "/g3/d/f", "of the third"))
+	ok(fs.Chmod(ctx, client.Path("/g3/d/f"), 0o640))
+	ok(fs.SetXattr(ctx, client.Path("/g3/d"), "user.color", []byte("blue"), false, false))
+	before := listing(t, fs, "/g3")
+	b := parse(t, p.must("admin", "backup", "--json", "--output", dir))
+	if len(b.Records) != 3 || b.Records["3"]["d"] < 2 {
+		t.Fatalf("records %v", b.Records)
+	}
+	cut := p.must("admin", "journal", "checkpoint")
+	if strings.Count(strings.TrimSpace(cut), "\n") != 2 {
+		t.Errorf("not one line per group:\n%s", cut)
+	}
+	if d := p.must("admin", "journal", "dump", "--group", "3"); !strings.Contains(d, "user.color") {
+		t.Errorf("journal of the third group:\n%s", d)
+	}
+	ok(put(ctx, fs, "/g3/d/late", "after the backup"))
+	late, err := fs.Stat(ctx, client.Path("/g3/d/late"), client.Sync{})
+	ok(err)
+	p.kill()
+	if d := must(t, "admin", "journal", "dump", "--data", p.data, "--group", "3", "--state"); !strings.Contains(d, "user.color") || !strings.Contains(d, "group 3") {
+		t.Errorf("journal of the third group, stopped:\n%s", d)
+	}
+	if _, errs, code := alone(t, "admin", "journal", "dump", "--data", p.data, "--group", "4"); code == 0 || !strings.Contains(errs, "no group 4") {
+		t.Errorf("a group that there is not: %d %s", code, errs)
+	}
+
+	data := t.TempDir()
+	must(t, "admin", "restore", b.File, "--data", data)
+	q := up(t, data, "--root", root, "--mem", "64MB", "--ssd", "256MB")
+	fs = q.fs()
+	for name, c := range map[string]string{"/first": "of the first group", "/g3/d/f": "of the third", "/g3/d/late": "after the backup"} {
+		if have, err := get(ctx, fs, name, client.Sync{}); err != nil || have != c {
+			t.Errorf("%s: %q, %v", name, have, err)
+		}
+	}
+	changed := []string{"/g3/d", "/g3/d/late"}
+	keep := func(list []string) (out []string) {
+		for _, l := range list {
+			if path, _, _ := strings.Cut(l, " "); !slices.Contains(changed, path) {
+				out = append(out, l)
+			}
+		}
+		return out
+	}
+	same(t, keep(before), keep(listing(t, fs, "/g3")))
+	if v, err := fs.GetXattr(ctx, client.Path("/g3/d"), "user.color"); err != nil || string(v) != "blue" {
+		t.Errorf("xattr %q, %v", v, err)
+	}
+	if i, err := fs.Stat(ctx, client.Path("/g3/d/late"), client.Sync{}); err != nil || i.Ino <= late.Ino || i.Ino.Group() != 3 {
+		t.Errorf("inode %v was given away before, as late as %v (%v)", i.Ino, late.Ino, err)
+	}
+	// It goes on: the mount leaves and comes back, a new group is added.
+	q.must("fs", "unmount", "/g3")
+	q.must("fs", "mount", "--group", "2", "/g2", other)
+	if out := q.must("admin", "group", "add"); !strings.HasPrefix(out, "group 4 ") {
+		t.Errorf("group add: %q", out)
+	}
+	if have, err := get(ctx, fs, "/g2/d/f", client.Sync{}); err != nil || have != "of the third" {
+		t.Errorf("mounted anew: %q, %v", have, err)
+	}
+}

@@ -38,10 +38,18 @@ type restored struct {
 	version uint32
 }
 
-// Renewal turns the records of a backup into those of a state to go on with.
+// GroupFact is the prefix of the facts of the first group that say which groups
+// there are: by number, the members that the group began with.
+const GroupFact = "group."
+
+// Renewal turns the records of one group of a backup into those of a state to go
+// on with.
 type Renewal struct {
 	// Created is when the backup was taken, in unix ns.
 	Created int64
+	// Members are the members that all groups begin with anew, as a GroupFact
+	// has them.
+	Members string
 	now     restored
 	before  restored // the backup's state was restored itself
 	counted bool
@@ -106,6 +114,8 @@ func (r *Renewal) fact(name string, v []byte) ([]byte, bool, error) {
 	switch {
 	case name == reignFact, name == "grant.key", strings.HasPrefix(name, "member."):
 		return nil, false, nil
+	case strings.HasPrefix(name, GroupFact):
+		return []byte(r.Members), true, nil
 	case name == restoredFact:
 		var err error
 		r.before, err = decodeRestored(v)

@@ -99,6 +99,18 @@ func (c *Client) Members() []string { return c.stub.addrs() }
 // whether it leads that or not, tried once per call: for reports that every
 // member wants. It is closed with the client.
 func (c *Client) At(addr string, group uint16) (metaplane.Workers, error) {
+	return c.session(addr, group)
+}
+
+// Member returns what operators ask of one member by its address, as one of a
+// group (0: the first), whether it leads that or not. It is closed with the
+// client.
+func (c *Client) Member(addr string, group uint16) (metaplane.Admin, error) {
+	return c.session(addr, group)
+}
+
+// session is one with one member alone.
+func (c *Client) session(addr string, group uint16) (*Session, error) {
 	p, err := c.stub.add(addr, 0)
 	if err != nil {
 		return nil, err
@@ -106,16 +118,6 @@ func (c *Client) At(addr string, group uint16) (metaplane.Workers, error) {
 	cfg := c.cfg.Session
 	cfg.Group = group
 	return NewSession(&stub{only: p}, cfg), nil
-}
-
-// Member returns what operators ask of one member by its address, whether it
-// leads or not. It is closed with the client.
-func (c *Client) Member(addr string) (metaplane.Admin, error) {
-	p, err := c.stub.add(addr, 0)
-	if err != nil {
-		return nil, err
-	}
-	return NewSession(&stub{only: p}, c.cfg.Session), nil
 }
 
 // Close closes the connections.

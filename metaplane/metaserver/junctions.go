@@ -15,6 +15,7 @@ import (
 	"orca"
 	"orca/metaplane"
 	"orca/metaplane/command"
+	"orca/metaplane/fsm"
 	"orca/metaplane/members"
 	"orca/metaplane/metapb"
 	"orca/metaplane/mount"
@@ -23,10 +24,6 @@ import (
 // Mounts in groups of their own. The service of the first group records what is
 // wanted (fsm/junctions.go), brings the group behind the junction in line, and
 // records that; whoever leads it next goes on where this one ended.
-
-// GroupFact is the prefix of the facts of the first group that say which groups
-// there are: by number, the members that the group began with.
-const GroupFact = "group."
 
 // maxGroups is the highest number of a group; raftgroup.MaxGroups.
 const maxGroups = 16
@@ -53,7 +50,7 @@ func (s *Service) groups() []uint32 {
 func (s *Service) GroupFacts() map[uint16]string {
 	out := map[uint16]string{}
 	for n := uint16(2); n <= maxGroups; n++ {
-		if b := s.raw.Machine().Fact(GroupFact + strconv.Itoa(int(n))); len(b) > 0 {
+		if b := s.raw.Machine().Fact(fsm.GroupFact + strconv.Itoa(int(n))); len(b) > 0 {
 			out[n] = string(b)
 		}
 	}
@@ -61,7 +58,7 @@ func (s *Service) GroupFacts() map[uint16]string {
 }
 
 func (s *Service) factSet(name string) {
-	if s.cfg.OnGroups != nil && strings.HasPrefix(name, GroupFact) {
+	if s.cfg.OnGroups != nil && strings.HasPrefix(name, fsm.GroupFact) {
 		s.cfg.OnGroups()
 	}
 }
@@ -88,7 +85,7 @@ func (s *Service) addGroup(ctx context.Context, r *metapb.QuorumRequest, m *memb
 		parts = append(parts, strconv.FormatUint(m.List[i].Replica, 10)+"="+m.List[i].Address)
 	}
 	if _, err := s.group.Propose(ctx, &command.Command{Now: now(), SetFact: &metapb.SetFactOp{
-		Key: GroupFact + strconv.Itoa(int(n)), Value: []byte(strings.Join(parts, ",")), Absent: true}}); err != nil {
+		Key: fsm.GroupFact + strconv.Itoa(int(n)), Value: []byte(strings.Join(parts, ",")), Absent: true}}); err != nil {
 		return err
 	}
 	rep.Group = n

@@ -93,6 +93,9 @@ type Config struct {
 	Others   func(group uint16) (metaplane.Namespace, error)
 	Groups   func() []uint32
 	OnGroups func()
+	// Here returns the service of another group in this process, nil while it
+	// does not run. Of the first group, and for backups; may be nil.
+	Here func(group uint16) *Service
 	// OnLead is called before this member serves as the leader of a cluster;
 	// what it returns an error for is tried again. May be nil.
 	OnLead func(ctx context.Context) error

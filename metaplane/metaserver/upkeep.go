@@ -11,7 +11,6 @@ import (
 
 	"orca"
 	"orca/metaplane/backup"
-	"orca/metaplane/inodekv"
 	"orca/metaplane/metapb"
 )
 
@@ -39,7 +38,7 @@ type backups struct {
 // running is one backup on its way.
 type running struct {
 	stream *backup.Stream
-	cursor *inodekv.Cursor
+	views  views
 	idle   *time.Timer
 
 	mu     sync.Mutex // one request at a time
@@ -113,36 +112,38 @@ func (s *Service) backup(ctx context.Context, r *metapb.UpkeepRequest, rep *meta
 		return orca.E(op, orca.Invalid, "not where this backup is")
 	}
 	rep.Data, rep.End = append([]byte(nil), b.frame...), b.end
-	rep.Done, rep.Estimate, rep.Applied = b.stream.Done(), b.cursor.Estimate, b.cursor.Applied
+	rep.Done, rep.Estimate, rep.Applied = b.stream.Done(), b.views.estimate(), b.views[0].Applied
 	return nil
 }
 
 // beginBackup takes the state as it is now: all that was acknowledged before is
 // in it, whichever member this is.
-func (s *Service) beginBackup(ctx context.Context, rep *metapb.UpkeepReply) error {
+func (s *Service) beginBackup(ctx context.Context, rep *metapb.UpkeepReply) (err error) {
 	const op = "metaserver.Backup"
-	if err := s.raw.ReadReady(ctx); err != nil {
+	if s.cfg.Group > 1 {
+		return orca.E(op, orca.Invalid, "the first group is asked for a backup: it has all of them")
+	}
+	vs, groups, err := s.view(ctx)
+	if err != nil {
 		return err
 	}
-	if len(s.GroupFacts()) > 0 || s.cfg.Group > 1 {
-		return orca.E(op, orca.Unsupported, "a metaplane of several groups cannot be backed up yet: one backup would have to be of one moment of all of them")
-	}
+	keep := false
+	defer func() {
+		if !keep {
+			err = errors.Join(err, vs.close())
+		}
+	}()
 	s.backups.mu.Lock()
 	defer s.backups.mu.Unlock()
 	if len(s.backups.by) >= maxBackups {
 		return orca.E(op, orca.Busy, "enough backups are on their way")
 	}
-	c, err := s.raw.Machine().Cursor()
-	if err != nil {
-		return err
-	}
 	_, node := s.member(s.raw.Replica())
 	stream, err := backup.NewStream(backup.Header{
-		Cluster: s.cfg.Cluster, Version: s.cfg.Version, Node: node, Created: time.Now(),
-		Groups: []backup.Group{{ID: 1, Applied: c.Applied}},
-	}, []backup.Source{c})
+		Cluster: s.cfg.Cluster, Version: s.cfg.Version, Node: node, Created: time.Now(), Groups: groups,
+	}, vs.sources())
 	if err != nil {
-		return errors.Join(err, c.Close())
+		return err
 	}
 	if s.backups.by == nil {
 		s.backups.by = map[uint64]*running{}
@@ -150,12 +151,13 @@ func (s *Service) beginBackup(ctx context.Context, rep *metapb.UpkeepReply) erro
 	}
 	s.backups.last++
 	id := s.backups.last
-	s.backups.by[id] = &running{stream: stream, cursor: c, idle: time.AfterFunc(backupIdle, func() {
+	keep = true
+	s.backups.by[id] = &running{stream: stream, views: vs, idle: time.AfterFunc(backupIdle, func() {
 		if s.endBackup(id) == nil {
 			s.log.Warn("a backup was given up, for nobody went on with it", "stream", id)
 		}
 	})}
-	s.log.Info("a backup begins", "stream", id, "applied", c.Applied)
+	s.log.Info("a backup begins", "stream", id, "groups", len(groups), "applied", groups[0].Applied)
 	rep.Stream = id
 	return nil
 }
@@ -170,7 +172,7 @@ func (s *Service) endBackup(id uint64) error {
 		return nil
 	}
 	b.idle.Stop()
-	return b.cursor.Close()
+	return b.views.close()
 }
 
 // endBackups ends all of them.

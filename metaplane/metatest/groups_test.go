@@ -131,7 +131,8 @@ func (p *pair) serve() {
 		return cutOther{s, p}, err
 	}
 	groups := func() []uint32 { return []uint32{1, 2} }
-	p.one, err = metaserver.New(t.Context(), metaserver.Config{Others: other, Groups: groups}, cutGroup{p.host.Group(), p}, openShared, log)
+	here := func(uint16) *metaserver.Service { return p.two }
+	p.one, err = metaserver.New(t.Context(), metaserver.Config{Others: other, Groups: groups, Here: here}, cutGroup{p.host.Group(), p}, openShared, log)
 	require.NoError(t, err)
 	p.two, err = metaserver.New(t.Context(), metaserver.Config{Group: 2, Home: p.one}, p.second, openShared, log)
 	require.NoError(t, err)

@@ -4,12 +4,17 @@ package metatest
 
 import (
 	"bytes"
+	"errors"
+	"io"
+	"sync"
 	"testing"
 
 	"github.com/stretchr/testify/require"
 
 	"orca"
 	"orca/metaplane/backup"
+	"orca/metaplane/command"
+	"orca/metaplane/inode"
 	"orca/metaplane/inspect"
 	"orca/metaplane/metapb"
 )
@@ -78,4 +83,85 @@ func TestUpkeep(t *testing.T) {
 	require.GreaterOrEqual(t, c.Applied, r.Applied)
 	require.GreaterOrEqual(t, c.Last, c.First)
 	// What is on its way ends with the service: Stop waits for nothing.
+}
+
+// backup takes a backup of both groups, and returns their mounts.
+func (p *pair) backup() (first, second map[uint32]*metapb.Mount) {
+	t := p.t
+	t.Helper()
+	var file []byte
+	r := &metapb.UpkeepReply{}
+	for !r.End {
+		var err error
+		r, err = p.one.Upkeep(t.Context(), &metapb.UpkeepRequest{Kind: metapb.UpkeepRequest_BACKUP, Stream: r.Stream, Offset: int64(len(file))})
+		require.NoError(t, err)
+		file = append(file, r.Data...)
+	}
+	_, err := p.one.Upkeep(t.Context(), &metapb.UpkeepRequest{Kind: metapb.UpkeepRequest_END_BACKUP, Stream: r.Stream})
+	require.NoError(t, err)
+	b, err := backup.NewReader(bytes.NewReader(file))
+	require.NoError(t, err)
+	require.Len(t, b.Header.Groups, 2)
+	mounts := map[uint16]map[uint32]*metapb.Mount{1: {}, 2: {}}
+	for {
+		g, k, v, err := b.Next()
+		if errors.Is(err, io.EOF) {
+			return mounts[1], mounts[2]
+		}
+		require.NoError(t, err)
+		if k[0] == inode.SpaceMount {
+			row := &command.Mount{}
+			require.NoError(t, row.UnmarshalVT(v[1:]))
+			mounts[g][row.Mount.Id] = row.Mount
+		}
+	}
+}
+
+// TestBackupOfGroupsIsOfOneMoment: however mounts come and go behind junctions
+// while a backup is taken, each junction in it that is active has its mount in
+// the group behind it, and each mount there its junction: else a restored
+// namespace would have mounts that nobody finds and names that lead nowhere.
+func TestBackupOfGroupsIsOfOneMoment(t *testing.T) {
+	p := newPair(t)
+	p.mount("/stays", "mem://obj-"+t.Name()+"-stays", 2)
+	require.NoError(t, p.touch("/stays/f"))
+	_, err := p.two.Upkeep(t.Context(), &metapb.UpkeepRequest{Kind: metapb.UpkeepRequest_BACKUP})
+	require.ErrorIs(t, err, orca.Invalid, "one group alone is no backup")
+	stop, changes := make(chan struct{}), 0
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		for ; ; changes++ {
+			select {
+			case <-stop:
+				return
+			default:
+			}
+			if err := p.tryMount("/goes", "mem://obj-"+t.Name()+"-goes", 2); err != nil {
+				continue
+			}
+			for p.unmount("/goes") != nil {
+			}
+		}
+	})
+	seen := map[metapb.JunctionState]int{}
+	for range 60 {
+		first, second := p.backup()
+		for id, m := range first {
+			if m.Group != 2 {
+				continue
+			}
+			seen[m.Junction]++
+			if m.Junction == metapb.JunctionState_JUNCTION_ACTIVE {
+				require.Contains(t, second, id, "a junction that leads nowhere")
+			}
+		}
+		for id := range second {
+			require.Contains(t, first, id, "a mount that nobody finds")
+		}
+	}
+	close(stop)
+	wg.Wait()
+	require.Greater(t, changes, 5)
+	require.Equal(t, 60, min(60, seen[metapb.JunctionState_JUNCTION_ACTIVE]))
+	t.Logf("%d changes, junctions seen: %v", changes, seen)
 }

@@ -36,7 +36,7 @@ func imageOf(t testing.TB, g *Group, digest string) Image {
 		}
 	}
 	require.NoError(t, c.Close())
-	return Image{Digest: digest, Applied: c.Applied, Next: func() ([]byte, []byte, error) {
+	return Image{Digest: digest, Groups: []GroupImage{{firstGroup, c.Applied}}, Next: func(uint16) ([]byte, []byte, error) {
 		if len(recs) == 0 {
 			return nil, nil, nil
 		}
@@ -62,8 +62,8 @@ func TestRestoredGoesOnFromItsIndex(t *testing.T) {
 	h := planted(t)
 	old := h.Cluster()
 	img := imageOf(t, h.group, "digest")
-	require.Greater(t, img.Applied, uint64(20))
-	applied := img.Applied
+	require.Greater(t, img.Groups[0].Applied, uint64(20))
+	applied := img.Groups[0].Applied
 	require.NoError(t, h.Close())
 
 	cfg := Config{Dir: filepath.Join(t.TempDir(), "meta")}
@@ -94,7 +94,7 @@ func TestRestoredGoesOnFromItsIndex(t *testing.T) {
 			require.NoError(t, h.Close())
 		}
 	}
-	_, err = Restore(cfg, Image{Next: func() ([]byte, []byte, error) { return nil, nil, nil }}, quiet())
+	_, err = Restore(cfg, Image{Groups: []GroupImage{{firstGroup, 1}}, Next: func(uint16) ([]byte, []byte, error) { return nil, nil, nil }}, quiet())
 	require.ErrorIs(t, err, orca.Exists)
 }
 
@@ -102,7 +102,7 @@ func TestRestoredGoesOnFromItsIndex(t *testing.T) {
 func TestHalfARestoreIsNoHost(t *testing.T) {
 	cfg := Config{Dir: t.TempDir()}
 	n := 0
-	_, err := Restore(cfg, Image{Digest: "x", Applied: 5, Next: func() ([]byte, []byte, error) {
+	_, err := Restore(cfg, Image{Digest: "x", Groups: []GroupImage{{firstGroup, 5}}, Next: func(uint16) ([]byte, []byte, error) {
 		if n++; n > 3 {
 			return nil, nil, orca.PathE("test", "", orca.Corrupt, io.ErrUnexpectedEOF)
 		}
@@ -133,7 +133,7 @@ func TestThreeRestoredMembers(t *testing.T) {
 	for id, a := range members {
 		c.cfgs[id] = Config{Dir: t.TempDir(), Address: a, Members: members, SnapshotEntries: 40}
 		img := imageOf(t, h.group, "digest")
-		applied = img.Applied
+		applied = img.Groups[0].Applied
 		var err error
 		cluster, err = Restore(c.cfgs[id], img, quiet())
 		require.NoError(t, err)
@@ -232,7 +232,7 @@ func TestCheckpointCutsTheJournal(t *testing.T) {
 	require.True(t, exists(t, h.group, "/"+long+"399"))
 	require.NoError(t, h.Close())
 
-	x, err := Inspect(cfg.Dir, quiet())
+	x, err := Inspect(cfg.Dir, 0, quiet())
 	require.NoError(t, err)
 	stopped, _, _ := journal(t, func(from uint64, rep *metapb.UpkeepReply) error { return x.Journal(t.Context(), from, 0, rep) }, 0)
 	require.GreaterOrEqual(t, stopped[len(stopped)-1].Index, x.Applied)
@@ -242,7 +242,7 @@ func TestCheckpointCutsTheJournal(t *testing.T) {
 	left, err := filepath.Glob(filepath.Join(cfg.Dir, "inspect-*"))
 	require.NoError(t, errors.Join(err, os.MkdirAll(filepath.Join(cfg.Dir, "inspect-of-one-that-was-killed", "tandb"), 0o700)))
 	require.Empty(t, left)
-	x, err = Inspect(cfg.Dir, quiet())
+	x, err = Inspect(cfg.Dir, 0, quiet())
 	require.NoError(t, err)
 	require.NoError(t, x.Close())
 	left, err = filepath.Glob(filepath.Join(cfg.Dir, "inspect-*"))

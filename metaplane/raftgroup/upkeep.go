@@ -147,8 +147,11 @@ func payload(e *pb.Entry) ([]byte, error) {
 	return e.Cmd[1:], nil
 }
 
-// Inspection is the folder of a host that does not run, opened to be read.
+// Inspection is the folder of a host that does not run, opened to be read for
+// one of its groups.
 type Inspection struct {
+	// Group is the number of the group.
+	Group uint16
 	// Cluster, Address, Replica, Restored and Term say whose it is.
 	Cluster, Address, Restored string
 	Replica, Term, Vote        uint64
@@ -163,10 +166,10 @@ type Inspection struct {
 	lock    *os.File
 }
 
-// Inspect opens the folder of a host that is stopped. It changes nothing in it:
-// what has to be opened for writing is a copy. Busy: it runs. NotFound: it is
-// not a host's.
-func Inspect(dir string, log *slog.Logger) (x *Inspection, err error) {
+// Inspect opens the folder of a host that is stopped, for one of its groups (0:
+// the first). It changes nothing in it: what has to be opened for writing is a
+// copy. Busy: it runs. NotFound: it is not a host's, or has no such group.
+func Inspect(dir string, group uint16, log *slog.Logger) (x *Inspection, err error) {
 	const op = "raftgroup.Inspect"
 	if !Used(dir) {
 		return nil, &orca.Error{Op: op, Path: dir, Kind: orca.NotFound, Msg: "there is no member of a metaplane in this folder"}
@@ -179,8 +182,15 @@ func Inspect(dir string, log *slog.Logger) (x *Inspection, err error) {
 	if err != nil {
 		return nil, errors.Join(err, lk.Close())
 	}
-	x = &Inspection{Cluster: f.Cluster, Address: f.Address, Restored: f.Restored, Replica: f.replica(), lock: lk}
-	if x.db, err = inodekv.Open(inodekv.Config{Dir: storeDir(dir, f.Store), ReadOnly: true}, log); err != nil {
+	x = &Inspection{Group: max(group, firstGroup), Cluster: f.Cluster, Address: f.Address, Restored: f.Restored, Replica: f.replica(), lock: lk}
+	p, stores := &f.part, dir
+	if x.Group > firstGroup {
+		p, stores = f.Groups[uint64(group)], groupDir(dir, uint64(group))
+	}
+	if p == nil {
+		return nil, errors.Join(&orca.Error{Op: op, Path: dir, Kind: orca.NotFound, Msg: fmt.Sprintf("this member has no group %d", group)}, x.Close())
+	}
+	if x.db, err = inodekv.Open(inodekv.Config{Dir: storeDir(stores, p.Store), ReadOnly: true}, log); err != nil {
 		return nil, errors.Join(err, x.Close())
 	}
 	x.Applied = x.db.Applied()
@@ -224,11 +234,11 @@ func (x *Inspection) openJournal(dir string, f *format) error {
 	if x.journal, err = tan.Factory.Create(nc, func(config.LogDBInfo) {}, []string{x.copied}, []string{x.copied}); err != nil {
 		return orca.PathE(op, from, orca.Corrupt, err)
 	}
-	snap, err := x.journal.GetSnapshot(firstGroup, f.replica())
+	snap, err := x.journal.GetSnapshot(x.shard(), f.replica())
 	if err != nil {
 		return orca.PathE(op, from, orca.Corrupt, err)
 	}
-	rs, err := x.journal.ReadRaftState(firstGroup, f.replica(), snap.Index)
+	rs, err := x.journal.ReadRaftState(x.shard(), f.replica(), snap.Index)
 	if errors.Is(err, raftio.ErrNoSavedLog) {
 		return nil
 	}
@@ -281,10 +291,13 @@ func (x *Inspection) Journal(_ context.Context, from, to uint64, rep *metapb.Upk
 		return nil
 	}
 	return journalPageOf(rep, x.first, x.last, x.db.Base(), from, to, func(low, high, maxSize uint64) ([]pb.Entry, error) {
-		es, _, err := x.journal.IterateEntries(nil, 0, firstGroup, x.Replica, low, high, maxSize)
+		es, _, err := x.journal.IterateEntries(nil, 0, x.shard(), x.Replica, low, high, maxSize)
 		return es, err
 	})
 }
+
+// shard is dragonboat's number of the group.
+func (x *Inspection) shard() uint64 { return uint64(x.Group) }
 
 // Records starts a walk over the records of the store.
 func (x *Inspection) Records() (*inodekv.Cursor, error) { return x.db.Cursor() }

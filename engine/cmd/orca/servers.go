@@ -85,8 +85,8 @@ func restore(ctx context.Context, o cli.RestoreOptions, s cli.Streams) (*cli.Res
 	return &cli.Restored{Header: r.Backup.Header, Trailer: r.Backup.Trailer, Cluster: r.Cluster, Aside: r.Aside}, nil
 }
 
-func inspect(data string) (cli.Inspection, error) {
-	x, err := daemon.Inspect(data, slog.New(slog.DiscardHandler))
+func inspect(data string, group uint16) (cli.Inspection, error) {
+	x, err := daemon.Inspect(data, group, slog.New(slog.DiscardHandler))
 	if err != nil {
 		return nil, err
 	}
@@ -98,7 +98,7 @@ type inspection struct{ *raftgroup.Inspection }
 
 // About implements cli.Inspection.
 func (x inspection) About() cli.MemberState {
-	return cli.MemberState{Cluster: x.Cluster, Address: x.Address, Replica: x.Replica, Restored: x.Restored, Term: x.Term, Vote: x.Vote, Applied: x.Applied}
+	return cli.MemberState{Cluster: x.Cluster, Group: x.Group, Address: x.Address, Replica: x.Replica, Restored: x.Restored, Term: x.Term, Vote: x.Vote, Applied: x.Applied}
 }
 
 // Records implements cli.Inspection.
