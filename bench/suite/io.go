@@ -47,6 +47,10 @@ func ioCases() []Case {
 			About: "first read of a file on MinIO through Orca, filling MEM, against one direct GET stream", open: openCold(defaultCold, 0)},
 		{Suite: "io", Name: "cold-20ms", Metric: "read rate", Unit: unitMBs, Baseline: directName,
 			About: "the same over a relay that delays each way by 10 ms", open: openCold(defaultFar, coldDelay)},
+		{Suite: "io", Name: "cold-parallel", Metric: "read rate", Unit: unitMBs, Baseline: parallelName,
+			About: "the same as cold, against the better of two parallel downloads into a file in memory, as s5cmd and rclone make", open: openColdParallel(defaultCold, 0)},
+		{Suite: "io", Name: "cold-20ms-parallel", Metric: "read rate", Unit: unitMBs, Baseline: parallelName,
+			About: "the same as cold-20ms, against those", open: openColdParallel(defaultFar, coldDelay)},
 		{Suite: "io", Name: "cold-ttfb", Metric: "first bytes", Unit: unitOps, Baseline: firstByteName,
 			About: "from opening a cold file to its first byte, against that of one direct GET", open: openFirstByte},
 	}
