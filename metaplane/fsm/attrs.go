@@ -63,6 +63,9 @@ func (m *Machine) setAttr(c *call, o *metapb.SetAttrOp) *refusal {
 				ReplicaMin: o.ReplicaMin, ReplicaLimit: o.ReplicaLimit,
 			}
 			it := &command.Intent{Op: metapb.IntentOp_INTENT_SETATTR, Source: loc.key, Ino: uint64(s.ino()), Dir: d != nil}
+			if s.file != nil {
+				it.Version = s.file.Version
+			}
 			return m.begin(c, it, loc, func(cmd *command.Command) { cmd.SetAttr = op })
 		}
 	}
@@ -192,7 +195,10 @@ func (m *Machine) setFileAttr(c *call, o *metapb.SetAttrOp, s *spot) {
 	if o.Mask&setCopies != 0 && f.Type == orca.TypeFile {
 		m.setCopies(f, inode.Copies{Min: o.ReplicaMin, Max: o.ReplicaLimit})
 	}
-	if fp := c.decide.GetFingerprint(); fp != "" && f.Fingerprint != "" {
+	// A writer may have put another object in the place of the one that the
+	// store has changed.
+	replaced := c.decided != nil && c.decided.Version != 0 && c.decided.Version != f.Version
+	if fp := c.decide.GetFingerprint(); fp != "" && f.Fingerprint != "" && !replaced {
 		f.Fingerprint = fp
 	}
 	if o.Mask&setBelow != 0 {
@@ -203,6 +209,9 @@ func (m *Machine) setFileAttr(c *call, o *metapb.SetAttrOp, s *spot) {
 	}
 	f.Ctime = c.now
 	m.putFile(s.dir, s.name, f)
+	if replaced && f.Persist == orca.Persisted {
+		m.mendMask(c, s.dir, s.name, f, o.Mask&setBelow)
+	}
 	c.res.Attr = m.fileAttr(f, m.locateFile(s.dir, s.name, f))
 }
 

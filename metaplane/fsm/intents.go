@@ -80,28 +80,36 @@ func (m *Machine) enterIntent(c *call, it *command.Intent, loc located) {
 type owned struct{ mode, uid, gid uint32 }
 
 // mend makes a store with owners agree with a file that was uploaded with
-// attributes which have changed since, by an intent of nobody's: the executor
-// runs it, and no sync takes over the old ones meanwhile. It knows no cap: it
-// is one for an upload that had its own.
+// attributes which have changed since. It knows no cap: it is one for an upload
+// that had its own.
 func (m *Machine) mend(c *call, n *node, name string, f *inode.File, has owned, mtime bool) {
-	loc := m.locateFile(n, name, f)
-	if loc.mount == nil || !loc.mount.Owners {
-		return
-	}
-	op := &metapb.SetAttrOp{Target: &metapb.Target{Ino: uint64(f.Ino)}, Mode: f.Mode, Uid: f.UID, Gid: f.GID, Atime: f.Atime, Mtime: f.Mtime}
+	mask := uint32(0)
 	if f.UID != has.uid || f.GID != has.gid {
-		op.Mask = setUID | setGID | setMode // a change of owner clears bits of the mode
+		mask = setUID | setGID
 	}
 	if f.Mode != has.mode {
-		op.Mask |= setMode
+		mask |= setMode
 	}
 	if mtime {
-		op.Mask |= setAtime | setMtime
+		mask |= setAtime | setMtime
 	}
-	if op.Mask == 0 {
+	m.mendMask(c, n, name, f, mask)
+}
+
+// mendMask gives the object of a file some of the attributes that the file has,
+// by an intent of nobody's: the executor runs it, and no sync takes over the
+// object's own meanwhile.
+func (m *Machine) mendMask(c *call, n *node, name string, f *inode.File, mask uint32) {
+	loc := m.locateFile(n, name, f)
+	if mask == 0 || loc.mount == nil || !loc.mount.Owners {
 		return
 	}
-	it := &command.Intent{Op: metapb.IntentOp_INTENT_SETATTR, Source: loc.key, Ino: uint64(f.Ino), Command: &command.Command{Now: c.now, SetAttr: op}}
+	if mask&(setUID|setGID) != 0 {
+		mask |= setUID | setGID | setMode // a change of owner clears bits of the mode
+	}
+	op := &metapb.SetAttrOp{Target: &metapb.Target{Ino: uint64(f.Ino)}, Mask: mask, Mode: f.Mode, Uid: f.UID, Gid: f.GID, Atime: f.Atime, Mtime: f.Mtime}
+	it := &command.Intent{Op: metapb.IntentOp_INTENT_SETATTR, Source: loc.key, Ino: uint64(f.Ino), Version: f.Version,
+		Command: &command.Command{Now: c.now, SetAttr: op}}
 	m.enterIntent(c, it, loc)
 	m.effect(Effect{Kind: EffectIntent, ID: it.Id})
 }

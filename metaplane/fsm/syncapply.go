@@ -232,11 +232,31 @@ func (m *Machine) syncFile(c *call, s *syncing, e *metapb.SyncEntry, old *inode.
 	f.LastVersion = m.nextVersion(f.LastVersion)
 	f.Version, f.Ctime = f.LastVersion, c.now
 	m.fillFromUFS(f, s, e)
+	m.keepOwned(s, e, old, f)
 	m.putFile(s.n, e.Name, f)
+	if e.Owners {
+		m.mend(c, s.n, e.Name, f, owned{e.Mode & 0o7777, e.Uid, e.Gid}, false)
+	}
 	m.resize(s.n, old.Length, f.Length)
 	m.event(metapb.EventKind_EVENT_CONTENT, f.Ino, s.n.rec.Ino, e.Name)
 	m.effect(Effect{Kind: EffectFreeOld, File: f.Ino, Version: f.Version})
 	s.res.Changed++
+}
+
+// keepOwned keeps the mode and owner that a file has got since a session of it
+// was opened: what the session uploaded and did not live to complete has those
+// of then.
+func (m *Machine) keepOwned(s *syncing, e *metapb.SyncEntry, old, f *inode.File) {
+	h := m.sessions[s.Session]
+	if h == nil || h.File != uint64(f.Ino) || !e.Owners {
+		return
+	}
+	if f.Mode == h.Mode {
+		f.Mode = old.Mode
+	}
+	if f.UID == h.Uid && f.GID == h.Gid {
+		f.UID, f.GID = old.UID, old.GID
+	}
 }
 
 // syncRange removes existing names of the range that were not listed.

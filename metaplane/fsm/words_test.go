@@ -136,7 +136,8 @@ func (s *story) buildInner(verb string, a args, c *command.Command) *command.Com
 	return c
 }
 
-// syncOp reads words like f:name:len:fp, d:name and -name (missing).
+// syncOp reads words like f:name:fp (as many bytes as its fingerprint has
+// letters), f:name:fp:mode, d:name and gone:name.
 func (s *story) syncOp(a args) *metapb.SyncApplyOp {
 	w, err := s.m.Walk(orca.Caller{}, 0, a.arg(0))
 	if err != nil || !w.Found {
@@ -144,7 +145,7 @@ func (s *story) syncOp(a args) *metapb.SyncApplyOp {
 	}
 	o := &metapb.SyncApplyOp{
 		Dir: w.Attr.Ino, Change: uint64(a.num("change", int64(s.index))), Range: a.has("range"), Loaded: a.has("loaded"),
-		After: a.opts["after"], Upto: a.opts["upto"], Intent: uint64(a.num("intent", 0)),
+		After: a.opts["after"], Upto: a.opts["upto"], Intent: uint64(a.num("intent", 0)), Session: uint64(a.num("s", 0)),
 	}
 	for _, p := range a.plain[1:] {
 		f := strings.Split(p, ":")
@@ -152,7 +153,12 @@ func (s *story) syncOp(a args) *metapb.SyncApplyOp {
 		case "d":
 			o.Entries = append(o.Entries, &metapb.SyncEntry{Name: f[1], Dir: true})
 		case "f":
-			o.Entries = append(o.Entries, &metapb.SyncEntry{Name: f[1], Length: int64(len(f[2])), Fingerprint: f[2], Mtime: 5})
+			e := &metapb.SyncEntry{Name: f[1], Length: int64(len(f[2])), Fingerprint: f[2], Mtime: 5}
+			if len(f) > 3 {
+				mode, _ := strconv.ParseUint(f[3], 8, 32)
+				e.Owners, e.Mode = true, uint32(mode)
+			}
+			o.Entries = append(o.Entries, e)
 		case "gone":
 			o.Missing = append(o.Missing, f[1])
 		}
