@@ -104,6 +104,8 @@ func TestFoundSeeds(t *testing.T) {
 		2324: "what somebody had put under a change of attributes got the length of what had been there",
 		2442: "a listing of a directory was applied after the directory had moved, and emptied it",
 		2714: "as 1192, when the question whether the directory was there failed",
+		3536: "bounds of copies were refused before the request was looked up, and its repetition came to something else",
+		5486: "as 3536, of a file that had been renamed since the first answer",
 	} {
 		p := NewPlan(seed)
 		p.Group = 0 // as they were found

@@ -60,7 +60,7 @@ func (m *Machine) setAttr(c *call, o *metapb.SetAttrOp) *refusal {
 			op := &metapb.SetAttrOp{
 				Target: &metapb.Target{Ino: uint64(s.ino())}, Mask: o.Mask, Mode: o.Mode, Uid: o.Uid, Gid: o.Gid,
 				Atime: o.Atime, Mtime: o.Mtime, Pinned: o.Pinned, SyncIntervalMs: o.SyncIntervalMs,
-				ReplicaMin: o.ReplicaMin, ReplicaLimit: o.ReplicaLimit,
+				ReplicaMin: o.ReplicaMin, ReplicaLimit: o.ReplicaLimit, OnlyFile: o.OnlyFile,
 			}
 			it := &command.Intent{Op: metapb.IntentOp_INTENT_SETATTR, Source: loc.key, Ino: uint64(s.ino()), Dir: d != nil}
 			if s.file != nil {
@@ -87,6 +87,9 @@ func (m *Machine) checkSetAttr(c *call, o *metapb.SetAttrOp, s *spot, loc locate
 	}
 	if o.Mask&setSync != 0 && s.file != nil {
 		return refuse(orca.NotDir, s.path, "a sync interval is set on a directory")
+	}
+	if o.OnlyFile && s.file == nil {
+		return refuse(orca.IsDir, s.path, "only files have copies: ask for all files below it")
 	}
 	if o.Mask&setCopies != 0 {
 		if r := checkCopies(o, s); r != nil {

@@ -64,7 +64,7 @@ func (s *story) build(verb string, a args) *command.Command {
 	case "pin":
 		c.SetAttr = &metapb.SetAttrOp{Target: s.target(a, 0), Mask: setPinned, Pinned: !a.has("off")}
 	case "copies":
-		c.SetAttr = &metapb.SetAttrOp{Target: s.target(a, 0), Mask: setCopies, ReplicaMin: uint32(a.num("min", 0)), ReplicaLimit: uint32(a.num("max", -1) + 1)}
+		c.SetAttr = &metapb.SetAttrOp{Target: s.target(a, 0), Mask: setCopies, ReplicaMin: uint32(a.num("min", 0)), ReplicaLimit: uint32(a.num("max", -1) + 1), OnlyFile: !a.has("r")}
 	case "xattr":
 		c.Xattr = &metapb.XattrOp{
 			Target: s.target(a, 0), Name: a.arg(1), Value: []byte(a.arg(2)),

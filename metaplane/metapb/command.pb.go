@@ -1461,9 +1461,11 @@ type SetAttrOp struct {
 	Pinned         bool                   `protobuf:"varint,8,opt,name=pinned,proto3" json:"pinned,omitempty"`
 	SyncIntervalMs int64                  `protobuf:"varint,9,opt,name=sync_interval_ms,json=syncIntervalMs,proto3" json:"sync_interval_ms,omitempty"`
 	// The times are the server's now: any writer may set them.
-	TimesNow      bool   `protobuf:"varint,10,opt,name=times_now,json=timesNow,proto3" json:"times_now,omitempty"`
-	ReplicaMin    uint32 `protobuf:"varint,80,opt,name=replica_min,json=replicaMin,proto3" json:"replica_min,omitempty"`
-	ReplicaLimit  uint32 `protobuf:"varint,81,opt,name=replica_limit,json=replicaLimit,proto3" json:"replica_limit,omitempty"`
+	TimesNow     bool   `protobuf:"varint,10,opt,name=times_now,json=timesNow,proto3" json:"times_now,omitempty"`
+	ReplicaMin   uint32 `protobuf:"varint,80,opt,name=replica_min,json=replicaMin,proto3" json:"replica_min,omitempty"`
+	ReplicaLimit uint32 `protobuf:"varint,81,opt,name=replica_limit,json=replicaLimit,proto3" json:"replica_limit,omitempty"`
+	// A directory is refused: what is asked for is about files.
+	OnlyFile      bool `protobuf:"varint,130,opt,name=only_file,json=onlyFile,proto3" json:"only_file,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1580,6 +1582,13 @@ func (x *SetAttrOp) GetReplicaLimit() uint32 {
 		return x.ReplicaLimit
 	}
 	return 0
+}
+
+func (x *SetAttrOp) GetOnlyFile() bool {
+	if x != nil {
+		return x.OnlyFile
+	}
+	return false
 }
 
 type XattrOp struct {
@@ -4058,7 +4067,7 @@ const file_command_proto_rawDesc = "" +
 	"\trecursive\x18\x02 \x01(\bR\trecursive\x12\x1d\n" +
 	"\n" +
 	"cache_only\x18\x03 \x01(\bR\tcacheOnly\x12\x12\n" +
-	"\x04want\x18\x04 \x01(\rR\x04want\"\xd3\x02\n" +
+	"\x04want\x18\x04 \x01(\rR\x04want\"\xf1\x02\n" +
 	"\tSetAttrOp\x12)\n" +
 	"\x06target\x18\x01 \x01(\v2\x11.orca.meta.TargetR\x06target\x12\x12\n" +
 	"\x04mask\x18\x02 \x01(\rR\x04mask\x12\x12\n" +
@@ -4073,7 +4082,8 @@ const file_command_proto_rawDesc = "" +
 	" \x01(\bR\btimesNow\x12\x1f\n" +
 	"\vreplica_min\x18P \x01(\rR\n" +
 	"replicaMin\x12#\n" +
-	"\rreplica_limit\x18Q \x01(\rR\freplicaLimit\"\xa8\x01\n" +
+	"\rreplica_limit\x18Q \x01(\rR\freplicaLimit\x12\x1c\n" +
+	"\tonly_file\x18\x82\x01 \x01(\bR\bonlyFile\"\xa8\x01\n" +
 	"\aXattrOp\x12)\n" +
 	"\x06target\x18\x01 \x01(\v2\x11.orca.meta.TargetR\x06target\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x14\n" +

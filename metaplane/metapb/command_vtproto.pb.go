@@ -1335,6 +1335,18 @@ func (m *SetAttrOp) MarshalToSizedBufferVT(dAtA []byte) (int, error) {
 		i -= len(m.unknownFields)
 		copy(dAtA[i:], m.unknownFields)
 	}
+	if m.OnlyFile {
+		i--
+		if m.OnlyFile {
+			dAtA[i] = 1
+		} else {
+			dAtA[i] = 0
+		}
+		i--
+		dAtA[i] = 0x8
+		i--
+		dAtA[i] = 0x90
+	}
 	if m.ReplicaLimit != 0 {
 		i = protohelpers.EncodeVarint(dAtA, i, uint64(m.ReplicaLimit))
 		i--
@@ -4046,6 +4058,9 @@ func (m *SetAttrOp) SizeVT() (n int) {
 	}
 	if m.ReplicaLimit != 0 {
 		n += 2 + protohelpers.SizeOfVarint(uint64(m.ReplicaLimit))
+	}
+	if m.OnlyFile {
+		n += 3
 	}
 	n += len(m.unknownFields)
 	return n
@@ -8554,6 +8569,26 @@ func (m *SetAttrOp) UnmarshalVT(dAtA []byte) error {
 					break
 				}
 			}
+		case 130:
+			if wireType != 0 {
+				return fmt.Errorf("proto: wrong wireType = %d for field OnlyFile", wireType)
+			}
+			var v int
+			for shift := uint(0); ; shift += 7 {
+				if shift >= 64 {
+					return protohelpers.ErrIntOverflow
+				}
+				if iNdEx >= l {
+					return io.ErrUnexpectedEOF
+				}
+				b := dAtA[iNdEx]
+				iNdEx++
+				v |= int(b&0x7F) << shift
+				if b < 0x80 {
+					break
+				}
+			}
+			m.OnlyFile = bool(v != 0)
 		default:
 			iNdEx = preIndex
 			skippy, err := protohelpers.Skip(dAtA[iNdEx:])

@@ -159,11 +159,7 @@ func (s *Service) SetAttr(ctx context.Context, r *metapb.SetAttrRequest) (*metap
 	}
 	set := setAttrOp(r)
 	set.Target = r.Target
-	if set.Mask&setReplicas != 0 {
-		if err := s.checkReplicas(ctx, r); err != nil {
-			return nil, err
-		}
-	}
+	set.OnlyFile = set.Mask&setReplicas != 0 && !r.Recursive
 	res, err := s.change(ctx, r.H, &command.Command{Checks: checkNames, SetAttr: set})
 	if err != nil {
 		return nil, err
@@ -194,17 +190,6 @@ func setAttrOp(r *metapb.SetAttrRequest) *metapb.SetAttrOp {
 }
 
 const setReplicas = uint32(metapb.SetAttrMask_SET_REPLICAS)
-
-// checkReplicas refuses to bound the copies of a directory, but for all files
-// below it.
-func (s *Service) checkReplicas(ctx context.Context, r *metapb.SetAttrRequest) error {
-	const op = "metaserver.SetAttr"
-	w, err := s.resolve(ctx, op, r.H, r.Target, defaultSync)
-	if err == nil && w.Attr.Type == uint32(orca.TypeDir) && !r.Recursive {
-		err = &orca.Error{Op: op, Path: r.Target.Path, Kind: orca.IsDir, Msg: "only files have copies: ask for all files below it"}
-	}
-	return err
-}
 
 func (s *Service) setAttrBelow(ctx context.Context, r *metapb.SetAttrRequest, dir *fsm.View, depth int) error {
 	if depth > orca.MaxPath/2 {

@@ -35,6 +35,8 @@ link 13 0644 0:0 len 1 v1 NOT_PERSISTED at s3://b/l -> f
 > copies /l min=1
 invalid: only files have copies
 > copies /d min=1
+is a directory: only files have copies: ask for all files below it
+> copies /d min=1 -r
 dir 11 0755 0:0 entries 1 nlink 2 at s3://b/d
 > copies /d/g -v
 file 12 0644 0:0 len 4 v2 NOT_PERSISTED at s3://b/d/g
