@@ -6,7 +6,6 @@ import (
 	"cmp"
 	"context"
 	"strconv"
-	"strings"
 	"time"
 
 	"orca"
@@ -24,6 +23,7 @@ type outcome struct {
 // decide makes the call of an undecided intent until its outcome is known, and
 // proposes it.
 func (e *Executor) decide(r *run, in *command.Intent) (*command.Result, error) {
+	made := directories{any: r.reign.inherited[in.Id] || e.orphan(in)}
 	for attempt := 0; ; attempt++ {
 		if _, err := e.group.Machine().Intent(in.Id); err != nil {
 			return nil, ErrDecided
@@ -34,8 +34,14 @@ func (e *Executor) decide(r *run, in *command.Intent) (*command.Result, error) {
 			// by now: what the store has is found out when it is listed.
 			return e.propose(r, in, outcome{}, orca.E("ufsexec.decide", orca.Canceled, "it was not decided when the backup was taken that this namespace comes from"))
 		}
-		out, err := e.perform(r.reign.ctx, in, attempt > 0 || r.reign.inherited[in.Id] || e.orphan(in))
-		if err != nil && !refused(orca.KindOf(err)) && !e.hopeless(r.reign.ctx, in, err, attempt) {
+		out, err := e.perform(r.reign.ctx, in, attempt > 0 || r.reign.inherited[in.Id] || e.orphan(in), &made)
+		final := err == nil || refused(orca.KindOf(err)) || e.hopeless(r.reign.ctx, in, err, attempt)
+		if final && err != nil && in.Op == metapb.IntentOp_INTENT_MKDIR {
+			if uerr := e.unmake(r.reign.ctx, in, &made); uerr != nil {
+				final, err = false, uerr
+			}
+		}
+		if !final {
 			if !e.again(r, err, attempt) {
 				return nil, &orca.Error{Op: "ufsexec.decide", Path: cmp.Or(in.Target, in.Source), Kind: orca.Unavailable, Msg: "shutting down before the store had answered", Err: err}
 			}
@@ -122,7 +128,7 @@ func (e *Executor) hopeless(ctx context.Context, in *command.Intent, err error, 
 
 // perform makes the UFS call of an intent, once. redo says that it may have
 // been made before.
-func (e *Executor) perform(ctx context.Context, in *command.Intent, redo bool) (outcome, error) {
+func (e *Executor) perform(ctx context.Context, in *command.Intent, redo bool, made *directories) (outcome, error) {
 	ctx, cancel := context.WithTimeout(ctx, e.cfg.CallTimeout)
 	defer cancel()
 	store, err := e.stores.FS(ctx, in.MountId)
@@ -131,7 +137,7 @@ func (e *Executor) perform(ctx context.Context, in *command.Intent, redo bool) (
 	}
 	switch in.Op {
 	case metapb.IntentOp_INTENT_MKDIR:
-		return outcome{}, mkdir(ctx, store, in)
+		return outcome{}, mkdir(ctx, store, in, made)
 	case metapb.IntentOp_INTENT_REMOVE:
 		if err := e.removing(ctx, store, in); err != nil {
 			return outcome{}, err
@@ -150,54 +156,6 @@ func (e *Executor) perform(ctx context.Context, in *command.Intent, redo bool) (
 		return putEmpty(ctx, store, in, redo)
 	}
 	return outcome{}, orca.E("ufsexec.perform", orca.Unsupported, "unknown intent "+in.Op.String())
-}
-
-// mkdir makes the target and those above it that the operation wants, too.
-// One that exists already is done if it is a directory.
-func mkdir(ctx context.Context, store ufs.FS, in *command.Intent) error {
-	mode := uint32(0o755)
-	if c := in.Command.GetMkdir(); c != nil {
-		mode = c.Mode
-	} else if c := in.Command.GetCreate(); c != nil && c.ParentMode != 0 {
-		mode = c.ParentMode
-	}
-	parts := strings.Split(in.Target, "/")
-	first := max(len(parts)-max(int(in.Mkdirs), 1)+1, 1)
-	for n := first; n <= len(parts); n++ {
-		key := strings.Join(parts[:n], "/")
-		err := store.Mkdir(ctx, key, mode)
-		switch orca.KindOf(err) {
-		case orca.OK:
-			if err := own(ctx, store, key, in.Command.GetCaller()); err != nil {
-				return err
-			}
-		case orca.Exists:
-			i, serr := store.Stat(ctx, key)
-			if serr != nil {
-				return serr
-			}
-			if !i.Dir {
-				return err
-			}
-		default:
-			return err
-		}
-	}
-	return nil
-}
-
-// own gives a new directory to the caller where the store keeps owners. A
-// process that is not root cannot, and leaves it its own.
-func own(ctx context.Context, store ufs.FS, key string, c *metapb.Caller) error {
-	o, ok := store.(ufs.Owner)
-	if !ok || !store.Caps().Owners || c == nil {
-		return nil
-	}
-	err := o.Chown(ctx, key, c.Uid, c.Gid)
-	if k := orca.KindOf(err); k == orca.Permission || k == orca.Unsupported {
-		return nil
-	}
-	return err
 }
 
 // removing goes before what removes anything for an intent.
