@@ -48,9 +48,33 @@ func (s *Session) Free(ctx context.Context, r *metapb.FreeRequest) (*metapb.Empt
 }
 
 // Create is metaplane.Namespace's, exactly once.
+//
+// An answer that comes late, or was remembered for a request that is repeated,
+// may be about a write session that has expired since: its writer would upload
+// for one whose remains have been swept already. Then another one is opened.
 func (s *Session) Create(ctx context.Context, r *metapb.CreateRequest) (*metapb.CreateReply, error) {
-	return mutate(ctx, s, &r.H, func(ctx context.Context) (*metapb.CreateReply, error) { return s.ns.Create(ctx, r) })
+	for again := 0; ; again++ {
+		began := time.Now()
+		rep, err := mutate(ctx, s, &r.H, func(ctx context.Context) (*metapb.CreateReply, error) { return s.ns.Create(ctx, r) })
+		if err != nil || rep.Session == nil || time.Since(began) < time.Duration(rep.Session.TtlMs)*time.Millisecond {
+			return rep, err
+		}
+		old, err := s.Renew(ctx, &metapb.RenewRequest{H: r.H, Sessions: []uint64{rep.Session.Id}})
+		if err != nil {
+			return nil, err
+		}
+		if len(old.Expired) == 0 {
+			return rep, nil
+		}
+		if again == maxReopened {
+			return nil, &orca.Error{Op: "metaclient.Create", Path: r.Target.GetPath(), Kind: orca.Timeout, Msg: "the answers take longer than a write session lives"}
+		}
+	}
 }
+
+// maxReopened is how often a write session is opened anew that had expired when
+// its client heard of it.
+const maxReopened = 3
 
 // Complete is metaplane.Namespace's, exactly once.
 func (s *Session) Complete(ctx context.Context, r *metapb.CompleteRequest) (*metapb.CompleteReply, error) {

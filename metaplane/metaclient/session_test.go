@@ -6,6 +6,7 @@ import (
 	"context"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/require"
@@ -166,5 +167,54 @@ func TestRefusedByServerFirst(t *testing.T) {
 		_, err := s.Mkdir(t.Context(), &metapb.MkdirRequest{})
 		require.NoError(t, err)
 		require.Equal(t, acked, ns.seen[len(ns.seen)-1].AckedBelow)
+	}
+}
+
+// opener opens write sessions; the answer to the first takes some time.
+type opener struct {
+	metaplane.Namespace
+	late   time.Duration // of the first answer
+	ends   uint64        // sessions up to this one are over when asked for
+	opened []uint64      // numbers of the requests
+}
+
+func (o *opener) Create(_ context.Context, r *metapb.CreateRequest) (*metapb.CreateReply, error) {
+	if o.opened = append(o.opened, r.H.Seq); len(o.opened) == 1 {
+		time.Sleep(o.late)
+	}
+	return &metapb.CreateReply{Session: &metapb.WriteSession{Id: uint64(len(o.opened)), TtlMs: 15_000}}, nil
+}
+
+func (o *opener) Renew(_ context.Context, r *metapb.RenewRequest) (*metapb.RenewReply, error) {
+	rep := &metapb.RenewReply{}
+	for _, id := range r.Sessions {
+		if id <= o.ends {
+			rep.Expired = append(rep.Expired, id)
+		}
+	}
+	return rep, nil
+}
+
+// TestWriteSessionThatWasOverWhenItsClientHeardOfIt: nobody is given a session
+// that may have expired, found by sim seed 3819 of the plans with links.
+func TestWriteSessionThatWasOverWhenItsClientHeardOfIt(t *testing.T) {
+	for name, tc := range map[string]struct {
+		opener
+		session uint64
+		opened  []uint64
+	}{
+		"in time":                {opener{late: 14 * time.Second, ends: 1}, 1, []uint64{1}},
+		"late, and it lives yet": {opener{late: 15 * time.Second}, 1, []uint64{1}},
+		"late, and it is over":   {opener{late: 15 * time.Second, ends: 1}, 2, []uint64{1, 2}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s := NewSession(&tc.opener, SessionConfig{})
+				rep, err := s.Create(t.Context(), &metapb.CreateRequest{})
+				require.NoError(t, err)
+				require.Equal(t, tc.session, rep.Session.Id)
+				require.Equal(t, tc.opened, tc.opener.opened)
+			})
+		})
 	}
 }
