@@ -65,7 +65,9 @@ type client struct {
 func (w *world) newClient(id int) *client {
 	name := fmt.Sprintf("c%d", id)
 	var mu sync.Mutex
-	r := rand.New(rand.NewPCG(w.plan.Seed, uint64(100+id)))
+	// Who comes again with the same number is somebody new.
+	r := rand.New(rand.NewPCG(w.plan.Seed, uint64(100+id+1000*w.came[id])))
+	w.came[id]++
 	cfg := metaclient.SessionConfig{MutationPatience: 30 * time.Second, ReadPatience: 10 * time.Second, Chance: func(n uint64) uint64 {
 		mu.Lock()
 		defer mu.Unlock()

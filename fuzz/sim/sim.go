@@ -159,7 +159,8 @@ type world struct {
 	began time.Time
 	stats Stats
 	trace []string
-	clock int64 // of the history
+	clock int64       // of the history
+	came  map[int]int // clients so far, by number
 
 	stores  [2]*store
 	journal *journal
@@ -220,7 +221,7 @@ func (keptFiles) Close() error   { return nil }
 func (keptObjects) Close() error { return nil }
 
 func newWorld(p *Plan, bug *Bug) *world {
-	w := &world{plan: p, bug: bug, rng: rand.New(rand.NewPCG(p.Seed, 2)), began: time.Now(), outcome: map[string]first{}}
+	w := &world{plan: p, bug: bug, rng: rand.New(rand.NewPCG(p.Seed, 2)), began: time.Now(), came: map[int]int{}, outcome: map[string]first{}}
 	for i, name := range []string{"/p", "/o"} {
 		mem := memufs.New(memufs.Config{Objects: i == 1})
 		w.stores[i] = &store{name: name, mem: mem, raw: mem.FS(), faults: wrap.NewFaults(keepOpen(mem.FS()))}
