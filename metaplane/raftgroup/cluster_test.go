@@ -346,3 +346,26 @@ func TestSpare(t *testing.T) {
 	require.NoError(t, c.leader().group.Remove(t.Context(), dead))
 	proposeUntil(t, c.leader().group, "/c")
 }
+
+// TestTransferEndsWithTheLeadership: who stops leading while it hands that on
+// says so, and does not wait for what will not come.
+func TestTransferEndsWithTheLeadership(t *testing.T) {
+	c := newTrio(t, nil)
+	h := c.leader()
+	proposeUntil(t, h.group, "/a")
+	id := h.f.replica()
+	dead, other := id%3+1, (id+1)%3+1
+	require.ErrorIs(t, c.hosts[other].group.Transfer(t.Context(), dead), orca.NotLeader)
+	require.NoError(t, c.hosts[other].group.Transfer(t.Context(), id), "it is done already")
+
+	// Cut off from all others it cannot even ask who they are; and who has
+	// asked already waits for a successor that does not answer.
+	c.close(dead)
+	toDead := make(chan error, 1)
+	go func() { toDead <- h.group.Transfer(t.Context(), dead) }()
+	c.cutOff(id, true)
+	require.ErrorIs(t, h.group.Transfer(t.Context(), other), orca.NotLeader)
+	require.ErrorIs(t, <-toDead, orca.NotLeader)
+	c.cutOff(id, false)
+	proposeUntil(t, c.leader().group, "/b")
+}

@@ -171,44 +171,108 @@ func (g *Group) away(ctx context.Context, m *members.Members) map[uint64]bool {
 }
 
 // Transfer hands the leadership to a voter and returns when it leads; 0 means
-// any other that answers. It asks only a group that this host leads.
+// any other that answers. It asks only a group that this host leads: NotLeader
+// when it does not, or does not any more and another one leads than was to.
 func (g *Group) Transfer(ctx context.Context, replica uint64) error {
 	const op = "metaplane.Transfer"
 	ctx, cancel := context.WithTimeout(ctx, changeTimeout)
 	defer cancel()
-	m, err := g.Members(ctx)
-	if err != nil {
-		return err
+	if leader, _ := g.LeaderReplica(); leader != g.Replica() {
+		return g.passed(ctx, op, replica)
 	}
-	if replica == 0 {
-		away := g.away(ctx, m)
-		for i := range m.List {
-			if x := &m.List[i]; x.Voter && x.Replica != g.Replica() && !away[x.Replica] {
-				replica = x.Replica
-				break
-			}
-		}
-		if replica == 0 {
-			return orca.E(op, orca.Unavailable, "no other voter answers")
-		}
+	leads, stop := g.whileLeading(ctx)
+	m, err := g.Members(leads)
+	if err == nil && replica == 0 {
+		replica, err = g.successor(leads, m)
+	}
+	deposed := leads.Err() != nil
+	stop()
+	switch {
+	case deposed:
+		return g.passed(ctx, op, replica)
+	case err != nil:
+		return err
 	}
 	if to := m.Find(replica); to == nil || !to.Voter {
 		return orca.E(op, orca.NotFound, fmt.Sprintf("no voter has the number %d", replica))
 	}
 	for {
 		changed := g.LeaderChanged()
-		leader, _ := g.LeaderReplica()
-		if leader == replica {
-			return nil
+		if leader, _ := g.LeaderReplica(); leader != g.Replica() {
+			return g.passed(ctx, op, replica)
 		}
-		if leader == g.Replica() {
-			if err := g.host.nh.RequestLeaderTransfer(g.shard, replica); err != nil {
-				return memberError(op, err)
-			}
+		if err := g.host.nh.RequestLeaderTransfer(g.shard, replica); err != nil {
+			return memberError(op, err)
 		}
 		select {
 		case <-changed:
 		case <-time.After(time.Second): // dragonboat promises nothing: ask again
+		case <-ctx.Done():
+			return orca.PathE(op, "", orca.Timeout, ctx.Err())
+		}
+	}
+}
+
+// successor is another voter that answers.
+func (g *Group) successor(ctx context.Context, m *members.Members) (uint64, error) {
+	away := g.away(ctx, m)
+	for i := range m.List {
+		if x := &m.List[i]; x.Voter && x.Replica != g.Replica() && !away[x.Replica] {
+			return x.Replica, nil
+		}
+	}
+	return 0, orca.E("metaplane.Transfer", orca.Unavailable, "no other voter answers")
+}
+
+// whileLeading returns a context that ends when this host does not lead any
+// more.
+func (g *Group) whileLeading(ctx context.Context) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithCancel(ctx)
+	go func() {
+		defer cancel()
+		for {
+			changed := g.LeaderChanged()
+			if leader, _ := g.LeaderReplica(); leader != g.Replica() {
+				return
+			}
+			select {
+			case <-changed:
+			case <-g.quit:
+				return
+			case <-ctx.Done():
+				return
+			}
+		}
+	}()
+	return ctx, cancel
+}
+
+// electionWait is for how long a transfer waits for somebody to lead after this
+// host, in which most elections end.
+const electionWait = 2 * time.Second
+
+// passed is what a transfer to replica has come to when this host does not lead:
+// nil when that one does.
+func (g *Group) passed(ctx context.Context, op string, replica uint64) error {
+	late := time.NewTimer(electionWait)
+	defer late.Stop()
+	for {
+		changed := g.LeaderChanged()
+		switch leader, _ := g.LeaderReplica(); leader {
+		case replica:
+			if replica != 0 {
+				return nil
+			}
+		case 0:
+		default:
+			return orca.E(op, orca.NotLeader, fmt.Sprintf("the member with the number %d leads", leader))
+		}
+		select {
+		case <-changed:
+		case <-late.C:
+			return orca.E(op, orca.NotLeader, "this member does not lead any more, nor any other so far")
+		case <-g.quit:
+			return orca.E(op, orca.Unavailable, "shutting down")
 		case <-ctx.Done():
 			return orca.PathE(op, "", orca.Timeout, ctx.Err())
 		}
