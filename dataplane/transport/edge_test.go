@@ -166,7 +166,7 @@ func TestShutdownTwice(t *testing.T) {
 		require.NoError(t, c.Ping(t.Context()))
 		require.NoError(t, c.Close())
 	}
-	for range 20 {
+	for range 40 {
 		first, addr := listen()
 		ping(addr)
 		require.NoError(t, first.Shutdown(t.Context()))
@@ -382,9 +382,51 @@ func TestIdleConnectionIsClosed(t *testing.T) {
 	ts := newTestServer(t, ServerConfig{IdleTimeout: 80 * time.Millisecond})
 	closedByServer(t, raw(t, ts))
 	c := ts.client(t, "tcp")
-	require.NoError(t, c.Ping(t.Context()))
+	answers := func() bool { return c.Ping(t.Context()) == nil } // or it took longer than that
+	eventually(t, "a connection is made", answers)
 	eventually(t, "closed", func() bool { return ts.metrics.Conns.Load() == 0 })
-	eventually(t, "a new connection is made", func() bool { return c.Ping(t.Context()) == nil })
+	eventually(t, "a new connection is made", answers)
+}
+
+// TestNumbersOfClosedConnectionsAreUsedAgain: what takes the number of a
+// connection that both ends close at once, another connection or a listener, is
+// not taken for it.
+func TestNumbersOfClosedConnectionsAreUsedAgain(t *testing.T) {
+	ts := newTestServer(t, ServerConfig{})
+	ctx, cancel := context.WithTimeout(t.Context(), 2*patience)
+	defer cancel()
+	const many = 8
+	for range 40 {
+		ends := make(chan struct{})
+		var wg sync.WaitGroup
+		for range many {
+			c := raw(t, ts)
+			_, err := c.Write(request(opWait, 1, ""))
+			require.NoError(t, err)
+			<-ts.entered
+			wg.Go(func() {
+				<-ends
+				_ = c.Close()
+			})
+		}
+		for _, c := range ts.snapshot() {
+			wg.Go(func() {
+				<-ends
+				c.close(errPeerGone)
+			})
+		}
+		close(ends)
+		a, err := ts.Listen("tcp", "127.0.0.1:0")
+		require.NoError(t, err)
+		c, err := NewClient(ClientConfig{Network: "tcp", Addr: a.String()}, nil)
+		require.NoError(t, err)
+		require.NoError(t, c.Ping(ctx))
+		wg.Wait()
+		for range many {
+			<-ts.left
+		}
+		require.NoError(t, c.Close())
+	}
 }
 
 func TestShortFileClosesTheConnection(t *testing.T) {

@@ -169,9 +169,7 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	}
 	s.waitGone(loops)
 	err := s.waitIdle(ctx)
-	for _, c := range s.snapshot() {
-		c.close(errShutdown)
-	}
+	s.closeAll()
 	for _, l := range loops {
 		// Every connection is closed: what is left is a parser on its way out.
 		sctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
@@ -211,6 +209,24 @@ func (s *Server) waitGone(loops []serving) {
 		case <-l.gone:
 		case <-late.C:
 			s.log.Warn("the poller does not let go of a listener", "addr", l.ln.Addr().String())
+			return
+		}
+	}
+}
+
+// closeAll closes all connections and waits until netpoll's poller has let go of
+// them: EventLoop.Shutdown would close those that it finds.
+func (s *Server) closeAll() {
+	late := time.NewTimer(5 * time.Second)
+	defer late.Stop()
+	all := s.snapshot()
+	for _, c := range all {
+		c.close(errShutdown)
+	}
+	for _, c := range all {
+		select {
+		case <-c.gone:
+		case <-late.C:
 			return
 		}
 	}

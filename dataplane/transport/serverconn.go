@@ -34,6 +34,7 @@ type serverConn struct {
 	bytes    atomic.Int64 // of requests in flight
 	last     atomic.Int64 // unix ns of the last request
 	closed   atomic.Bool
+	gone     chan struct{} // closed when netpoll has let go of the descriptor
 	// held says that what is answered inline stays in the outbox until the
 	// parser has no more input, so that many answers share a system call. The
 	// parser's alone.
@@ -64,7 +65,7 @@ func (s *Server) onPrepare(nc netpoll.Connection) context.Context {
 		_ = nc.Close()
 		return context.Background()
 	}
-	c := &serverConn{srv: s, nc: nc, calls: make(map[uint64]context.CancelFunc)}
+	c := &serverConn{srv: s, nc: nc, gone: make(chan struct{}), calls: make(map[uint64]context.CancelFunc)}
 	c.peer.Addr = nc.RemoteAddr()
 	if nc.LocalAddr().Network() == "unix" {
 		if u, err := unix.GetsockoptUcred(fd, unix.SOL_SOCKET, unix.SO_PEERCRED); err == nil {
@@ -82,6 +83,10 @@ func (s *Server) onPrepare(nc netpoll.Connection) context.Context {
 	s.mu.Unlock()
 	_ = nc.AddCloseCallback(func(netpoll.Connection) error {
 		c.close(errPeerGone)
+		s.mu.Lock()
+		delete(s.conns, c)
+		s.mu.Unlock()
+		close(c.gone)
 		return nil
 	})
 	return connCtx{c.ctx, c}
@@ -95,18 +100,29 @@ func onDisconnect(ctx context.Context, _ netpoll.Connection) {
 	}
 }
 
-// close ends the connection from either side; it does not block.
+// close ends the connection from either side; it does not block. The socket is
+// only shut down: netpoll's poller meets its end, and closes it. Closed from
+// here, its number could be in use again, by another connection or a listener,
+// when the poller comes to an event that it has of the old one. A build with the
+// race detector finds who an event is for by the number: it would hang up the
+// new one, or wait for ever for input of it.
 func (c *serverConn) close(err error) {
 	if !c.closed.CompareAndSwap(false, true) {
 		return
 	}
 	c.out.close(err) // first: a request that is cut off has no answer
 	c.cancel()
-	c.srv.mu.Lock()
-	delete(c.srv.conns, c)
-	c.srv.mu.Unlock()
 	c.srv.metrics.Conns.Add(-1)
-	_ = c.nc.Close()
+}
+
+// discard drops the input of a closed connection: netpoll calls the parser again
+// while there is any.
+func (c *serverConn) discard() error {
+	in := c.nc.Reader()
+	if err := in.Skip(in.Len()); err != nil {
+		return err
+	}
+	return in.Release()
 }
 
 // onRequest parses what has arrived. It returns when there is no more input;
@@ -119,11 +135,11 @@ func (s *Server) onRequest(ctx context.Context, nc netpoll.Connection) error {
 	c := cc.c
 	for nc.Reader().Len() > 0 {
 		if c.closed.Load() {
-			return nil
+			return c.discard()
 		}
 		if !c.next() {
 			c.close(errPeerGone)
-			return nil
+			return c.discard()
 		}
 	}
 	c.letGo()
