@@ -20,6 +20,10 @@ import (
 // Stats counts what a group did.
 type Stats struct {
 	Proposals, Commands, Shed, Timeouts atomic.Int64
+	// ReadIndexes are rounds that were asked for so that reads are linearizable:
+	// one for all who wait, and more only around an election; ReadWaits are the
+	// reads that waited for one.
+	ReadIndexes, ReadWaits atomic.Int64
 }
 
 // Group is one Raft group with its machine.

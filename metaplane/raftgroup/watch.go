@@ -161,6 +161,7 @@ func (g *Group) ReadReady(ctx context.Context) error {
 		r.next = &round{done: make(chan struct{})}
 	}
 	mine := r.next
+	g.Stats.ReadWaits.Add(1)
 	if leads, _ := g.Leader(); leads {
 		mine.led.Store(true)
 	}
@@ -223,6 +224,7 @@ func (g *Group) readIndex(led *atomic.Bool) error {
 			// The one that leads now may be out of reach for long.
 			return orca.E(op, orca.NotLeader, "this member does not lead any more")
 		}
+		g.Stats.ReadIndexes.Add(1)
 		rs, err := g.host.nh.ReadIndex(g.shard, min(time.Until(deadline), readAgain))
 		if err == nil {
 			select {
