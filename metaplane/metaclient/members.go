@@ -44,6 +44,7 @@ const (
 type peer struct {
 	addr    string
 	replica atomic.Uint64 // 0: not known yet
+	rests   atomic.Int64  // until when reads pass it over, since the stub was made
 	c       *transport.Client
 }
 
@@ -60,6 +61,8 @@ type stub struct {
 	term  atomic.Uint64 // the highest heard of
 	// several says that there is more than one member.
 	several atomic.Bool
+	spread  *spread   // nil: reads go to the leader
+	born    time.Time // peers rest until a time since then
 	learn   sync.Once
 	ctx     context.Context //nolint:containedctx // ends with close
 	cancel  context.CancelFunc
@@ -74,7 +77,7 @@ var _ metaplane.Namespace = (*stub)(nil)
 
 func newStub(cfg transport.ClientConfig, log *slog.Logger) *stub {
 	cfg.BackoffMax = cmp.Or(cfg.BackoffMax, reconnectAfter)
-	s := &stub{cfg: cfg, log: log}
+	s := &stub{cfg: cfg, log: log, born: time.Now()}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	return s
 }

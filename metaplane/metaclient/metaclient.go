@@ -8,7 +8,7 @@
 // same number until the answer is final. In one process with the service, a
 // Session over metaserver.Service does the same without a wire.
 //
-// Of several members one serves. A call goes to the one that did last; another
+// Of several members one serves; the others answer some reads (spread.go). A call goes to the one that did last; another
 // member's answer is where to go instead, an unavailable one is passed over,
 // and one that says nothing for a while is left when the others agree on a new
 // leader (members.go). The Session repeats what was not answered.
@@ -33,6 +33,8 @@ import (
 type Config struct {
 	// Addrs are host:port, or unix:PATH. At least one; the others are learnt.
 	Addrs []string
+	// ReadFrom says which members are asked reads that any may answer.
+	ReadFrom ReadFrom
 	// Session bounds retries and names the caller.
 	Session SessionConfig
 	// Transport sets limits of connections; Network and Addr are ignored.
@@ -59,6 +61,9 @@ func New(cfg Config, log *slog.Logger) (*Client, error) {
 		return nil, orca.E(op, orca.Invalid, "no address of the metaplane")
 	}
 	s := newStub(cfg.Transport, log)
+	if cfg.ReadFrom == AnyMember {
+		s.spread = newSpread()
+	}
 	for _, a := range cfg.Addrs {
 		if _, err := s.add(a, 0); err != nil {
 			_ = s.close()
@@ -74,7 +79,7 @@ func New(cfg Config, log *slog.Logger) (*Client, error) {
 // but its own leader.
 func (c *Client) openGroup(group uint16) (*Session, error) {
 	s := newStub(c.cfg.Transport, c.log)
-	s.group, s.whole = uint32(group), c.stub
+	s.group, s.whole, s.spread, s.born = uint32(group), c.stub, c.stub.spread, c.stub.born
 	for _, p := range c.stub.all() {
 		if _, err := s.add(p.addr, p.replica.Load()); err != nil {
 			return nil, err

@@ -73,14 +73,6 @@ func (s *stub) Hosted(ctx context.Context, r *metapb.HostedRequest) (*metapb.Hos
 	return invoke(ctx, s, metawire.OpHosted, r, new(metapb.HostedReply))
 }
 
-func (s *stub) Stat(ctx context.Context, r *metapb.StatRequest) (*metapb.StatReply, error) {
-	return invoke(ctx, s, metawire.OpStat, r, new(metapb.StatReply))
-}
-
-func (s *stub) List(ctx context.Context, r *metapb.ListRequest) (*metapb.ListReply, error) {
-	return invoke(ctx, s, metawire.OpList, r, new(metapb.ListReply))
-}
-
 func (s *stub) Open(ctx context.Context, r *metapb.OpenRequest) (*metapb.OpenReply, error) {
 	return invoke(ctx, s, metawire.OpOpen, r, new(metapb.OpenReply))
 }
@@ -95,14 +87,6 @@ func (s *stub) Sync(ctx context.Context, r *metapb.SyncRequest) (*metapb.SyncRep
 
 func (s *stub) Renew(ctx context.Context, r *metapb.RenewRequest) (*metapb.RenewReply, error) {
 	return invoke(ctx, s, metawire.OpRenew, r, new(metapb.RenewReply))
-}
-
-func (s *stub) GetXattr(ctx context.Context, r *metapb.XattrRequest) (*metapb.XattrReply, error) {
-	return invoke(ctx, s, metawire.OpGetXattr, r, new(metapb.XattrReply))
-}
-
-func (s *stub) ListXattr(ctx context.Context, r *metapb.XattrRequest) (*metapb.XattrReply, error) {
-	return invoke(ctx, s, metawire.OpListXattr, r, new(metapb.XattrReply))
 }
 
 func (s *stub) ListMounts(ctx context.Context, r *metapb.ListMountsRequest) (*metapb.ListMountsReply, error) {
@@ -135,10 +119,6 @@ func (s *stub) Upkeep(ctx context.Context, r *metapb.UpkeepRequest) (*metapb.Upk
 
 func (s *stub) Quorum(ctx context.Context, r *metapb.QuorumRequest) (*metapb.QuorumReply, error) {
 	return invoke(ctx, s, metawire.OpQuorum, r, new(metapb.QuorumReply))
-}
-
-func (s *stub) Usage(ctx context.Context, r *metapb.UsageRequest) (*metapb.UsageReply, error) {
-	return invoke(ctx, s, metawire.OpUsage, r, new(metapb.UsageReply))
 }
 
 func (s *stub) SetQuota(ctx context.Context, r *metapb.SetQuotaRequest) (*metapb.SetQuotaReply, error) {

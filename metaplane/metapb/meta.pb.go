@@ -446,7 +446,9 @@ type Header struct {
 	AckedBelow uint64                 `protobuf:"varint,3,opt,name=acked_below,json=ackedBelow,proto3" json:"acked_below,omitempty"`
 	Caller     *Caller                `protobuf:"bytes,4,opt,name=caller,proto3" json:"caller,omitempty"`
 	// The Raft group that the request is for; 0: the first.
-	Group         uint32 `protobuf:"varint,60,opt,name=group,proto3" json:"group,omitempty"`
+	Group uint32 `protobuf:"varint,60,opt,name=group,proto3" json:"group,omitempty"`
+	// A member that does not lead may answer, if it can do so linearizably.
+	AnyMember     bool `protobuf:"varint,140,opt,name=any_member,json=anyMember,proto3" json:"any_member,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -514,6 +516,13 @@ func (x *Header) GetGroup() uint32 {
 		return x.Group
 	}
 	return 0
+}
+
+func (x *Header) GetAnyMember() bool {
+	if x != nil {
+		return x.AnyMember
+	}
+	return false
 }
 
 // Target names an inode: the path is resolved from directory ino (0: the
@@ -6670,14 +6679,16 @@ const file_meta_proto_rawDesc = "" +
 	"\x06Caller\x12\x10\n" +
 	"\x03uid\x18\x01 \x01(\rR\x03uid\x12\x10\n" +
 	"\x03gid\x18\x02 \x01(\rR\x03gid\x12\x16\n" +
-	"\x06groups\x18\x03 \x03(\rR\x06groups\"\x94\x01\n" +
+	"\x06groups\x18\x03 \x03(\rR\x06groups\"\xb4\x01\n" +
 	"\x06Header\x12\x16\n" +
 	"\x06client\x18\x01 \x01(\x04R\x06client\x12\x10\n" +
 	"\x03seq\x18\x02 \x01(\x04R\x03seq\x12\x1f\n" +
 	"\vacked_below\x18\x03 \x01(\x04R\n" +
 	"ackedBelow\x12)\n" +
 	"\x06caller\x18\x04 \x01(\v2\x11.orca.meta.CallerR\x06caller\x12\x14\n" +
-	"\x05group\x18< \x01(\rR\x05group\".\n" +
+	"\x05group\x18< \x01(\rR\x05group\x12\x1e\n" +
+	"\n" +
+	"any_member\x18\x8c\x01 \x01(\bR\tanyMember\".\n" +
 	"\x06Target\x12\x10\n" +
 	"\x03ino\x18\x01 \x01(\x04R\x03ino\x12\x12\n" +
 	"\x04path\x18\x02 \x01(\tR\x04path\"5\n" +

@@ -111,6 +111,18 @@ func (m *Header) MarshalToSizedBufferVT(dAtA []byte) (int, error) {
 		i -= len(m.unknownFields)
 		copy(dAtA[i:], m.unknownFields)
 	}
+	if m.AnyMember {
+		i--
+		if m.AnyMember {
+			dAtA[i] = 1
+		} else {
+			dAtA[i] = 0
+		}
+		i--
+		dAtA[i] = 0x8
+		i--
+		dAtA[i] = 0xe0
+	}
 	if m.Group != 0 {
 		i = protohelpers.EncodeVarint(dAtA, i, uint64(m.Group))
 		i--
@@ -6018,6 +6030,9 @@ func (m *Header) SizeVT() (n int) {
 	if m.Group != 0 {
 		n += 2 + protohelpers.SizeOfVarint(uint64(m.Group))
 	}
+	if m.AnyMember {
+		n += 3
+	}
 	n += len(m.unknownFields)
 	return n
 }
@@ -8573,6 +8588,26 @@ func (m *Header) UnmarshalVT(dAtA []byte) error {
 					break
 				}
 			}
+		case 140:
+			if wireType != 0 {
+				return fmt.Errorf("proto: wrong wireType = %d for field AnyMember", wireType)
+			}
+			var v int
+			for shift := uint(0); ; shift += 7 {
+				if shift >= 64 {
+					return protohelpers.ErrIntOverflow
+				}
+				if iNdEx >= l {
+					return io.ErrUnexpectedEOF
+				}
+				b := dAtA[iNdEx]
+				iNdEx++
+				v |= int(b&0x7F) << shift
+				if b < 0x80 {
+					break
+				}
+			}
+			m.AnyMember = bool(v != 0)
 		default:
 			iNdEx = preIndex
 			skippy, err := protohelpers.Skip(dAtA[iNdEx:])

@@ -28,7 +28,8 @@ type gatekeeper interface {
 func (s *Service) Serves() bool { return !s.raw.Alone() }
 
 // Admit implements gatekeeper: every member takes reports of workers, says
-// what it knows of the others and is looked after; all else is for the leader.
+// what it knows of the others and is looked after, and looks at reads whose
+// callers leave the choice; all else is for the leader.
 func (s *Service) Admit(op metawire.Op, q metawire.Request) error {
 	switch op {
 	case metawire.OpHeartbeat, metawire.OpConf, metawire.OpUpkeep:
@@ -39,6 +40,10 @@ func (s *Service) Admit(op metawire.Op, q metawire.Request) error {
 		}
 	case metawire.OpQuorum:
 		if r, ok := q.(*metapb.QuorumRequest); ok && r.Change == metapb.QuorumRequest_WHO {
+			return nil
+		}
+	case metawire.OpStat, metawire.OpList, metawire.OpGetXattr, metawire.OpListXattr, metawire.OpUsage:
+		if s.follows(q.GetH()) {
 			return nil
 		}
 	}

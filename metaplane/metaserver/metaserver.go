@@ -173,6 +173,8 @@ type Group interface {
 // Stats are counters for telemetry.
 type Stats struct {
 	Reads     atomic.Int64
+	Followed  atomic.Int64 // of Reads: without leading
+	Referred  atomic.Int64 // reads that were asked here, but take the leader
 	Mutations atomic.Int64
 	BusyWaits atomic.Int64
 	Errors    atomic.Int64

@@ -25,7 +25,7 @@ func (s *Service) Usage(ctx context.Context, r *metapb.UsageRequest) (*metapb.Us
 			return nil, err
 		}
 		ino = orca.Ino(w.Attr.Ino)
-	} else if err := s.ready(ctx); err != nil {
+	} else if err := s.readyFor(ctx, r.H); err != nil {
 		return nil, err
 	}
 	u, err := s.group.Machine().Usage(ino)

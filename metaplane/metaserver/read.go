@@ -24,6 +24,9 @@ func (s *Service) resolve(ctx context.Context, op string, h *metapb.Header, t *m
 	if err := checkTarget(op, t); err != nil {
 		return nil, err
 	}
+	if s.follows(h) {
+		return s.resolveHere(ctx, op, h, t, o)
+	}
 	if err := s.ready(ctx); err != nil {
 		return nil, err
 	}
@@ -45,8 +48,11 @@ func (s *Service) Stat(ctx context.Context, r *metapb.StatRequest) (*metapb.Stat
 		return nil, err
 	}
 	a := s.attr(&w.View)
-	if orca.KindOf(s.checkLost(ctx, "metaserver.Stat", r.Target.Path, &w.View)) == orca.LostData {
+	switch err := s.checkLost(ctx, "metaserver.Stat", r.Target.Path, &w.View); orca.KindOf(err) {
+	case orca.LostData:
 		a.Persist = uint32(orca.Lost)
+	case orca.NotLeader:
+		return nil, err
 	}
 	return &metapb.StatReply{Attr: a, Parent: uint64(w.Parent), TtlMs: s.ttl(&w.View, o)}, nil
 }
@@ -97,7 +103,11 @@ func (s *Service) listing(ctx context.Context, r *metapb.ListRequest) (*listing,
 		if err := s.group.Machine().Access(l.caller, orca.Ino(w.Attr.Ino), 4); err != nil {
 			return nil, err
 		}
-		if err := s.listed(ctx, &w.View, l.option); err != nil {
+		if s.follows(r.H) {
+			if !s.Syncer.DirHere(&w.View, l.option) {
+				return nil, s.refer()
+			}
+		} else if err := s.listed(ctx, &w.View, l.option); err != nil {
 			return nil, err
 		}
 	}
@@ -249,6 +259,9 @@ func (s *Service) checkLost(ctx context.Context, op, path string, v *fsm.View) e
 	ino, reign := orca.Ino(v.Attr.Ino), s.lead.reign.Load()
 	if v.Attr.Length == 0 || len(v.Holders) == 0 || s.Workers.Availability(ino, v.Attr.Version, v.Holders) != workers.Gone {
 		return nil
+	}
+	if reign == 0 && !s.raw.Alone() {
+		return s.refer() // the leader has it put on record
 	}
 	s.Stats.Lost.Add(1)
 	s.log.Error("unpersisted file is lost", "ino", v.Attr.Ino)

@@ -27,6 +27,30 @@ func (s *Syncer) Path(ctx context.Context, c orca.Caller, from orca.Ino, path st
 	return s.group.Machine().Walk(c, from, path)
 }
 
+// Here is Path for a member that does not lead: it has the namespace, but not
+// what the leader remembers of the stores, and asks none. false: it takes a look
+// at a store to tell, or what was seen of one.
+func (s *Syncer) Here(c orca.Caller, from orca.Ino, path string, o Option) (w *fsm.Walked, ok bool, err error) {
+	w, err = s.group.Machine().Walk(c, from, path)
+	switch {
+	case err != nil:
+		return nil, true, err
+	case w.Found:
+		return w, o.IntervalOf(&w.View) < 0 || !answerable(&w.View), nil
+	}
+	d := &w.Dir
+	ok = w.Mount == nil || d.Attr.MountId == 0 || ufs.IsTemp(w.Rest[0]) || d.Loaded && o.IntervalOf(d) < 0
+	return w, ok, nil
+}
+
+// DirHere reports whether Dir would not look at the store, whatever it remembers.
+func (s *Syncer) DirHere(v *fsm.View, o Option) bool {
+	if v.Attr.MountId == 0 || v.Attr.Type != uint32(orca.TypeDir) {
+		return true
+	}
+	return v.Loaded && !o.Force && o.IntervalOf(v) < 0
+}
+
 // Known is Path for a mutation of what a path names, which it brings up to
 // date. When the first name that is missing is missing in the UFS, too, or the
 // store does not say, absent is that name: the namespace may rely on it, until
