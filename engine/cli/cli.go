@@ -41,6 +41,7 @@ import (
 	"orca/engine/client"
 	"orca/engine/errmap"
 	"orca/engine/placement"
+	"orca/metaplane/metaclient"
 )
 
 // Streams are what a command reads and writes.
@@ -93,6 +94,7 @@ type env struct {
 	rack    string
 	read    string // policies
 	write   string
+	from    string // members that are read from
 	json    bool
 
 	fs *client.FS
@@ -206,7 +208,8 @@ that holds it is always preferred: on this node, else in this rack, else any),
   deterministic-hash[:N]      by file, the same for all clients; N take turns
 
 Environment: ORCA_ADDRESS is the default of --address, ORCA_NODE of --node,
-ORCA_RACK of --rack, ORCA_READ_POLICY and ORCA_WRITE_POLICY of the policies.`,
+ORCA_RACK of --rack, ORCA_READ_POLICY and ORCA_WRITE_POLICY of the policies,
+ORCA_READ_FROM of --read-from.`,
 		Example: `  orca up --data /var/lib/orca --root s3://bucket/prefix
   orca fs ls -h /
   orca fs cp -R file:///data/train /train
@@ -229,6 +232,7 @@ ORCA_RACK of --rack, ORCA_READ_POLICY and ORCA_WRITE_POLICY of the policies.`,
 	f.StringVar(&e.rack, "rack", envOr("ORCA_RACK", ""), "rack of this node: workers of the same rack are nearer than others (default: none)")
 	f.StringVar(&e.read, "read-policy", envOr("ORCA_READ_POLICY", "local-first"), "which worker fetches what none holds")
 	f.StringVar(&e.write, "write-policy", envOr("ORCA_WRITE_POLICY", "local-first"), "which worker takes a new file")
+	f.StringVar(&e.from, "read-from", envOr("ORCA_READ_FROM", "leader"), "which members of the metaplane are asked for names and attributes: leader, or any")
 	f.BoolVar(&e.json, "json", false, "print JSON: one object, or one a line for lists")
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err.Error()} })
 	root.AddCommand(e.fsCommand(), e.adminCommand(), e.jobCommand(), e.loadCommand(), e.versionCommand(), e.getConfCommand())
@@ -278,6 +282,9 @@ func (e *env) open(ctx context.Context) (*client.FS, error) {
 	if cfg.ReadPolicy, cfg.WritePolicy, err = e.policies(); err != nil {
 		return nil, err
 	}
+	if cfg.ReadFrom, err = e.readFrom(); err != nil {
+		return nil, err
+	}
 	fs, err := e.hooks.Open(ctx, cfg)
 	if err != nil {
 		return nil, err
@@ -295,6 +302,15 @@ func (e *env) policies() (read, write placement.Policy, err error) {
 		return read, write, usagef("--write-policy: %v", err)
 	}
 	return read, write, nil
+}
+
+// readFrom reads --read-from.
+func (e *env) readFrom() (metaclient.ReadFrom, error) {
+	from, err := metaclient.ParseReadFrom(e.from)
+	if err != nil {
+		return 0, usagef("--read-from: %v", err)
+	}
+	return from, nil
 }
 
 // report prints one failure: verb: 'path': what a shell user expects to read,

@@ -16,6 +16,7 @@ import (
 
 	"orca"
 	"orca/engine/placement"
+	"orca/metaplane/metaclient"
 	"orca/tiers/alloc"
 	"orca/tiers/dir"
 	"orca/tiers/evict"
@@ -121,6 +122,7 @@ type MountOptions struct {
 	Node, Rack string
 	// ReadPolicy and WritePolicy choose among workers.
 	ReadPolicy, WritePolicy placement.Policy
+	ReadFrom                metaclient.ReadFrom // members
 	Log                     LogOptions
 }
 
@@ -460,6 +462,9 @@ command is stopped. (orca fs mount is another thing: it attaches a store.)`,
 			}
 			o.Addresses, o.Node, o.Rack = strings.Split(e.address, ","), e.node, e.rack
 			if o.ReadPolicy, o.WritePolicy, err = e.policies(); err != nil {
+				return err
+			}
+			if o.ReadFrom, err = e.readFrom(); err != nil {
 				return err
 			}
 			return e.hooks.Mount(cmd.Context(), o, e.Streams)

@@ -85,6 +85,9 @@ type Config struct {
 	// Addresses of metaplane members: host:port, or the path of a Unix
 	// socket. Default: DefaultAddress.
 	Addresses []string
+	// ReadFrom says which members are asked for names and attributes.
+	// Default: the leader.
+	ReadFrom metaclient.ReadFrom
 	// Node is what counts as local: descriptors are asked only of workers on
 	// this node. Default: the host name.
 	Node string

@@ -32,7 +32,7 @@ func dialMeta(ctx context.Context, cfg *Config) (*metaclient.Client, error) {
 		addrs = append(addrs, a)
 	}
 	me := callerPB(*cfg.Caller)
-	m, err := metaclient.New(metaclient.Config{Addrs: addrs, Session: metaclient.SessionConfig{Caller: me}}, cfg.Logger)
+	m, err := metaclient.New(metaclient.Config{Addrs: addrs, ReadFrom: cfg.ReadFrom, Session: metaclient.SessionConfig{Caller: me}}, cfg.Logger)
 	if err != nil {
 		return nil, err
 	}

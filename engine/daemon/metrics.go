@@ -76,6 +76,7 @@ func (m *metaRole) groupGauges(emit func(telemetry.Sample)) {
 		emit(telemetry.Sample{Name: "orca_group_term", Help: "The group's term as far as this member knows.", Labels: l, Value: float64(term)})
 		emit(telemetry.Sample{Name: "orca_group_commands_total", Help: "Commands that this member proposed to the group.", Counter: true, Labels: l, Value: float64(g.group.Stats.Commands.Load())})
 		emit(telemetry.Sample{Name: "orca_group_reads_total", Help: "Reads that this member served of the group.", Counter: true, Labels: l, Value: float64(g.service.Stats.Reads.Load())})
+		emit(telemetry.Sample{Name: "orca_group_followed_total", Help: "Of these, reads that this member served without leading.", Counter: true, Labels: l, Value: float64(g.service.Stats.Followed.Load())})
 	}
 }
 

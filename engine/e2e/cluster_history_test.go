@@ -9,7 +9,9 @@ import (
 	"maps"
 	"math"
 	"math/rand/v2"
+	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -22,6 +24,7 @@ import (
 	"orca"
 	"orca/engine/client"
 	"orca/fuzz/model"
+	"orca/metaplane/metaclient"
 )
 
 var historySeed = flag.Uint64("history-seed", 0, "seed of the operations of TestClusterHistory; 0: any")
@@ -222,15 +225,39 @@ func TestClusterHistory(t *testing.T) {
 	pinned := dial(t, client.Config{Addresses: []string{c.meta[stopped]}, FirstAnswer: time.Minute})
 	h.phase(append(slices.Clone(clients), pinned), func() { c.nodes[stopped].cmd.Process.Signal(syscall.SIGSTOP) })
 	h.phase(clients, func() { c.nodes[stopped].cmd.Process.Signal(syscall.SIGCONT) })
+	for _, node := range firstMembers {
+		if node != c.leader(fs) {
+			stopped = node
+		}
+	}
+	h.phase(clients, func() { c.nodes[stopped].cmd.Process.Signal(syscall.SIGSTOP) })
+	h.phase(clients, func() { c.nodes[stopped].cmd.Process.Signal(syscall.SIGCONT) })
 	h.phase(clients, func() {
 		if _, err := fs.TransferLeader(ctxFor(t, time.Minute), 0); err != nil {
 			t.Logf("transfer: %v", err) // another change was faster
 		}
 	})
 	h.judge()
+	h.followed()
 }
 
-// newHistory begins one, with clients that know all members.
+// followed fails the test unless members answered reads that did not lead.
+func (h *history) followed() {
+	h.t.Helper()
+	n := 0
+	for _, p := range h.c.nodes {
+		if m := regexp.MustCompile(`(?m)^orca_meta_followed_total (\d+)$`).FindStringSubmatch(p.page()); m != nil {
+			i, _ := strconv.Atoi(m[1])
+			n += i
+		}
+	}
+	if h.t.Logf("%d reads were answered by followers", n); n == 0 {
+		h.t.Error("no read was answered by a follower")
+	}
+}
+
+// newHistory begins one, with clients that know all members; half of them read
+// from any.
 func newHistory(t *testing.T, c *cluster) (*history, []*client.FS) {
 	t.Helper()
 	seed := *historySeed
@@ -239,7 +266,15 @@ func newHistory(t *testing.T, c *cluster) (*history, []*client.FS) {
 	}
 	clients := make([]*client.FS, historyClients)
 	for i := range clients {
-		clients[i] = c.fs()
+		cfg := client.Config{Addresses: c.addrs(), FirstAnswer: time.Minute}
+		if i%2 == 1 {
+			cfg.ReadFrom = metaclient.AnyMember
+		}
+		clients[i] = dial(t, cfg)
+	}
+	// What is not in a directory that was listed, a follower may say.
+	if _, err := clients[0].List(ctxFor(t, time.Minute), client.Path("/"), client.ListOptions{}); err != nil {
+		t.Fatal(err)
 	}
 	return &history{t: t, c: c, seed: seed, begun: time.Now(), rnd: rand.New(rand.NewPCG(seed, 0))}, clients
 }

@@ -59,11 +59,11 @@ func (l *lone) call(ctx context.Context, op frame.Op, q, p metawire.Message) err
 // reads stats a path over and over while a fault lasts, as a client of the
 // history, and notes the longest time without an answer.
 func (l *lone) reads(ctx context.Context, h *history, id int, path string) (answers int, longest time.Duration) {
-	for ctx.Err() == nil {
+	for i := 0; ctx.Err() == nil; i++ {
 		a := &act{client: id, verb: "stat", path: path, call: time.Since(h.begun).Nanoseconds()}
 		began := time.Now()
 		rep := &metapb.StatReply{}
-		err := l.call(context.WithoutCancel(ctx), metawire.OpStat, &metapb.StatRequest{H: &metapb.Header{}, Target: &metapb.Target{Path: path}, Sync: &metapb.SyncOption{}}, rep)
+		err := l.call(context.WithoutCancel(ctx), metawire.OpStat, &metapb.StatRequest{H: &metapb.Header{AnyMember: i%2 == 1}, Target: &metapb.Target{Path: path}, Sync: &metapb.SyncOption{}}, rep)
 		longest = max(longest, time.Since(began))
 		a.ret = time.Since(h.begun).Nanoseconds()
 		a.kind = orca.KindOf(err)
