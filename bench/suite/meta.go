@@ -33,6 +33,8 @@ func metaCases() []Case {
 			About: "stat by path, against an echo of the same sizes on the same transport", open: openStat},
 		{Suite: "meta", Name: "stat-depth8", Metric: "stats", Unit: unitOps, Baseline: echoName,
 			About: "stat by a path of eight names, against an echo of the same sizes on the same transport", open: openStatDeep},
+		{Suite: "meta", Name: "stat-any-3r", Metric: "stats", Unit: unitOps, Baseline: leaderName,
+			About: "stat by clients that read from any member of a metaplane of three processes, against the same from its leader", open: openStat3r},
 		{Suite: "meta", Name: "list", Metric: "entries listed", Unit: unitEntries, Baseline: scanName,
 			About: "list a directory with attributes in pages, against a bare scan of as many records in the store", open: openList},
 		{Suite: "meta", Name: "list-1k", Metric: "entries listed", Unit: unitEntries, Baseline: scanName,
@@ -242,9 +244,14 @@ func openStatIn(ctx context.Context, s *stage, dir func(lane int) string) (*tria
 	if err != nil {
 		return nil, err
 	}
+	return &trial{system: c.statSide("stat", paths, []int{c.orca.PID()}), baselines: []side{base}, close: closeBase}, nil
+}
+
+// statSide stats the files of each lane in an order of its own.
+func (c *crowd) statSide(name string, paths [][]string, pids []int) side {
 	order := workload.Order(1, len(paths[0]))
-	sys := side{name: "stat", pids: []int{c.orca.PID()}, run: func(ctx context.Context) (measure, error) {
-		return timed(ctx, c.lanes, s.opt.Sample, func(ctx context.Context, lane, i int) error {
+	return side{name: name, pids: pids, run: func(ctx context.Context) (measure, error) {
+		return timed(ctx, c.lanes, c.s.opt.Sample, func(ctx context.Context, lane, i int) error {
 			p := paths[lane][order[i%len(order)]]
 			info, err := c.of(lane).Stat(ctx, client.Path(p), client.Sync{})
 			if err == nil && (info.Ino == 0 || info.Type != orca.TypeFile) {
@@ -253,7 +260,6 @@ func openStatIn(ctx context.Context, s *stage, dir func(lane int) string) (*tria
 			return err
 		})
 	}}
-	return &trial{system: sys, baselines: []side{base}, close: closeBase}, nil
 }
 
 // listEntries is the size of the listed directory, in Options.Files.

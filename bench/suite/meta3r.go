@@ -13,6 +13,7 @@ import (
 	"orca"
 	"orca/bench/target"
 	"orca/engine/client"
+	"orca/metaplane/metaclient"
 	"orca/metaplane/raftgroup"
 )
 
@@ -36,44 +37,13 @@ func openCreate3r(ctx context.Context, s *stage) (*trial, error) {
 }
 
 func (s *stage) openCreate3r(ctx context.Context, t *trial, ends *[]func() error) error {
-	bin, err := s.binary()
+	m, err := s.three(ctx, ends)
 	if err != nil {
 		return err
 	}
-	root, err := s.dir("meta3r", "root")
+	c, err := m.crowd(ctx, metaclient.Leader, ends)
 	if err != nil {
 		return err
-	}
-	dir, err := s.dir("meta3r", "data")
-	if err != nil {
-		return err
-	}
-	s.progress("starting a metaplane of three")
-	members, err := target.Three(ctx, bin, dir, root)
-	for _, o := range members {
-		*ends = append(*ends, o.Stop)
-	}
-	if err != nil {
-		return err
-	}
-	c := &crowd{s: s, orca: members[0], lanes: s.lanes()}
-	var addrs []string
-	var pids []int
-	for _, o := range members {
-		addrs, pids = append(addrs, o.Endpoints.Meta), append(pids, o.PID())
-	}
-	for range s.opt.Clients {
-		fs, err := client.Open(ctx, client.Config{Addresses: addrs, WriteType: orca.MustCache})
-		if err != nil {
-			return err
-		}
-		*ends = append(*ends, fs.Close)
-		c.fs = append(c.fs, fs)
-	}
-	for lane := range c.lanes {
-		if _, err := c.of(lane).MkdirAll(ctx, client.Path(laneDir(lane)), 0o755); err != nil {
-			return err
-		}
 	}
 	payload, err := createPayload()
 	if err != nil {
@@ -86,9 +56,109 @@ func (s *stage) openCreate3r(ctx context.Context, t *trial, ends *[]func() error
 	*ends = append(*ends, closeBase)
 	s.facts.Config["propose3"] = fmt.Sprintf("payload %d bytes, %d proposers, 3 hosts in one process over loopback", len(payload), c.lanes)
 	t.system = c.createSide("create-3r")
-	t.system.pids = pids
+	t.system.pids = m.pids
 	t.baselines = []side{base}
 	return nil
+}
+
+// trio is a metaplane of three processes on this machine.
+type trio struct {
+	s     *stage
+	first *target.Orca
+	addrs []string
+	pids  []int
+}
+
+// three starts one.
+func (s *stage) three(ctx context.Context, ends *[]func() error) (*trio, error) {
+	bin, err := s.binary()
+	if err != nil {
+		return nil, err
+	}
+	root, err := s.dir("meta3r", "root")
+	if err != nil {
+		return nil, err
+	}
+	dir, err := s.dir("meta3r", "data")
+	if err != nil {
+		return nil, err
+	}
+	// Of another case it would know members that are gone.
+	if err := errors.Join(os.RemoveAll(dir), os.MkdirAll(dir, 0o755)); err != nil {
+		return nil, err
+	}
+	s.progress("starting a metaplane of three")
+	members, err := target.Three(ctx, bin, dir, root)
+	for _, o := range members {
+		*ends = append(*ends, o.Stop)
+	}
+	if err != nil {
+		return nil, err
+	}
+	m := &trio{s: s, first: members[0]}
+	for _, o := range members {
+		m.addrs, m.pids = append(m.addrs, o.Endpoints.Meta), append(m.pids, o.PID())
+	}
+	return m, nil
+}
+
+// crowd returns clients of the three, with a directory per lane.
+func (m *trio) crowd(ctx context.Context, from metaclient.ReadFrom, ends *[]func() error) (*crowd, error) {
+	c := &crowd{s: m.s, orca: m.first, lanes: m.s.lanes()}
+	for range m.s.opt.Clients {
+		fs, err := client.Open(ctx, client.Config{Addresses: m.addrs, WriteType: orca.MustCache, ReadFrom: from})
+		if err != nil {
+			return nil, err
+		}
+		*ends = append(*ends, fs.Close)
+		c.fs = append(c.fs, fs)
+	}
+	for lane := range c.lanes {
+		if _, err := c.of(lane).MkdirAll(ctx, client.Path(laneDir(lane)), 0o755); err != nil {
+			return nil, err
+		}
+	}
+	return c, nil
+}
+
+const leaderName = "stat at the leader of the same three"
+
+// openStat3r is stat by clients that read from any member of a metaplane of
+// three processes, against the same by clients that read from the leader.
+func openStat3r(ctx context.Context, s *stage) (*trial, error) {
+	t := &trial{}
+	var ends []func() error
+	t.close = func() error {
+		var errs []error
+		for i := len(ends) - 1; i >= 0; i-- {
+			errs = append(errs, ends[i]())
+		}
+		return errors.Join(errs...)
+	}
+	open := func() error {
+		m, err := s.three(ctx, &ends)
+		if err != nil {
+			return err
+		}
+		lead, err := m.crowd(ctx, metaclient.Leader, &ends)
+		if err != nil {
+			return err
+		}
+		spread, err := m.crowd(ctx, metaclient.AnyMember, &ends)
+		if err != nil {
+			return err
+		}
+		paths, err := lead.files(ctx, lead.perLane())
+		if err != nil {
+			return err
+		}
+		t.system, t.baselines = spread.statSide("stat-any-3r", paths, m.pids), []side{lead.statSide(leaderName, paths, m.pids)}
+		return nil
+	}
+	if err := open(); err != nil {
+		return nil, errors.Join(err, t.close())
+	}
+	return t, nil
 }
 
 // propose3Side is proposeSide on three hosts that speak over the wire that
