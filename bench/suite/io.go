@@ -39,6 +39,8 @@ func ioCases() []Case {
 			About: "File.ReadAt from a worker of another node over loopback, checksums verified, against the best raw sendfile", open: openRemote(true)},
 		{Suite: "io", Name: "remote-noverify", Metric: "read rate", Unit: unitMBs, Baseline: "raw sendfile",
 			About: "the same without verifying checksums", open: openRemote(false)},
+		{Suite: "io", Name: "domain-socket", Metric: "read rate", Unit: unitMBs, Baseline: overTCPName,
+			About: "File.ReadAt from a worker of the same node over its Unix socket, without descriptors, verified, against the same over TCP", open: openDomain},
 		{Suite: "io", Name: "remote-grpc", Metric: "read rate", Unit: unitMBs, Baseline: grpcName,
 			About: "the same as remote, against a gRPC stream of messages of 1 MiB between two Go processes", open: openRemoteGRPC},
 		{Suite: "io", Name: "remote-4k", Metric: "reads", Unit: unitOps, Baseline: echo4KName,

@@ -14,6 +14,10 @@
 //	WriteAt, Seal, … ─ transport.Client, long data over a Stream, pipelined
 //	Descriptor, WriteFile ─ shortcircuit, when Config.Descriptors names its socket
 //
+// Reads that take no descriptor go over the worker's Unix socket when
+// Config.Domain names it, and over Transport when that cannot be had (domain.go).
+// Writes go over Transport.
+//
 // A read starts no goroutine: the caller's receives and verifies. Sequential
 // prefetches with a few goroutines. Locks: the pool's mutex, and the mutex of
 // the table of write handles; neither is held across I/O.
@@ -25,6 +29,7 @@ package blockclient
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"os"
 	"sync"
@@ -46,6 +51,12 @@ type Config struct {
 	// Descriptors is the path of the worker's descriptor socket, for a worker
 	// on the same host; "" when descriptors cannot be had.
 	Descriptors string
+	// Domain is the path of the Unix socket on which the worker serves the same
+	// protocol as at Transport's address; "" when it cannot be seen from here.
+	Domain string
+	// OnDomain is told of each read over that socket, and how many bytes it
+	// brought. It must not block. Nil: nobody.
+	OnDomain func(n int)
 	// Range is how many bytes one bulk request asks for; a multiple of the
 	// grain, at most frame.MaxBody. Default 1 MiB.
 	Range int
@@ -114,19 +125,23 @@ type Metrics struct {
 	Overtook atomic.Int64
 	// InPlaceBytes were read from the file of a block on this host.
 	InPlaceBytes atomic.Int64
-	Presents     atomic.Int64 // questions which range is present there
-	Verified     atomic.Int64 // grains whose checksum held
-	Corrupt      atomic.Int64 // grains whose checksum did not
-	Writes       atomic.Int64
-	Streams      atomic.Int64 // gauge: open bulk connections
-	Redials      atomic.Int64 // streams found closed in the pool
+	// DomainReads and DomainBytes went over the worker's Unix socket;
+	// DomainRefused counts the reads that it, or the worker there, turned away,
+	// and that went over the network instead.
+	DomainReads, DomainBytes, DomainRefused atomic.Int64
+	Presents                                atomic.Int64 // questions which range is present there
+	Verified                                atomic.Int64 // grains whose checksum held
+	Corrupt                                 atomic.Int64 // grains whose checksum did not
+	Writes                                  atomic.Int64
+	Streams                                 atomic.Int64 // gauge: open bulk connections
+	Redials                                 atomic.Int64 // streams found closed in the pool
 }
 
 // Client is the stub of one worker. It is safe for concurrent use.
 type Client struct {
 	cfg     Config
-	small   *transport.Client
-	streams *pool
+	far     way
+	near    domain
 	local   *shortcircuit.Client // nil without Config.Descriptors
 	shared  shared
 	metrics Metrics
@@ -143,16 +158,24 @@ func New(cfg Config, log *slog.Logger) (*Client, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
-	small, err := transport.NewClient(cfg.Transport, log)
-	if err != nil {
+	c := &Client{cfg: cfg, handles: make(map[uint64]*datapb.Grant)}
+	c.shared.knownFor = cfg.KnownFor
+	var err error
+	if c.far, err = c.newWay(cfg.Transport, log); err != nil {
 		return nil, err
 	}
-	c := &Client{cfg: cfg, small: small, handles: make(map[uint64]*datapb.Grant)}
-	c.shared.knownFor = cfg.KnownFor
-	c.streams = newPool(&c.cfg, &c.metrics)
+	if cfg.Domain != "" {
+		t := cfg.Transport
+		t.Network, t.Addr = "unix", cfg.Domain
+		if c.near.way, err = c.newWay(t, log); err != nil {
+			_ = c.far.close()
+			return nil, err
+		}
+	}
 	if cfg.Descriptors != "" {
 		if c.local, err = shortcircuit.NewClient(shortcircuit.ClientConfig{Path: cfg.Descriptors}, log); err != nil {
-			_ = small.Close()
+			_ = c.far.close()
+			_ = c.near.close()
 			return nil, err
 		}
 	}
@@ -162,21 +185,20 @@ func New(cfg Config, log *slog.Logger) (*Client, error) {
 // Metrics returns the counters of the client.
 func (c *Client) Metrics() *Metrics { return &c.metrics }
 
-// Transport returns the counters of the shared connections.
-func (c *Client) Transport() *transport.ClientMetrics { return c.small.Metrics() }
+// Transport returns the counters of the shared connections over the network.
+func (c *Client) Transport() *transport.ClientMetrics { return c.far.small.Metrics() }
 
 // ShortCircuit returns the client of the descriptor socket, with its cache of
 // descriptors; nil when there is none.
 func (c *Client) ShortCircuit() *shortcircuit.Client { return c.local }
 
 // Ping makes a round trip.
-func (c *Client) Ping(ctx context.Context) error { return c.small.Ping(ctx) }
+func (c *Client) Ping(ctx context.Context) error { return c.far.small.Ping(ctx) }
 
 // Close closes all connections. Reads under way fail with Unavailable.
 func (c *Client) Close() error {
-	c.streams.close()
 	c.shared.close()
-	err := c.small.Close()
+	err := errors.Join(c.far.close(), c.near.close())
 	if c.local != nil {
 		if e := c.local.Close(); err == nil {
 			err = e
@@ -220,7 +242,7 @@ func (c *Client) call(ctx context.Context, op frame.Op, q, a message) error {
 	if err != nil {
 		return orca.PathE("blockclient", op.String(), orca.Internal, err)
 	}
-	r, err := c.small.Call(ctx, op, meta, nil)
+	r, err := c.far.small.Call(ctx, op, meta, nil)
 	if err != nil {
 		return err
 	}

@@ -54,19 +54,19 @@ func (c *Client) WriteChain(ctx context.Context, id uint64, p []byte, off int64,
 	}
 	c.metrics.Writes.Add(1)
 	if len(p) <= smallWrite {
-		r, err := c.small.Call(ctx, frame.OpWriteAt, meta, p)
+		r, err := c.far.small.Call(ctx, frame.OpWriteAt, meta, p)
 		if err != nil {
 			return 0, err
 		}
 		defer r.Release()
 		return copiesOf(r.Meta)
 	}
-	s, _, err := c.streams.get(ctx)
+	s, _, err := c.far.streams.get(ctx)
 	if err != nil {
 		return 0, err
 	}
 	copies, clean, err := c.chainOver(ctx, s, meta, p)
-	c.streams.put(s, clean)
+	c.far.streams.put(s, clean)
 	return copies, err
 }
 

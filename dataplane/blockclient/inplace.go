@@ -118,9 +118,9 @@ var errApart = orca.E("blockclient.readInPlace", orca.Unsupported, "to be read b
 func (c *Client) present(ctx context.Context, req *dataplane.ReadRequest, off int64, n int) (int, uint64, error) {
 	r := pullPool.Get().(*pull)
 	defer r.recycle()
-	r.begin(c, req, nil)
+	r.begin(c, &c.far, req, nil)
 	c.metrics.Presents.Add(1)
-	resp, err := c.small.CallWithin(ctx, req.Patience, frame.OpPresent, r.request(off, int64(n)), nil)
+	resp, err := c.far.small.CallWithin(ctx, req.Patience, frame.OpPresent, r.request(off, int64(n)), nil)
 	if err != nil {
 		return 0, 0, err
 	}

@@ -33,6 +33,7 @@ const laneIdle = 2 * time.Second
 // Ranges are received in order. A reply that overtakes is put aside.
 type lane struct {
 	c    *Client
+	w    *way
 	s    *transport.Stream
 	req  dataplane.ReadRequest // what its reads have in common; Grant.Token is token
 	pos  int64                 // where the reader goes on
@@ -72,9 +73,10 @@ var cargoPool = sync.Pool{New: func() any { return new(cargo) }}
 // Unless done the rest has to be read otherwise: a lane fails for what it was
 // asked for long ago.
 func (c *Client) readAhead(ctx context.Context, req *dataplane.ReadRequest, p []byte) (n int, done bool, err error) {
-	l, err := c.streams.lane(ctx, req)
+	w := c.wayOf(req.Grant.UID)
+	l, err := w.streams.lane(ctx, req)
 	if err == nil && l == nil {
-		l, err = c.newLane(ctx, req)
+		l, err = c.newLane(ctx, w, req)
 	} else if err == nil {
 		c.metrics.Ahead.Add(1)
 	}
@@ -85,7 +87,11 @@ func (c *Client) readAhead(ctx context.Context, req *dataplane.ReadRequest, p []
 	c.metrics.Verified.Add(int64(l.ver.ok))
 	c.metrics.ReadBytes.Add(int64(n))
 	l.ver.ok = 0
-	c.streams.leave(l, intact)
+	c.brought(l.w, n)
+	l.w.streams.leave(l, intact)
+	if err != nil {
+		c.turnedAway(ctx, l.w, req.Grant.UID, err)
+	}
 	switch {
 	case err == nil:
 		return n, true, nil
@@ -99,12 +105,16 @@ func (c *Client) readAhead(ctx context.Context, req *dataplane.ReadRequest, p []
 }
 
 // newLane begins a lane where req does.
-func (c *Client) newLane(ctx context.Context, req *dataplane.ReadRequest) (*lane, error) {
-	s, _, err := c.streams.get(ctx)
+func (c *Client) newLane(ctx context.Context, w *way, req *dataplane.ReadRequest) (*lane, error) {
+	s, _, err := w.streams.get(ctx)
+	if err != nil && c.turnedAway(ctx, w, req.Grant.UID, err) {
+		w = &c.far
+		s, _, err = w.streams.get(ctx)
+	}
 	if err != nil {
 		return nil, err
 	}
-	l := &lane{c: c, s: s, req: *req, pos: req.Off, next: req.Off, verify: !c.cfg.NoVerify, edge: make([]byte, orca.GrainSize)}
+	l := &lane{c: c, w: w, s: s, req: *req, pos: req.Off, next: req.Off, verify: !c.cfg.NoVerify, edge: make([]byte, orca.GrainSize)}
 	l.token = bytes.Clone(req.Grant.Token)
 	l.req.Grant.Token = l.token
 	l.about(&l.req)

@@ -14,11 +14,12 @@ import (
 	"orca/dataplane/transport"
 )
 
-// pool keeps the bulk connections of a Client: at most MaxStreams in use, the
+// pool keeps the bulk connections of a way to a worker: at most MaxStreams in use, the
 // last used first, closed when idle. Lanes whose readers are away are not in
 // use, and nobody else's: there are at most MaxStreams of them.
 type pool struct {
 	cfg     *Config
+	to      transport.ClientConfig
 	metrics *Metrics
 	places  chan struct{} // one element per stream in use
 
@@ -40,9 +41,9 @@ var errAllBusy = orca.E("blockclient", orca.Busy, "all bulk connections to the w
 
 var errClosed = orca.E("blockclient", orca.Unavailable, "client is closed")
 
-func newPool(cfg *Config, m *Metrics) *pool {
+func newPool(cfg *Config, to transport.ClientConfig, m *Metrics) *pool {
 	return &pool{
-		cfg: cfg, metrics: m,
+		cfg: cfg, to: to, metrics: m,
 		places: make(chan struct{}, cfg.MaxStreams),
 		busy:   make(map[*transport.Stream]struct{}),
 	}
@@ -92,7 +93,7 @@ func (p *pool) get(ctx context.Context) (s *transport.Stream, used bool, err err
 		<-p.places
 		return nil, false, errClosed
 	}
-	if s, err = transport.DialStream(ctx, p.cfg.Transport); err != nil {
+	if s, err = transport.DialStream(ctx, p.to); err != nil {
 		<-p.places
 		return nil, false, err
 	}

@@ -66,10 +66,25 @@ func (c *Client) readRanges(ctx context.Context, req dataplane.ReadRequest, p []
 	return n, err
 }
 
+// readOnce reads over the nearest way, and what that one does not serve over
+// the network.
 func (c *Client) readOnce(ctx context.Context, req *dataplane.ReadRequest, p []byte) (int, error) {
+	w := c.wayOf(req.Grant.UID)
+	n, err := c.readOver(ctx, w, req, p)
+	if err == nil || !c.turnedAway(ctx, w, req.Grant.UID, err) {
+		return n, err
+	}
+	rest := *req
+	rest.Off += int64(n)
+	m, err := c.readOver(ctx, &c.far, &rest, p[n:])
+	return n + m, err
+}
+
+// readOver reads over one way.
+func (c *Client) readOver(ctx context.Context, w *way, req *dataplane.ReadRequest, p []byte) (int, error) {
 	r := pullPool.Get().(*pull)
 	defer r.recycle()
-	r.begin(c, req, p)
+	r.begin(c, w, req, p)
 	var n int
 	var err error
 	if r.exact {
@@ -80,6 +95,7 @@ func (c *Client) readOnce(ctx context.Context, req *dataplane.ReadRequest, p []b
 		n, err = r.bulk(ctx)
 	}
 	c.metrics.Verified.Add(int64(r.ver.ok))
+	c.brought(w, n)
 	if err != nil && err != io.EOF {
 		if errors.Is(err, orca.Corrupt) {
 			c.metrics.Corrupt.Add(1)
@@ -93,6 +109,7 @@ func (c *Client) readOnce(ctx context.Context, req *dataplane.ReadRequest, p []b
 // aligned when verifying, of which [off, off+len(p)) are p.
 type pull struct {
 	c          *Client
+	w          *way
 	p          []byte
 	off        int64
 	start, end int64
@@ -116,8 +133,8 @@ type span struct {
 
 var pullPool = sync.Pool{New: func() any { return &pull{edge: make([]byte, orca.GrainSize)} }}
 
-func (r *pull) begin(c *Client, req *dataplane.ReadRequest, p []byte) {
-	r.c, r.p, r.off, r.verify, r.patience = c, p, req.Off, !c.cfg.NoVerify, req.Patience
+func (r *pull) begin(c *Client, w *way, req *dataplane.ReadRequest, p []byte) {
+	r.c, r.w, r.p, r.off, r.verify, r.patience = c, w, p, req.Off, !c.cfg.NoVerify, req.Patience
 	r.about(req)
 	r.start, r.end = req.Off, req.Off+int64(len(p))
 	if r.verify {
@@ -132,7 +149,7 @@ func (r *pull) begin(c *Client, req *dataplane.ReadRequest, p []byte) {
 }
 
 func (r *pull) recycle() {
-	r.c, r.p, r.grant.Token = nil, nil, nil
+	r.c, r.w, r.p, r.grant.Token = nil, nil, nil, nil
 	r.ver.sums = nil
 	pullPool.Put(r)
 }
@@ -140,7 +157,7 @@ func (r *pull) recycle() {
 // small reads by one multiplexed call and copies.
 func (r *pull) small(ctx context.Context) (int, error) {
 	r.c.metrics.Small.Add(1)
-	resp, err := r.c.small.CallWithin(ctx, r.patience, frame.OpRead, r.request(r.start, r.end-r.start), nil)
+	resp, err := r.w.small.CallWithin(ctx, r.patience, frame.OpRead, r.request(r.start, r.end-r.start), nil)
 	if err != nil {
 		return 0, err
 	}
@@ -173,7 +190,7 @@ func (r *pull) small(ctx context.Context) (int, error) {
 // piece reads a few bytes of a grain or two by one multiplexed call.
 func (r *pull) piece(ctx context.Context) (int, error) {
 	r.c.metrics.Small.Add(1)
-	resp, err := r.c.small.CallWithin(ctx, r.patience, frame.OpRead, r.request(r.off, int64(len(r.p))), nil)
+	resp, err := r.w.small.CallWithin(ctx, r.patience, frame.OpRead, r.request(r.off, int64(len(r.p))), nil)
 	if err != nil {
 		return 0, err
 	}
@@ -203,12 +220,12 @@ var errProtocol = orca.E("blockclient.ReadAt", orca.Internal, "worker answered w
 func (r *pull) bulk(ctx context.Context) (int, error) {
 	for {
 		r.ranges, r.next, r.eof, r.bad = r.ranges[:0], r.start, -1, -1
-		s, used, err := r.c.streams.get(ctx)
+		s, used, err := r.w.streams.get(ctx)
 		if err != nil {
 			return 0, err
 		}
 		n, clean, err := r.over(ctx, s)
-		r.c.streams.put(s, clean)
+		r.w.streams.put(s, clean)
 		if used && n == 0 && !clean && errors.Is(err, orca.Unavailable) && ctx.Err() == nil {
 			r.c.metrics.Redials.Add(1)
 			continue

@@ -87,16 +87,16 @@ func (c *Client) WriteAt(ctx context.Context, id uint64, p []byte, off int64) er
 		if err != nil {
 			return orca.PathE("blockclient.WriteAt", "", orca.Internal, err)
 		}
-		r, err := c.small.Call(ctx, frame.OpWriteAt, meta, p)
+		r, err := c.far.small.Call(ctx, frame.OpWriteAt, meta, p)
 		r.Release()
 		return err
 	}
-	s, _, err := c.streams.get(ctx)
+	s, _, err := c.far.streams.get(ctx)
 	if err != nil {
 		return err
 	}
 	clean, err := c.writeOver(ctx, s, q, p)
-	c.streams.put(s, clean)
+	c.far.streams.put(s, clean)
 	return err
 }
 

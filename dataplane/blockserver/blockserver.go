@@ -54,16 +54,19 @@ func (c *Config) Validate() error {
 
 // Metrics counts what a Server serves.
 type Metrics struct {
-	Reads      atomic.Int64
-	ReadBytes  atomic.Int64
-	Presents   atomic.Int64 // ranges made present for readers in place
-	Extents    atomic.Int64 // pieces that reads were answered in
-	Grains     atomic.Int64 // read as a whole for exact reads
-	Summed     atomic.Int64 // extents that came without checksums
-	Writes     atomic.Int64
-	WriteBytes atomic.Int64
-	Seals      atomic.Int64
-	Denied     atomic.Int64 // requests without a valid grant
+	Reads     atomic.Int64
+	ReadBytes atomic.Int64
+	// DomainBytes are those of ReadBytes that went to readers on this host over a
+	// Unix socket.
+	DomainBytes atomic.Int64
+	Presents    atomic.Int64 // ranges made present for readers in place
+	Extents     atomic.Int64 // pieces that reads were answered in
+	Grains      atomic.Int64 // read as a whole for exact reads
+	Summed      atomic.Int64 // extents that came without checksums
+	Writes      atomic.Int64
+	WriteBytes  atomic.Int64
+	Seals       atomic.Int64
+	Denied      atomic.Int64 // requests without a valid grant
 
 	// From the arrival of a request to its answer, which the connection may
 	// still have to send.

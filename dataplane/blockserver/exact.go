@@ -56,18 +56,18 @@ func (s *Server) exact(ctx context.Context, r *transport.Request, req dataplane.
 		}
 		off += n
 	}
-	return s.pieceReply(p)
+	return s.pieceReply(r, p)
 }
 
-func (s *Server) pieceReply(p *piece) transport.Reply {
-	s.metrics.ReadBytes.Add(int64(len(p.body)))
+func (s *Server) pieceReply(r *transport.Request, p *piece) transport.Reply {
+	s.served(r, int64(len(p.body)))
 	binary.BigEndian.PutUint32(p.sum[:], crc32.Checksum(p.body, castagnoli))
 	return transport.Reply{Meta: p.sum[:], Body: p.body, Release: p.give}
 }
 
 // exactNow is exact of what is held, in memory, and verified page by page; !ok:
 // it has to be read by exact.
-func (s *Server) exactNow(req *dataplane.ReadRequest) (reply transport.Reply, ok bool) {
+func (s *Server) exactNow(r *transport.Request, req *dataplane.ReadRequest) (reply transport.Reply, ok bool) {
 	p := newPiece()
 	off, end := req.Off, req.Off+req.N
 	extents := int64(0)
@@ -97,7 +97,7 @@ func (s *Server) exactNow(req *dataplane.ReadRequest) (reply transport.Reply, ok
 		return transport.Reply{}, false
 	}
 	s.metrics.Extents.Add(extents)
-	return s.pieceReply(p), true
+	return s.pieceReply(r, p), true
 }
 
 // grainOf appends what [off, end) has of its first grain to p.

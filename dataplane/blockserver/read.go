@@ -75,7 +75,7 @@ func (s *Server) held(r *transport.Request, req *dataplane.ReadRequest, exact bo
 		return later
 	}
 	if exact {
-		reply, ok := s.exactNow(req)
+		reply, ok := s.exactNow(r, req)
 		if !ok {
 			return later
 		}
@@ -197,8 +197,16 @@ func (s *Server) extentReply(r *transport.Request, req *dataplane.ReadRequest, e
 		return transport.Fail(err), 0
 	}
 	s.metrics.Extents.Add(1)
-	s.metrics.ReadBytes.Add(n)
+	s.served(r, n)
 	return transport.Reply{Meta: sums, File: ext.File, Off: ext.Off, N: n, Release: ext.Release}, n
+}
+
+// served counts n bytes of the answer to r.
+func (s *Server) served(r *transport.Request, n int64) {
+	s.metrics.ReadBytes.Add(n)
+	if r.Peer.Unix {
+		s.metrics.DomainBytes.Add(n)
+	}
 }
 
 func release(ext *dataplane.Extent) {

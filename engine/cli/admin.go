@@ -224,6 +224,7 @@ type workerJSON struct {
 	Rack     string     `json:"rack,omitempty"`
 	Address  string     `json:"address"`
 	Socket   string     `json:"socket,omitempty"`
+	Domain   string     `json:"domain_socket,omitempty"`
 	HTTP     string     `json:"http,omitempty"`
 	Live     bool       `json:"live"`
 	Version  string     `json:"version,omitempty"`
@@ -274,7 +275,7 @@ func (e *env) printWorkers(ws []*client.Worker, tiers bool) error {
 		t = e.table("WORKER", "NODE", "TIER", "CAPACITY", "USED", "BLOCKS", "STATE", "DIRECTORY")
 	}
 	for _, w := range ws {
-		j := workerJSON{ID: w.Id, Node: w.Node, Rack: w.Rack, Address: w.Addr, Socket: w.Socket, HTTP: w.Http, Live: w.Live, Version: w.Version,
+		j := workerJSON{ID: w.Id, Node: w.Node, Rack: w.Rack, Address: w.Addr, Socket: w.Socket, Domain: w.Domain, HTTP: w.Http, Live: w.Live, Version: w.Version,
 			LastSeen: time.Unix(0, w.LastSeen), Tiers: []tierJSON{}}
 		state := "live"
 		if !w.Live {

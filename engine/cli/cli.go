@@ -95,6 +95,7 @@ type env struct {
 	read    string // policies
 	write   string
 	from    string // members that are read from
+	short   string // --short-circuit
 	json    bool
 
 	fs *client.FS
@@ -233,6 +234,7 @@ ORCA_READ_FROM of --read-from.`,
 	f.StringVar(&e.read, "read-policy", envOr("ORCA_READ_POLICY", "local-first"), "which worker fetches what none holds")
 	f.StringVar(&e.write, "write-policy", envOr("ORCA_WRITE_POLICY", "local-first"), "which worker takes a new file")
 	f.StringVar(&e.from, "read-from", envOr("ORCA_READ_FROM", "leader"), "which members of the metaplane are asked for names and attributes: leader, or any")
+	f.StringVar(&e.short, "short-circuit", envOr("ORCA_SHORT_CIRCUIT", "fd"), "how blocks of workers on this node are read: fd (descriptors), stream (over the worker's Unix socket), off (over the network)")
 	f.BoolVar(&e.json, "json", false, "print JSON: one object, or one a line for lists")
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err.Error()} })
 	root.AddCommand(e.fsCommand(), e.adminCommand(), e.jobCommand(), e.loadCommand(), e.versionCommand(), e.getConfCommand())
@@ -279,6 +281,9 @@ func (e *env) open(ctx context.Context) (*client.FS, error) {
 	}
 	cfg := client.Config{Addresses: strings.Split(e.address, ","), Node: e.node, Rack: e.rack, FirstAnswer: firstAnswer}
 	var err error
+	if cfg.ShortCircuit, err = e.shortCircuit(); err != nil {
+		return nil, err
+	}
 	if cfg.ReadPolicy, cfg.WritePolicy, err = e.policies(); err != nil {
 		return nil, err
 	}
@@ -311,6 +316,15 @@ func (e *env) readFrom() (metaclient.ReadFrom, error) {
 		return 0, usagef("--read-from: %v", err)
 	}
 	return from, nil
+}
+
+// shortCircuit reads --short-circuit.
+func (e *env) shortCircuit() (client.ShortCircuit, error) {
+	s, err := client.ParseShortCircuit(e.short)
+	if err != nil {
+		return s, usagef("--short-circuit: %v", err)
+	}
+	return s, nil
 }
 
 // report prints one failure: verb: 'path': what a shell user expects to read,

@@ -15,6 +15,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"orca"
+	"orca/engine/client"
 	"orca/engine/placement"
 	"orca/metaplane/metaclient"
 	"orca/tiers/alloc"
@@ -123,7 +124,9 @@ type MountOptions struct {
 	// ReadPolicy and WritePolicy choose among workers.
 	ReadPolicy, WritePolicy placement.Policy
 	ReadFrom                metaclient.ReadFrom // members
-	Log                     LogOptions
+	// ShortCircuit says how blocks of workers on this node are read.
+	ShortCircuit client.ShortCircuit
+	Log          LogOptions
 }
 
 // Roles that `orca start` knows.
@@ -465,6 +468,9 @@ command is stopped. (orca fs mount is another thing: it attaches a store.)`,
 				return err
 			}
 			if o.ReadFrom, err = e.readFrom(); err != nil {
+				return err
+			}
+			if o.ShortCircuit, err = e.shortCircuit(); err != nil {
 				return err
 			}
 			return e.hooks.Mount(cmd.Context(), o, e.Streams)

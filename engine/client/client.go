@@ -106,8 +106,12 @@ type Config struct {
 	WriteType orca.WriteType
 	// ReadType is used where ReadOptions leave it open. Default: CACHE.
 	ReadType orca.ReadType
+	// ShortCircuit says how blocks of workers on this node are read. Default:
+	// PassDescriptors.
+	ShortCircuit ShortCircuit
 	// Dial finds block services. Default: blockclient over TCP, and over the
 	// worker's Unix socket (with descriptor passing) when it is local.
+	// ShortCircuit is for the default one.
 	Dial Dialer
 	// Attempt is how long a worker may take to answer a read while another
 	// one could be asked; the last one is waited for as long as a connection

@@ -52,23 +52,48 @@ func dialMeta(ctx context.Context, cfg *Config) (*metaclient.Client, error) {
 	return nil, err
 }
 
-// defaultDialer reaches workers over TCP, and those of this node for
-// descriptors over their socket, if it is there to see (a container may not
-// share it).
-func defaultDialer(cfg *Config) Dialer {
+// defaultDialer reaches workers over TCP, and those of this node over their
+// sockets as well.
+func defaultDialer(c *core) Dialer {
+	d := Dialing{Node: c.cfg.Node, ShortCircuit: c.cfg.ShortCircuit, OnDomain: func(n int) {
+		c.stats.DomainReads.Add(1)
+		c.stats.DomainBytes.Add(int64(n))
+	}}
 	return func(_ context.Context, w *Worker) (dataplane.Access, error) {
-		return DialWorker(w, cfg.Node, cfg.Logger)
+		return DialWorker(w, d, c.cfg.Logger)
 	}
 }
 
-// DialWorker is the default Dialer's way to one worker, for a client on node.
-// It connects when first used.
-func DialWorker(w *Worker, node string, log *slog.Logger) (dataplane.Access, error) {
-	c := blockclient.Config{Transport: transport.ClientConfig{Addr: w.Addr}}
-	if w.Node == node && w.Socket != "" {
-		if _, err := os.Stat(w.Socket); err == nil {
-			c.Descriptors = w.Socket
+// Dialing says who dials a worker.
+type Dialing struct {
+	Node         string // of the client
+	ShortCircuit ShortCircuit
+	OnDomain     func(n int) // blockclient.Config.OnDomain
+}
+
+// DialWorker is the default Dialer's way to one worker. It connects when first
+// used. The sockets of a worker on the same node are used when they are there to
+// see: a container may not share them.
+func DialWorker(w *Worker, d Dialing, log *slog.Logger) (dataplane.Access, error) {
+	c := blockclient.Config{Transport: transport.ClientConfig{Addr: w.Addr}, OnDomain: d.OnDomain}
+	if w.Node == d.Node {
+		if d.ShortCircuit == PassDescriptors {
+			c.Descriptors = visible(w.Socket)
+		}
+		if d.ShortCircuit != NoShortCircuit {
+			c.Domain = visible(w.Domain)
 		}
 	}
 	return blockclient.New(c, log)
+}
+
+// visible returns path when something is there.
+func visible(path string) string {
+	if path == "" {
+		return ""
+	}
+	if _, err := os.Stat(path); err != nil {
+		return ""
+	}
+	return path
 }

@@ -57,7 +57,7 @@ func (p *peers) init(c *core) {
 	p.conns = map[peerKey]*peer{}
 	p.down = map[uint64]outage{}
 	if p.dial == nil {
-		p.dial = defaultDialer(&c.cfg)
+		p.dial = defaultDialer(c)
 	}
 }
 

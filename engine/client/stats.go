@@ -8,6 +8,7 @@ import "sync/atomic"
 type Stats struct {
 	LocalReads, LocalBytes   atomic.Int64 // through a descriptor
 	RangeReads, RangeBytes   atomic.Int64 // through a worker
+	DomainReads, DomainBytes atomic.Int64 // of what a worker on this node sent: over its Unix socket
 	PrefetchedBytes          atomic.Int64 // asked for ahead of the reader
 	Failovers                atomic.Int64 // a worker failed and another was asked
 	WriteFailovers           atomic.Int64 // the worker that a file was written to failed, and another went on

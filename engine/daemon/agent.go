@@ -117,7 +117,7 @@ func (a *agent) worker() *metapb.Worker {
 	defer a.mu.Unlock()
 	w := a.self
 	return &metapb.Worker{Id: w.Id, Node: w.Node, Addr: w.Addr, Socket: w.Socket, Http: w.Http, Tiers: tiers,
-		Version: w.Version, Boot: w.Boot, Rack: w.Rack}
+		Version: w.Version, Boot: w.Boot, Rack: w.Rack, Domain: w.Domain}
 }
 
 // run registers and beats until ctx ends. It never gives up: a metaplane that

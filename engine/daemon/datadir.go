@@ -20,12 +20,13 @@ import (
 type Endpoints struct {
 	PID        int    `json:"pid"`
 	Node       string `json:"node"`
-	Meta       string `json:"meta,omitempty"`        // host:port of the metadata RPC
-	MetaSocket string `json:"meta_socket,omitempty"` // the same on a Unix socket
-	Raft       string `json:"raft,omitempty"`        // of a member of a cluster
-	HTTP       string `json:"http,omitempty"`        // metrics, health, profiles
-	Worker     string `json:"worker,omitempty"`      // host:port of the block server
-	Socket     string `json:"worker_socket,omitempty"`
+	Meta       string `json:"meta,omitempty"`          // host:port of the metadata RPC
+	MetaSocket string `json:"meta_socket,omitempty"`   // the same on a Unix socket
+	Raft       string `json:"raft,omitempty"`          // of a member of a cluster
+	HTTP       string `json:"http,omitempty"`          // metrics, health, profiles
+	Worker     string `json:"worker,omitempty"`        // host:port of the block server
+	Socket     string `json:"worker_socket,omitempty"` // Unix socket that passes descriptors
+	Domain     string `json:"worker_domain,omitempty"` // Unix socket of the block server
 	Mount      string `json:"mount,omitempty"`
 	Root       string `json:"root,omitempty"`
 }

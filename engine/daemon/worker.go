@@ -209,11 +209,17 @@ func (w *workerRole) listen(cfg *Config, d *dataDir, ep *Endpoints) error {
 	if err := w.fds.Listen(sock); err != nil {
 		return err
 	}
-	if err := os.Chmod(sock, 0o666); err != nil { // grants and SO_PEERCRED decide who gets what
-		return orca.PathE("daemon.worker", sock, orca.Permission, err)
+	domain := d.join("run", "data.sock")
+	if _, err := w.server.Listen("unix", domain); err != nil {
+		return err
 	}
-	w.agent.self.Addr, w.agent.self.Socket, w.agent.self.Http = a.String(), sock, ep.HTTP
-	ep.Worker, ep.Socket = a.String(), sock
+	for _, s := range []string{sock, domain} {
+		if err := os.Chmod(s, 0o666); err != nil { // grants and SO_PEERCRED decide who gets what
+			return orca.PathE("daemon.worker", s, orca.Permission, err)
+		}
+	}
+	w.agent.self.Addr, w.agent.self.Socket, w.agent.self.Domain, w.agent.self.Http = a.String(), sock, domain, ep.HTTP
+	ep.Worker, ep.Socket, ep.Domain = a.String(), sock, domain
 	return nil
 }
 
@@ -317,7 +323,7 @@ func (r *running) localClient(ctx context.Context) (*client.FS, error) {
 			if w.Id == r.worker.agent.id() {
 				return r.worker.access(), nil
 			}
-			return client.DialWorker(w, r.cfg.Node, r.log)
+			return client.DialWorker(w, client.Dialing{Node: r.cfg.Node}, r.log)
 		},
 	})
 }

@@ -3677,8 +3677,9 @@ type Worker struct {
 	LastSeen      int64                  `protobuf:"varint,7,opt,name=last_seen,json=lastSeen,proto3" json:"last_seen,omitempty"`
 	Live          bool                   `protobuf:"varint,8,opt,name=live,proto3" json:"live,omitempty"`
 	Version       string                 `protobuf:"bytes,9,opt,name=version,proto3" json:"version,omitempty"`
-	Boot          uint64                 `protobuf:"varint,10,opt,name=boot,proto3" json:"boot,omitempty"` // generation: changes at each start of the worker
-	Rack          string                 `protobuf:"bytes,11,opt,name=rack,proto3" json:"rack,omitempty"`  // "" if none; workers and clients of one are near
+	Boot          uint64                 `protobuf:"varint,10,opt,name=boot,proto3" json:"boot,omitempty"`     // generation: changes at each start of the worker
+	Rack          string                 `protobuf:"bytes,11,opt,name=rack,proto3" json:"rack,omitempty"`      // "" if none; workers and clients of one are near
+	Domain        string                 `protobuf:"bytes,100,opt,name=domain,proto3" json:"domain,omitempty"` // Unix socket of the data server, "" if none
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3786,6 +3787,13 @@ func (x *Worker) GetBoot() uint64 {
 func (x *Worker) GetRack() string {
 	if x != nil {
 		return x.Rack
+	}
+	return ""
+}
+
+func (x *Worker) GetDomain() string {
+	if x != nil {
+		return x.Domain
 	}
 	return ""
 }
@@ -6957,7 +6965,7 @@ const file_meta_proto_rawDesc = "" +
 	"\bcapacity\x18\x03 \x01(\x03R\bcapacity\x12\x12\n" +
 	"\x04used\x18\x04 \x01(\x03R\x04used\x12\x16\n" +
 	"\x06blocks\x18\x05 \x01(\x03R\x06blocks\x12\x18\n" +
-	"\ahealthy\x18\x06 \x01(\bR\ahealthy\"\x8b\x02\n" +
+	"\ahealthy\x18\x06 \x01(\bR\ahealthy\"\xa3\x02\n" +
 	"\x06Worker\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12\x12\n" +
 	"\x04node\x18\x02 \x01(\tR\x04node\x12\x12\n" +
@@ -6970,7 +6978,8 @@ const file_meta_proto_rawDesc = "" +
 	"\aversion\x18\t \x01(\tR\aversion\x12\x12\n" +
 	"\x04boot\x18\n" +
 	" \x01(\x04R\x04boot\x12\x12\n" +
-	"\x04rack\x18\v \x01(\tR\x04rack\"\xb4\x01\n" +
+	"\x04rack\x18\v \x01(\tR\x04rack\x12\x16\n" +
+	"\x06domain\x18d \x01(\tR\x06domain\"\xb4\x01\n" +
 	"\x0fRegisterRequest\x12\x1f\n" +
 	"\x01h\x18\x01 \x01(\v2\x11.orca.meta.HeaderR\x01h\x12)\n" +
 	"\x06worker\x18\x02 \x01(\v2\x11.orca.meta.WorkerR\x06worker\x12+\n" +

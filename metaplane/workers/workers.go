@@ -189,6 +189,7 @@ func (r *Registry) touchLocked(w *worker, pb *metapb.Worker, now time.Time) {
 	c.LastSeen = now.UnixNano()
 	if old := w.pb; old != nil && old.Boot == c.Boot { // a heartbeat may be short
 		c.Node, c.Addr, c.Socket = cmp.Or(c.Node, old.Node), cmp.Or(c.Addr, old.Addr), cmp.Or(c.Socket, old.Socket)
+		c.Domain = cmp.Or(c.Domain, old.Domain)
 		c.Http, c.Version, c.Rack = cmp.Or(c.Http, old.Http), cmp.Or(c.Version, old.Version), cmp.Or(c.Rack, old.Rack)
 		if len(c.Tiers) == 0 {
 			c.Tiers = old.Tiers
@@ -303,5 +304,5 @@ func free(w *metapb.Worker) (n int64) {
 // cloneWorker copies a record; the tiers are shared and never changed in place.
 func cloneWorker(w *metapb.Worker) *metapb.Worker {
 	return &metapb.Worker{Id: w.Id, Node: w.Node, Addr: w.Addr, Socket: w.Socket, Http: w.Http,
-		Tiers: w.Tiers, LastSeen: w.LastSeen, Live: w.Live, Version: w.Version, Boot: w.Boot, Rack: w.Rack}
+		Tiers: w.Tiers, LastSeen: w.LastSeen, Live: w.Live, Version: w.Version, Boot: w.Boot, Rack: w.Rack, Domain: w.Domain}
 }

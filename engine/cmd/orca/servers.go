@@ -59,7 +59,8 @@ func start(ctx context.Context, o cli.StartOptions, s cli.Streams) error {
 
 func mount(ctx context.Context, o cli.MountOptions, s cli.Streams) error {
 	log := logger(o.Log, s)
-	fs, err := client.Open(ctx, client.Config{Addresses: o.Addresses, Node: o.Node, Rack: o.Rack, ReadPolicy: o.ReadPolicy, WritePolicy: o.WritePolicy, ReadFrom: o.ReadFrom, Logger: log})
+	fs, err := client.Open(ctx, client.Config{Addresses: o.Addresses, Node: o.Node, Rack: o.Rack, ReadPolicy: o.ReadPolicy, WritePolicy: o.WritePolicy,
+		ReadFrom: o.ReadFrom, ShortCircuit: o.ShortCircuit, Logger: log})
 	if err != nil {
 		return err
 	}
