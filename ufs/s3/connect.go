@@ -95,8 +95,9 @@ func (f *FS) connect(ctx context.Context) error {
 	if b, ok := ac.HTTPClient.(*awshttp.BuildableClient); ok { // with AWS_CA_BUNDLE by now
 		client = b
 	}
+	t := client.GetTransport()
 	f.http = &http.Client{
-		Transport:     client.GetTransport(),
+		Transport:     t,
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}
 	if ac.Region == "" {
@@ -125,6 +126,9 @@ func (f *FS) connect(ctx context.Context) error {
 	f.endpoint = f.cfg.Endpoint
 	if b := f.api.Options().BaseEndpoint; b != nil { // from AWS_ENDPOINT_URL
 		f.endpoint = *b
+	}
+	if f.endpoint != "" {
+		f.plain = newPlain(&f.cfg, f.endpoint, &ac, t)
 	}
 	if f.endpoint == "" {
 		f.endpoint = "https://s3." + ac.Region + ".amazonaws.com"

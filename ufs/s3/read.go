@@ -94,17 +94,24 @@ func (f *FS) Open(ctx context.Context, key string, off, n int64, want string) (i
 	case n == 0:
 		return f.nothing(ctx, key, want)
 	}
-	object := f.object(key)
+	object, span := f.object(key), ""
+	if off > 0 || n > 0 {
+		span = "bytes=" + strconv.FormatInt(off, 10) + "-"
+		if n > 0 {
+			span += strconv.FormatInt(off+n-1, 10)
+		}
+	}
+	if f.plain != nil {
+		if b, err := f.openPlain(ctx, key, object, span, want); b != nil || err != nil {
+			return b, err
+		}
+	}
 	req := &sdk.GetObjectInput{Bucket: &f.cfg.Bucket, Key: &object}
 	if want != "" {
 		req.IfMatch = quoted(want)
 	}
-	if off > 0 || n > 0 {
-		r := "bytes=" + strconv.FormatInt(off, 10) + "-"
-		if n > 0 {
-			r += strconv.FormatInt(off+n-1, 10)
-		}
-		req.Range = &r
+	if span != "" {
+		req.Range = &span
 	}
 	out, err := f.api.GetObject(ctx, req)
 	if status(err) == http.StatusRequestedRangeNotSatisfiable {
@@ -118,6 +125,23 @@ func (f *FS) Open(ctx context.Context, key string, off, n int64, want string) (i
 		return nil, f.stale(op, key)
 	}
 	return &body{ctx: ctx, rc: out.Body, f: f, key: key, left: aws.ToInt64(out.ContentLength)}, nil
+}
+
+// openPlain opens an object without the SDK; nil and no error when that has to
+// do it.
+func (f *FS) openPlain(ctx context.Context, key, object, span, want string) (io.ReadCloser, error) {
+	b := f.plain.get(ctx, object, span, want)
+	if b == nil {
+		if err := ctx.Err(); err != nil {
+			return nil, f.fail("Open", key, err)
+		}
+		return nil, nil
+	}
+	if tag := b.resp.Header.Get("Etag"); want != "" && etag(&tag) != want { // a service that ignores If-Match
+		_ = b.Close()
+		return nil, f.stale("Open", key)
+	}
+	return &body{ctx: ctx, rc: b, f: f, key: key, left: max(b.resp.ContentLength, 0)}, nil
 }
 
 // nothing opens no bytes of an object that must exist.
@@ -167,6 +191,9 @@ func (b *body) Read(p []byte) (int, error) {
 			return n, io.EOF
 		}
 		err = io.ErrUnexpectedEOF
+	}
+	if cerr := b.ctx.Err(); cerr != nil { // which has closed the connection
+		err = cerr
 	}
 	return n, b.f.fail("Read", b.key, err)
 }

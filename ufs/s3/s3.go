@@ -12,6 +12,9 @@
 // A fingerprint is the ETag without its quotes. Ranged reads carry it as
 // If-Match, so that they are of one version or Stale.
 //
+// At an explicit endpoint a GET goes past the SDK (plain.go), which asks again
+// when anything but the bytes comes back.
+//
 // Uploads of at most one part are one PUT at Commit. Longer ones are multipart
 // uploads whose parts go up while the caller writes: Write blocks only when
 // Config.Parallel parts of this upload are in flight or the memory of
@@ -152,6 +155,7 @@ type FS struct {
 	cfg      Config
 	api      *sdk.Client
 	http     *http.Client
+	plain    *plain // nil: every GET is the SDK's
 	endpoint string // for messages
 	log      *slog.Logger
 
@@ -204,6 +208,9 @@ func (f *FS) Close() error {
 	}
 	f.stop()
 	f.http.CloseIdleConnections()
+	if f.plain != nil {
+		f.plain.close()
+	}
 	return nil
 }
 
