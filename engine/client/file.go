@@ -49,6 +49,7 @@ type File struct {
 	pos     int64              // of Read; GUARDED_BY(mu)
 	pinned  []uint32           // blocks with a descriptor, oldest first
 	tries   map[uint32]attempt // blocks that had no descriptor
+	absent  time.Time          // until then no block is expected on the local worker
 	workers []*Worker          // in the order of the read policy
 	locs    map[uint64]*metapb.Location
 }
@@ -110,8 +111,12 @@ func (f *File) adopt(r *metapb.OpenReply) {
 	}
 	ws := f.fs.order(f.fs.cfg.ReadPolicy, f.info.Ino, f.info.Length, live)
 	f.mu.Lock()
-	f.workers, f.locs = ws, locs
-	f.mu.Unlock()
+	defer f.mu.Unlock()
+	f.workers, f.locs, f.absent = ws, locs, time.Time{}
+	if l := f.localLocked(); l != nil && locs[l.Id] == nil && f.info.Persist == orca.Persisted {
+		// A first read would cost one more round trip, for a refusal.
+		f.absent = time.Now().Add(attemptMin)
+	}
 }
 
 // Info returns what was opened: name, attributes, version.
@@ -350,6 +355,10 @@ func (f *File) unpinLocked(idx uint32) {
 func (f *File) localWorker() *Worker {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	return f.localLocked()
+}
+
+func (f *File) localLocked() *Worker {
 	for _, w := range f.workers {
 		if w.Live && f.fs.peers.isLocal(w) {
 			return w
@@ -367,8 +376,11 @@ const (
 func (f *File) due(idx uint32, now bool) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	if now {
+		return true
+	}
 	t, ok := f.tries[idx]
-	return !ok || now || !time.Now().Before(t.next)
+	return (!ok || !time.Now().Before(t.next)) && (f.absent.IsZero() || !time.Now().Before(f.absent))
 }
 
 // postpone remembers that block idx had no descriptor.

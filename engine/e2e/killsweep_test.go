@@ -44,7 +44,8 @@ type store struct {
 	// reads returns how many requests for data the store has had (MinIO).
 	reads         func() int64
 	gets          *getLog // what each of them asked for and got
-	uri, endpoint string  // of an object store, as is all below
+	asked         func() (heads, lists, gets int64)
+	uri, endpoint string // of an object store, as is all below
 	mountOptions  []string
 	open          func(t *testing.T) ufs.FS // past the proxy
 }

@@ -76,6 +76,9 @@ func minioStore(t *testing.T) *store {
 	uri := "s3://" + bucket + "/root"
 	s := &store{
 		uri: uri, endpoint: proxy.URL, trap: &proxy.trap, reads: proxy.dataReads.Load, gets: &proxy.gets,
+		asked: func() (heads, lists, gets int64) {
+			return proxy.heads.Load(), proxy.lists.Load(), proxy.dataReads.Load()
+		},
 		upArgs: []string{"--root", uri},
 		open: func(t *testing.T) ufs.FS {
 			st, err := backends.Open(ctxFor(t, time.Minute), uri, srv.Options(), slog.New(slog.DiscardHandler))

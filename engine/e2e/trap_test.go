@@ -65,6 +65,8 @@ type s3Proxy struct {
 	*httptest.Server
 	trap
 	dataReads atomic.Int64
+	heads     atomic.Int64
+	lists     atomic.Int64
 	gets      getLog
 }
 
@@ -90,6 +92,11 @@ func newS3Proxy(t *testing.T, endpoint string) *s3Proxy {
 				p.dataReads.Add(1)
 				p.gets.serve(rp, w, r)
 				return
+			}
+			if r.Method == http.MethodHead {
+				p.heads.Add(1)
+			} else {
+				p.lists.Add(1)
 			}
 			rp.ServeHTTP(w, r)
 			return
