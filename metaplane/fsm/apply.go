@@ -50,6 +50,11 @@ func (b *batch) hold(n int) []byte {
 
 // kept returns a copy of a part of a command that outlives it.
 func (b *batch) kept(s string) string {
+	return b.keptBytes(unsafe.Slice(unsafe.StringData(s), len(s)))
+}
+
+// keptBytes is kept of bytes.
+func (b *batch) keptBytes(s []byte) string {
 	p := b.hold(len(s))
 	copy(p, s)
 	return unsafe.String(unsafe.SliceData(p), len(p))

@@ -30,7 +30,7 @@
 // Apply, Sync and Reset are called from one goroutine at a time. Readers may
 // come from any number of goroutines; one RWMutex orders them: Apply holds it
 // for the length of one batch, readers for one call. No callback is made under
-// it but Hosted's.
+// it but Hosted's. Reset has a goroutine read ahead, which ends with it.
 //
 // It refuses commands without an operation, and everything over a cap
 // of Config with Busy.

@@ -141,61 +141,15 @@ func (m *Machine) Reset(db *inodekv.DB) error {
 	}
 	m.broken.Store(nil)
 	m.applied.Store(db.Applied())
-	for _, load := range []func() error{m.loadCounters, m.loadReign, m.loadRestored, m.loadDirs, m.loadNames, m.loadTrash, m.loadRecords,
-		m.loadUsage, m.loadQuotas, m.loadClients, m.reopenHosted} {
+	var t tree
+	loadDirs, loadUsage := func() error { return m.loadDirs(&t) }, func() error { return m.loadUsage(&t) }
+	for _, load := range []func() error{m.loadCounters, m.loadReign, m.loadRestored, loadDirs, m.loadNames, m.loadTrash, m.loadRecords,
+		loadUsage, m.loadQuotas, m.loadClients, m.reopenHosted} {
 		if err := load(); err != nil {
 			return fmt.Errorf("read the state of the group: %w", err)
 		}
 	}
 	return nil
-}
-
-func (m *Machine) loadDirs() error {
-	var bad error
-	// Their number is known, so that no map grows on the way.
-	m.dirs = make(map[orca.Ino]*node, min(max(m.count.dirs, 1), maxSized))
-	err := m.scan(inode.SpaceDir, func(_, v []byte) bool {
-		rec, err := inode.DecodeDir(v)
-		if err != nil {
-			bad = err
-			return false
-		}
-		m.dirs[rec.Ino] = &node{rec: rec}
-		return true
-	})
-	if bad != nil || err != nil {
-		return firstErr(bad, err)
-	}
-	if m.root = m.dirs[orca.RootIno]; m.root == nil {
-		m.root = &node{rec: inode.Dir{Ino: orca.RootIno, Mode: 0o755}}
-		m.dirs[orca.RootIno] = m.root
-		m.count.dirs = 1
-	}
-	for ino, n := range m.dirs {
-		switch {
-		case n == m.root:
-		case n.rec.Parent == trashIno:
-			m.trash[ino] = &trashed{node: n}
-		default:
-			p := m.dirs[n.rec.Parent]
-			if p == nil {
-				return orca.E("fsm.Open", orca.Corrupt, "directory "+ino.String()+" has no parent")
-			}
-			n.parent = p
-			p.link(n)
-		}
-	}
-	return nil
-}
-
-// maxSized bounds the maps that are made as large as a counter says.
-const maxSized = 1 << 24
-
-func (n *node) link(child *node) {
-	if n.sub == nil {
-		n.sub = make(map[string]*node, min(max(n.rec.Subdirs, 1), maxSized))
-	}
-	n.sub[child.rec.Name] = child
 }
 
 // loadRecords reads the rare records.

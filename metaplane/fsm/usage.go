@@ -92,30 +92,13 @@ func (m *Machine) reassess(n *node, was int64) {
 	}
 }
 
-// loadUsage makes the sums of all trees.
-func (m *Machine) loadUsage() error {
-	if err := m.sumOldDirs(); err != nil {
+// loadUsage makes the sums of all trees; each directory has its own already.
+func (m *Machine) loadUsage(t *tree) error {
+	if err := firstErr(m.sumOldDirs(t.old), m.uncountAliases()); err != nil {
 		return err
 	}
-	tops := []*node{m.root}
-	for _, t := range m.trash {
-		tops = append(tops, t.node)
-	}
-	order := make([]*node, 0, len(m.dirs)) // parents first
-	for len(tops) > 0 {
-		n := tops[len(tops)-1]
-		tops = tops[:len(tops)-1]
-		n.below = sums{Usage: Usage{Bytes: n.rec.Bytes, Files: n.rec.Entries - n.rec.Subdirs}}
-		order = append(order, n)
-		for _, d := range n.sub {
-			tops = append(tops, d)
-		}
-	}
-	if err := m.uncountAliases(); err != nil {
-		return err
-	}
-	for i := len(order) - 1; i >= 0; i-- {
-		if d := order[i]; d.parent != nil {
+	for i := len(t.order) - 1; i >= 0; i-- {
+		if d := t.order[i]; d.parent != nil {
 			d.parent.below.add(m.whole(d))
 		}
 	}
@@ -145,14 +128,7 @@ func (m *Machine) uncountAliases() error {
 // sumOldDirs sums the lengths of what is in directories whose records are of
 // the format that had no sum, and writes those records anew: once in the life
 // of a store, for that reads all its files.
-func (m *Machine) sumOldDirs() error {
-	old := map[orca.Ino]*node{}
-	for ino, n := range m.dirs {
-		if n.rec.Bytes < 0 {
-			n.rec.Bytes = 0
-			old[ino] = n
-		}
-	}
+func (m *Machine) sumOldDirs(old map[orca.Ino]*node) error {
 	if len(old) == 0 {
 		return nil
 	}
@@ -180,6 +156,7 @@ func (m *Machine) sumOldDirs() error {
 		return err
 	}
 	for ino, n := range old {
+		n.below.Bytes = n.rec.Bytes
 		m.tx.Set(inode.AppendKey8(nil, inode.SpaceDir, uint64(ino)), inode.AppendDir(nil, &n.rec))
 	}
 	return m.tx.Commit(m.db.Applied(), 0)

@@ -29,8 +29,9 @@ func appendOverride(dst []byte, o Override) []byte {
 
 // reader takes fields off b; after a truncation all reads return zero.
 type reader struct {
-	b   []byte
-	bad bool
+	b    []byte
+	bad  bool
+	keep func([]byte) string // makes strings; nil: each in memory of its own
 }
 
 func (r *reader) err(op string) error {
@@ -101,7 +102,11 @@ func (r *reader) string() string {
 		r.bad = true
 		return ""
 	}
-	return string(r.take(int(n)))
+	p := r.take(int(n))
+	if r.keep != nil {
+		return r.keep(p)
+	}
+	return string(p)
 }
 
 // count reads the length of a list whose items take at least size bytes each.

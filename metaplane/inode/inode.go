@@ -291,13 +291,25 @@ func AppendDir(dst []byte, d *Dir) []byte {
 
 // DecodeDir decodes what AppendDir wrote, in this format or the one before.
 func DecodeDir(b []byte) (Dir, error) {
+	var d Dir
+	err := DecodeDirTo(b, &d, nil)
+	if err != nil {
+		return Dir{}, err
+	}
+	return d, nil
+}
+
+// DecodeDirTo is DecodeDir into d, all of which it writes. keep, if not nil,
+// makes the strings of the record, so that they can share memory. After an
+// error d has no meaning.
+func DecodeDirTo(b []byte, d *Dir, keep func([]byte) string) error {
 	const op = "inode.DecodeDir"
-	r := reader{b: b}
+	r := reader{b: b, keep: keep}
 	f := r.byte()
 	if f != format && f != dirFormat {
-		return Dir{}, r.fail(op)
+		return r.fail(op)
 	}
-	d := Dir{Ino: orca.Ino(r.u64()), Parent: orca.Ino(r.u64()), Name: r.string()}
+	d.Ino, d.Parent, d.Name = orca.Ino(r.u64()), orca.Ino(r.u64()), r.string()
 	d.Flags = Flags(r.uvarint())
 	d.Mode = uint32(r.uvarint())
 	d.UID = uint32(r.uvarint())
@@ -313,7 +325,7 @@ func DecodeDir(b []byte) (Dir, error) {
 	if d.Bytes = UnknownBytes; f == dirFormat {
 		d.Bytes = int64(r.uvarint())
 	}
-	return d, r.err(op)
+	return r.err(op)
 }
 
 // AppendQuota appends the value of a q key.
