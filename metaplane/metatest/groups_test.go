@@ -21,13 +21,13 @@ import (
 	"orca/metaplane/metaserver"
 	"orca/metaplane/raftgroup"
 	"orca/ufs"
-	"orca/ufs/memufs"
 )
 
 // pair is a metaplane of one host with two groups.
 type pair struct {
 	t        *testing.T
 	dir      string
+	stores   shelf
 	host     *raftgroup.Host
 	second   *raftgroup.Group
 	one, two *metaserver.Service
@@ -95,12 +95,12 @@ func (o cutOther) Unmount(ctx context.Context, r *metapb.UnmountRequest) (*metap
 	return around(o.p, "unmount", func() (*metapb.Empty, error) { return o.Namespace.Unmount(ctx, r) })
 }
 
-func openShared(_ context.Context, m *metapb.Mount) (ufs.FS, error) {
+func (p *pair) openStore(_ context.Context, m *metapb.Mount) (ufs.FS, error) {
 	name, ok := strings.CutPrefix(m.Uri, "mem://")
 	if !ok {
 		return nil, &orca.Error{Op: "metatest.open", Path: m.Uri, Kind: orca.Unavailable, Msg: "connection refused"}
 	}
-	return memufs.Shared(name, memufs.Config{Objects: true}).FS(), nil
+	return p.stores.store(name).FS(), nil
 }
 
 func (p *pair) start() {
@@ -132,9 +132,9 @@ func (p *pair) serve() {
 	}
 	groups := func() []uint32 { return []uint32{1, 2} }
 	here := func(uint16) *metaserver.Service { return p.two }
-	p.one, err = metaserver.New(t.Context(), metaserver.Config{Others: other, Groups: groups, Here: here}, cutGroup{p.host.Group(), p}, openShared, log)
+	p.one, err = metaserver.New(t.Context(), metaserver.Config{Others: other, Groups: groups, Here: here}, cutGroup{p.host.Group(), p}, p.openStore, log)
 	require.NoError(t, err)
-	p.two, err = metaserver.New(t.Context(), metaserver.Config{Group: 2, Home: p.one}, p.second, openShared, log)
+	p.two, err = metaserver.New(t.Context(), metaserver.Config{Group: 2, Home: p.one}, p.second, p.openStore, log)
 	require.NoError(t, err)
 	two := p.two
 	ns = metaclient.NewRouter(metaclient.NewSession(p.one, short(0)), func(n uint16) (*metaclient.Session, error) {
@@ -209,7 +209,7 @@ func (p *pair) row(path string) *metapb.Mount {
 func TestAMountInAGroup(t *testing.T) {
 	p := newPair(t)
 	ctx := t.Context()
-	memufs.Shared("obj-junction", memufs.Config{Objects: true}).Put("d/have", "content")
+	p.stores.store("obj-junction").Put("d/have", "content")
 	require.ErrorIs(t, p.tryMount("/no", "mem://obj-x", 3), orca.Invalid, "there is no such group")
 	p.mount("/a/b", "mem://obj-junction", 2)
 	require.ErrorIs(t, p.tryMount("/a/b/in", "mem://obj-y", 0), orca.Unsupported)
@@ -267,7 +267,7 @@ func TestAMountInAGroup(t *testing.T) {
 	a, err = p.stat("/a/b/e/new")
 	require.NoError(t, err)
 	require.True(t, a.Pinned)
-	memufs.Shared("obj-junction", memufs.Config{Objects: true}).Put("d/later", "x")
+	p.stores.store("obj-junction").Put("d/later", "x")
 	s, err := p.ns.Sync(ctx, &metapb.SyncRequest{Target: at("/"), Recursive: true})
 	require.NoError(t, err)
 	require.EqualValues(t, 1, s.Created)

@@ -49,8 +49,31 @@ type Harness struct {
 	Service *metaserver.Service
 	host    *raftgroup.Host
 
+	others shelf
+
 	mu     sync.Mutex
 	faults map[string]*wrap.Faults // by URI
+}
+
+// shelf has the stores in memory of one test by name. Those of memufs.Shared
+// would keep what an earlier run of the same test has put into them.
+type shelf struct {
+	mu sync.Mutex
+	by map[string]*memufs.Store // GUARDED_BY(mu)
+}
+
+// store returns the store of a name, making it at its first use: an object store
+// if the name begins with obj.
+func (s *shelf) store(name string) *memufs.Store {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.by == nil {
+		s.by = map[string]*memufs.Store{}
+	}
+	if s.by[name] == nil {
+		s.by[name] = memufs.New(memufs.Config{Objects: strings.HasPrefix(name, "obj")})
+	}
+	return s.by[name]
 }
 
 // Stores' URIs.
@@ -153,7 +176,7 @@ func (h *Harness) open(ctx context.Context, m *metapb.Mount) (ufs.FS, error) {
 	}
 	if m.Uri != posixURI && m.Uri != objectsURI {
 		if s, ok := strings.CutPrefix(m.Uri, "mem://"); ok {
-			return memufs.Shared(s, memufs.Config{Objects: strings.HasPrefix(s, "obj")}).FS(), nil
+			return h.others.store(s).FS(), nil
 		}
 		return nil, &orca.Error{Op: "metatest.open", Path: m.Uri, Kind: orca.Unavailable, Msg: "GET " + m.Uri + ": connection refused"}
 	}

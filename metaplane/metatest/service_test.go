@@ -24,7 +24,6 @@ import (
 	"orca/metaplane/metaclient"
 	"orca/metaplane/metapb"
 	"orca/metaplane/metaserver"
-	"orca/ufs/memufs"
 )
 
 func TestMounts(t *testing.T) {
@@ -34,7 +33,7 @@ func TestMounts(t *testing.T) {
 		r, err := e.NS.Mount(e.ctx(), &metapb.MountRequest{H: e.h(), Parents: true, Mount: &metapb.Mount{Path: path, Uri: uri, Options: opts, SyncIntervalMs: -1}})
 		return r.GetMount(), err
 	}
-	memufs.Shared("obj-nested", memufs.Config{Objects: true}).Put("in/side", "nested")
+	h.others.store("obj-nested").Put("in/side", "nested")
 	m, err := mount("/p/deep/m", "mem://obj-nested", map[string]string{"aws.secretKey": "hush", "s3.endpoint": "e"})
 	require.NoError(t, err)
 	require.Equal(t, "******", m.Options["s3.secret_key"])
@@ -80,7 +79,7 @@ func TestMounts(t *testing.T) {
 	l2, err := e.NS.ListMounts(e.ctx(), &metapb.ListMountsRequest{H: e.h()})
 	require.NoError(t, err)
 	require.NotEqual(t, l.Epoch, l2.Epoch)
-	data, _ := memufs.Shared("obj-nested", memufs.Config{}).Data("in/side")
+	data, _ := h.others.store("obj-nested").Data("in/side")
 	require.Equal(t, "nested", data, "the store keeps what it has")
 	h.Stop()
 	h.Start(t)
