@@ -208,8 +208,8 @@ func (a *agent) speak(ctx context.Context, group uint16, ns metaplane.Workers, n
 			a.chorus(ctx, group, members, now)
 			return
 		}
-		if full && !v.down {
-			continue // the first beat says what groups there are
+		if (full || v.obeyed) && !v.down {
+			continue // the first beat says what groups there are; who gave orders waits for it
 		}
 		select {
 		case <-ctx.Done():

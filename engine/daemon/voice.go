@@ -31,6 +31,7 @@ type voice struct {
 	cursor uint64 // of the changes that it has heard of
 	epoch  uint64 // of its last answer
 	down   bool   // the last turn failed
+	obeyed bool   // it gave orders in the last turn, and waits to hear that they are carried out
 
 	now   chan chan<- bool // report now, and say whether it leads
 	stop  context.CancelFunc
@@ -41,6 +42,7 @@ type voice struct {
 // knows, when it has others.
 func (v *voice) turn(ctx context.Context) (leads bool, members []string) {
 	var err error
+	v.obeyed = false
 	if v.need {
 		if leads, err = v.register(ctx); err == nil {
 			v.need = false
@@ -129,6 +131,7 @@ func (v *voice) beat(ctx context.Context) (leads bool, members []string, err err
 	for _, o := range r.Orders {
 		a.obey(o)
 	}
+	v.obeyed = len(r.Orders) > 0
 	if v.group <= 1 {
 		a.heard(r.Groups)
 		if r.Leads {
@@ -165,8 +168,10 @@ func (v *voice) run(ctx context.Context, heard chan<- word) {
 			case <-ctx.Done():
 			}
 		}
-		if (v.need || full) && !v.down {
-			continue // a new leader waits for the one, and says in the first beat what groups there are
+		if (v.need || full || v.obeyed) && !v.down {
+			// A new leader waits for the one, and says in its first beat what groups
+			// there are; who gave the orders waits for the other.
+			continue
 		}
 		select {
 		case <-ctx.Done():

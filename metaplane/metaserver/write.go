@@ -4,6 +4,7 @@ package metaserver
 
 import (
 	"context"
+	"time"
 
 	"orca"
 	"orca/metaplane/command"
@@ -239,7 +240,8 @@ func (s *Service) setAttrBelow(ctx context.Context, r *metapb.SetAttrRequest, di
 }
 
 // Free implements metaplane.Writer: cached blocks of persisted files are
-// dropped. A pinned file is Busy unless forced.
+// dropped. A pinned file is Busy unless forced. It returns when all workers have
+// done that, or after freeWait: then what is read meanwhile may be dropped, too.
 func (s *Service) Free(ctx context.Context, r *metapb.FreeRequest) (*metapb.Empty, error) {
 	const op = "metaserver.Free"
 	w, err := s.resolve(ctx, op, r.H, r.Target, ufssync.Option{})
@@ -247,10 +249,24 @@ func (s *Service) Free(ctx context.Context, r *metapb.FreeRequest) (*metapb.Empt
 		return nil, err
 	}
 	if w.Attr.Type != uint32(orca.TypeDir) {
-		return &metapb.Empty{}, s.freeFile(op, r, &w.View)
+		err = s.freeFile(op, r, &w.View)
+	} else {
+		err = s.freeBelow(op, r, &w.View, 0)
 	}
-	return &metapb.Empty{}, s.freeBelow(op, r, &w.View, 0)
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, freeWait)
+	defer cancel()
+	if err := s.Workers.Freed(ctx); err != nil {
+		s.log.Warn("a worker is slow to drop what was freed", "path", r.Target.Path, "err", err)
+	}
+	return &metapb.Empty{}, nil
 }
+
+// freeWait is for how long a free waits for workers, which report twice a
+// second.
+const freeWait = 2 * time.Second
 
 func (s *Service) freeFile(op string, r *metapb.FreeRequest, v *fsm.View) error {
 	if v.Attr.Type != uint32(orca.TypeFile) || v.Attr.Persist != uint32(orca.Persisted) {

@@ -171,6 +171,26 @@ func TestWorkersGrantsAndLoss(t *testing.T) {
 		}
 		return len(want) == 0
 	})
+
+	// A free returns when the holder has dropped what it had: an order that came
+	// later would take what was read since.
+	a = e.write("/p/k", orca.CacheThrough, "k")
+	reg(r.Id, 4)
+	freed := make(chan error, 1)
+	go func() {
+		_, err := e.NS.Free(e.ctx(), &metapb.FreeRequest{Target: at("/p/k")})
+		freed <- err
+	}()
+	beat := func(files ...*metapb.FileReport) []*metapb.WorkerOrder {
+		hb, err := e.NS.Heartbeat(e.ctx(), &metapb.HeartbeatRequest{Worker: &metapb.Worker{Id: r.Id, Boot: 4}, Files: files})
+		require.NoError(t, err)
+		return hb.Orders
+	}
+	held := &metapb.FileReport{File: a.Ino, Version: a.Version, Cached: 1}
+	e.eventually("it is ordered to", func() bool { return len(beat(held)) > 0 })
+	require.Empty(t, beat(&metapb.FileReport{File: a.Ino}))
+	require.NoError(t, <-freed)
+	require.Empty(t, beat(held), "read again since")
 }
 
 func grantOf(g *metapb.Grant) dataplane.Grant {

@@ -3,6 +3,7 @@
 package workers
 
 import (
+	"context"
 	"slices"
 
 	"orca"
@@ -81,6 +82,41 @@ func (r *Registry) Free(ino orca.Ino, version uint32) {
 	r.freed.add(uint64(ino), version)
 	r.mu.Unlock()
 	r.OrderHolders(metapb.WorkerOrder_FREE_FILE, ino, version)
+}
+
+// Freed waits until every live worker has dropped what Free has been called for
+// so far, or ctx ends. An order that is carried out later than its Free is
+// acknowledged would also drop what was read since.
+func (r *Registry) Freed(ctx context.Context) error {
+	r.mu.Lock()
+	n := r.freed.next
+	r.mu.Unlock()
+	for {
+		r.mu.Lock()
+		now := r.cfg.Now()
+		behind := slices.ContainsFunc(r.order, func(w *worker) bool { return w.obeyed < n && r.liveLocked(w, now) })
+		if r.carried == nil {
+			r.carried = make(chan struct{})
+		}
+		carried := r.carried
+		r.mu.Unlock()
+		if !behind {
+			return nil
+		}
+		select {
+		case <-carried:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// carriedLocked wakes those who wait in Freed.
+func (r *Registry) carriedLocked() {
+	if r.carried != nil {
+		close(r.carried)
+		r.carried = nil
+	}
 }
 
 // freedCap is how many freed files are remembered; of what is freed beyond, the

@@ -81,6 +81,9 @@ type Registry struct {
 	workers map[uint64]*worker
 	order   []*worker  // by id, for stable listings
 	freed   freedFiles // GUARDED_BY(mu)
+	// carried is closed when a worker has carried out more orders; nil: nobody
+	// waits for that. GUARDED_BY(mu)
+	carried chan struct{}
 
 	shards [shardCount]shard
 }
@@ -98,6 +101,8 @@ type worker struct {
 	lastGen uint64
 	orders  orderQueue
 	freed   uint64 // number of the next freed file when it reported last
+	sent    uint64 // as freed, when its last order was sent
+	obeyed  uint64 // as sent, of the orders that it has carried out
 }
 
 // New makes an empty registry.
@@ -168,7 +173,7 @@ func (r *Registry) admitLocked(pb *metapb.Worker, now time.Time) (*worker, error
 		if len(r.workers) >= r.cfg.MaxWorkers {
 			return nil, orca.E(op, orca.Busy, "too many workers")
 		}
-		w = &worker{id: id, freed: r.freed.next}
+		w = &worker{id: id, freed: r.freed.next, sent: r.freed.next, obeyed: r.freed.next}
 		r.workers[id] = w
 		at, _ := slices.BinarySearchFunc(r.order, id, func(w *worker, id uint64) int { return cmp.Compare(w.id, id) })
 		r.order = slices.Insert(r.order, at, w)
@@ -216,8 +221,19 @@ func (r *Registry) Heartbeat(q *metapb.HeartbeatRequest) (*metapb.HeartbeatReply
 	}
 	r.touchLocked(w, q.Worker, now)
 	gen := max(w.gen, w.filling)
+	was, sent := w.obeyed, w.sent
 	r.freeLateLocked(w, q.Files, false)
 	orders := w.orders.take(r.cfg.OrdersPerReply)
+	if len(w.orders.list) == 0 {
+		w.sent = w.freed
+	}
+	// It carries out the orders of one reply before its next report.
+	if w.obeyed = sent; len(orders) == 0 {
+		w.obeyed = w.sent
+	}
+	if w.obeyed != was {
+		r.carriedLocked()
+	}
 	rep := &metapb.HeartbeatReply{Orders: orders, Epoch: r.epoch, Register: w.epoch != r.epoch && w.filling == 0}
 	r.mu.Unlock()
 	for _, f := range q.Files {

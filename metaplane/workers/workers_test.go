@@ -3,6 +3,7 @@
 package workers
 
 import (
+	"context"
 	"fmt"
 	"log/slog"
 	"testing"
@@ -252,4 +253,46 @@ func TestFreeReachesWhatIsReportedLate(t *testing.T) {
 		r.Free(orca.Ino(100+i), 1)
 	}
 	require.LessOrEqual(t, len(r.freed.of), freedCap)
+}
+
+// TestFreedWaitsForAllWorkers: when Freed returns, no order is on its way that
+// would drop what is read from then on.
+func TestFreedWaitsForAllWorkers(t *testing.T) {
+	r, c := newRegistry(t, Config{OrdersPerReply: 2})
+	for _, w := range []uint64{1, 2, 3} {
+		_, err := r.Register(&metapb.RegisterRequest{Worker: pb(w, 1)})
+		require.NoError(t, err)
+	}
+	beat := func(w uint64, files ...*metapb.FileReport) int {
+		rep, err := r.Heartbeat(&metapb.HeartbeatRequest{Worker: pb(w, 1), Files: files})
+		require.NoError(t, err)
+		return len(rep.Orders)
+	}
+	over, stop := context.WithCancel(t.Context())
+	stop()
+	pending := func() bool { return r.Freed(over) != nil }
+	require.False(t, pending(), "nothing was freed")
+	for f := range orca.Ino(3) {
+		r.Free(10+f, 1)
+	}
+	require.True(t, pending())
+	done := make(chan error)
+	go func() { done <- r.Freed(t.Context()) }()
+	require.Zero(t, beat(2))
+	require.Equal(t, 2, beat(1, report(10, 5), report(11, 5), report(12, 5)))
+	require.True(t, pending(), "they are sent")
+	require.Equal(t, 1, beat(1))
+	require.True(t, pending(), "so is the third")
+	require.Zero(t, beat(1))
+	require.True(t, pending(), "the third worker has not reported")
+	c.t = c.t.Add(time.Hour)
+	beat(1)
+	beat(2)
+	require.False(t, pending(), "but it lives no more")
+	r.Free(20, 1)
+	beat(1)
+	beat(2)
+	require.NoError(t, <-done)
+	require.False(t, pending())
+	require.Zero(t, beat(1, report(20, 5)), "read again since")
 }
