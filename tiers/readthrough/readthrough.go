@@ -196,7 +196,7 @@ type Service struct {
 	wg     sync.WaitGroup
 	slots  chan struct{} // one per stream
 	passes chan struct{} // one per range in memory
-	noRoom atomic.Int64  // unix ns until which fills are not tried
+	room   noRoom
 	track  tracker
 	known  sources
 	bodies bodies
@@ -306,8 +306,17 @@ const maxRestarts = 4
 // miss fetches what a request asks for.
 func (s *Service) miss(ctx context.Context, req dataplane.ReadRequest) (dataplane.Extent, error) {
 	seq, window := s.track.note(req, s.cfg)
-	if req.Type == orca.ReadNoCache || time.Now().UnixNano() < s.noRoom.Load() {
+	if req.Type == orca.ReadNoCache {
 		return s.pass(ctx, req, seq)
+	}
+	if s.room.lacking() {
+		src, err := s.source(ctx, req.ID, false)
+		if err != nil {
+			return dataplane.Extent{}, err
+		}
+		if s.room.lacks(src.Attr.BlockLength(req.ID.Index)) {
+			return s.pass(ctx, req, seq)
+		}
 	}
 	for range maxRestarts {
 		f, joined, err := s.join(req)
@@ -324,7 +333,7 @@ func (s *Service) miss(ctx context.Context, req dataplane.ReadRequest) (dataplan
 			continue
 		case orca.KindOf(err) == orca.NoSpace:
 			s.Metrics.NoRoom.Add(1)
-			s.noRoom.Store(time.Now().Add(s.cfg.RoomWait).UnixNano())
+			s.room.refused(f.size, s.cfg.RoomWait)
 			return s.pass(ctx, req, seq)
 		}
 		return e, err

@@ -380,6 +380,25 @@ func TestNoCacheAndNoRoomPassThrough(t *testing.T) {
 	require.ErrorIs(t, err, orca.NotFound)
 }
 
+// TestOneBlockWithoutRoomLeavesRoomForOthers: that a block is too long for any
+// directory says nothing of a shorter one.
+func TestOneBlockWithoutRoomLeavesRoomForOthers(t *testing.T) {
+	r := newRig(t, rigOptions{capacity: 8 << 20, cfg: readthrough.Config{RoomWait: time.Minute}})
+	for ino, n := range map[uint64]int64{1: 6 << 20, 2: 1 << 20, 3: 7 << 20} {
+		r.file(orca.Ino(ino), 1, tiertest.Bytes(ino, n), 16<<20)
+	}
+	for range 2 {
+		for ino := range uint64(3) {
+			_, err := r.read(tiertest.ID(ino+1), 0, 1<<20, 1<<20, true)
+			require.NoError(t, err)
+		}
+	}
+	_, err := r.store.Stat(tiertest.ID(2))
+	require.NoError(t, err)
+	require.EqualValues(t, 1, r.rt.Metrics.NoRoom.Load(), "the longer ones are not tried again so soon")
+	require.EqualValues(t, 4, r.rt.Metrics.Passed.Load())
+}
+
 func TestDiskFullMidway(t *testing.T) {
 	ops := &tiertest.Faults{}
 	r := newRig(t, rigOptions{ops: ops})
