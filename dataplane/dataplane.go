@@ -12,6 +12,7 @@ package dataplane
 
 import (
 	"context"
+	"io"
 	"os"
 	"time"
 
@@ -19,11 +20,13 @@ import (
 )
 
 // Extent is a range of a sealed or partially filled, immutable block file,
-// ready for sendfile. Release must be called once; until then the block is
-// not unlinked (eviction waits), and File stays open.
+// ready for sendfile, or of one that cannot be read as it is (encrypted), in
+// memory. Release must be called once; until then the block is not unlinked
+// (eviction waits), and File stays open, or Data stays as it is.
 type Extent struct {
-	File *os.File
-	Off  int64 // offset in File
+	File *os.File // nil: Data
+	Data []byte   // the N bytes, when there is no File
+	Off  int64    // offset in File, or that Data has in the block
 	// N is how many bytes are there from Off. Fewer than asked only up to a
 	// grain boundary (what is cached ends), or at the end of the block; 0 only
 	// at or after the end of the block.
@@ -35,9 +38,25 @@ type Extent struct {
 	Sums   []uint32
 	SumOff int64
 	// Generation of the block that File is, equal to that of Descriptor and
-	// Share; 0 when File is of this extent alone.
+	// Share; 0 when File, or Data, is of this extent alone.
 	Generation uint64
 	Release    func()
+}
+
+// ReadAt reads bytes of the extent into p: as of File, from offset off of it.
+func (e *Extent) ReadAt(p []byte, off int64) (int, error) {
+	if e.File != nil {
+		return e.File.ReadAt(p, off)
+	}
+	at := off - e.Off
+	if at < 0 || at > int64(len(e.Data)) {
+		return 0, io.EOF
+	}
+	n := copy(p, e.Data[at:])
+	if n < len(p) {
+		return n, io.EOF
+	}
+	return n, nil
 }
 
 // ReadRequest asks for bytes [Off, Off+N) of one block.

@@ -1,7 +1,8 @@
 // Copyright The Orca Authors. SPDX-License-Identifier: Apache-2.0
 
 // Package tiers is the contract of a worker's block store. Its rooms, in
-// reading order: blockfile (bytes and index of one block on disk), evict and
+// reading order: blockfile (bytes and index of one block on disk), cryptfile (the
+// same, encrypted), evict and
 // alloc (pure policies), dir (one storage directory), tiered (the composed
 // store: place, pin, watermark, recover), readthrough (miss → UFS once per
 // page → cache and reply), writeback (private files of writers → upload, seal,
@@ -18,6 +19,7 @@ import (
 
 	"orca"
 	"orca/dataplane"
+	"orca/tiers/cryptfile"
 )
 
 // Meta describes one block in a store.
@@ -120,6 +122,10 @@ type Room interface {
 	Dir() string
 	// Tier of the directory.
 	Tier() orca.Tier
+	// Key is what private files in an encrypted directory have to be encrypted
+	// with from their first byte on (cryptfile.Private); nil: none. Adopt
+	// refuses others there.
+	Key() *cryptfile.Key
 	// Resize sets the bytes reserved; growing waits briefly for eviction.
 	// NoSpace leaves the reservation as it was.
 	Resize(ctx context.Context, bytes int64) error

@@ -41,6 +41,8 @@ func ioCases() []Case {
 			About: "the same without verifying checksums", open: openRemote(false)},
 		{Suite: "io", Name: "domain-socket", Metric: "read rate", Unit: unitMBs, Baseline: overTCPName,
 			About: "File.ReadAt from a worker of the same node over its Unix socket, without descriptors, verified, against the same over TCP", open: openDomain},
+		{Suite: "io", Name: "encrypted", Metric: "read rate", Unit: unitMBs, Baseline: inClearName,
+			About: "File.ReadAt over loopback from an encrypted tier directory, against the same from one in the clear", open: openEncrypted},
 		{Suite: "io", Name: "remote-grpc", Metric: "read rate", Unit: unitMBs, Baseline: grpcName,
 			About: "the same as remote, against a gRPC stream of messages of 1 MiB between two Go processes", open: openRemoteGRPC},
 		{Suite: "io", Name: "remote-4k", Metric: "reads", Unit: unitOps, Baseline: echo4KName,

@@ -112,6 +112,7 @@ func TestConformance(t *testing.T) {
 		"nosums": remote(func(w *worker, _ *blockclient.Config) { w.Configure(func() { w.NoSums = true }) }),
 		"unix":   remote(func(w *worker, c *blockclient.Config) { c.Transport.Network, c.Transport.Addr = "unix", w.unix }),
 	}
+	variants["memory"] = remote(func(w *worker, _ *blockclient.Config) { w.Configure(func() { w.InMemory = true }) })
 	variants["domain"] = remote(func(w *worker, c *blockclient.Config) { c.Domain = w.unix })
 	fds := remote(func(w *worker, c *blockclient.Config) { c.Descriptors = w.fds })
 	fds.fds = true

@@ -48,7 +48,7 @@ func (l Local) piece(ctx context.Context, req *dataplane.ReadRequest, p []byte) 
 	if len(p) == 0 {
 		return 0, io.EOF
 	}
-	n, err := ext.File.ReadAt(p, ext.Off)
+	n, err := ext.ReadAt(p, ext.Off)
 	if n < len(p) {
 		return n, orca.PathE("blockclient.ReadAt", req.ID.String(), orca.Internal, fmt.Errorf("extent is longer than its file: %w", err))
 	}

@@ -150,11 +150,11 @@ func (s *Server) grainOf(ctx context.Context, req *dataplane.ReadRequest, p *pie
 // load reads n bytes of a grain and reports whether its sum holds. An extent
 // without sums is of memory that was filled just now.
 func (p *piece) load(ext *dataplane.Extent, n int64) (bool, error) {
-	if got, err := ext.File.ReadAt(p.grain[:n], ext.Off); int64(got) < n {
+	if got, err := ext.ReadAt(p.grain[:n], ext.Off); int64(got) < n {
 		if err == nil || err == io.EOF {
 			err = io.ErrUnexpectedEOF
 		}
-		return false, orca.PathE("blockserver.read", ext.File.Name(), orca.Internal, err)
+		return false, orca.PathE("blockserver.read", nameOf(ext), orca.Internal, err)
 	}
 	if len(ext.Sums) == 0 {
 		return true, nil

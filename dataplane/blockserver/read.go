@@ -198,6 +198,9 @@ func (s *Server) extentReply(r *transport.Request, req *dataplane.ReadRequest, e
 	}
 	s.metrics.Extents.Add(1)
 	s.served(r, n)
+	if ext.File == nil {
+		return transport.Reply{Meta: sums, Body: ext.Data[:n], Release: ext.Release}, n
+	}
 	return transport.Reply{Meta: sums, File: ext.File, Off: ext.Off, N: n, Release: ext.Release}, n
 }
 
@@ -234,6 +237,14 @@ func (s *Server) sums(r *transport.Request, off int64, ext *dataplane.Extent, n 
 	return b, nil
 }
 
+// nameOf says where an extent is from, for an error.
+func nameOf(ext *dataplane.Extent) string {
+	if ext.File == nil {
+		return "memory"
+	}
+	return ext.File.Name()
+}
+
 var grainPool = sync.Pool{New: func() any { return new([orca.GrainSize]byte) }}
 
 // computeSums reads what is about to be sent. Only whole grains can be
@@ -244,8 +255,8 @@ func computeSums(b []byte, ext *dataplane.Extent, off, n int64) ([]byte, error) 
 	defer grainPool.Put(buf)
 	for pos := int64(0); pos < n; {
 		k := min(orca.GrainSize-(off+pos)%orca.GrainSize, n-pos)
-		if _, err := ext.File.ReadAt(buf[:k], ext.Off+pos); err != nil && err != io.EOF {
-			return nil, orca.PathE("blockserver.read", ext.File.Name(), orca.Internal, err)
+		if _, err := ext.ReadAt(buf[:k], ext.Off+pos); err != nil && err != io.EOF {
+			return nil, orca.PathE("blockserver.read", nameOf(ext), orca.Internal, err)
 		}
 		b = binary.BigEndian.AppendUint32(b, crc32.Checksum(buf[:k], castagnoli))
 		pos += k

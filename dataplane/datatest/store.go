@@ -36,6 +36,9 @@ type Store struct {
 	MaxExtent int64
 	// NoSums leaves the checksums out of extents.
 	NoSums bool
+	// InMemory makes extents of memory, which is wiped at their release, instead
+	// of the file.
+	InMemory bool
 	// BeforeOpen, when set, runs first in Open; its error is Open's.
 	BeforeOpen func(ctx context.Context, req dataplane.ReadRequest) error
 
@@ -225,6 +228,16 @@ func (s *Store) extent(req dataplane.ReadRequest, maxExtent int64, noSums bool) 
 	}
 	s.Pins.Add(1)
 	e.Release = func() { s.Pins.Add(-1) }
+	s.mu.Lock()
+	inMemory := s.InMemory
+	s.mu.Unlock()
+	if inMemory {
+		e.File, e.Data = nil, make([]byte, n)
+		if _, err := b.file.ReadAt(e.Data, req.Off); err != nil {
+			return dataplane.Extent{}, err
+		}
+		e.Release = func() { s.Pins.Add(-1); clear(e.Data) }
+	}
 	return e, nil
 }
 

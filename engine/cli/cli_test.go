@@ -256,14 +256,14 @@ func TestServerFlags(t *testing.T) {
 			RootOptions: map[string]string{"s3.region": "r", "k": "a=b"}},
 		Mount: "/m",
 	}, up)
-	code, msg = run("start --role worker --meta a:1,b:2 --data /d --tier SSD:/x=10GB --tier HDD:/a:c=1TB,reserve=2GB --tier SSD:/p=1GB,reserve=12.5%")
+	code, msg = run("start --role worker --meta a:1,b:2 --data /d --tier SSD:/x=10GB --tier HDD:/a:c=1TB,reserve=2GB --tier SSD:/p=1GB,reserve=12.5% --tier SSD:/e=1GB,encrypt=/k,reserve=1GB")
 	require.Zero(t, code, msg)
 	require.Equal(t, []string{"worker"}, start.Roles)
 	require.Zero(t, start.MemBytes)
 	require.Equal(t, []dir.Config{{Path: "/x", Tier: orca.SSD, Capacity: 10e9}, {Path: "/a:c", Tier: orca.HDD, Capacity: 1e12, Reserve: 2e9},
-		{Path: "/p", Tier: orca.SSD, Capacity: 1e9, ReservePart: 0.125}}, start.Dirs)
+		{Path: "/p", Tier: orca.SSD, Capacity: 1e9, ReservePart: 0.125}, {Path: "/e", Tier: orca.SSD, Capacity: 1e9, Reserve: 1e9, KeyFile: "/k"}}, start.Dirs)
 	require.Equal(t, []string{"a:1", "b:2"}, start.Meta)
-	for _, bad := range []string{"start", "start --role cook", "up x", "up --mem lots", "up --evict-policy mru", "up --alloc-policy x", "up --move-rate fast", "up --low-watermark 0", "up --low-watermark 0.99", "up --high-watermark 2", "up --whole-max x", "up --tier RAM:/x=1", "up --tier SSD:/x=", "up --tier SSD:=1GB", "up --tier SSD:/x=1GB,reserve=", "up --tier SSD:/x=1GB,reserve=100%", "up --tier SSD:/x=1GB,reserve=-1%", "up --tier SSD:/x=1GB,reserve=NaN%", "up --tier SSD:/x=1GB,keep=1", "up --root-option k", "up --log-level loud", "mount /x"} {
+	for _, bad := range []string{"start", "start --role cook", "up x", "up --mem lots", "up --evict-policy mru", "up --alloc-policy x", "up --move-rate fast", "up --low-watermark 0", "up --low-watermark 0.99", "up --high-watermark 2", "up --whole-max x", "up --tier RAM:/x=1", "up --tier SSD:/x=", "up --tier SSD:=1GB", "up --tier SSD:/x=1GB,reserve=", "up --tier SSD:/x=1GB,reserve=100%", "up --tier SSD:/x=1GB,reserve=-1%", "up --tier SSD:/x=1GB,reserve=NaN%", "up --tier SSD:/x=1GB,keep=1", "up --tier SSD:/x=1GB,encrypt=", "up --tier SSD:/x=1GB,encrypt", "up --root-option k", "up --log-level loud", "mount /x"} {
 		code, msg = run(bad)
 		require.Equal(t, 2, code, "%s: %s", bad, msg)
 	}

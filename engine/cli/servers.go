@@ -162,7 +162,7 @@ func (f *serverFlags) register(c *cobra.Command) {
 	fl.StringVar(&f.MetaAddr, "meta-addr", "127.0.0.1:18998", "address of the metaplane")
 	fl.StringVar(&f.WebAddr, "web-addr", "127.0.0.1:18999", "address of /metrics, /livez and /readyz; empty: none")
 	fl.StringVar(&f.WorkerWebAddr, "worker-web-addr", "127.0.0.1:28998", "the same of a process that is only a worker")
-	fl.StringArrayVar(&f.dirs, "tier", nil, "another tier directory, SSD:/path=100GB or HDD:/path=1TB, with ,reserve=20GB or ,reserve=10% to leave so much of the file system free; may be repeated")
+	fl.StringArrayVar(&f.dirs, "tier", nil, "another tier directory, SSD:/path=100GB or HDD:/path=1TB, with ,reserve=20GB or ,reserve=10% to leave so much of the file system free, ,encrypt=KEYFILE to encrypt what is in it; may be repeated")
 	fl.StringVar(&f.EvictPolicy, "evict-policy", evict.Default, "which cached blocks leave first: "+strings.Join(evict.Names(), ", "))
 	fl.StringVar(&f.AllocPolicy, "alloc-policy", alloc.Default, "which directory of a tier gets a new block: "+strings.Join(alloc.Names(), ", "))
 	fl.StringVar(&f.moveRate, "move-rate", "256MiB", "bytes per second at which blocks are copied between tiers, at most; 0: none moves up, and what leaves a tier is dropped")
@@ -246,14 +246,14 @@ func (f *serverFlags) finish(e *env) (NodeOptions, error) {
 	return o, err
 }
 
-// parseTier parses TIER:PATH=SIZE[,reserve=SIZE|PERCENT%]. A path holds no
-// equals sign.
+// parseTier parses TIER:PATH=SIZE[,reserve=SIZE|PERCENT%][,encrypt=KEYFILE]. A
+// path holds no equals sign, that of a key no comma.
 func parseTier(s string) (dir.Config, error) {
-	bad := usagef("tier directory %q: want SSD:/path=100GB or HDD:/path=1TB, and ,reserve=20GB or ,reserve=10%% behind it if so much is to be left free", s)
+	bad := usagef("tier directory %q: want SSD:/path=100GB or HDD:/path=1TB, and behind it ,reserve=20GB or ,reserve=10%% if so much is to be left free, ,encrypt=/path/of/key if it is to be encrypted", s)
 	kind, rest, _ := strings.Cut(s, ":")
 	path, n, ok := strings.Cut(rest, "=")
-	n, reserve, reserves := strings.Cut(n, ",reserve=")
-	size, err := humanize.ParseBytes(n)
+	options := strings.Split(n, ",")
+	size, err := humanize.ParseBytes(options[0])
 	c := dir.Config{Path: path, Tier: orca.SSD, Capacity: int64(size)}
 	if kind == "HDD" {
 		c.Tier = orca.HDD
@@ -261,22 +261,39 @@ func parseTier(s string) (dir.Config, error) {
 	if !ok || err != nil || size > 1<<62 || path == "" || kind != "SSD" && kind != "HDD" {
 		return c, bad
 	}
-	if !reserves {
-		return c, nil
-	}
-	if p, isPart := strings.CutSuffix(reserve, "%"); isPart {
-		part, err := strconv.ParseFloat(p, 64)
-		if err != nil || !(part >= 0 && part < 100) {
+	for _, o := range options[1:] {
+		key, value, _ := strings.Cut(o, "=")
+		switch {
+		case key == "encrypt" && value != "":
+			c.KeyFile, err = filepath.Abs(value)
+		case key == "reserve":
+			err = parseReserve(&c, value)
+		default:
+			err = bad
+		}
+		if err != nil {
 			return c, bad
 		}
-		c.ReservePart = part / 100
-		return c, nil
 	}
-	if size, err = humanize.ParseBytes(reserve); err != nil || size > 1<<62 {
-		return c, bad
+	return c, nil
+}
+
+// parseReserve parses what a directory leaves of its file system.
+func parseReserve(c *dir.Config, s string) error {
+	if p, isPart := strings.CutSuffix(s, "%"); isPart {
+		part, err := strconv.ParseFloat(p, 64)
+		if err != nil || !(part >= 0 && part < 100) {
+			return usagef("not a part")
+		}
+		c.ReservePart = part / 100
+		return nil
+	}
+	size, err := humanize.ParseBytes(s)
+	if err != nil || size > 1<<62 {
+		return usagef("not a size")
 	}
 	c.Reserve = int64(size)
-	return c, nil
+	return nil
 }
 
 // quota parses a size: "" is 0 (the default), and 0 is none.

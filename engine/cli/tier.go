@@ -56,10 +56,10 @@ func (e *env) tierLsCommand() *cobra.Command {
 
 func (e *env) tierAddCommand() *cobra.Command {
 	return &cobra.Command{
-		Use: "add WORKER TIER:DIR=SIZE[,reserve=SIZE]", Short: "Add a tier directory",
+		Use: "add WORKER TIER:DIR=SIZE[,reserve=SIZE][,encrypt=KEYFILE]", Short: "Add a tier directory",
 		Long: `Add a tier directory to a worker, spelled as for --tier: SSD:/path=100GB or
 HDD:/path=1TB, and ,reserve=20GB or ,reserve=10% behind it to leave so much of
-the file system free. Blocks of an earlier life that are in it are taken over.`,
+the file system free, ,encrypt=KEYFILE to encrypt what is in it. Blocks of an earlier life that are in it are taken over.`,
 		Example: "  orca admin tier add node-7 SSD:/mnt/ssd2=1TB,reserve=5%",
 		Args:    words(2, "add WORKER TIER:DIR=SIZE"),
 		RunE: e.run(func(cmd *cobra.Command, args []string) error {
@@ -67,7 +67,7 @@ the file system free. Blocks of an earlier life that are in it are taken over.`,
 			if err != nil {
 				return err
 			}
-			return e.orderTier(cmd, args[0], client.TierOrder{Op: client.TierAdd, Dir: d.Path, Tier: d.Tier, Capacity: d.Capacity, Reserve: d.Reserve, ReservePart: d.ReservePart})
+			return e.orderTier(cmd, args[0], client.TierOrder{Op: client.TierAdd, Dir: d.Path, Tier: d.Tier, Capacity: d.Capacity, Reserve: d.Reserve, ReservePart: d.ReservePart, KeyFile: d.KeyFile})
 		}),
 	}
 }

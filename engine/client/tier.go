@@ -34,6 +34,7 @@ type TierOrder struct {
 	Capacity    int64     `json:"capacity_bytes"`
 	Reserve     int64     `json:"reserve_bytes,omitempty"`
 	ReservePart float64   `json:"reserve_part,omitempty"` // of the file system's size
+	KeyFile     string    `json:"key_file,omitempty"`     // on the worker's host; "": in the clear
 }
 
 // TierFailure is the answer to an order that was not carried out.

@@ -37,6 +37,7 @@ type tierChange struct {
 	Capacity    int64     `json:"capacity_bytes"`
 	Reserve     int64     `json:"reserve_bytes,omitempty"`
 	ReservePart float64   `json:"reserve_part,omitempty"`
+	KeyFile     string    `json:"key_file,omitempty"`
 }
 
 // openTierDirs reads what was ordered; a file that is not there: nothing.
@@ -64,7 +65,7 @@ func (t *tierDirs) apply(configured []dir.Config) []dir.Config {
 	named := map[string]bool{}
 	add := func(path string) {
 		if c := t.dirs[path]; !c.Removed {
-			out = append(out, dir.Config{Path: path, Tier: c.Tier, Capacity: c.Capacity, Reserve: c.Reserve, ReservePart: c.ReservePart})
+			out = append(out, dir.Config{Path: path, Tier: c.Tier, Capacity: c.Capacity, Reserve: c.Reserve, ReservePart: c.ReservePart, KeyFile: c.KeyFile})
 		}
 	}
 	for _, c := range configured {
@@ -130,14 +131,14 @@ func (w *workerRole) orderTier(ctx context.Context, o client.TierOrder) error {
 	const op = "daemon.orderTier"
 	now, known := w.store.Config(o.Dir)
 	if o.Op == client.TierAdd {
-		now = dir.Config{Path: o.Dir, Tier: o.Tier, Capacity: o.Capacity, Reserve: o.Reserve, ReservePart: o.ReservePart}
+		now = dir.Config{Path: o.Dir, Tier: o.Tier, Capacity: o.Capacity, Reserve: o.Reserve, ReservePart: o.ReservePart, KeyFile: o.KeyFile}
 	} else if !known {
 		return &orca.Error{Op: op, Path: o.Dir, Kind: orca.NotFound, Msg: "the worker has no such tier directory"}
 	}
 	if now.Tier == orca.MEM {
 		return &orca.Error{Op: op, Path: o.Dir, Kind: orca.Unsupported, Msg: "the memory tier is what --mem says"}
 	}
-	c := tierChange{Tier: now.Tier, Capacity: now.Capacity, Reserve: now.Reserve, ReservePart: now.ReservePart}
+	c := tierChange{Tier: now.Tier, Capacity: now.Capacity, Reserve: now.Reserve, ReservePart: now.ReservePart, KeyFile: now.KeyFile}
 	add := func() error { return w.store.AddDir(now) }
 	remove := func() error { return w.store.RemoveDir(ctx, o.Dir) }
 	switch o.Op {

@@ -8,6 +8,7 @@
 //	PATH/index     what is in the blocks (package blockfile)
 //	PATH/blocks/   block files, two levels of fan-out, mode 0400
 //	PATH/scratch/  private files of writers; emptied by Open
+//	PATH/key       in an encrypted one: a mark of its key (package cryptfile)
 //
 // It knows nothing of eviction or placement (package tiered), and starts no
 // goroutines but a timer's that lets go of spare memory (spares). Quota is counted here and never exceeded: bytes are reserved
@@ -27,6 +28,7 @@ import (
 
 	"orca"
 	"orca/tiers/blockfile"
+	"orca/tiers/cryptfile"
 )
 
 // Config describes one directory.
@@ -41,6 +43,10 @@ type Config struct {
 	// than Capacity may be used then.
 	Reserve     int64
 	ReservePart float64
+	// KeyFile names the file of the key that everything in the directory is
+	// encrypted with (package cryptfile); "": nothing is. It is for good: a
+	// directory that was begun with it, or without, is refused otherwise.
+	KeyFile string
 }
 
 // Validate refuses a configuration that cannot work.
@@ -69,7 +75,8 @@ type Dir struct {
 	log  *slog.Logger
 	lock *os.File
 	huge bool
-	size atomic.Int64 // the quota
+	key  *cryptfile.Key // nil: in the clear
+	size atomic.Int64   // the quota
 	used atomic.Int64
 	full atomic.Int64 // what fits, where the file system has less than the quota; 0: the quota
 	bad  atomic.Bool
@@ -98,11 +105,16 @@ func Open(c Config, ops blockfile.Ops, log *slog.Logger, fn func(*blockfile.Reco
 	if err != nil {
 		return nil, blockfile.Fail(op, c.Path, err)
 	}
-	d.lock, d.huge = l, onHugeTmpfs(d.blocks())
+	d.lock = l
 	if err := unix.Flock(int(l.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
 		l.Close()
 		return nil, &orca.Error{Op: op, Path: c.Path, Kind: orca.Busy, Msg: "tier directory is in use by another worker", Err: err}
 	}
+	if err := d.unlock(); err != nil { // before anything is changed
+		l.Close()
+		return nil, err
+	}
+	d.huge = d.key == nil && onHugeTmpfs(d.blocks())
 	if err := d.emptyScratch(); err != nil {
 		l.Close()
 		return nil, err
@@ -256,19 +268,28 @@ func (d *Dir) Blocks(n int) (ids []orca.BlockID) {
 // OpenDirect opens the file of a block for reading past the page cache, so
 // that what is read is what the medium has; where the file system cannot, the
 // cached pages of the file are dropped first.
-func (d *Dir) OpenDirect(id orca.BlockID, length int64) (*os.File, error) {
+func (d *Dir) OpenDirect(id orca.BlockID, length int64) (*File, error) {
 	path := blockfile.Path(d.blocks(), id)
-	f, err := d.ops.OpenFile(path, os.O_RDONLY|unix.O_DIRECT, 0)
-	if err == nil {
-		return f, nil
-	}
-	if !errors.Is(err, unix.EINVAL) {
+	raw, err := d.ops.OpenFile(path, os.O_RDONLY|unix.O_DIRECT, 0)
+	if err != nil && !errors.Is(err, unix.EINVAL) {
 		return nil, blockfile.Fail("dir.OpenDirect", path, d.vanished(err))
 	}
-	if f, err = d.OpenBlock(id, length, false); err != nil {
-		return nil, err
+	direct := err == nil
+	if direct && d.key == nil {
+		return &File{File: raw}, nil
 	}
-	_ = unix.Fadvise(int(f.Fd()), 0, 0, unix.FADV_DONTNEED) // a hint; tmpfs has no other copy
+	f, err := d.OpenBlock(id, length, false)
+	switch {
+	case err != nil && direct:
+		raw.Close()
+		fallthrough
+	case err != nil:
+		return nil, err
+	case direct: // the entries of the grains lie where direct reads cannot begin
+		f.entries, f.File = f.File, raw
+	default:
+		_ = unix.Fadvise(int(f.Fd()), 0, 0, unix.FADV_DONTNEED) // a hint; tmpfs has no other copy
+	}
 	return f, nil
 }
 
@@ -283,7 +304,7 @@ func (d *Dir) Check(err error) bool {
 }
 
 // Create makes the file of a block with its full length, sparse, for writing.
-func (d *Dir) Create(id orca.BlockID, length int64) (*os.File, error) {
+func (d *Dir) Create(id orca.BlockID, length int64) (*File, error) {
 	const op = "dir.Create"
 	path := blockfile.Path(d.blocks(), id)
 	const flag = os.O_RDWR | os.O_CREATE | os.O_EXCL
@@ -307,17 +328,18 @@ func (d *Dir) Create(id orca.BlockID, length int64) (*os.File, error) {
 	if err != nil {
 		return nil, blockfile.Fail(op, path, err)
 	}
-	if err := d.ops.Truncate(f, length); err != nil {
+	bf, err := d.begin(f, id, length)
+	if err != nil {
 		f.Close()
 		_ = d.ops.Remove(path)
 		return nil, blockfile.Fail(op, path, err)
 	}
-	return f, nil
+	return bf, nil
 }
 
 // OpenBlock opens the file of a block, for writing when write. Corrupt when
-// its length is wrong.
-func (d *Dir) OpenBlock(id orca.BlockID, length int64, write bool) (*os.File, error) {
+// its length is wrong, or it is not encrypted as it should be.
+func (d *Dir) OpenBlock(id orca.BlockID, length int64, write bool) (*File, error) {
 	const op = "dir.OpenBlock"
 	path := blockfile.Path(d.blocks(), id)
 	flag := os.O_RDONLY
@@ -335,28 +357,30 @@ func (d *Dir) OpenBlock(id orca.BlockID, length int64, write bool) (*os.File, er
 		return nil, blockfile.Fail(op, path, d.vanished(err))
 	}
 	st, err := f.Stat()
-	if err == nil && st.Size() != length {
+	if err == nil && st.Size() != d.fileLen(length) {
 		err = &orca.Error{Op: op, Path: path, Kind: orca.Corrupt, Msg: "block file has another length than its index says"}
+	}
+	bf := &File{File: f}
+	if err == nil && d.key != nil {
+		err = d.openBox(bf, id, length)
 	}
 	if err != nil {
 		f.Close()
 		return nil, blockfile.Fail(op, path, err)
 	}
-	return f, nil
+	return bf, nil
 }
 
-// Write writes p to a block file that Create or OpenBlock opened.
-func (d *Dir) Write(f *os.File, p []byte, off int64) error {
-	d.spare.feed(int64(len(p)))
-	_, err := d.ops.WriteAt(f, p, off)
-	return blockfile.Fail("dir.Write", f.Name(), err)
-}
-
-// Adopt moves a private file to the name of a block. With durable its data
+// Adopt moves a private file with length bytes to the name of a block. With durable its data
 // and its folders are on disk when it returns; the index is the caller's.
-func (d *Dir) Adopt(id orca.BlockID, from string, durable bool) error {
+func (d *Dir) Adopt(id orca.BlockID, from string, length int64, durable bool) error {
 	const op = "dir.Adopt"
 	path := blockfile.Path(d.blocks(), id)
+	if d.key != nil {
+		if err := d.checkPrivate(id, from, length); err != nil {
+			return blockfile.Fail(op, from, err)
+		}
+	}
 	if durable {
 		f, err := d.ops.OpenFile(from, os.O_RDWR, 0)
 		if err != nil {
@@ -387,9 +411,9 @@ func (d *Dir) Adopt(id orca.BlockID, from string, durable bool) error {
 }
 
 // Sync makes the file of a block that Create opened durable, with its folders.
-func (d *Dir) Sync(id orca.BlockID, f *os.File) error {
+func (d *Dir) Sync(id orca.BlockID, f *File) error {
 	const op = "dir.Sync"
-	if err := d.ops.Datasync(f); err != nil {
+	if err := d.ops.Datasync(f.File); err != nil {
 		return blockfile.Fail(op, f.Name(), err)
 	}
 	return blockfile.Fail(op, f.Name(), d.syncFolders(filepath.Dir(blockfile.Path(d.blocks(), id))))
@@ -439,7 +463,7 @@ func (d *Dir) Unlink(id orca.BlockID) error {
 // Has reports whether the file of a block is there with this length.
 func (d *Dir) Has(id orca.BlockID, length int64) bool {
 	st, err := os.Stat(blockfile.Path(d.blocks(), id))
-	return err == nil && st.Size() == length
+	return err == nil && st.Size() == d.fileLen(length)
 }
 
 // Sweep calls claim for every block file until done is closed, and removes those

@@ -22,7 +22,7 @@ func (d *Dir) Huge() bool { return d.huge }
 // which makes writing it four to five times cheaper, and reading it three
 // times. tmpfs gives them to mappings only, so the range is mapped, populated
 // and unmapped. It is a hint: what fails is written page by page.
-func (d *Dir) Prepare(f *os.File, off, n int64) {
+func (d *Dir) Prepare(f *File, off, n int64) {
 	if m := d.Map(f, off, n); m != nil {
 		d.Unmap(m)
 	}
@@ -30,8 +30,11 @@ func (d *Dir) Prepare(f *os.File, off, n int64) {
 
 // Map returns [off, off+n) of a block file as memory, backed with huge pages
 // that are there already: writing to it cannot fail for lack of space. nil
-// when that cannot be had.
-func (d *Dir) Map(f *os.File, off, n int64) []byte {
+// when that cannot be had, as of an encrypted file.
+func (d *Dir) Map(f *File, off, n int64) []byte {
+	if d.key != nil {
+		return nil
+	}
 	d.spare.feed(n)
 	m, err := unix.Mmap(int(f.Fd()), off, int(n), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
 	if err != nil {

@@ -44,7 +44,7 @@ func TestSpareByPieces(t *testing.T) {
 			copy(m[step-6:], "secret")
 			d.Unmap(m)
 		}
-		return f
+		return f.File
 	}
 	leave := func(n uint64, f *os.File, size int64) {
 		require.NoError(t, f.Close())
@@ -96,7 +96,7 @@ func TestSpare(t *testing.T) {
 			copy(m, "secret")
 			d.Unmap(m)
 		}
-		return f
+		return f.File
 	}
 	leave := func(n uint64, f *os.File) {
 		require.NoError(t, f.Close())

@@ -3,12 +3,12 @@
 package tiered
 
 import (
-	"os"
 	"sync"
 
 	"orca"
 	"orca/tiers"
 	"orca/tiers/blockfile"
+	"orca/tiers/dir"
 	"orca/tiers/evict"
 )
 
@@ -49,8 +49,8 @@ type block struct {
 	served int64 // bytes served since the last use that counted
 	pos    int64 // where the last range that was served began
 
-	file    *os.File // read only, cached; nil: not open
-	release func()   // unpin, made with file
+	file    *dir.File // read only, cached; nil: not open
+	release func()    // unpin, made with file
 
 	fnext, fprev *block // of the same file
 
@@ -283,7 +283,7 @@ func (s *Store) fault(p *place, err error) {
 }
 
 // cacheLocked notes that a descriptor is open, and returns others to close.
-func (s *Store) cacheLocked(b *block) (idle []*os.File) {
+func (s *Store) cacheLocked(b *block) (idle []*dir.File) {
 	if !b.listed {
 		b.listed = true
 		s.open = append(s.open, b)

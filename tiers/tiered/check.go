@@ -5,11 +5,12 @@ package tiered
 import (
 	"hash/crc32"
 	"io"
-	"os"
+	"slices"
 
 	"orca"
 	"orca/tiers"
 	"orca/tiers/blockfile"
+	"orca/tiers/dir"
 )
 
 // BlocksIn returns the blocks whose files are in the nth of blockfile.Folders,
@@ -45,7 +46,7 @@ func (s *Store) Traffic() int64 {
 type check struct {
 	s    *Store
 	b    *block
-	f    *os.File
+	f    *dir.File
 	next int // grain
 }
 
@@ -97,7 +98,7 @@ func (c *check) Next(buf []byte) (int64, int, error) {
 	want := min(int64(end)*orca.GrainSize, c.b.length) - off
 	// The length asked for is whole grains: past the page cache only whole
 	// sectors can be read, and the file ends where it ends.
-	got, err := c.s.cfg.Ops.ReadAt(c.f, buf[:(end-first)*orca.GrainSize], off)
+	got, spoilt, err := c.b.at.Read(c.f, buf[:(end-first)*orca.GrainSize], off)
 	if err != nil && err != io.EOF && int64(got) < want {
 		return 0, 0, c.s.lost(c.b, blockfile.Fail("tiered.Check", c.f.Name(), err))
 	}
@@ -105,7 +106,7 @@ func (c *check) Next(buf []byte) (int64, int, error) {
 	for g := first; g < end; g++ {
 		at := int64(g-first) * orca.GrainSize
 		size := blockfile.GrainLen(c.b.length, g)
-		if at+size <= int64(got) && crc32.Checksum(buf[at:at+size], blockfile.Castagnoli) == c.b.sums[g] {
+		if at+size <= int64(got) && !slices.Contains(spoilt, g) && crc32.Checksum(buf[at:at+size], blockfile.Castagnoli) == c.b.sums[g] {
 			continue
 		}
 		if c.gone() {

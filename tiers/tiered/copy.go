@@ -4,7 +4,6 @@ package tiered
 
 import (
 	"hash/crc32"
-	"os"
 	"time"
 
 	"orca"
@@ -68,15 +67,16 @@ func (m *mover) copyBlock(b *block, to *place, durable bool) bool {
 }
 
 // copyGrain copies one grain and compares it with its sum.
-func (m *mover) copyGrain(b *block, to *place, src, dst *os.File, g int) error {
+func (m *mover) copyGrain(b *block, to *place, src, dst *dir.File, g int) error {
 	s := m.s
 	p := m.buf[:blockfile.GrainLen(b.length, g)]
 	off := int64(g) * orca.GrainSize
-	if _, err := s.cfg.Ops.ReadAt(src, p, off); err != nil {
+	_, bad, err := b.at.Read(src, p, off)
+	if err != nil {
 		s.fault(b.at, err)
 		return err
 	}
-	if crc32.Checksum(p, blockfile.Castagnoli) != b.sums[g] {
+	if len(bad) > 0 || crc32.Checksum(p, blockfile.Castagnoli) != b.sums[g] {
 		return s.quarantine(b, g)
 	}
 	if err := to.Write(dst, p, off); err != nil {

@@ -52,8 +52,10 @@ func rot(t testing.TB, path string, off int64) {
 	require.NoError(t, os.Chmod(path, 0o400))
 }
 
-func TestRestartKeepsTheCache(t *testing.T) {
-	o := tiertest.Options{SSD: 64 << 20, Root: t.TempDir()}
+func TestRestartKeepsTheCache(t *testing.T) { clearAndEncrypted(t, testRestartKeepsTheCache) }
+
+func testRestartKeepsTheCache(t *testing.T, key string) {
+	o := tiertest.Options{SSD: 64 << 20, Root: t.TempDir(), KeyFile: key}
 	s := openWith(t, o, nil)
 	content := map[uint64][]byte{}
 	for i := range uint64(30) {
@@ -103,11 +105,13 @@ func TestRestartKeepsTheCache(t *testing.T) {
 	require.Len(t, files, 31)
 }
 
-func TestRotIsNeverServed(t *testing.T) {
+func TestRotIsNeverServed(t *testing.T) { clearAndEncrypted(t, testRotIsNeverServed) }
+
+func testRotIsNeverServed(t *testing.T, key string) {
 	ctx := context.Background()
 	for _, dirty := range []bool{false, true} {
 		t.Run("dirty="+strconv.FormatBool(dirty), func(t *testing.T) {
-			o := tiertest.Options{SSD: 64 << 20, Root: t.TempDir()}
+			o := tiertest.Options{SSD: 64 << 20, Root: t.TempDir(), KeyFile: key}
 			s := openWith(t, o, nil)
 			p := tiertest.Bytes(1, 1<<20)
 			require.NoError(t, tiertest.Adopt(s, tiertest.ID(1), p, dirty))
@@ -144,8 +148,10 @@ func TestRotIsNeverServed(t *testing.T) {
 
 // TestFlushOutlivesAKill: what was flushed is found by a process that opens
 // what a killed one left, here a copy of the directory taken while it is open.
-func TestFlushOutlivesAKill(t *testing.T) {
-	o := tiertest.Options{SSD: 64 << 20, Root: t.TempDir()}
+func TestFlushOutlivesAKill(t *testing.T) { clearAndEncrypted(t, testFlushOutlivesAKill) }
+
+func testFlushOutlivesAKill(t *testing.T, key string) {
+	o := tiertest.Options{SSD: 64 << 20, Root: t.TempDir(), KeyFile: key}
 	c := config(o, nil)
 	c.FlushEvery = time.Hour
 	s, err := tiered.Open(c, discard())
@@ -156,7 +162,7 @@ func TestFlushOutlivesAKill(t *testing.T) {
 	require.NoError(t, s.Flush())
 	tiertest.Fill(t, s, tiertest.ID(2), want)
 
-	killed := tiertest.Options{SSD: o.SSD, Root: t.TempDir()}
+	killed := tiertest.Options{SSD: o.SSD, Root: t.TempDir(), KeyFile: key}
 	require.NoError(t, os.CopyFS(killed.Root, os.DirFS(o.Root)))
 	next := openWith(t, killed, nil)
 	defer next.Close()
@@ -168,7 +174,11 @@ func TestFlushOutlivesAKill(t *testing.T) {
 }
 
 func TestMissingAndShortFilesAreDropped(t *testing.T) {
-	o := tiertest.Options{SSD: 64 << 20, Root: t.TempDir()}
+	clearAndEncrypted(t, testMissingAndShortFilesAreDropped)
+}
+
+func testMissingAndShortFilesAreDropped(t *testing.T, key string) {
+	o := tiertest.Options{SSD: 64 << 20, Root: t.TempDir(), KeyFile: key}
 	s := openWith(t, o, nil)
 	for i := range uint64(3) {
 		require.NoError(t, tiertest.Adopt(s, tiertest.ID(i), tiertest.Bytes(i, 200_000), i == 2))
@@ -192,8 +202,10 @@ func TestMissingAndShortFilesAreDropped(t *testing.T) {
 
 // TestTornIndex cuts the index at every byte of its last record: what was
 // recorded before must be there, and the cut block whole or absent.
-func TestTornIndex(t *testing.T) {
-	o := tiertest.Options{SSD: 64 << 20, Root: t.TempDir()}
+func TestTornIndex(t *testing.T) { clearAndEncrypted(t, testTornIndex) }
+
+func testTornIndex(t *testing.T, key string) {
+	o := tiertest.Options{SSD: 64 << 20, Root: t.TempDir(), KeyFile: key}
 	s := openWith(t, o, nil)
 	a, b := tiertest.Bytes(1, 100_000), tiertest.Bytes(2, 200_000)
 	require.NoError(t, tiertest.Adopt(s, tiertest.ID(1), a, true))
@@ -209,7 +221,7 @@ func TestTornIndex(t *testing.T) {
 		root := t.TempDir()
 		tiertest.CopyTree(t, o.Root, root)
 		require.NoError(t, os.Truncate(filepath.Join(root, "ssd", "index"), cut))
-		s := openWith(t, tiertest.Options{SSD: 64 << 20, Root: root}, nil)
+		s := openWith(t, tiertest.Options{SSD: 64 << 20, Root: root, KeyFile: key}, nil)
 		got, err := tiertest.ReadAll(s, tiertest.ID(1), int64(len(a)))
 		require.NoError(t, err)
 		require.True(t, bytes.Equal(a, got))
@@ -218,7 +230,7 @@ func TestTornIndex(t *testing.T) {
 		require.Equal(t, cut == after.Size(), err == nil)
 		tiertest.Fill(t, s, tiertest.ID(2), b)
 		require.NoError(t, s.Close())
-		s = openWith(t, tiertest.Options{SSD: 64 << 20, Root: root}, nil)
+		s = openWith(t, tiertest.Options{SSD: 64 << 20, Root: root, KeyFile: key}, nil)
 		got, err = tiertest.ReadAll(s, tiertest.ID(2), int64(len(b)))
 		require.NoError(t, err)
 		require.True(t, bytes.Equal(b, got))
@@ -246,9 +258,9 @@ func mixture(s *tiered.Store) (acked map[uint64][]byte) {
 
 // verify checks that acknowledged blocks are there and that whatever can be
 // read is right.
-func verify(t *testing.T, root string, acked map[uint64][]byte, what string) {
+func verify(t *testing.T, root, key string, acked map[uint64][]byte, what string) {
 	t.Helper()
-	s := openWith(t, tiertest.Options{SSD: 8 << 20, Root: root}, nil)
+	s := openWith(t, tiertest.Options{SSD: 8 << 20, Root: root, KeyFile: key}, nil)
 	defer s.Close()
 	for i, p := range acked {
 		got, err := tiertest.ReadAll(s, tiertest.ID(i), int64(len(p)))
@@ -265,10 +277,12 @@ func verify(t *testing.T, root string, acked map[uint64][]byte, what string) {
 
 // TestCrashAtEveryStep reopens a copy of the directory taken before each
 // mutating call of a workload.
-func TestCrashAtEveryStep(t *testing.T) {
+func TestCrashAtEveryStep(t *testing.T) { clearAndEncrypted(t, testCrashAtEveryStep) }
+
+func testCrashAtEveryStep(t *testing.T, key string) {
 	root := t.TempDir()
 	ops := &tiertest.Faults{}
-	s := openWith(t, tiertest.Options{SSD: 8 << 20, Root: root}, ops)
+	s := openWith(t, tiertest.Options{SSD: 8 << 20, Root: root, KeyFile: key}, ops)
 	type snap struct {
 		root, what string
 		acked      map[uint64][]byte
@@ -296,21 +310,23 @@ func TestCrashAtEveryStep(t *testing.T) {
 	require.NoError(t, s.Close())
 	require.Greater(t, len(snaps), 15)
 	for _, sn := range snaps {
-		verify(t, sn.root, sn.acked, sn.what)
+		verify(t, sn.root, key, sn.acked, sn.what)
 	}
 }
 
 // TestFaultSweep fails the nth mutating call, once or from then on, with EIO
 // or ENOSPC: nothing acknowledged is lost, nothing wrong is served, and the
 // store closes.
-func TestFaultSweep(t *testing.T) {
+func TestFaultSweep(t *testing.T) { clearAndEncrypted(t, testFaultSweep) }
+
+func testFaultSweep(t *testing.T, key string) {
 	for _, errno := range []syscall.Errno{syscall.EIO, syscall.ENOSPC} {
 		for _, always := range []bool{false, true} {
 			t.Run(errno.Error()+"/"+strconv.FormatBool(always), func(t *testing.T) {
 				for n := 1; n <= 36; n++ {
 					root := t.TempDir()
 					ops := &tiertest.Faults{}
-					s := openWith(t, tiertest.Options{SSD: 8 << 20, Root: root}, ops)
+					s := openWith(t, tiertest.Options{SSD: 8 << 20, Root: root, KeyFile: key}, ops)
 					ops.FailAt(n, always, errno)
 					acked := mixture(s)
 					for i, p := range acked {
@@ -320,7 +336,7 @@ func TestFaultSweep(t *testing.T) {
 					}
 					ops.FailAt(0, false, nil)
 					_ = s.Close()
-					verify(t, root, acked, errno.Error()+" at "+strconv.Itoa(n))
+					verify(t, root, key, acked, errno.Error()+" at "+strconv.Itoa(n))
 				}
 			})
 		}

@@ -4,7 +4,6 @@ package tiered
 
 import (
 	"context"
-	"os"
 	"time"
 
 	"orca"
@@ -28,7 +27,7 @@ type filler struct {
 	b *block
 
 	// The rest is GUARDED_BY(block.fill).
-	f      *os.File
+	f      *dir.File
 	credit int64 // quota taken and not yet charged to the block
 	first  int   // run of grains not yet in the index: [first, end)
 	end    int
@@ -75,7 +74,7 @@ func (s *Store) Begin(ctx context.Context, id orca.BlockID, length int64) (tiers
 	fresh.pinLocked()
 	s.insertLocked(fresh)
 	s.mu.Unlock()
-	var f *os.File
+	var f *dir.File
 	err = s.withSpace(ctx, op, p, orca.GrainSize, func() (err error) {
 		f, err = p.Create(id, length)
 		return err
@@ -120,7 +119,7 @@ func (s *Store) joinFill(op string, id orca.BlockID, length int64) (*block, erro
 	return b, nil
 }
 
-func (s *Store) startFill(b *block, f *os.File, credit int64, err error) (tiers.Filler, error) {
+func (s *Store) startFill(b *block, f *dir.File, credit int64, err error) (tiers.Filler, error) {
 	if err != nil {
 		return nil, err
 	}

@@ -12,6 +12,7 @@ import (
 	"orca"
 	"orca/dataplane"
 	"orca/tiers/blockfile"
+	"orca/tiers/dir"
 )
 
 // verifyChunk is how many grains one Get verifies at most (4 MiB).
@@ -58,11 +59,14 @@ func (s *Store) Get(id orca.BlockID, off, n int64) (dataplane.Extent, error) {
 			return dataplane.Extent{}, err
 		}
 	}
+	if b.at.Encrypted() {
+		return s.decrypt(b, f, off, n, end)
+	}
 	got := min(n, min(int64(end)*orca.GrainSize, b.length)-off)
 	s.Metrics.Hits[b.at.Tier][Extents].Add(1)
 	s.Metrics.HitBytes[b.at.Tier].Add(got)
 	last := blockfile.Grains(off + got)
-	return dataplane.Extent{File: f, Off: off, N: got, Sums: b.sums[first:last:last],
+	return dataplane.Extent{File: f.File, Off: off, N: got, Sums: b.sums[first:last:last],
 		SumOff: int64(first) * orca.GrainSize, Generation: gen, Release: release}, nil
 }
 
@@ -70,7 +74,7 @@ func (s *Store) Get(id orca.BlockID, off, n int64) (dataplane.Extent, error) {
 func (s *Store) Held(id orca.BlockID, off, n int64) (dataplane.Extent, bool) {
 	s.mu.Lock()
 	b := s.blocks[id]
-	if b == nil || off < 0 || n <= 0 || off >= b.length || !b.trusted || b.file == nil {
+	if b == nil || off < 0 || n <= 0 || off >= b.length || !b.trusted || b.file == nil || b.at.Encrypted() {
 		s.mu.Unlock()
 		return dataplane.Extent{}, false
 	}
@@ -87,16 +91,43 @@ func (s *Store) Held(id orca.BlockID, off, n int64) (dataplane.Extent, bool) {
 	s.mu.Unlock()
 	s.Metrics.Hits[b.at.Tier][Extents].Add(1)
 	s.Metrics.HitBytes[b.at.Tier].Add(got)
-	return dataplane.Extent{File: f, Off: off, N: got, Sums: b.sums[first:end:end],
+	return dataplane.Extent{File: f.File, Off: off, N: got, Sums: b.sums[first:end:end],
 		SumOff: int64(first) * orca.GrainSize, Generation: gen, Release: release}, true
 }
 
 // errAbsent is made once: a miss is no exception.
 var errAbsent error = &orca.Error{Op: "tiered.Get", Kind: orca.NotFound, Msg: "not cached here"}
 
+// errEncrypted is made once: the reader asks for ranges instead.
+var errEncrypted error = &orca.Error{Op: "tiered.Descriptor", Kind: orca.Unsupported, Msg: "the block is encrypted in its directory"}
+
+// decrypt is the rest of Get for a pinned block of an encrypted directory, of
+// which grains up to end are present and verified: at most dir.MaxUnit bytes of
+// them, in memory. The block need not stay for them.
+func (s *Store) decrypt(b *block, f *dir.File, off, n int64, end int) (dataplane.Extent, error) {
+	defer s.unpin(b)
+	first := int(off / orca.GrainSize)
+	start := int64(first) * orca.GrainSize
+	end = min(end, first+dir.MaxUnit/orca.GrainSize)
+	size := min(int64(end)*orca.GrainSize, b.length) - start
+	c, bad, err := b.at.Decrypt(f, start, int(size))
+	if bad >= 0 {
+		return dataplane.Extent{}, s.quarantine(b, bad)
+	}
+	if err != nil {
+		return dataplane.Extent{}, s.lost(b, err)
+	}
+	got := min(n, start+size-off)
+	s.Metrics.Hits[b.at.Tier][Decrypted].Add(1)
+	s.Metrics.HitBytes[b.at.Tier].Add(got)
+	last := blockfile.Grains(off + got)
+	return dataplane.Extent{Data: c.Bytes[off-start : off-start+got], Off: off, N: got, Sums: b.sums[first:last:last],
+		SumOff: start, Release: c.Release}, nil
+}
+
 // prepare opens the file of a pinned block and verifies grains [first, end)
 // as far as that has not been done. On failure the block is quarantined.
-func (s *Store) prepare(b *block, first, end int) (*os.File, func(), error) {
+func (s *Store) prepare(b *block, first, end int) (*dir.File, func(), error) {
 	b.open.Lock()
 	defer b.open.Unlock()
 	f, release, err := s.openLocked(b)
@@ -120,11 +151,11 @@ func (s *Store) prepare(b *block, first, end int) (*os.File, func(), error) {
 		if cap(buf) < size {
 			buf = make([]byte, size)
 		}
-		got, err := s.cfg.Ops.ReadAt(f, buf[:size], int64(g)*orca.GrainSize)
+		got, spoilt, err := b.at.Read(f, buf[:size], int64(g)*orca.GrainSize)
 		if err != nil && err != io.EOF {
 			return nil, nil, s.lost(b, blockfile.Fail("tiered.Get", f.Name(), err))
 		}
-		if got < size || crc32.Checksum(buf[:size], blockfile.Castagnoli) != b.sums[g] {
+		if got < size || len(spoilt) > 0 || crc32.Checksum(buf[:size], blockfile.Castagnoli) != b.sums[g] {
 			return nil, nil, s.quarantine(b, g)
 		}
 	}
@@ -143,7 +174,7 @@ func (s *Store) prepare(b *block, first, end int) (*os.File, func(), error) {
 }
 
 // openLocked returns the cached descriptor or opens it; b.open is held.
-func (s *Store) openLocked(b *block) (*os.File, func(), error) {
+func (s *Store) openLocked(b *block) (*dir.File, func(), error) {
 	s.mu.Lock()
 	f, release := b.file, b.release
 	s.mu.Unlock()
@@ -262,6 +293,10 @@ func (s *Store) Share(id orca.BlockID) (*os.File, int64, uint64, error) {
 		s.mu.Unlock()
 		return nil, 0, 0, notFound(op, id)
 	}
+	if b.at.Encrypted() {
+		s.mu.Unlock()
+		return nil, 0, 0, errEncrypted
+	}
 	b.pinLocked()
 	s.mu.Unlock()
 	defer s.unpin(b)
@@ -293,6 +328,10 @@ func (s *Store) Descriptor(ctx context.Context, id orca.BlockID) (*os.File, int6
 	if b.have != nil {
 		s.mu.Unlock()
 		return nil, 0, 0, &orca.Error{Op: op, Path: id.String(), Kind: orca.Unsupported, Msg: "block is partial"}
+	}
+	if b.at.Encrypted() {
+		s.mu.Unlock()
+		return nil, 0, 0, errEncrypted
 	}
 	b.pinLocked()
 	s.useLocked(b, 0, b.length)

@@ -10,6 +10,7 @@ import (
 	"orca"
 	"orca/tiers"
 	"orca/tiers/alloc"
+	"orca/tiers/cryptfile"
 )
 
 // candidatesLocked orders the directories for a need; the first now of them
@@ -186,6 +187,9 @@ func (s *Store) Reserve(ctx context.Context, bytes int64, durable bool) (tiers.R
 
 // Dir implements tiers.Room.
 func (r *room) Dir() string { return r.p.Scratch() }
+
+// Key implements tiers.Room.
+func (r *room) Key() *cryptfile.Key { return r.p.Key() }
 
 // Tier implements tiers.Room.
 func (r *room) Tier() orca.Tier { return r.p.Tier }

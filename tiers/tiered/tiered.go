@@ -32,7 +32,6 @@ import (
 	"context"
 	"log/slog"
 	"math/rand/v2"
-	"os"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -170,13 +169,17 @@ type Kind uint8
 const (
 	Extents Kind = iota
 	Descriptors
+	Decrypted // an extent in memory, of an encrypted directory
 	Kinds
 )
 
 // String returns the name of the kind for metrics.
 func (k Kind) String() string {
-	if k == Descriptors {
+	switch k {
+	case Descriptors:
 		return "descriptor"
+	case Decrypted:
+		return "decrypted"
 	}
 	return "extent"
 }
@@ -429,7 +432,7 @@ func (s *Store) Close() error {
 	s.wg.Wait()
 	s.reapAll()
 	s.mu.Lock()
-	var idle []*os.File
+	var idle []*dir.File
 	for _, b := range s.open {
 		if b.pins == 0 && b.file != nil {
 			idle = append(idle, b.file)

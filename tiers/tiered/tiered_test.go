@@ -27,10 +27,10 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 func config(o tiertest.Options, ops blockfile.Ops) tiered.Config {
 	c := tiered.Config{Ops: ops, RoomWait: 500 * time.Millisecond, FlushEvery: 5 * time.Millisecond, MaxOpen: 8}
 	if o.MEM > 0 {
-		c.Dirs = append(c.Dirs, dir.Config{Path: filepath.Join(o.Root, "mem"), Tier: orca.MEM, Capacity: o.MEM})
+		c.Dirs = append(c.Dirs, dir.Config{Path: filepath.Join(o.Root, "mem"), Tier: orca.MEM, Capacity: o.MEM, KeyFile: o.KeyFile})
 	}
 	if o.SSD > 0 {
-		c.Dirs = append(c.Dirs, dir.Config{Path: filepath.Join(o.Root, "ssd"), Tier: orca.SSD, Capacity: o.SSD})
+		c.Dirs = append(c.Dirs, dir.Config{Path: filepath.Join(o.Root, "ssd"), Tier: orca.SSD, Capacity: o.SSD, KeyFile: o.KeyFile})
 	}
 	return c
 }
@@ -57,6 +57,15 @@ func TestStore(t *testing.T) {
 			})
 		})
 	}
+}
+
+// TestStoreEncrypted runs the suite with all directories encrypted.
+func TestStoreEncrypted(t *testing.T) {
+	key := keyFile(t, 1)
+	tiertest.Run(t, func(t testing.TB, o tiertest.Options) tiers.Store {
+		o.KeyFile = key
+		return openWith(t, o, nil)
+	})
 }
 
 func TestValidate(t *testing.T) {

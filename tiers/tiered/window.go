@@ -4,7 +4,6 @@ package tiered
 
 import (
 	"context"
-	"os"
 	"runtime/debug"
 
 	"orca"
@@ -53,7 +52,7 @@ func (w *filler) Window(ctx context.Context, off, n int64) tiers.Window {
 
 // claim makes the window of a range of which nothing is there or claimed, and
 // returns it with the file of the block.
-func (w *filler) claim(ctx context.Context, off, n int64) (*window, *os.File) {
+func (w *filler) claim(ctx context.Context, off, n int64) (*window, *dir.File) {
 	b := w.b
 	b.fill.Lock()
 	defer b.fill.Unlock()

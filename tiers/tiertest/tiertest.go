@@ -32,6 +32,8 @@ type Options struct {
 	MEM, SSD int64 // capacity of one directory of each; 0: none
 	// Root holds the directories; opening it again finds what was there.
 	Root string
+	// KeyFile is what the directories are encrypted with; "": they are not.
+	KeyFile string
 }
 
 // OpenFunc opens a store; the caller closes it.
@@ -97,11 +99,28 @@ func Adopt(s tiers.Store, id orca.BlockID, p []byte, dirty bool) error {
 	}
 	defer r.Release()
 	path := filepath.Join(r.Dir(), "private-"+id.String())
-	if err := os.WriteFile(path, p, 0o600); err != nil {
+	defer os.Remove(path)
+	if err := writePrivate(r, path, id, p); err != nil {
 		return err
 	}
-	defer os.Remove(path)
 	return s.Adopt(ctx, r, tiers.Adoption{ID: id, Path: path, Length: int64(len(p)), Sums: blockfile.AppendSums(nil, p), Dirty: dirty})
+}
+
+// writePrivate makes a private file as its room wants it.
+func writePrivate(r tiers.Room, path string, id orca.BlockID, p []byte) error {
+	if r.Key() == nil {
+		return os.WriteFile(path, p, 0o600)
+	}
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	v := r.Key().NewPrivate(blockfile.OS{}, f)
+	if _, err := v.WriteAt(p, 0); err != nil {
+		return err
+	}
+	return v.Finish(id)
 }
 
 // ReadAll reads a whole block through extents and checks every sum.
@@ -130,7 +149,7 @@ func ReadExtent(e dataplane.Extent) ([]byte, error) {
 		return nil, nil
 	}
 	p := make([]byte, e.N)
-	if _, err := e.File.ReadAt(p, e.Off); err != nil && err != io.EOF {
+	if _, err := e.ReadAt(p, e.Off); err != nil && err != io.EOF {
 		return nil, err
 	}
 	if e.SumOff == e.Off {
@@ -198,15 +217,7 @@ func testFillAndRead(t *testing.T, open OpenFunc) {
 		m, err := s.Stat(id)
 		require.NoError(t, err)
 		require.Equal(t, tiers.Meta{ID: id, Tier: orca.MEM, Length: n, Cached: n, Complete: true}, m)
-		f, length, _, err := s.Descriptor(context.Background(), id)
-		require.NoError(t, err)
-		require.Equal(t, n, length)
-		_, err = f.WriteAt([]byte("x"), 0)
-		require.Error(t, err, "an exported descriptor is read only")
-		got, err = io.ReadAll(f)
-		require.NoError(t, err)
-		require.True(t, bytes.Equal(p, got))
-		f.Close()
+		testDescriptor(t, s, id, p)
 		e, err := s.Get(id, n-1, 100)
 		require.NoError(t, err)
 		require.Equal(t, int64(1), e.N)
@@ -214,6 +225,33 @@ func testFillAndRead(t *testing.T, open OpenFunc) {
 		require.Len(t, e.Sums, 1)
 		e.Release()
 	}
+}
+
+// testDescriptor reads a complete block by its descriptor; there is none of an
+// encrypted one.
+func testDescriptor(t *testing.T, s tiers.Store, id orca.BlockID, p []byte) {
+	f, length, _, err := s.Descriptor(context.Background(), id)
+	if encrypted(t, s) {
+		require.ErrorIs(t, err, orca.Unsupported)
+		return
+	}
+	require.NoError(t, err)
+	require.EqualValues(t, len(p), length)
+	_, err = f.WriteAt([]byte("x"), 0)
+	require.Error(t, err, "an exported descriptor is read only")
+	got, err := io.ReadAll(f)
+	require.NoError(t, err)
+	require.True(t, bytes.Equal(p, got))
+	f.Close()
+}
+
+// encrypted reports whether a store's directories are.
+func encrypted(t testing.TB, s tiers.Store) bool {
+	t.Helper()
+	r, err := s.Reserve(context.Background(), orca.GrainSize, false)
+	require.NoError(t, err)
+	defer r.Release()
+	return r.Key() != nil
 }
 
 func testPartialRuns(t *testing.T, open OpenFunc) {
@@ -272,9 +310,12 @@ func testAdopt(t *testing.T, open OpenFunc) {
 	require.True(t, bytes.Equal(p, got))
 	e, err := s.Get(ID(1), 0, 1)
 	require.NoError(t, err)
-	st, err := e.File.Stat()
-	require.NoError(t, err)
-	require.Equal(t, os.FileMode(0o400), st.Mode().Perm())
+	require.Equal(t, encrypted(t, s), e.File == nil, "an encrypted block is served from memory")
+	if e.File != nil {
+		st, err := e.File.Stat()
+		require.NoError(t, err)
+		require.Equal(t, os.FileMode(0o400), st.Mode().Perm())
+	}
 	e.Release()
 	require.NoError(t, s.Clean(ID(1)))
 	m, _ = s.Stat(ID(1))
@@ -357,6 +398,13 @@ func testPinnedExtent(t *testing.T, open OpenFunc) {
 	Fill(t, s, ID(1), p)
 	e, err := s.Get(ID(1), 0, 1<<20)
 	require.NoError(t, err)
+	if e.File == nil { // what is in memory does not need the block
+		require.NoError(t, s.Remove(ID(1)))
+		got, err := ReadExtent(e)
+		require.NoError(t, err)
+		require.True(t, bytes.Equal(p, got))
+		return
+	}
 	path := e.File.Name()
 	require.NoError(t, s.Remove(ID(1)))
 	_, err = s.Get(ID(1), 0, 1)

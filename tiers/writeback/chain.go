@@ -406,6 +406,9 @@ func (f *storedFile) piece(id orca.BlockID, p []byte, within int64) (int, error)
 	if n <= 0 {
 		return 0, io.ErrUnexpectedEOF
 	}
+	if ext.File == nil {
+		return ext.ReadAt(p[:n], ext.Off)
+	}
 	return f.s.cfg.Ops.ReadAt(ext.File, p[:n], ext.Off)
 }
 

@@ -57,7 +57,10 @@ func (s *Service) keepFrom(ctx context.Context, room tiers.Room, id orca.BlockID
 		return err
 	}
 	sums, err := s.pull(ctx, room, f, r, length, moved)
-	if cerr := f.Close(); err == nil && cerr != nil {
+	if err == nil {
+		err = f.finish(ctx, room, id)
+	}
+	if cerr := f.close(); err == nil && cerr != nil {
 		err = blockfile.Fail("writeback.Keep", path, cerr)
 	}
 	if err == nil {
@@ -72,7 +75,7 @@ func (s *Service) keepFrom(ctx context.Context, room tiers.Room, id orca.BlockID
 }
 
 // pull writes what r delivers to f, and sums it.
-func (s *Service) pull(ctx context.Context, room tiers.Room, f *os.File, r io.Reader, length int64, moved func(int64) error) ([]uint32, error) {
+func (s *Service) pull(ctx context.Context, room tiers.Room, f *private, r io.Reader, length int64, moved func(int64) error) ([]uint32, error) {
 	const op = "writeback.Keep"
 	buf := pushBuffers.Get().(*[pushPiece]byte)
 	defer pushBuffers.Put(buf)
@@ -81,14 +84,14 @@ func (s *Service) pull(ctx context.Context, room tiers.Room, f *os.File, r io.Re
 		p := buf[:min(pushPiece, length-off)]
 		if _, err := io.ReadFull(r, p); err != nil {
 			if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
-				err = &orca.Error{Op: op, Path: f.Name(), Kind: orca.Unavailable, Msg: "the other worker does not have all of it"}
+				err = &orca.Error{Op: op, Path: f.f.Name(), Kind: orca.Unavailable, Msg: "the other worker does not have all of it"}
 			}
 			return nil, err
 		}
 		sums = blockfile.AppendSums(sums, p)
 		err := room.WithSpace(ctx, int64(len(p)), func() error {
-			_, err := s.cfg.Ops.WriteAt(f, p, off)
-			return blockfile.Fail(op, f.Name(), err)
+			_, err := f.WriteAt(p, off)
+			return blockfile.Fail(op, f.f.Name(), err)
 		})
 		if err != nil {
 			return nil, err

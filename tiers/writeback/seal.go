@@ -4,7 +4,6 @@ package writeback
 
 import (
 	"context"
-	"errors"
 	"io"
 	"os"
 
@@ -18,10 +17,11 @@ import (
 
 // frozen is content that nobody can change any more, in a private file.
 type frozen struct {
-	file   *os.File // read only, or a copy of our own
+	file   *private // read only, or a copy of our own
 	path   string
 	room   tiers.Room
 	copied bool // file and room are ours to discard
+	kept   bool // file stays the handle's: it is encrypted, and no writer has it
 	live   bool // no room for a copy: the writer's file, good for one pass only
 	length int64
 }
@@ -185,7 +185,7 @@ func (s *Service) uploads(t *dataplane.WriteTarget, fz *frozen) (bool, error) {
 func (s *Service) copyOf(fz *frozen, t *dataplane.WriteTarget) (content, error) {
 	c := content{r: fz.file, n: fz.length}
 	var err error
-	if c.sums, c.crc, err = blockfile.SumFile(s.cfg.Ops, fz.file, fz.length); err != nil {
+	if c.sums, c.crc, err = fz.file.sums(fz.length); err != nil {
 		return c, err
 	}
 	if t.Linked && (c.crc != t.WantCRC || c.n != t.WantLength) {
@@ -231,8 +231,12 @@ func (s *Service) hold(ctx context.Context, t *dataplane.WriteTarget, length int
 // when no writer can exist any more, else a copy of it.
 func (s *Service) freeze(ctx context.Context, h *handle, t *dataplane.WriteTarget, keep bool) (*frozen, error) {
 	const op = "writeback.Seal"
+	if !keep && h.file.enc != nil {
+		_, n := h.file.stored()
+		return &frozen{file: h.file, path: h.path, room: h.room, kept: true, length: n}, nil
+	}
 	if !keep {
-		h.file.Close()
+		_ = h.file.close()
 		h.file = nil
 		if noWriter(h.path) {
 			f, err := s.cfg.Ops.OpenFile(h.path, os.O_RDONLY, 0)
@@ -243,13 +247,13 @@ func (s *Service) freeze(ctx context.Context, h *handle, t *dataplane.WriteTarge
 			if t.Type != orca.Through {
 				s.Metrics.HugeBytes.Add(collapse(f, n))
 			}
-			return &frozen{file: f, path: h.path, room: h.room, length: n}, nil
+			return &frozen{file: &private{f: f, ops: s.cfg.Ops}, path: h.path, room: h.room, length: n}, nil
 		}
 		if err := s.openLocked(op, h); err != nil {
 			return nil, err
 		}
 	}
-	_, n := stored(h.file)
+	_, n := h.file.stored()
 	through := t.Type == orca.Through || t.Type == orca.CacheThrough
 	live := &frozen{file: h.file, path: h.path, room: h.room, live: true, length: n}
 	if t.Type == orca.Through || n == 0 {
@@ -277,11 +281,8 @@ func (s *Service) copyOut(ctx context.Context, h *handle, room tiers.Room, n int
 		return nil, err
 	}
 	fz := &frozen{file: f, path: path, room: room, copied: true}
-	err = room.WithSpace(ctx, n, func() error {
-		_, err := f.Seek(0, io.SeekStart)
-		if err == nil {
-			fz.length, err = copyRange(f, h.file, 0, n)
-		}
+	err = room.WithSpace(ctx, n, func() (err error) {
+		fz.length, err = copyRange(f, h.file, 0, n)
 		return err
 	})
 	if err != nil {
@@ -293,10 +294,10 @@ func (s *Service) copyOut(ctx context.Context, h *handle, room tiers.Room, n int
 
 // thaw discards what a Seal made.
 func (s *Service) thaw(fz *frozen) {
-	if fz.live {
+	if fz.live || fz.kept {
 		return
 	}
-	fz.file.Close()
+	_ = fz.file.close()
 	if fz.copied {
 		_ = s.cfg.Ops.Remove(fz.path)
 		fz.room.Release()
@@ -309,7 +310,10 @@ func (s *Service) adopt(ctx context.Context, fz *frozen, t *dataplane.WriteTarge
 	id := orca.BlockID{File: t.File, Version: t.Version}
 	if fz.length <= blockSize {
 		a := tiers.Adoption{ID: id, Path: fz.path, Length: fz.length, Sums: sums, Dirty: dirty}
-		err := s.adoptOne(ctx, fz.room, a)
+		err := fz.file.finish(ctx, fz.room, id)
+		if err == nil {
+			err = s.adoptOne(ctx, fz.room, a)
+		}
 		if err == nil {
 			if fz.copied {
 				s.Metrics.Copied.Add(1)
@@ -356,14 +360,14 @@ func (s *Service) adoptCopy(ctx context.Context, fz *frozen, id orca.BlockID, of
 		return 0, err
 	}
 	var got int64
-	err = room.WithSpace(ctx, n, func() error {
-		_, err := f.Seek(0, io.SeekStart)
-		if err == nil {
-			got, err = copyRange(f, fz.file, off, n)
-		}
+	err = room.WithSpace(ctx, n, func() (err error) {
+		got, err = copyRange(f, fz.file, off, n)
 		return err
 	})
-	f.Close()
+	if err == nil {
+		err = f.finish(ctx, room, id)
+	}
+	_ = f.close()
 	if err == nil && got != n {
 		err = &orca.Error{Op: "writeback.Seal", Path: fz.path, Kind: orca.Corrupt, Msg: "frozen file became shorter"}
 	}
@@ -404,31 +408,4 @@ func noWriter(path string) bool {
 	}
 	_, _ = unix.FcntlInt(f.Fd(), unix.F_SETLEASE, unix.F_UNLCK)
 	return true
-}
-
-// copyRange copies [off, off+n) of src (n < 0: all) to dst, which is empty,
-// inside the kernel where it can. It returns how many bytes there were.
-func copyRange(dst, src *os.File, off, n int64) (int64, error) {
-	const op = "writeback.copy"
-	_, length := stored(src)
-	if n < 0 || n > length-off {
-		n = max(0, length-off)
-	}
-	if copyHuge(dst, src, off, n) {
-		return n, nil
-	}
-	// A descriptor of its own: src may be in use at another offset.
-	r, err := os.Open("/proc/self/fd/" + itoa(src.Fd()))
-	if err != nil {
-		return 0, blockfile.Fail(op, src.Name(), err)
-	}
-	defer r.Close()
-	if _, err := r.Seek(off, io.SeekStart); err != nil {
-		return 0, blockfile.Fail(op, src.Name(), err)
-	}
-	got, err := dst.ReadFrom(&io.LimitedReader{R: r, N: n})
-	if err != nil && !errors.Is(err, io.EOF) {
-		return got, blockfile.Fail(op, dst.Name(), err)
-	}
-	return got, nil
 }

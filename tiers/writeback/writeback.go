@@ -40,12 +40,9 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
-	"path/filepath"
 	"sync"
 	"sync/atomic"
 	"time"
-
-	"golang.org/x/sys/unix"
 
 	"orca"
 	"orca/dataplane"
@@ -166,7 +163,7 @@ type handle struct {
 	target dataplane.WriteTarget
 
 	mu       sync.RWMutex
-	file     *os.File // open for writing; nil once adopted; GUARDED_BY(mu)
+	file     *private // open for writing; nil once adopted; GUARDED_BY(mu)
 	path     string   // GUARDED_BY(mu)
 	room     tiers.Room
 	link     *link   // the next worker of the chain; nil: none; GUARDED_BY(mu)
@@ -256,7 +253,7 @@ func (s *Service) CreateWrite(ctx context.Context, t dataplane.WriteTarget) (uin
 		return h.id, nil
 	}
 	s.mu.Unlock()
-	h.file.Close()
+	_ = h.file.close()
 	_ = s.cfg.Ops.Remove(h.path)
 	room.Release()
 	return 0, orca.E(op, orca.Busy, "too many open writes on this worker")
@@ -287,19 +284,6 @@ func newID() uint64 {
 	return max(1, binary.BigEndian.Uint64(b[:]))
 }
 
-// private makes a private file in a room.
-func (s *Service) private(ctx context.Context, r tiers.Room) (f *os.File, path string, err error) {
-	path = filepath.Join(r.Dir(), fmt.Sprintf("w-%016x", newID()))
-	err = r.WithSpace(ctx, orca.GrainSize, func() (err error) {
-		f, err = s.cfg.Ops.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
-		return blockfile.Fail("writeback.create", path, err)
-	})
-	if err != nil {
-		return nil, "", err
-	}
-	return f, path, nil
-}
-
 func (h *handle) touch() { h.used.Store(time.Now().UnixNano()) }
 
 func (s *Service) find(op string, id uint64) (*handle, error) {
@@ -322,11 +306,15 @@ func (s *Service) openLocked(op string, h *handle) error {
 		return nil
 	}
 	f, err := s.cfg.Ops.OpenFile(h.path, os.O_RDWR, 0)
-	h.file = f
+	if err == nil {
+		h.file = &private{f: f, ops: s.cfg.Ops} // an encrypted one stays open to the end
+	}
 	return blockfile.Fail(op, h.path, err)
 }
 
 // WriteFile implements dataplane.Writes. The descriptor has its own offset.
+// Unsupported where the file is encrypted: what a writer put into it itself would
+// be on the disk in the clear.
 func (s *Service) WriteFile(_ context.Context, id uint64) (*os.File, error) {
 	const op = "writeback.WriteFile"
 	h, err := s.find(op, id)
@@ -337,6 +325,9 @@ func (s *Service) WriteFile(_ context.Context, id uint64) (*os.File, error) {
 	defer h.mu.Unlock()
 	if err := s.openLocked(op, h); err != nil {
 		return nil, err
+	}
+	if h.file.enc != nil {
+		return nil, &orca.Error{Op: op, Path: fmt.Sprintf("%016x", id), Kind: orca.Unsupported, Msg: "the directory is encrypted: write through the worker"}
 	}
 	f, err := s.cfg.Ops.OpenFile(h.path, os.O_RDWR, 0)
 	if err != nil {
@@ -375,7 +366,7 @@ func (s *Service) writeAt(ctx context.Context, h *handle, p []byte, off int64) e
 	}
 	defer h.mu.RUnlock()
 	err = h.room.WithSpace(ctx, int64(len(p)), func() error {
-		_, err := s.cfg.Ops.WriteAt(h.file, p, off)
+		_, err := h.file.WriteAt(p, off)
 		return blockfile.Fail(op, h.path, err)
 	})
 	if err != nil {
@@ -394,7 +385,7 @@ func (s *Service) makeRoom(ctx context.Context, h *handle, off, n int64) error {
 		return nil
 	}
 	h.mu.RLock()
-	alloc, length := stored(h.file)
+	alloc, length := h.file.stored()
 	h.mu.RUnlock()
 	need := min(alloc+n, max(length, off+n))
 	if need <= h.reserved {
@@ -414,15 +405,6 @@ func (s *Service) makeRoom(ctx context.Context, h *handle, off, n int64) error {
 	return err
 }
 
-// stored returns how many bytes a file occupies, and its length.
-func stored(f *os.File) (alloc, length int64) {
-	var st unix.Stat_t
-	if f == nil || unix.Fstat(int(f.Fd()), &st) != nil {
-		return 0, 0
-	}
-	return st.Blocks * 512, st.Size
-}
-
 // spill moves the private file into a directory with more room; h.grow is
 // held.
 func (s *Service) spill(ctx context.Context, h *handle, need int64) error {
@@ -438,7 +420,7 @@ func (s *Service) spill(ctx context.Context, h *handle, need int64) error {
 	f, path, err := s.private(ctx, room)
 	if err == nil {
 		if _, err = copyRange(f, h.file, 0, -1); err != nil {
-			f.Close()
+			_ = f.close()
 			_ = s.cfg.Ops.Remove(path)
 		}
 	}
@@ -446,7 +428,7 @@ func (s *Service) spill(ctx context.Context, h *handle, need int64) error {
 		room.Release()
 		return err
 	}
-	h.file.Close()
+	_ = h.file.close()
 	_ = s.cfg.Ops.Remove(h.path)
 	h.room.Release()
 	h.file, h.path, h.room = f, path, room
@@ -472,7 +454,7 @@ func (s *Service) Truncate(ctx context.Context, id uint64, length int64) error {
 	s.do(ctx, h.link, func(ctx context.Context) (int, error) {
 		return int(h.link.copies.Load()), h.link.w.Truncate(ctx, h.link.Handle, length)
 	})
-	return blockfile.Fail(op, h.path, s.cfg.Ops.Truncate(h.file, length))
+	return blockfile.Fail(op, h.path, h.file.truncate(length))
 }
 
 // Sync implements dataplane.Writes: the private file survives the loss of
@@ -491,7 +473,7 @@ func (s *Service) Sync(ctx context.Context, id uint64) error {
 	s.do(ctx, h.link, func(ctx context.Context) (int, error) {
 		return int(h.link.copies.Load()), h.link.w.Sync(ctx, h.link.Handle)
 	})
-	return blockfile.Fail(op, h.path, s.cfg.Ops.Datasync(h.file))
+	return blockfile.Fail(op, h.path, h.file.sync())
 }
 
 // Abort implements dataplane.Writes. An unknown handle is no error.
@@ -533,7 +515,7 @@ func (s *Service) dropLocked(h *handle) {
 // discardLocked removes the private file and returns its room.
 func (s *Service) discardLocked(h *handle) {
 	if h.file != nil {
-		h.file.Close()
+		_ = h.file.close()
 		h.file = nil
 	}
 	if h.path != "" {
@@ -567,7 +549,7 @@ func (s *Service) tend(h *handle) {
 		return // being sealed
 	}
 	exported := h.exported
-	alloc, _ := stored(h.file)
+	alloc, _ := h.file.stored()
 	h.mu.RUnlock()
 	if exported {
 		h.grow.Lock()
@@ -592,7 +574,7 @@ func (s *Service) tend(h *handle) {
 	}
 	if h.path != "" && h.exported {
 		if h.file != nil {
-			h.file.Close()
+			_ = h.file.close()
 			h.file = nil
 		}
 		if !noWriter(h.path) {

@@ -45,6 +45,7 @@ func (r *rig) FS(context.Context, uint32) (ufs.FS, error) { return r.fs, nil }
 
 type rigOptions struct {
 	mem, ssd int64
+	key      string // of the SSD directory; "": in the clear
 	cfg      writeback.Config
 }
 
@@ -61,7 +62,7 @@ func newRigAt(t testing.TB, root string, o rigOptions) *rig {
 		tc.Dirs = append(tc.Dirs, dir.Config{Path: filepath.Join(r.root, "mem"), Tier: orca.MEM, Capacity: o.mem})
 	}
 	if o.ssd > 0 {
-		tc.Dirs = append(tc.Dirs, dir.Config{Path: filepath.Join(r.root, "ssd"), Tier: orca.SSD, Capacity: o.ssd})
+		tc.Dirs = append(tc.Dirs, dir.Config{Path: filepath.Join(r.root, "ssd"), Tier: orca.SSD, Capacity: o.ssd, KeyFile: o.key})
 	}
 	tc.RoomWait = 200 * time.Millisecond
 	log := slog.New(slog.DiscardHandler)
