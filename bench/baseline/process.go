@@ -21,7 +21,8 @@ import (
 const Role = "baseline-process"
 
 // Main is the body of such a process: "raw-serve FILE", "raw-receive PORT",
-// "grpc-serve FILE", "echo-serve SIZE" or what the roles given by the caller add. It returns when stdin ends.
+// "grpc-serve FILE", "crowd-serve FILE",
+// "crowd-sink FOLDER", "echo-serve SIZE" or what the roles given by the caller add. It returns when stdin ends.
 func Main(args []string, more map[string]func(args []string) error) error {
 	if len(args) == 0 {
 		return errors.New("a role is missing")
@@ -37,6 +38,10 @@ func Main(args []string, more map[string]func(args []string) error) error {
 		return RawReceive(port, os.Stdin, os.Stdout)
 	case args[0] == "grpc-serve" && len(args) == 2:
 		return GRPCServe(args[1], os.Stdin, os.Stdout)
+	case args[0] == "crowd-serve" && len(args) == 2:
+		return CrowdServe(args[1], "", os.Stdin, os.Stdout)
+	case args[0] == "crowd-sink" && len(args) == 2:
+		return CrowdServe("", args[1], os.Stdin, os.Stdout)
 	case args[0] == "echo-serve" && len(args) == 2:
 		size, err := strconv.Atoi(args[1])
 		if err != nil {

@@ -46,22 +46,12 @@ func RawServe(file string, stdin io.Reader, stdout io.Writer) error {
 		return &os.PathError{Op: "open", Path: file, Err: err}
 	}
 	defer unix.Close(src)
-	ln, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	ln, port, err := listenRaw(4)
 	if err != nil {
-		return os.NewSyscallError("socket", err)
+		return err
 	}
 	defer unix.Close(ln)
-	if err := unix.Bind(ln, &unix.SockaddrInet4{Addr: loopback}); err != nil {
-		return os.NewSyscallError("bind", err)
-	}
-	if err := unix.Listen(ln, 4); err != nil {
-		return os.NewSyscallError("listen", err)
-	}
-	sa, err := unix.Getsockname(ln)
-	if err != nil {
-		return os.NewSyscallError("getsockname", err)
-	}
-	fmt.Fprintln(stdout, sa.(*unix.SockaddrInet4).Port)
+	fmt.Fprintln(stdout, port)
 	go func() {
 		_, _ = io.Copy(io.Discard, stdin)     // until its owner is gone
 		_ = unix.Shutdown(ln, unix.SHUT_RDWR) // wakes accept
@@ -126,17 +116,11 @@ type RawResult struct {
 // it pulls that many bytes from the server at port into one reused buffer of
 // Chunk bytes and answers with a RawResult as a line of JSON.
 func RawReceive(port int, stdin io.Reader, stdout io.Writer) error {
-	conn, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	conn, err := connectRaw(port)
 	if err != nil {
-		return os.NewSyscallError("socket", err)
+		return err
 	}
 	defer unix.Close(conn)
-	if err := unix.Connect(conn, &unix.SockaddrInet4{Addr: loopback, Port: port}); err != nil {
-		return os.NewSyscallError("connect", err)
-	}
-	if err := unix.SetsockoptInt(conn, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1); err != nil {
-		return os.NewSyscallError("setsockopt", err)
-	}
 	buf := Buffer(Chunk)
 	out := json.NewEncoder(stdout)
 	for in := bufio.NewScanner(stdin); in.Scan(); {

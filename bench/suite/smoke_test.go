@@ -25,7 +25,7 @@ func TestSmoke(t *testing.T) {
 	require.NoError(t, err, "%s", out)
 	self, err := os.Executable()
 	require.NoError(t, err)
-	for _, name := range []string{"io", "slowpeer", "meta", "fuse", "restart"} {
+	for _, name := range []string{"io", "worker", "slowpeer", "meta", "fuse", "restart"} {
 		t.Run(name, func(t *testing.T) {
 			if name == "fuse" && os.Geteuid() != 0 {
 				t.Skip("the mount's kernel cache can only be dropped by root")

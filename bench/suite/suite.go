@@ -46,7 +46,7 @@ type Options struct {
 	Files int
 	// Blocks in the index of the restart suite. Default 10,000,000.
 	Blocks int
-	// Clients of the meta suite, one connection each. Default 16.
+	// Clients of the meta and worker suites, one connection each. Default 16.
 	Clients int
 	// Pipeline is how many requests each client has outstanding. Default 1.
 	Pipeline int
@@ -143,14 +143,15 @@ type Case struct {
 }
 
 // The units of a case. Their work is counted in MB (10^6 bytes), operations or
-// entries; a hit rate is no work per time, and a sample of it lasts a second by
-// definition.
+// entries; a hit rate and the shape of a tail are no work per time, and a sample of
+// them lasts a second by definition.
 const (
 	unitMBs     = "MB/s"
 	unitOps     = "ops/s"
 	unitEntries = "entries/s"
 	unitBlocks  = "blocks/s"
 	unitRate    = "of the bytes"
+	unitTail    = "p50/p99"
 )
 
 // trial is an open case. Each side does a fixed amount of work per call, or
@@ -191,11 +192,13 @@ func (m *measure) add(o measure) {
 func (m measure) value() float64 { return m.work / m.took.Seconds() }
 
 // Suites returns the names of the suites, in the order of a full run.
-func Suites() []string { return []string{"env", "io", "slowpeer", "meta", "fuse", "restart", "evict"} }
+func Suites() []string {
+	return []string{"env", "io", "worker", "slowpeer", "meta", "fuse", "restart", "evict"}
+}
 
 // Cases returns all cases, by suite.
 func Cases() []Case {
-	return slices.Concat(envCases(), ioCases(), slowpeerCases(), metaCases(), treeCases(), fuseCases(), restartCases(), evictCases())
+	return slices.Concat(envCases(), ioCases(), workerCases(), slowpeerCases(), metaCases(), treeCases(), fuseCases(), restartCases(), evictCases())
 }
 
 // Select returns the cases of a suite but for those that are run only when
@@ -479,8 +482,8 @@ func costUnit(unit string) string {
 
 func cost(unit string, m measure) float64 {
 	switch unit {
-	case unitRate:
-		return 0 // of the same trace, whatever it took
+	case unitRate, unitTail:
+		return 0 // of the same trace, or at the same rate, whatever it took
 	case unitMBs:
 		return m.cpu.Seconds() / (m.work / 1e3)
 	}

@@ -111,7 +111,7 @@ func newRun() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "run SUITE",
 		Short: "Run a suite, or some of its cases",
-		Long: `Run a suite: env, io, slowpeer, meta, fuse, restart or evict. No flag is needed.
+		Long: `Run a suite: env, io, worker, slowpeer, meta, fuse, restart or evict. No flag is needed.
 
 The exit status is 0 when every case has a figure, else 1; a case that failed is
 a row with an error and without figures.`,
