@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -105,7 +106,9 @@ func (s *stage) lanes() int { return s.opt.Clients * s.opt.Pipeline }
 // of returns the client of a lane.
 func (c *crowd) of(lane int) *client.FS { return c.fs[lane%len(c.fs)] }
 
-func laneDir(lane int) string { return fmt.Sprintf("/bench/meta/%03d", lane) }
+const laneRoot = "/bench/meta/"
+
+func laneDir(lane int) string { return fmt.Sprintf("%s%03d", laneRoot, lane) }
 
 // timed runs op in every lane until the sample time is over; i counts the
 // calls of a lane. All lanes start together.
@@ -163,8 +166,24 @@ func (c *crowd) createSide(name string) side {
 	}}
 }
 
+// createPath is one allocation, for the objects of a create are counted.
 func createPath(lane int, run int64, i int) string {
-	return fmt.Sprintf("%s/f-%04d-%08d", laneDir(lane), run, i)
+	b := append(make([]byte, 0, 64), laneRoot...)
+	b = appendPadded(b, int64(lane), 3)
+	b = appendPadded(append(b, "/f-"...), run, 4)
+	b = appendPadded(append(b, '-'), int64(i), 8)
+	return string(b)
+}
+
+// appendPadded appends n, which is not negative, with width digits at least.
+func appendPadded(b []byte, n int64, width int) []byte {
+	for limit := int64(10); width > 1; width, limit = width-1, limit*10 {
+		if n < limit {
+			b = append(b, "0000000000"[:width-1]...)
+			break
+		}
+	}
+	return strconv.AppendInt(b, n, 10)
 }
 
 // deepDir is below laneDir, so that a file in it has a path of eight names.

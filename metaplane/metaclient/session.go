@@ -75,7 +75,8 @@ type Session struct {
 	next   uint64
 	flying map[uint64]struct{}
 	low    uint64        // every seq below is answered
-	moved  chan struct{} // closed when low rises
+	moved  chan struct{} // closed when low rises, if somebody waits for that
+	waited bool          // somebody does
 	known  bool          // a mutation of this client has been applied
 }
 
@@ -99,7 +100,7 @@ func (s *Session) renewLocked() {
 	if s.moved != nil {
 		close(s.moved)
 	}
-	s.moved = make(chan struct{})
+	s.moved, s.waited = make(chan struct{}), false
 }
 
 // ticket is one numbered mutation.
@@ -118,6 +119,7 @@ func (s *Session) begin(ctx context.Context) (ticket, error) {
 			return t, nil
 		}
 		moved := s.moved
+		s.waited = true
 		s.mu.Unlock()
 		select {
 		case <-moved:
@@ -149,9 +151,9 @@ func (s *Session) end(t ticket, err error) {
 		}
 		s.low++
 	}
-	if s.low != before {
+	if s.low != before && s.waited {
 		close(s.moved)
-		s.moved = make(chan struct{})
+		s.moved, s.waited = make(chan struct{}), false
 	}
 }
 

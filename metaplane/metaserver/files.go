@@ -44,20 +44,26 @@ func checkCreate(r *metapb.CreateRequest) error {
 }
 
 func (s *Service) createCommand(r *metapb.CreateRequest) *command.Command {
+	c := &command.Command{Create: &metapb.CreateOp{}}
+	s.fillCreate(c, r)
+	return c
+}
+
+// fillCreate makes c, which has an empty CreateOp, the command of a request.
+func (s *Service) fillCreate(c *command.Command, r *metapb.CreateRequest) {
 	wt := orca.WriteType(r.WriteType)
 	if wt == orca.WriteDefault {
 		wt = s.cfg.WriteType
 	}
-	block := r.BlockSize
-	if block == 0 {
-		block = s.cfg.BlockSize
+	o := c.Create
+	if o.BlockSize = r.BlockSize; o.BlockSize == 0 {
+		o.BlockSize = s.cfg.BlockSize
 	}
-	return &command.Command{Checks: checkNames, Create: &metapb.CreateOp{
-		Target: r.Target, Mode: r.Mode, Parents: r.Parents, Exclusive: r.Exclusive, Overwrite: r.Overwrite,
-		WriteType: uint32(wt), BlockSize: block, WholeMax: s.cfg.WholeMax, Replicas: s.replicas(r),
-		Complete: r.Complete, Steal: r.Steal, Symlink: r.Symlink, Ttl: int64(s.cfg.SessionTTL),
-		ExpectLength: r.ExpectLength,
-	}}
+	c.Checks = checkNames
+	o.Target, o.Mode, o.Parents, o.Exclusive, o.Overwrite = r.Target, r.Mode, r.Parents, r.Exclusive, r.Overwrite
+	o.WriteType, o.WholeMax, o.Replicas = uint32(wt), s.cfg.WholeMax, s.replicas(r)
+	o.Complete, o.Steal, o.Symlink, o.Ttl = r.Complete, r.Steal, r.Symlink, int64(s.cfg.SessionTTL)
+	o.ExpectLength = r.ExpectLength
 }
 
 // replicas is on how many workers a new version is to be: what was asked for,

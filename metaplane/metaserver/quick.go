@@ -67,7 +67,18 @@ type started struct {
 	s     *Service
 	c     *command.Command
 	w     mutationWaiter
-	reply func(*command.Result) metawire.Message
+	reply func(*started, *command.Result) metawire.Message
+	// create is the memory of a create's reply.
+	create *metapb.CreateReply
+}
+
+// creating is a create on its way, with all that is made for it, in one piece
+// of memory.
+type creating struct {
+	started
+	cmd    command.Command
+	op     metapb.CreateOp
+	answer metapb.CreateReply
 }
 
 // start implements starter. What the walk of a path may have to ask a UFS for,
@@ -77,32 +88,34 @@ func (s *Service) start(q metawire.Request, until time.Time, w mutationWaiter) b
 	if !s.mayPropose() {
 		return false
 	}
-	st := &started{s: s, w: w}
+	var st *started
 	switch r := q.(type) {
 	case *metapb.CreateRequest:
 		if !r.Complete || checkCreate(r) != nil || !s.settledNow(r.H, r.Target) {
 			return false
 		}
-		st.c = s.createCommand(r)
-		st.reply = func(res *command.Result) metawire.Message { return &metapb.CreateReply{Attr: res.Attr} }
+		c := &creating{}
+		c.cmd.Create = &c.op
+		s.fillCreate(&c.cmd, r)
+		st = &c.started
+		st.c, st.create, st.reply = &c.cmd, &c.answer, createReply
 	case *metapb.RenameRequest:
 		const op = "metaserver.Rename"
 		if checkTarget(op, r.Src) != nil || checkTarget(op, r.Dst) != nil || checkNew(op, r.Dst) != nil ||
 			!s.settledNow(r.H, r.Src) || !s.settledNoDir(r.H, r.Dst) {
 			return false // what a directory holds that would be replaced may have to be made known
 		}
-		st.c = renameCommand(r)
-		st.reply = emptyReply
+		st = &started{c: renameCommand(r), reply: emptyReply}
 	case *metapb.DeleteRequest:
 		// Of a directory the content may have to be made known first.
 		if r.Recursive || checkTarget("metaserver.Delete", r.Target) != nil || !s.settledFile(r.H, r.Target) {
 			return false
 		}
-		st.c = deleteCommand(r)
-		st.reply = emptyReply
+		st = &started{c: deleteCommand(r), reply: emptyReply}
 	default:
 		return false
 	}
+	st.s, st.w = s, w
 	s.sign(q.GetH(), st.c)
 	if err := s.group.Start(st.c, until, st); err != nil {
 		s.Stats.Errors.Add(1)
@@ -111,7 +124,12 @@ func (s *Service) start(q metawire.Request, until time.Time, w mutationWaiter) b
 	return true
 }
 
-func emptyReply(*command.Result) metawire.Message { return &metapb.Empty{} }
+func emptyReply(*started, *command.Result) metawire.Message { return &metapb.Empty{} }
+
+func createReply(st *started, res *command.Result) metawire.Message {
+	st.create.Attr = res.Attr
+	return st.create
+}
 
 // settledNow reports whether the UFS has nothing to say about a target, without
 // waiting.
@@ -145,7 +163,7 @@ func (st *started) Done(res *command.Result, err error) {
 			if err != nil {
 				return nil, err
 			}
-			return st.reply(res), nil
+			return st.reply(st, res), nil
 		})
 		return
 	}
@@ -157,7 +175,7 @@ func (st *started) Done(res *command.Result, err error) {
 	if res.Intent != nil {
 		st.s.Exec.Wake()
 	}
-	st.w.answer(st.reply(res), nil)
+	st.w.answer(st.reply(st, res), nil)
 }
 
 // parked is a request whose mutation is on its way.
