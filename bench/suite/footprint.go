@@ -11,6 +11,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"sync"
 	"text/tabwriter"
@@ -55,6 +56,9 @@ type FootprintSize struct {
 	RSSStart  int64 `json:"rss_start_bytes"`
 	RSSServed int64 `json:"rss_served_bytes"`
 	RSSPeak   int64 `json:"rss_peak_bytes"`
+	// RSSCached is the same with a cache that all records fit in, when all were
+	// read.
+	RSSCached int64 `json:"rss_cached_bytes"`
 	// Stats is how many stats of files chosen at random were served per second.
 	Stats float64 `json:"stats_per_second"`
 }
@@ -203,7 +207,48 @@ func (f *footprint) measure(ctx context.Context, n int) (*FootprintSize, error) 
 		return nil, err
 	}
 	fmt.Fprintf(f.opt.Progress, "%.0f stats/s, %d MB resident, %d MB at the most\n", s.Stats, s.RSSServed>>20, s.RSSPeak>>20)
-	return s, f.stop()
+	if err := f.stop(); err != nil {
+		return nil, err
+	}
+	if s.RSSCached, err = f.cached(ctx, n); err != nil {
+		return nil, err
+	}
+	fmt.Fprintf(f.opt.Progress, "%d MB resident with all in the cache\n", s.RSSCached>>20)
+	return s, nil
+}
+
+// cachedPerInode is the cache that is given to each inode, more than it needs.
+const cachedPerInode = 256
+
+// cached starts the server with a cache that all fits in, has it read all
+// names, and then files at random, and returns the memory that it has then.
+func (f *footprint) cached(ctx context.Context, n int) (int64, error) {
+	args := f.args
+	defer func() { f.args = args }()
+	f.args = append(slices.Clone(args), "--meta-cache", strconv.Itoa(max(64<<20, n*cachedPerInode)))
+	if _, err := f.start(ctx, "/"); err != nil {
+		return 0, err
+	}
+	err := f.lanes(func(lane int, fs *client.FS) error {
+		for leaf := lane; leaf < leavesOf(n); leaf += footprintLanes {
+			p, err := fs.List(ctx, client.Path("/"+treeBranch(leaf)+"/"+treeLeaf(leaf)), client.ListOptions{})
+			if err == nil && len(p.Entries) != growFiles {
+				err = fmt.Errorf("%s has %d files, not %d", treeLeaf(leaf), len(p.Entries), growFiles)
+			}
+			if err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return 0, err
+	}
+	if _, err := f.read(ctx, n); err != nil {
+		return 0, err
+	}
+	rss, _, err := facts.Resident(f.orca.PID())
+	return rss, errors.Join(err, f.stop())
 }
 
 // lanes runs do on each client.
@@ -285,11 +330,12 @@ func (r *Footprint) WriteJSON(w io.Writer) error { return report.EncodeJSON(w, r
 // WriteTable writes a row per size.
 func (r *Footprint) WriteTable(w io.Writer) error {
 	tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprintln(tw, "INODES\tDIRS\tGROWN\tDISK\tSTART (KILLED)\tSTART (CLEAN)\tRSS AT START\tSERVED\tPEAK\tPER INODE\tSTATS\t")
+	fmt.Fprintln(tw, "INODES\tDIRS\tGROWN\tDISK\tSTART (KILLED)\tSTART (CLEAN)\tRSS AT START\tSERVED\tPEAK\tPER INODE\tALL CACHED\tPER INODE\tSTATS\t")
 	for _, s := range r.Sizes {
-		fmt.Fprintf(tw, "%d\t%d\t%.0f/s\t%.1f B/inode\t%.2f s\t%.2f s\t%d MB\t%d MB\t%d MB\t%.1f B\t%.0f/s\t\n",
+		fmt.Fprintf(tw, "%d\t%d\t%.0f/s\t%.1f B/inode\t%.2f s\t%.2f s\t%d MB\t%d MB\t%d MB\t%.1f B\t%d MB\t%.1f B\t%.0f/s\t\n",
 			s.Inodes, s.Directories, s.GrowRate, s.DiskPerInode, s.Start, s.StartClean,
-			s.RSSStart>>20, s.RSSServed>>20, s.RSSPeak>>20, float64(s.RSSServed)/float64(s.Inodes), s.Stats)
+			s.RSSStart>>20, s.RSSServed>>20, s.RSSPeak>>20, float64(s.RSSServed)/float64(s.Inodes),
+			s.RSSCached>>20, float64(s.RSSCached)/float64(s.Inodes), s.Stats)
 	}
 	return tw.Flush()
 }

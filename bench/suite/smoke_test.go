@@ -64,7 +64,7 @@ func TestSmoke(t *testing.T) {
 		for i, n := range []int64{200, 2000} {
 			s := r.Sizes[i]
 			require.GreaterOrEqual(t, s.Inodes, n)
-			for _, v := range []float64{s.GrowRate, s.DiskPerInode, s.Start, s.StartClean, float64(s.RSSStart), float64(s.RSSServed), s.Stats} {
+			for _, v := range []float64{s.GrowRate, s.DiskPerInode, s.Start, s.StartClean, float64(s.RSSStart), float64(s.RSSServed), float64(s.RSSCached), s.Stats} {
 				require.Positive(t, v)
 			}
 		}

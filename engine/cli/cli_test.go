@@ -252,7 +252,7 @@ func TestServerFlags(t *testing.T) {
 	require.Zero(t, code, msg)
 	require.Equal(t, UpOptions{
 		NodeOptions: NodeOptions{Data: "/d", Node: "n", Log: LogOptions{Level: "info"}, MetaAddr: "127.0.0.1:18998", WebAddr: "127.0.0.1:18999",
-			WorkerAddr: "127.0.0.1:28999", WorkerWebAddr: "127.0.0.1:28998", MemBytes: 1 << 30, SSDBytes: -1, EvictPolicy: "adaptive", AllocPolicy: "max-free", MoveRate: 256 << 20, Replicas: 1, RepairAfter: 30 * time.Second, RepairRate: 128 << 20, HighWatermark: 0.97, LowWatermark: 0.95, SyncInterval: -1, ScrubPeriod: 24 * time.Hour, ScrubRate: 32 << 20, WriteType: orca.Through, Root: "s3://b/p",
+			WorkerAddr: "127.0.0.1:28999", WorkerWebAddr: "127.0.0.1:28998", MetaCache: 64 << 20, MemBytes: 1 << 30, SSDBytes: -1, EvictPolicy: "adaptive", AllocPolicy: "max-free", MoveRate: 256 << 20, Replicas: 1, RepairAfter: 30 * time.Second, RepairRate: 128 << 20, HighWatermark: 0.97, LowWatermark: 0.95, SyncInterval: -1, ScrubPeriod: 24 * time.Hour, ScrubRate: 32 << 20, WriteType: orca.Through, Root: "s3://b/p",
 			RootOptions: map[string]string{"s3.region": "r", "k": "a=b"}},
 		Mount: "/m",
 	}, up)

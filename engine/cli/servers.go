@@ -41,6 +41,9 @@ type NodeOptions struct {
 	// Listen addresses; port 0 picks a free one. WebAddr is the HTTP door of a
 	// process with the meta role, WorkerWebAddr of one without; "" opens none.
 	MetaAddr, WebAddr, WorkerAddr, WorkerWebAddr string
+	// MetaCache is the memory for what was read of the metaplane's store, in
+	// bytes.
+	MetaCache int64
 	// MemBytes and SSDBytes are the quotas of the tiers; 0: the default (MEM a
 	// quarter of the memory, SSD a tenth of the free disk); negative: no such
 	// tier.
@@ -136,6 +139,7 @@ var roles = []string{"meta", "worker"}
 type serverFlags struct {
 	NodeOptions
 	mem, ssd, wholeMax string
+	metaCache          string
 	scrubRate          string
 	moveRate           string
 	repairRate         string
@@ -160,6 +164,7 @@ func (f *serverFlags) register(c *cobra.Command) {
 	fl.StringVar(&f.scrubRate, "scrub-rate", "32MiB", "the most that is read for that per second")
 	fl.StringVar(&f.WorkerAddr, "worker-addr", "127.0.0.1:28999", "address of the worker's data server")
 	fl.StringVar(&f.MetaAddr, "meta-addr", "127.0.0.1:18998", "address of the metaplane")
+	fl.StringVar(&f.metaCache, "meta-cache", "64MiB", "memory for what was read of the metaplane's records; directories are in memory besides")
 	fl.StringVar(&f.WebAddr, "web-addr", "127.0.0.1:18999", "address of /metrics, /livez and /readyz; empty: none")
 	fl.StringVar(&f.WorkerWebAddr, "worker-web-addr", "127.0.0.1:28998", "the same of a process that is only a worker")
 	fl.StringArrayVar(&f.dirs, "tier", nil, "another tier directory, SSD:/path=100GB or HDD:/path=1TB, with ,reserve=20GB or ,reserve=10% to leave so much of the file system free, ,encrypt=KEYFILE to encrypt what is in it; may be repeated")
@@ -196,6 +201,9 @@ func (f *serverFlags) finish(e *env) (NodeOptions, error) {
 	if o.SSDBytes, err = quota("--ssd", f.ssd, -1); err != nil {
 		return o, err
 	}
+	if o.MetaCache, err = quota("--meta-cache", f.metaCache, 0); err != nil {
+		return o, err
+	}
 	if o.MoveRate, err = quota("--move-rate", f.moveRate, -1); err != nil {
 		return o, err
 	}
@@ -210,6 +218,8 @@ func (f *serverFlags) finish(e *env) (NodeOptions, error) {
 	}
 	o.Replicas = *f.replicas
 	switch {
+	case o.MetaCache < 1<<20:
+		return o, usagef("--meta-cache %q: want 1MiB at least", f.metaCache)
 	case o.Replicas < 1 || o.Replicas > 1024:
 		return o, usagef("--replicas %d: want 1 to 1024", o.Replicas)
 	case o.RepairAfter < 0:

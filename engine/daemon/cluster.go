@@ -53,7 +53,7 @@ func (c *Config) resolveCluster() error {
 // raftConfig is the part of the host's configuration that says with whom it
 // decides. A folder that is a member already needs none of it.
 func (c *Config) raftConfig(ctx context.Context, dir string, m *metaRole) (rc raftgroup.Config, err error) {
-	rc = raftgroup.Config{Dir: dir, Address: c.RaftAddr, TLS: c.RaftTLS}
+	rc = raftgroup.Config{Dir: dir, Address: c.RaftAddr, TLS: c.RaftTLS, CacheBytes: c.MetaCache}
 	if len(c.Peers) > 0 {
 		rc.Members = c.firstMembers()
 		if c.Root == "" && !raftgroup.Used(dir) {

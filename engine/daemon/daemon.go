@@ -81,6 +81,9 @@ type Config struct {
 	// RaftTLS are the files by which members know each other; none: they speak
 	// in the clear. Given at each start.
 	RaftTLS raftgroup.TLS
+	// MetaCache is the memory, in bytes, for what was read of the store of the
+	// metaplane, per group; 0: the default, 64 MiB.
+	MetaCache int64
 	// Join are addresses of a running cluster that this member was added to.
 	Join []string
 	// Meta are the metaplane members that a process without that role asks.
@@ -117,6 +120,9 @@ type Config struct {
 	SessionTTL time.Duration
 }
 
+// defaultMetaCache is Config.MetaCache by default.
+const defaultMetaCache = 64 << 20
+
 // resolve fills in what depends on the host.
 func (c *Config) resolve() error {
 	const op = "daemon.Config"
@@ -136,6 +142,7 @@ func (c *Config) resolve() error {
 	if err := c.resolveCluster(); err != nil {
 		return err
 	}
+	c.MetaCache = cmp.Or(c.MetaCache, defaultMetaCache)
 	c.MetaAddr = cmp.Or(c.MetaAddr, loopbackPort(DefaultMetaPort))
 	c.WorkerAddr = cmp.Or(c.WorkerAddr, loopbackPort(DefaultWorkerPort))
 	c.MemDir = cmp.Or(c.MemDir, filepath.Join(c.Data, "run", "mem"))
@@ -193,6 +200,7 @@ func (c *Config) values() []*metapb.ConfReply_Value {
 		v("meta.addr", c.MetaAddr, "node"),
 		v("meta.raft_addr", c.RaftAddr, "node"),
 		v("meta.raft_tls", onOff(c.RaftTLS.On()), "node"),
+		v("meta.cache", strconv.FormatInt(c.MetaCache, 10), "node"),
 		v("web.addr", c.WebAddr, "node"),
 		v("worker.addr", c.WorkerAddr, "node"),
 		v("worker.tiers.mem.capacity", strconv.FormatInt(c.Mem, 10), "node"),

@@ -120,7 +120,7 @@ func (g *Group) openStore() error {
 func (g *Group) storeConfig(n uint64) inodekv.Config {
 	c := g.host.cfg
 	return inodekv.Config{
-		Dir: storeDir(g.dir, n), FlushEvery: c.FlushEvery, FlushOps: c.FlushOps,
+		Dir: storeDir(g.dir, n), FlushEvery: c.FlushEvery, FlushOps: c.FlushOps, CacheBytes: c.CacheBytes,
 		OnFatal: g.host.fatal, Die: g.host.die,
 	}
 }

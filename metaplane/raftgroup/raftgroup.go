@@ -93,6 +93,8 @@ type Config struct {
 	// FlushEvery and FlushOps are those of inodekv.Config.
 	FlushEvery time.Duration
 	FlushOps   int
+	// CacheBytes is that of inodekv.Config, of each group.
+	CacheBytes int64
 	// SnapshotEntries is after how many journal entries the journal is cut.
 	// Default 20,000.
 	SnapshotEntries uint64

@@ -248,8 +248,9 @@ func newFootprint() *cobra.Command {
 namespace, one in twenty a directory, through its journal and its state machine.
 With each size, start the metaplane, write to it, kill it (-9), and measure how
 long it takes from the start of the process until a stat is served, and how much
-memory it has then, and after it was read at random and written to. Ten million
-inodes take some minutes and 3 GB below the temporary folder.`,
+memory it has then, and after it was read at random and written to; at last with
+a cache that all records fit in, when all were read. Ten million inodes take some
+minutes and 3 GB below the temporary folder.`,
 		Example: "  orcabench footprint --inodes 10000000 --json footprint.json",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
