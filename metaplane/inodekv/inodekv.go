@@ -52,7 +52,8 @@ type Config struct {
 	// FlushOps is the number of commands after which a flush starts early.
 	// Default 50,000.
 	FlushOps int
-	// CacheBytes is the size of the block cache. Default 64 MiB.
+	// CacheBytes is the size of the block cache, of what was read from the disk.
+	// Default 64 MiB.
 	CacheBytes int64
 	// OnFatal is called once when the disk has failed. Default: nothing but
 	// the log line.
@@ -151,9 +152,16 @@ func open(cfg Config, fs vfs.FS, log *slog.Logger) (*DB, error) {
 	return d, nil
 }
 
-// memTable bounds what is gathered in memory before it is written: flushes come
-// long before that unless very much is written.
-const memTable = 32 << 20
+const (
+	// memTable bounds what is gathered in memory before it is written: flushes
+	// come long before that unless very much is written.
+	memTable = 32 << 20
+	// l0Depth is how many flushes may lie on each other before they are merged
+	// into what is below, which is rewritten then: flushes are frequent and small
+	// here, so pebble's own 4 would have the store rewritten every few seconds.
+	// l0Stop is where writes wait for the merging.
+	l0Depth, l0Stop = 8, 24
+)
 
 func (d *DB) options(fs vfs.FS) *pebble.Options {
 	opts := &pebble.Options{
@@ -163,6 +171,8 @@ func (d *DB) options(fs vfs.FS) *pebble.Options {
 		FormatMajorVersion:          pebble.FormatNewest,
 		MemTableSize:                memTable,
 		MemTableStopWritesThreshold: 4,
+		L0CompactionThreshold:       l0Depth,
+		L0StopWritesThreshold:       l0Stop,
 		Logger:                      pebbleLog{d},
 		BytesPerSync:                1 << 20,
 		ReadOnly:                    d.cfg.ReadOnly,
