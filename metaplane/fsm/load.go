@@ -13,7 +13,8 @@ import (
 // What a member has to do before it serves grows with its directories, and with
 // nothing else: so each costs as little as it can. One goroutine reads and
 // decodes their records into memory that many share, another makes the tree of
-// them, in one pass, for most directories are younger than where they are.
+// them, in one pass, for most directories are younger than where they are
+// (ADR 0019).
 
 const (
 	// dirsTogether is how many directories are read into one piece of memory,
