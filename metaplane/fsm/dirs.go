@@ -3,6 +3,7 @@
 package fsm
 
 import (
+	"fmt"
 	"strings"
 
 	"orca"
@@ -28,7 +29,7 @@ func (m *Machine) mkdir(c *call, o *metapb.MkdirOp) *refusal {
 			return refuse(orca.NotFound, s.path, "")
 		}
 		r := firstRefusal(writable(m.mountOf(s.dir), s.path), mayChange(&c.who, s.dir, s.path),
-			checkNew(s.dir, s.rest, s.path), m.idle(s.dir, s.name, nil, s.path))
+			checkNew(s.dir, s.rest, s.path), m.idle(s.dir, s.name, nil, s.path), m.checkPart(o, &s))
 		if r != nil {
 			return r
 		}
@@ -43,7 +44,7 @@ func (m *Machine) mkdir(c *call, o *metapb.MkdirOp) *refusal {
 		}
 	}
 	if top.mount != nil && c.decided == nil {
-		op := &metapb.MkdirOp{Target: here(&s), Mode: o.Mode, Parents: o.Parents, ExistOk: o.ExistOk}
+		op := &metapb.MkdirOp{Target: here(&s), Mode: o.Mode, Parents: o.Parents, ExistOk: o.ExistOk, Group: o.Group}
 		key := m.locate(s.dir, strings.Join(s.rest, "/"))
 		return m.begin(c, &command.Intent{
 			Op: metapb.IntentOp_INTENT_MKDIR, Source: top.key, Target: key.key,
@@ -62,14 +63,22 @@ func (m *Machine) mkdir(c *call, o *metapb.MkdirOp) *refusal {
 	if top.mount != nil {
 		m.markPersisted(n)
 	}
+	if o.Group > 1 {
+		m.putAway(n, o.Group)
+	}
 	c.res.Attr = m.dirAttr(n, m.locate(n, ""))
 	c.res.Parent = uint64(n.rec.Parent)
 	return nil
 }
 
 func (m *Machine) mkdirExisting(c *call, o *metapb.MkdirOp, s *spot) *refusal {
-	if s.dentry.dir == nil || !(o.ExistOk || o.Parents) {
+	switch {
+	case s.dentry.dir == nil || !(o.ExistOk || o.Parents):
 		return refuse(orca.Exists, s.path, "")
+	case o.Group > 1 && m.first():
+		return refuse(orca.Exists, s.path, "it is there already, and stays in its group")
+	case o.Group > 1 && (o.Group != uint32(m.cfg.Group) || m.part(s.dentry.dir) == nil):
+		return refuse(orca.Exists, s.path, fmt.Sprintf("it is there already, and lives in group %d", m.cfg.Group))
 	}
 	c.res.Existed = true
 	c.res.Attr = m.dirAttr(s.dentry.dir, m.locate(s.dentry.dir, ""))
@@ -101,6 +110,11 @@ func (m *Machine) newDir(c *call, parent *node, name string, mode uint32, known 
 // remove deletes a file or an empty directory, or detaches a whole tree.
 func (m *Machine) remove(c *call, o *metapb.DeleteOp) *refusal {
 	s, r := m.resolve(&c.who, o.Target, c.decided == nil)
+	if r != nil && r.kind == orca.Referral && r.junction && s.dentry.dir != nil {
+		if row := m.part(s.dentry.dir); row != nil {
+			return m.removePart(c, o, &s, row)
+		}
+	}
 	if r != nil {
 		return r
 	}
@@ -109,6 +123,9 @@ func (m *Machine) remove(c *call, o *metapb.DeleteOp) *refusal {
 	}
 	if s.none() {
 		return refuse(orca.NotFound, s.path, "")
+	}
+	if !m.first() && m.part(s.dentry.dir) != nil {
+		return sendBack(o.Target) // its directory is the first group's
 	}
 	if c.decided == nil {
 		if r := m.checkRemove(c, o, &s); r != nil {
@@ -193,6 +210,9 @@ func (m *Machine) checkRemove(c *call, o *metapb.DeleteOp, s *spot) *refusal {
 	switch {
 	case !o.Recursive:
 		return refuse(orca.NotEmpty, s.path, "")
+	case m.partBelow(d) != nil:
+		p := m.partBelow(d).Mount
+		return refuse(orca.NotEmpty, s.path, fmt.Sprintf("%s lives in group %d: remove it first", p.Path, p.Group))
 	case m.mountBelow(d):
 		return refuse(orca.Invalid, s.path, "there is a mount point below it")
 	case !owner:

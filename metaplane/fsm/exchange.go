@@ -62,6 +62,8 @@ func (m *Machine) checkExchange(c *call, o *metapb.RenameOp, src, dst *spot) *re
 		return refuse(orca.Invalid, dst.path, "to exchange and not to replace exclude each other")
 	case src.isRoot() || dst.isRoot():
 		return refuse(orca.Invalid, src.path, "the root cannot be renamed")
+	case d != nil && m.partBelow(d) != nil, e != nil && m.partBelow(e) != nil:
+		return refuse(orca.CrossMount, dst.path, "a directory in one of them lives in another group")
 	case d != nil && (under(dst.dir, d) || m.mountBelow(d)), e != nil && (under(src.dir, e) || m.mountBelow(e)):
 		return refuse(orca.Invalid, dst.path, "one is below the other, or a mount point is in them")
 	}

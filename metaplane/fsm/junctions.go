@@ -111,6 +111,9 @@ func (m *Machine) junction(c *call, o *metapb.JunctionOp) *refusal {
 	case metapb.JunctionState_JUNCTION_ACTIVE:
 		next := proto.Clone(row).(*command.Mount)
 		next.Mount.Junction = o.To
+		if next.Mount.Part != nil {
+			next.Mount.Part.Removing = false
+		}
 		if o.Root != 0 {
 			next.Mount.Root = o.Root
 		}
@@ -119,13 +122,21 @@ func (m *Machine) junction(c *call, o *metapb.JunctionOp) *refusal {
 		m.event(metapb.EventKind_EVENT_ENTRY, orca.Ino(next.Mount.Root), d.rec.Parent, d.rec.Name)
 		c.res.Mount = bare(next)
 	case metapb.JunctionState_JUNCTION_LEAVING:
+		if o.Removing && row.Mount.Part != nil {
+			row = proto.Clone(row).(*command.Mount)
+			row.Mount.Part.Removing = true
+		}
 		return m.leave(c, row)
 	case metapb.JunctionState_JUNCTION_NONE:
+		c.res.Mount = bare(row)
+		if row.Mount.Part != nil {
+			m.takeBack(row, d)
+			return nil
+		}
 		m.dropMount(row, d)
 		m.event(metapb.EventKind_EVENT_ENTRY, orca.Ino(row.Mount.Root), d.parent.rec.Ino, d.rec.Name)
 		m.detach(d, 0)
 		m.mountChanged(d)
-		c.res.Mount = bare(row)
 	default:
 		return refuse(orca.Invalid, row.Mount.Path, "no such step of a junction")
 	}
@@ -192,6 +203,9 @@ func (m *Machine) mountHere(c *call, o *metapb.MountOp) *refusal {
 		Directories: o.Directories, Owners: o.Owners, Exchange: o.Exchange, Created: c.now,
 	}
 	row.Mount.Root, row.Mount.Junction = row.Root, metapb.JunctionState_JUNCTION_NONE
+	if p := mt.Part; p != nil {
+		d.rec.Mode, d.rec.UID, d.rec.GID = p.Mode, p.Uid, p.Gid
+	}
 	d.rec.Mount = row.Mount.Id
 	d.rec.Flags |= inode.Persisted
 	m.touch(d)
@@ -219,6 +233,14 @@ func (m *Machine) unmountHere(c *call, o *metapb.UnmountOp) *refusal {
 		s, r := m.resolveIno(spot{path: row.Mount.Path}, orca.Ino(row.Root))
 		if r != nil {
 			return r
+		}
+		if o.Empty {
+			if r := m.unknownContent(c, s.dentry.dir, s.path); r != nil {
+				return r
+			}
+			if s.dentry.dir.rec.Entries > 0 {
+				return refuse(orca.NotEmpty, s.path, "")
+			}
 		}
 		if r := m.unmountAt(c, &s, row); r != nil {
 			return r

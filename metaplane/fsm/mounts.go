@@ -3,6 +3,7 @@
 package fsm
 
 import (
+	"fmt"
 	"maps"
 	"slices"
 	"strings"
@@ -104,6 +105,9 @@ func (m *Machine) remount(c *call, o *metapb.MountOp, row *command.Mount, s *spo
 	if !o.Update || row.Mount.Uri != o.Mount.Uri {
 		return refuse(orca.Exists, s.path, "already a mount point, of "+row.Mount.Uri)
 	}
+	if p := row.Mount.Part; p != nil {
+		return refuse(orca.Exists, s.path, "it is a directory of the mount at "+m.mounts[p.Mount].GetMount().GetPath()+", and has its options")
+	}
 	if c.who.UID != 0 && c.who.UID != row.Uid {
 		return refuse(orca.Permission, s.path, "")
 	}
@@ -120,6 +124,7 @@ func (m *Machine) remount(c *call, o *metapb.MountOp, row *command.Mount, s *spo
 	m.putMount(next)
 	m.reassess(s.dentry.dir, was)
 	m.mountChanged(s.dentry.dir)
+	m.remountParts(next)
 	c.res.Mount = bare(next)
 	return nil
 }
@@ -199,6 +204,9 @@ func (m *Machine) unmountAt(c *call, s *spot, row *command.Mount) *refusal {
 		return refuse(orca.Busy, s.path, "files below it wait to be persisted")
 	case m.masks[row.Mount.Id].overlap("", true, 0) != 0:
 		return &refusal{kind: orca.Busy, path: s.path, busy: m.masks[row.Mount.Id].overlap("", true, 0), msg: "changes are on their way to its UFS"}
+	}
+	if p := m.partBelow(d); p != nil && p != row {
+		return refuse(orca.Busy, s.path, fmt.Sprintf("%s lives in group %d: unmount that first, which leaves what the store has", p.Mount.Path, p.Mount.Group))
 	}
 	for _, other := range m.mounts {
 		if other != row && under(m.dirs[orca.Ino(other.Root)], d) {

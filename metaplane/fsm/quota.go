@@ -278,6 +278,11 @@ func (m *Machine) setQuota(c *call, o *metapb.SetQuotaOp) *refusal {
 	if o.Inodes >= 0 {
 		limit.Inodes = o.Inodes
 	}
+	if limit != (inode.Quota{}) && m.first() {
+		if r := m.partUnderWay(n, s.path); r != nil {
+			return r
+		}
+	}
 	key := inode.AppendKey8(nil, inode.SpaceQuota, uint64(n.rec.Ino))
 	if limit == (inode.Quota{}) {
 		m.forgetQuota(n)

@@ -124,8 +124,8 @@ func (m *Machine) checkRename(c *call, o *metapb.RenameOp, src, dst *spot) *refu
 		return refuse(orca.Invalid, dst.path, "a directory cannot be moved below itself")
 	case e != nil && e.rec.Entries > 0:
 		return refuse(orca.NotEmpty, dst.path, "")
-	case d != nil && m.mountBelow(d):
-		return refuse(orca.Invalid, src.path, "there is a mount point below it")
+	case d != nil && m.stays(d, src.path) != nil:
+		return m.stays(d, src.path)
 	}
 	if dst.none() {
 		if r := checkNew(dst.dir, dst.rest, dst.path); r != nil {

@@ -46,7 +46,7 @@ func (s *story) build(verb string, a args) *command.Command {
 	case "drop":
 		c.DropSession = &metapb.DropSessionOp{Session: uint64(a.num("s", 0))}
 	case "mkdir":
-		c.Mkdir = &metapb.MkdirOp{Target: s.target(a, 0), Mode: uint32(a.num("mode", 0o755)), Parents: a.has("p"), ExistOk: a.has("x")}
+		c.Mkdir = &metapb.MkdirOp{Target: s.target(a, 0), Mode: uint32(a.num("mode", 0o755)), Parents: a.has("p"), ExistOk: a.has("x"), Group: uint32(a.num("group", 0))}
 	case "mv":
 		c.Rename = &metapb.RenameOp{Src: at(a.arg(0)), Dst: at(a.arg(1)), NoReplace: a.has("n"), Exchange: a.has("x")}
 	case "ln":
@@ -90,7 +90,7 @@ func (s *story) buildInner(verb string, a args, c *command.Command) *command.Com
 		caps := a.opts["caps"]
 		c.Mount = &metapb.MountOp{
 			Mount: &metapb.Mount{Path: a.arg(0), Uri: a.arg(1), ReadOnly: a.has("ro"), SyncIntervalMs: a.num("sync", -1),
-				Group: uint32(a.num("group", 0)), Id: uint32(a.num("id", 0)), Serial: uint64(a.num("serial", 0))},
+				Group: uint32(a.num("group", 0)), Id: uint32(a.num("id", 0)), Serial: uint64(a.num("serial", 0)), Part: a.part()},
 			Parents: a.has("p"), Update: a.has("u"),
 			AtomicRename: strings.Contains(caps, "r"), Directories: strings.Contains(caps, "d"), Owners: strings.Contains(caps, "o"),
 			Exchange: strings.Contains(caps, "x"),
@@ -100,10 +100,14 @@ func (s *story) buildInner(verb string, a args, c *command.Command) *command.Com
 	case "syncs":
 		c.SetAttr = &metapb.SetAttrOp{Target: s.target(a, 0), Mask: setSync, SyncIntervalMs: a.num("ms", 0)}
 	case "unmount":
-		c.Unmount = &metapb.UnmountOp{Path: a.arg(0), Id: uint32(a.num("id", 0))}
+		c.Unmount = &metapb.UnmountOp{Path: a.arg(0), Id: uint32(a.num("id", 0)), Empty: a.has("empty")}
 	case "junction":
+		serial := uint64(a.num("serial", 0)) // 0: that of the row
+		if row := s.m.mounts[uint32(a.num("id", 0))]; serial == 0 {
+			serial = row.GetMount().GetSerial()
+		}
 		c.Junction = &metapb.JunctionOp{Mount: uint32(a.num("id", 0)), From: metapb.JunctionState(a.num("from", 0)), To: metapb.JunctionState(a.num("to", 0)),
-			Root: uint64(a.num("root", 0)), Serial: uint64(a.num("serial", 0))}
+			Root: uint64(a.num("root", 0)), Serial: serial, Removing: a.has("removing")}
 	case "decide":
 		c.Decide = &metapb.DecideOp{Intent: uint64(a.num("i", 0)), Kind: uint32(a.num("kind", 0)), Msg: a.opts["msg"], Fingerprint: a.opts["fp"], Existed: a.has("existed")}
 	case "cutover":
@@ -134,6 +138,14 @@ func (s *story) buildInner(verb string, a args, c *command.Command) *command.Com
 		return nil
 	}
 	return c
+}
+
+// part is what "part=1" says a mount is a part of.
+func (a args) part() *metapb.Part {
+	if !a.has("part") && a.opts["part"] == "" {
+		return nil
+	}
+	return &metapb.Part{Mount: uint32(a.num("part", 0)), Mode: uint32(a.num("mode", 0o755)), Uid: uint32(a.num("uid", 0))}
 }
 
 // syncOp reads words like f:name:fp (as many bytes as its fingerprint has

@@ -1119,6 +1119,7 @@ type MkdirOp struct {
 	Mode          uint32                 `protobuf:"varint,2,opt,name=mode,proto3" json:"mode,omitempty"`
 	Parents       bool                   `protobuf:"varint,3,opt,name=parents,proto3" json:"parents,omitempty"`
 	ExistOk       bool                   `protobuf:"varint,4,opt,name=exist_ok,json=existOk,proto3" json:"exist_ok,omitempty"`
+	Group         uint32                 `protobuf:"varint,100,opt,name=group,proto3" json:"group,omitempty"` // above 1: what will be in it lives in that group
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1179,6 +1180,13 @@ func (x *MkdirOp) GetExistOk() bool {
 		return x.ExistOk
 	}
 	return false
+}
+
+func (x *MkdirOp) GetGroup() uint32 {
+	if x != nil {
+		return x.Group
+	}
+	return 0
 }
 
 type RenameOp struct {
@@ -1775,6 +1783,7 @@ type UnmountOp struct {
 	// In the group behind a junction: the mount to forget for ever, whether it
 	// is there or not.
 	Id            uint32 `protobuf:"varint,60,opt,name=id,proto3" json:"id,omitempty"`
+	Empty         bool   `protobuf:"varint,100,opt,name=empty,proto3" json:"empty,omitempty"` // there: refused while anything is in it
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1823,6 +1832,13 @@ func (x *UnmountOp) GetId() uint32 {
 	return 0
 }
 
+func (x *UnmountOp) GetEmpty() bool {
+	if x != nil {
+		return x.Empty
+	}
+	return false
+}
+
 // JunctionOp moves a junction on: to active when its group has the mount at
 // inode root; to leaving; to none when its group has it no more, which frees
 // the name. from is the state it must be in, and serial its serial: else Stale.
@@ -1833,6 +1849,7 @@ type JunctionOp struct {
 	To            JunctionState          `protobuf:"varint,3,opt,name=to,proto3,enum=orca.meta.JunctionState" json:"to,omitempty"`
 	Root          uint64                 `protobuf:"varint,4,opt,name=root,proto3" json:"root,omitempty"`
 	Serial        uint64                 `protobuf:"varint,5,opt,name=serial,proto3" json:"serial,omitempty"`
+	Removing      bool                   `protobuf:"varint,100,opt,name=removing,proto3" json:"removing,omitempty"` // with leaving, of a part: only if it is empty
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1900,6 +1917,13 @@ func (x *JunctionOp) GetSerial() uint64 {
 		return x.Serial
 	}
 	return 0
+}
+
+func (x *JunctionOp) GetRemoving() bool {
+	if x != nil {
+		return x.Removing
+	}
+	return false
 }
 
 // SetQuotaOp limits what may be below a directory. A limit of -1 stays as it
@@ -4041,12 +4065,13 @@ const file_command_proto_rawDesc = "" +
 	"\bExpireOp\x12\x1a\n" +
 	"\bsessions\x18\x01 \x03(\x04R\bsessions\")\n" +
 	"\rDropSessionOp\x12\x18\n" +
-	"\asession\x18\x01 \x01(\x04R\asession\"}\n" +
+	"\asession\x18\x01 \x01(\x04R\asession\"\x93\x01\n" +
 	"\aMkdirOp\x12)\n" +
 	"\x06target\x18\x01 \x01(\v2\x11.orca.meta.TargetR\x06target\x12\x12\n" +
 	"\x04mode\x18\x02 \x01(\rR\x04mode\x12\x18\n" +
 	"\aparents\x18\x03 \x01(\bR\aparents\x12\x19\n" +
-	"\bexist_ok\x18\x04 \x01(\bR\aexistOk\"\x8f\x01\n" +
+	"\bexist_ok\x18\x04 \x01(\bR\aexistOk\x12\x14\n" +
+	"\x05group\x18d \x01(\rR\x05group\"\x8f\x01\n" +
 	"\bRenameOp\x12#\n" +
 	"\x03src\x18\x01 \x01(\v2\x11.orca.meta.TargetR\x03src\x12#\n" +
 	"\x03dst\x18\x02 \x01(\v2\x11.orca.meta.TargetR\x03dst\x12\x1d\n" +
@@ -4098,17 +4123,19 @@ const file_command_proto_rawDesc = "" +
 	"\ratomic_rename\x18\x04 \x01(\bR\fatomicRename\x12 \n" +
 	"\vdirectories\x18\x05 \x01(\bR\vdirectories\x12\x16\n" +
 	"\x06owners\x18\x06 \x01(\bR\x06owners\x12\x1a\n" +
-	"\bexchange\x18( \x01(\bR\bexchange\"/\n" +
+	"\bexchange\x18( \x01(\bR\bexchange\"E\n" +
 	"\tUnmountOp\x12\x12\n" +
 	"\x04path\x18\x01 \x01(\tR\x04path\x12\x0e\n" +
-	"\x02id\x18< \x01(\rR\x02id\"\xa6\x01\n" +
+	"\x02id\x18< \x01(\rR\x02id\x12\x14\n" +
+	"\x05empty\x18d \x01(\bR\x05empty\"\xc2\x01\n" +
 	"\n" +
 	"JunctionOp\x12\x14\n" +
 	"\x05mount\x18\x01 \x01(\rR\x05mount\x12,\n" +
 	"\x04from\x18\x02 \x01(\x0e2\x18.orca.meta.JunctionStateR\x04from\x12(\n" +
 	"\x02to\x18\x03 \x01(\x0e2\x18.orca.meta.JunctionStateR\x02to\x12\x12\n" +
 	"\x04root\x18\x04 \x01(\x04R\x04root\x12\x16\n" +
-	"\x06serial\x18\x05 \x01(\x04R\x06serial\"e\n" +
+	"\x06serial\x18\x05 \x01(\x04R\x06serial\x12\x1a\n" +
+	"\bremoving\x18d \x01(\bR\bremoving\"e\n" +
 	"\n" +
 	"SetQuotaOp\x12)\n" +
 	"\x06target\x18\x01 \x01(\v2\x11.orca.meta.TargetR\x06target\x12\x14\n" +

@@ -254,7 +254,7 @@ func (x WorkerOrder_Kind) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use WorkerOrder_Kind.Descriptor instead.
 func (WorkerOrder_Kind) EnumDescriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{49, 0}
+	return file_meta_proto_rawDescGZIP(), []int{50, 0}
 }
 
 type QuorumRequest_Change int32
@@ -318,7 +318,7 @@ func (x QuorumRequest_Change) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use QuorumRequest_Change.Descriptor instead.
 func (QuorumRequest_Change) EnumDescriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{77, 0}
+	return file_meta_proto_rawDescGZIP(), []int{78, 0}
 }
 
 type UpkeepRequest_Kind int32
@@ -373,7 +373,7 @@ func (x UpkeepRequest_Kind) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use UpkeepRequest_Kind.Descriptor instead.
 func (UpkeepRequest_Kind) EnumDescriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{80, 0}
+	return file_meta_proto_rawDescGZIP(), []int{81, 0}
 }
 
 // Caller is a POSIX identity.
@@ -1252,6 +1252,7 @@ type MkdirRequest struct {
 	Mode          uint32                 `protobuf:"varint,3,opt,name=mode,proto3" json:"mode,omitempty"`
 	Parents       bool                   `protobuf:"varint,4,opt,name=parents,proto3" json:"parents,omitempty"`
 	ExistOk       bool                   `protobuf:"varint,5,opt,name=exist_ok,json=existOk,proto3" json:"exist_ok,omitempty"`
+	Group         uint32                 `protobuf:"varint,100,opt,name=group,proto3" json:"group,omitempty"` // above 1: what will be in it lives in that group
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1319,6 +1320,13 @@ func (x *MkdirRequest) GetExistOk() bool {
 		return x.ExistOk
 	}
 	return false
+}
+
+func (x *MkdirRequest) GetGroup() uint32 {
+	if x != nil {
+		return x.Group
+	}
+	return 0
 }
 
 type MkdirReply struct {
@@ -2999,6 +3007,7 @@ type Mount struct {
 	Junction      JunctionState `protobuf:"varint,61,opt,name=junction,proto3,enum=orca.meta.JunctionState" json:"junction,omitempty"`
 	Root          uint64        `protobuf:"varint,62,opt,name=root,proto3" json:"root,omitempty"`     // inode of the root of the mount, in its group
 	Serial        uint64        `protobuf:"varint,63,opt,name=serial,proto3" json:"serial,omitempty"` // rises with each change of the options
+	Part          *Part         `protobuf:"bytes,100,opt,name=part,proto3" json:"part,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3117,6 +3126,92 @@ func (x *Mount) GetSerial() uint64 {
 	return 0
 }
 
+func (x *Mount) GetPart() *Part {
+	if x != nil {
+		return x.Part
+	}
+	return nil
+}
+
+// Part says that a mount is a directory of another one, of the same store: the
+// directory lives in a group of its own.
+type Part struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Mount uint32                 `protobuf:"varint,1,opt,name=mount,proto3" json:"mount,omitempty"` // the one that it is a part of
+	// Of its directory, when it got there.
+	Mode          uint32 `protobuf:"varint,2,opt,name=mode,proto3" json:"mode,omitempty"`
+	Uid           uint32 `protobuf:"varint,3,opt,name=uid,proto3" json:"uid,omitempty"`
+	Gid           uint32 `protobuf:"varint,4,opt,name=gid,proto3" json:"gid,omitempty"`
+	Removing      bool   `protobuf:"varint,5,opt,name=removing,proto3" json:"removing,omitempty"` // it is to be given back only if it is empty
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Part) Reset() {
+	*x = Part{}
+	mi := &file_meta_proto_msgTypes[35]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Part) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Part) ProtoMessage() {}
+
+func (x *Part) ProtoReflect() protoreflect.Message {
+	mi := &file_meta_proto_msgTypes[35]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Part.ProtoReflect.Descriptor instead.
+func (*Part) Descriptor() ([]byte, []int) {
+	return file_meta_proto_rawDescGZIP(), []int{35}
+}
+
+func (x *Part) GetMount() uint32 {
+	if x != nil {
+		return x.Mount
+	}
+	return 0
+}
+
+func (x *Part) GetMode() uint32 {
+	if x != nil {
+		return x.Mode
+	}
+	return 0
+}
+
+func (x *Part) GetUid() uint32 {
+	if x != nil {
+		return x.Uid
+	}
+	return 0
+}
+
+func (x *Part) GetGid() uint32 {
+	if x != nil {
+		return x.Gid
+	}
+	return 0
+}
+
+func (x *Part) GetRemoving() bool {
+	if x != nil {
+		return x.Removing
+	}
+	return false
+}
+
 type MountRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	H     *Header                `protobuf:"bytes,1,opt,name=h,proto3" json:"h,omitempty"`
@@ -3129,7 +3224,7 @@ type MountRequest struct {
 
 func (x *MountRequest) Reset() {
 	*x = MountRequest{}
-	mi := &file_meta_proto_msgTypes[35]
+	mi := &file_meta_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3141,7 +3236,7 @@ func (x *MountRequest) String() string {
 func (*MountRequest) ProtoMessage() {}
 
 func (x *MountRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[35]
+	mi := &file_meta_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3154,7 +3249,7 @@ func (x *MountRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MountRequest.ProtoReflect.Descriptor instead.
 func (*MountRequest) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{35}
+	return file_meta_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *MountRequest) GetH() *Header {
@@ -3187,7 +3282,7 @@ type MountReply struct {
 
 func (x *MountReply) Reset() {
 	*x = MountReply{}
-	mi := &file_meta_proto_msgTypes[36]
+	mi := &file_meta_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3199,7 +3294,7 @@ func (x *MountReply) String() string {
 func (*MountReply) ProtoMessage() {}
 
 func (x *MountReply) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[36]
+	mi := &file_meta_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3212,7 +3307,7 @@ func (x *MountReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MountReply.ProtoReflect.Descriptor instead.
 func (*MountReply) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{36}
+	return file_meta_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *MountReply) GetMount() *Mount {
@@ -3226,14 +3321,15 @@ type UnmountRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	H             *Header                `protobuf:"bytes,1,opt,name=h,proto3" json:"h,omitempty"`
 	Path          string                 `protobuf:"bytes,2,opt,name=path,proto3" json:"path,omitempty"`
-	Id            uint32                 `protobuf:"varint,60,opt,name=id,proto3" json:"id,omitempty"` // in the group behind a junction: the mount, for ever
+	Id            uint32                 `protobuf:"varint,60,opt,name=id,proto3" json:"id,omitempty"`        // in the group behind a junction: the mount, for ever
+	Empty         bool                   `protobuf:"varint,100,opt,name=empty,proto3" json:"empty,omitempty"` // there: refused while anything is in it
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *UnmountRequest) Reset() {
 	*x = UnmountRequest{}
-	mi := &file_meta_proto_msgTypes[37]
+	mi := &file_meta_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3245,7 +3341,7 @@ func (x *UnmountRequest) String() string {
 func (*UnmountRequest) ProtoMessage() {}
 
 func (x *UnmountRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[37]
+	mi := &file_meta_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3258,7 +3354,7 @@ func (x *UnmountRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UnmountRequest.ProtoReflect.Descriptor instead.
 func (*UnmountRequest) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{37}
+	return file_meta_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *UnmountRequest) GetH() *Header {
@@ -3282,6 +3378,13 @@ func (x *UnmountRequest) GetId() uint32 {
 	return 0
 }
 
+func (x *UnmountRequest) GetEmpty() bool {
+	if x != nil {
+		return x.Empty
+	}
+	return false
+}
+
 type ListMountsRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	H             *Header                `protobuf:"bytes,1,opt,name=h,proto3" json:"h,omitempty"`
@@ -3292,7 +3395,7 @@ type ListMountsRequest struct {
 
 func (x *ListMountsRequest) Reset() {
 	*x = ListMountsRequest{}
-	mi := &file_meta_proto_msgTypes[38]
+	mi := &file_meta_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3304,7 +3407,7 @@ func (x *ListMountsRequest) String() string {
 func (*ListMountsRequest) ProtoMessage() {}
 
 func (x *ListMountsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[38]
+	mi := &file_meta_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3317,7 +3420,7 @@ func (x *ListMountsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListMountsRequest.ProtoReflect.Descriptor instead.
 func (*ListMountsRequest) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{38}
+	return file_meta_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *ListMountsRequest) GetH() *Header {
@@ -3345,7 +3448,7 @@ type ListMountsReply struct {
 
 func (x *ListMountsReply) Reset() {
 	*x = ListMountsReply{}
-	mi := &file_meta_proto_msgTypes[39]
+	mi := &file_meta_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3357,7 +3460,7 @@ func (x *ListMountsReply) String() string {
 func (*ListMountsReply) ProtoMessage() {}
 
 func (x *ListMountsReply) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[39]
+	mi := &file_meta_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3370,7 +3473,7 @@ func (x *ListMountsReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListMountsReply.ProtoReflect.Descriptor instead.
 func (*ListMountsReply) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{39}
+	return file_meta_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *ListMountsReply) GetMounts() []*Mount {
@@ -3405,7 +3508,7 @@ type WatchRequest struct {
 
 func (x *WatchRequest) Reset() {
 	*x = WatchRequest{}
-	mi := &file_meta_proto_msgTypes[40]
+	mi := &file_meta_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3417,7 +3520,7 @@ func (x *WatchRequest) String() string {
 func (*WatchRequest) ProtoMessage() {}
 
 func (x *WatchRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[40]
+	mi := &file_meta_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3430,7 +3533,7 @@ func (x *WatchRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchRequest.ProtoReflect.Descriptor instead.
 func (*WatchRequest) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{40}
+	return file_meta_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *WatchRequest) GetH() *Header {
@@ -3466,7 +3569,7 @@ type Event struct {
 
 func (x *Event) Reset() {
 	*x = Event{}
-	mi := &file_meta_proto_msgTypes[41]
+	mi := &file_meta_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3478,7 +3581,7 @@ func (x *Event) String() string {
 func (*Event) ProtoMessage() {}
 
 func (x *Event) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[41]
+	mi := &file_meta_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3491,7 +3594,7 @@ func (x *Event) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Event.ProtoReflect.Descriptor instead.
 func (*Event) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{41}
+	return file_meta_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *Event) GetIno() uint64 {
@@ -3533,7 +3636,7 @@ type WatchReply struct {
 
 func (x *WatchReply) Reset() {
 	*x = WatchReply{}
-	mi := &file_meta_proto_msgTypes[42]
+	mi := &file_meta_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3545,7 +3648,7 @@ func (x *WatchReply) String() string {
 func (*WatchReply) ProtoMessage() {}
 
 func (x *WatchReply) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[42]
+	mi := &file_meta_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3558,7 +3661,7 @@ func (x *WatchReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchReply.ProtoReflect.Descriptor instead.
 func (*WatchReply) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{42}
+	return file_meta_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *WatchReply) GetEvents() []*Event {
@@ -3596,7 +3699,7 @@ type TierUsage struct {
 
 func (x *TierUsage) Reset() {
 	*x = TierUsage{}
-	mi := &file_meta_proto_msgTypes[43]
+	mi := &file_meta_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3608,7 +3711,7 @@ func (x *TierUsage) String() string {
 func (*TierUsage) ProtoMessage() {}
 
 func (x *TierUsage) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[43]
+	mi := &file_meta_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3621,7 +3724,7 @@ func (x *TierUsage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TierUsage.ProtoReflect.Descriptor instead.
 func (*TierUsage) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{43}
+	return file_meta_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *TierUsage) GetTier() uint32 {
@@ -3686,7 +3789,7 @@ type Worker struct {
 
 func (x *Worker) Reset() {
 	*x = Worker{}
-	mi := &file_meta_proto_msgTypes[44]
+	mi := &file_meta_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3698,7 +3801,7 @@ func (x *Worker) String() string {
 func (*Worker) ProtoMessage() {}
 
 func (x *Worker) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[44]
+	mi := &file_meta_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3711,7 +3814,7 @@ func (x *Worker) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Worker.ProtoReflect.Descriptor instead.
 func (*Worker) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{44}
+	return file_meta_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *Worker) GetId() uint64 {
@@ -3811,7 +3914,7 @@ type RegisterRequest struct {
 
 func (x *RegisterRequest) Reset() {
 	*x = RegisterRequest{}
-	mi := &file_meta_proto_msgTypes[45]
+	mi := &file_meta_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3823,7 +3926,7 @@ func (x *RegisterRequest) String() string {
 func (*RegisterRequest) ProtoMessage() {}
 
 func (x *RegisterRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[45]
+	mi := &file_meta_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3836,7 +3939,7 @@ func (x *RegisterRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RegisterRequest.ProtoReflect.Descriptor instead.
 func (*RegisterRequest) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{45}
+	return file_meta_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *RegisterRequest) GetH() *Header {
@@ -3886,7 +3989,7 @@ type RegisterReply struct {
 
 func (x *RegisterReply) Reset() {
 	*x = RegisterReply{}
-	mi := &file_meta_proto_msgTypes[46]
+	mi := &file_meta_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3898,7 +4001,7 @@ func (x *RegisterReply) String() string {
 func (*RegisterReply) ProtoMessage() {}
 
 func (x *RegisterReply) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[46]
+	mi := &file_meta_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3911,7 +4014,7 @@ func (x *RegisterReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RegisterReply.ProtoReflect.Descriptor instead.
 func (*RegisterReply) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{46}
+	return file_meta_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *RegisterReply) GetId() uint64 {
@@ -3956,7 +4059,7 @@ type FileReport struct {
 
 func (x *FileReport) Reset() {
 	*x = FileReport{}
-	mi := &file_meta_proto_msgTypes[47]
+	mi := &file_meta_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3968,7 +4071,7 @@ func (x *FileReport) String() string {
 func (*FileReport) ProtoMessage() {}
 
 func (x *FileReport) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[47]
+	mi := &file_meta_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3981,7 +4084,7 @@ func (x *FileReport) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FileReport.ProtoReflect.Descriptor instead.
 func (*FileReport) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{47}
+	return file_meta_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *FileReport) GetFile() uint64 {
@@ -4037,7 +4140,7 @@ type HeartbeatRequest struct {
 
 func (x *HeartbeatRequest) Reset() {
 	*x = HeartbeatRequest{}
-	mi := &file_meta_proto_msgTypes[48]
+	mi := &file_meta_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4049,7 +4152,7 @@ func (x *HeartbeatRequest) String() string {
 func (*HeartbeatRequest) ProtoMessage() {}
 
 func (x *HeartbeatRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[48]
+	mi := &file_meta_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4062,7 +4165,7 @@ func (x *HeartbeatRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HeartbeatRequest.ProtoReflect.Descriptor instead.
 func (*HeartbeatRequest) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{48}
+	return file_meta_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *HeartbeatRequest) GetH() *Header {
@@ -4098,7 +4201,7 @@ type WorkerOrder struct {
 
 func (x *WorkerOrder) Reset() {
 	*x = WorkerOrder{}
-	mi := &file_meta_proto_msgTypes[49]
+	mi := &file_meta_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4110,7 +4213,7 @@ func (x *WorkerOrder) String() string {
 func (*WorkerOrder) ProtoMessage() {}
 
 func (x *WorkerOrder) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[49]
+	mi := &file_meta_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4123,7 +4226,7 @@ func (x *WorkerOrder) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WorkerOrder.ProtoReflect.Descriptor instead.
 func (*WorkerOrder) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{49}
+	return file_meta_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *WorkerOrder) GetKind() WorkerOrder_Kind {
@@ -4162,7 +4265,7 @@ type HeartbeatReply struct {
 
 func (x *HeartbeatReply) Reset() {
 	*x = HeartbeatReply{}
-	mi := &file_meta_proto_msgTypes[50]
+	mi := &file_meta_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4174,7 +4277,7 @@ func (x *HeartbeatReply) String() string {
 func (*HeartbeatReply) ProtoMessage() {}
 
 func (x *HeartbeatReply) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[50]
+	mi := &file_meta_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4187,7 +4290,7 @@ func (x *HeartbeatReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HeartbeatReply.ProtoReflect.Descriptor instead.
 func (*HeartbeatReply) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{50}
+	return file_meta_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *HeartbeatReply) GetOrders() []*WorkerOrder {
@@ -4248,7 +4351,7 @@ type ListWorkersRequest struct {
 
 func (x *ListWorkersRequest) Reset() {
 	*x = ListWorkersRequest{}
-	mi := &file_meta_proto_msgTypes[51]
+	mi := &file_meta_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4260,7 +4363,7 @@ func (x *ListWorkersRequest) String() string {
 func (*ListWorkersRequest) ProtoMessage() {}
 
 func (x *ListWorkersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[51]
+	mi := &file_meta_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4273,7 +4376,7 @@ func (x *ListWorkersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListWorkersRequest.ProtoReflect.Descriptor instead.
 func (*ListWorkersRequest) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{51}
+	return file_meta_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *ListWorkersRequest) GetH() *Header {
@@ -4292,7 +4395,7 @@ type ListWorkersReply struct {
 
 func (x *ListWorkersReply) Reset() {
 	*x = ListWorkersReply{}
-	mi := &file_meta_proto_msgTypes[52]
+	mi := &file_meta_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4304,7 +4407,7 @@ func (x *ListWorkersReply) String() string {
 func (*ListWorkersReply) ProtoMessage() {}
 
 func (x *ListWorkersReply) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[52]
+	mi := &file_meta_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4317,7 +4420,7 @@ func (x *ListWorkersReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListWorkersReply.ProtoReflect.Descriptor instead.
 func (*ListWorkersReply) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{52}
+	return file_meta_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *ListWorkersReply) GetWorkers() []*Worker {
@@ -4338,7 +4441,7 @@ type ResolveRequest struct {
 
 func (x *ResolveRequest) Reset() {
 	*x = ResolveRequest{}
-	mi := &file_meta_proto_msgTypes[53]
+	mi := &file_meta_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4350,7 +4453,7 @@ func (x *ResolveRequest) String() string {
 func (*ResolveRequest) ProtoMessage() {}
 
 func (x *ResolveRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[53]
+	mi := &file_meta_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4363,7 +4466,7 @@ func (x *ResolveRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResolveRequest.ProtoReflect.Descriptor instead.
 func (*ResolveRequest) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{53}
+	return file_meta_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *ResolveRequest) GetH() *Header {
@@ -4393,7 +4496,7 @@ type ResolveReply struct {
 
 func (x *ResolveReply) Reset() {
 	*x = ResolveReply{}
-	mi := &file_meta_proto_msgTypes[54]
+	mi := &file_meta_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4405,7 +4508,7 @@ func (x *ResolveReply) String() string {
 func (*ResolveReply) ProtoMessage() {}
 
 func (x *ResolveReply) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[54]
+	mi := &file_meta_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4418,7 +4521,7 @@ func (x *ResolveReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResolveReply.ProtoReflect.Descriptor instead.
 func (*ResolveReply) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{54}
+	return file_meta_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *ResolveReply) GetAttr() *Attr {
@@ -4466,7 +4569,7 @@ type LocationsRequest struct {
 
 func (x *LocationsRequest) Reset() {
 	*x = LocationsRequest{}
-	mi := &file_meta_proto_msgTypes[55]
+	mi := &file_meta_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4478,7 +4581,7 @@ func (x *LocationsRequest) String() string {
 func (*LocationsRequest) ProtoMessage() {}
 
 func (x *LocationsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[55]
+	mi := &file_meta_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4491,7 +4594,7 @@ func (x *LocationsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LocationsRequest.ProtoReflect.Descriptor instead.
 func (*LocationsRequest) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{55}
+	return file_meta_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *LocationsRequest) GetH() *Header {
@@ -4519,7 +4622,7 @@ type LocationsReply struct {
 
 func (x *LocationsReply) Reset() {
 	*x = LocationsReply{}
-	mi := &file_meta_proto_msgTypes[56]
+	mi := &file_meta_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4531,7 +4634,7 @@ func (x *LocationsReply) String() string {
 func (*LocationsReply) ProtoMessage() {}
 
 func (x *LocationsReply) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[56]
+	mi := &file_meta_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4544,7 +4647,7 @@ func (x *LocationsReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LocationsReply.ProtoReflect.Descriptor instead.
 func (*LocationsReply) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{56}
+	return file_meta_proto_rawDescGZIP(), []int{57}
 }
 
 func (x *LocationsReply) GetAttr() *Attr {
@@ -4580,7 +4683,7 @@ type FreeRequest struct {
 
 func (x *FreeRequest) Reset() {
 	*x = FreeRequest{}
-	mi := &file_meta_proto_msgTypes[57]
+	mi := &file_meta_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4592,7 +4695,7 @@ func (x *FreeRequest) String() string {
 func (*FreeRequest) ProtoMessage() {}
 
 func (x *FreeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[57]
+	mi := &file_meta_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4605,7 +4708,7 @@ func (x *FreeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FreeRequest.ProtoReflect.Descriptor instead.
 func (*FreeRequest) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{57}
+	return file_meta_proto_rawDescGZIP(), []int{58}
 }
 
 func (x *FreeRequest) GetH() *Header {
@@ -4647,7 +4750,7 @@ type SyncRequest struct {
 
 func (x *SyncRequest) Reset() {
 	*x = SyncRequest{}
-	mi := &file_meta_proto_msgTypes[58]
+	mi := &file_meta_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4659,7 +4762,7 @@ func (x *SyncRequest) String() string {
 func (*SyncRequest) ProtoMessage() {}
 
 func (x *SyncRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[58]
+	mi := &file_meta_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4672,7 +4775,7 @@ func (x *SyncRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SyncRequest.ProtoReflect.Descriptor instead.
 func (*SyncRequest) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{58}
+	return file_meta_proto_rawDescGZIP(), []int{59}
 }
 
 func (x *SyncRequest) GetH() *Header {
@@ -4707,7 +4810,7 @@ type SyncReply struct {
 
 func (x *SyncReply) Reset() {
 	*x = SyncReply{}
-	mi := &file_meta_proto_msgTypes[59]
+	mi := &file_meta_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4719,7 +4822,7 @@ func (x *SyncReply) String() string {
 func (*SyncReply) ProtoMessage() {}
 
 func (x *SyncReply) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[59]
+	mi := &file_meta_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4732,7 +4835,7 @@ func (x *SyncReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SyncReply.ProtoReflect.Descriptor instead.
 func (*SyncReply) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{59}
+	return file_meta_proto_rawDescGZIP(), []int{60}
 }
 
 func (x *SyncReply) GetCreated() int64 {
@@ -4769,7 +4872,7 @@ type StaleUFSRequest struct {
 
 func (x *StaleUFSRequest) Reset() {
 	*x = StaleUFSRequest{}
-	mi := &file_meta_proto_msgTypes[60]
+	mi := &file_meta_proto_msgTypes[61]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4781,7 +4884,7 @@ func (x *StaleUFSRequest) String() string {
 func (*StaleUFSRequest) ProtoMessage() {}
 
 func (x *StaleUFSRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[60]
+	mi := &file_meta_proto_msgTypes[61]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4794,7 +4897,7 @@ func (x *StaleUFSRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StaleUFSRequest.ProtoReflect.Descriptor instead.
 func (*StaleUFSRequest) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{60}
+	return file_meta_proto_rawDescGZIP(), []int{61}
 }
 
 func (x *StaleUFSRequest) GetH() *Header {
@@ -4829,7 +4932,7 @@ type PersistPrepareRequest struct {
 
 func (x *PersistPrepareRequest) Reset() {
 	*x = PersistPrepareRequest{}
-	mi := &file_meta_proto_msgTypes[61]
+	mi := &file_meta_proto_msgTypes[62]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4841,7 +4944,7 @@ func (x *PersistPrepareRequest) String() string {
 func (*PersistPrepareRequest) ProtoMessage() {}
 
 func (x *PersistPrepareRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[61]
+	mi := &file_meta_proto_msgTypes[62]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4854,7 +4957,7 @@ func (x *PersistPrepareRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PersistPrepareRequest.ProtoReflect.Descriptor instead.
 func (*PersistPrepareRequest) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{61}
+	return file_meta_proto_rawDescGZIP(), []int{62}
 }
 
 func (x *PersistPrepareRequest) GetH() *Header {
@@ -4890,7 +4993,7 @@ type PersistPrepareReply struct {
 
 func (x *PersistPrepareReply) Reset() {
 	*x = PersistPrepareReply{}
-	mi := &file_meta_proto_msgTypes[62]
+	mi := &file_meta_proto_msgTypes[63]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4902,7 +5005,7 @@ func (x *PersistPrepareReply) String() string {
 func (*PersistPrepareReply) ProtoMessage() {}
 
 func (x *PersistPrepareReply) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[62]
+	mi := &file_meta_proto_msgTypes[63]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4915,7 +5018,7 @@ func (x *PersistPrepareReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PersistPrepareReply.ProtoReflect.Descriptor instead.
 func (*PersistPrepareReply) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{62}
+	return file_meta_proto_rawDescGZIP(), []int{63}
 }
 
 func (x *PersistPrepareReply) GetIntent() uint64 {
@@ -4967,7 +5070,7 @@ type PersistCommitRequest struct {
 
 func (x *PersistCommitRequest) Reset() {
 	*x = PersistCommitRequest{}
-	mi := &file_meta_proto_msgTypes[63]
+	mi := &file_meta_proto_msgTypes[64]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4979,7 +5082,7 @@ func (x *PersistCommitRequest) String() string {
 func (*PersistCommitRequest) ProtoMessage() {}
 
 func (x *PersistCommitRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[63]
+	mi := &file_meta_proto_msgTypes[64]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4992,7 +5095,7 @@ func (x *PersistCommitRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PersistCommitRequest.ProtoReflect.Descriptor instead.
 func (*PersistCommitRequest) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{63}
+	return file_meta_proto_rawDescGZIP(), []int{64}
 }
 
 func (x *PersistCommitRequest) GetH() *Header {
@@ -5067,7 +5170,7 @@ type ReportRequest struct {
 
 func (x *ReportRequest) Reset() {
 	*x = ReportRequest{}
-	mi := &file_meta_proto_msgTypes[64]
+	mi := &file_meta_proto_msgTypes[65]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5079,7 +5182,7 @@ func (x *ReportRequest) String() string {
 func (*ReportRequest) ProtoMessage() {}
 
 func (x *ReportRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[64]
+	mi := &file_meta_proto_msgTypes[65]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5092,7 +5195,7 @@ func (x *ReportRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReportRequest.ProtoReflect.Descriptor instead.
 func (*ReportRequest) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{64}
+	return file_meta_proto_rawDescGZIP(), []int{65}
 }
 
 func (x *ReportRequest) GetH() *Header {
@@ -5118,7 +5221,7 @@ type Intent struct {
 
 func (x *Intent) Reset() {
 	*x = Intent{}
-	mi := &file_meta_proto_msgTypes[65]
+	mi := &file_meta_proto_msgTypes[66]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5130,7 +5233,7 @@ func (x *Intent) String() string {
 func (*Intent) ProtoMessage() {}
 
 func (x *Intent) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[65]
+	mi := &file_meta_proto_msgTypes[66]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5143,7 +5246,7 @@ func (x *Intent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Intent.ProtoReflect.Descriptor instead.
 func (*Intent) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{65}
+	return file_meta_proto_rawDescGZIP(), []int{66}
 }
 
 func (x *Intent) GetId() uint64 {
@@ -5221,7 +5324,7 @@ type ReportReply struct {
 
 func (x *ReportReply) Reset() {
 	*x = ReportReply{}
-	mi := &file_meta_proto_msgTypes[66]
+	mi := &file_meta_proto_msgTypes[67]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5233,7 +5336,7 @@ func (x *ReportReply) String() string {
 func (*ReportReply) ProtoMessage() {}
 
 func (x *ReportReply) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[66]
+	mi := &file_meta_proto_msgTypes[67]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5246,7 +5349,7 @@ func (x *ReportReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReportReply.ProtoReflect.Descriptor instead.
 func (*ReportReply) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{66}
+	return file_meta_proto_rawDescGZIP(), []int{67}
 }
 
 func (x *ReportReply) GetCluster() string {
@@ -5335,7 +5438,7 @@ type ConfRequest struct {
 
 func (x *ConfRequest) Reset() {
 	*x = ConfRequest{}
-	mi := &file_meta_proto_msgTypes[67]
+	mi := &file_meta_proto_msgTypes[68]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5347,7 +5450,7 @@ func (x *ConfRequest) String() string {
 func (*ConfRequest) ProtoMessage() {}
 
 func (x *ConfRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[67]
+	mi := &file_meta_proto_msgTypes[68]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5360,7 +5463,7 @@ func (x *ConfRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConfRequest.ProtoReflect.Descriptor instead.
 func (*ConfRequest) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{67}
+	return file_meta_proto_rawDescGZIP(), []int{68}
 }
 
 func (x *ConfRequest) GetH() *Header {
@@ -5379,7 +5482,7 @@ type ConfReply struct {
 
 func (x *ConfReply) Reset() {
 	*x = ConfReply{}
-	mi := &file_meta_proto_msgTypes[68]
+	mi := &file_meta_proto_msgTypes[69]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5391,7 +5494,7 @@ func (x *ConfReply) String() string {
 func (*ConfReply) ProtoMessage() {}
 
 func (x *ConfReply) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[68]
+	mi := &file_meta_proto_msgTypes[69]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5404,7 +5507,7 @@ func (x *ConfReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConfReply.ProtoReflect.Descriptor instead.
 func (*ConfReply) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{68}
+	return file_meta_proto_rawDescGZIP(), []int{69}
 }
 
 func (x *ConfReply) GetValues() []*ConfReply_Value {
@@ -5426,7 +5529,7 @@ type UsageRequest struct {
 
 func (x *UsageRequest) Reset() {
 	*x = UsageRequest{}
-	mi := &file_meta_proto_msgTypes[69]
+	mi := &file_meta_proto_msgTypes[70]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5438,7 +5541,7 @@ func (x *UsageRequest) String() string {
 func (*UsageRequest) ProtoMessage() {}
 
 func (x *UsageRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[69]
+	mi := &file_meta_proto_msgTypes[70]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5451,7 +5554,7 @@ func (x *UsageRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UsageRequest.ProtoReflect.Descriptor instead.
 func (*UsageRequest) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{69}
+	return file_meta_proto_rawDescGZIP(), []int{70}
 }
 
 func (x *UsageRequest) GetH() *Header {
@@ -5483,7 +5586,7 @@ type UsageReply struct {
 
 func (x *UsageReply) Reset() {
 	*x = UsageReply{}
-	mi := &file_meta_proto_msgTypes[70]
+	mi := &file_meta_proto_msgTypes[71]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5495,7 +5598,7 @@ func (x *UsageReply) String() string {
 func (*UsageReply) ProtoMessage() {}
 
 func (x *UsageReply) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[70]
+	mi := &file_meta_proto_msgTypes[71]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5508,7 +5611,7 @@ func (x *UsageReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UsageReply.ProtoReflect.Descriptor instead.
 func (*UsageReply) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{70}
+	return file_meta_proto_rawDescGZIP(), []int{71}
 }
 
 func (x *UsageReply) GetUsage() *Usage {
@@ -5551,7 +5654,7 @@ type Usage struct {
 
 func (x *Usage) Reset() {
 	*x = Usage{}
-	mi := &file_meta_proto_msgTypes[71]
+	mi := &file_meta_proto_msgTypes[72]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5563,7 +5666,7 @@ func (x *Usage) String() string {
 func (*Usage) ProtoMessage() {}
 
 func (x *Usage) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[71]
+	mi := &file_meta_proto_msgTypes[72]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5576,7 +5679,7 @@ func (x *Usage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Usage.ProtoReflect.Descriptor instead.
 func (*Usage) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{71}
+	return file_meta_proto_rawDescGZIP(), []int{72}
 }
 
 func (x *Usage) GetBytes() int64 {
@@ -5614,7 +5717,7 @@ type SetQuotaRequest struct {
 
 func (x *SetQuotaRequest) Reset() {
 	*x = SetQuotaRequest{}
-	mi := &file_meta_proto_msgTypes[72]
+	mi := &file_meta_proto_msgTypes[73]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5626,7 +5729,7 @@ func (x *SetQuotaRequest) String() string {
 func (*SetQuotaRequest) ProtoMessage() {}
 
 func (x *SetQuotaRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[72]
+	mi := &file_meta_proto_msgTypes[73]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5639,7 +5742,7 @@ func (x *SetQuotaRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetQuotaRequest.ProtoReflect.Descriptor instead.
 func (*SetQuotaRequest) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{72}
+	return file_meta_proto_rawDescGZIP(), []int{73}
 }
 
 func (x *SetQuotaRequest) GetH() *Header {
@@ -5679,7 +5782,7 @@ type SetQuotaReply struct {
 
 func (x *SetQuotaReply) Reset() {
 	*x = SetQuotaReply{}
-	mi := &file_meta_proto_msgTypes[73]
+	mi := &file_meta_proto_msgTypes[74]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5691,7 +5794,7 @@ func (x *SetQuotaReply) String() string {
 func (*SetQuotaReply) ProtoMessage() {}
 
 func (x *SetQuotaReply) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[73]
+	mi := &file_meta_proto_msgTypes[74]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5704,7 +5807,7 @@ func (x *SetQuotaReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetQuotaReply.ProtoReflect.Descriptor instead.
 func (*SetQuotaReply) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{73}
+	return file_meta_proto_rawDescGZIP(), []int{74}
 }
 
 func (x *SetQuotaReply) GetQuota() *Quota {
@@ -5723,7 +5826,7 @@ type QuotasRequest struct {
 
 func (x *QuotasRequest) Reset() {
 	*x = QuotasRequest{}
-	mi := &file_meta_proto_msgTypes[74]
+	mi := &file_meta_proto_msgTypes[75]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5735,7 +5838,7 @@ func (x *QuotasRequest) String() string {
 func (*QuotasRequest) ProtoMessage() {}
 
 func (x *QuotasRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[74]
+	mi := &file_meta_proto_msgTypes[75]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5748,7 +5851,7 @@ func (x *QuotasRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use QuotasRequest.ProtoReflect.Descriptor instead.
 func (*QuotasRequest) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{74}
+	return file_meta_proto_rawDescGZIP(), []int{75}
 }
 
 func (x *QuotasRequest) GetH() *Header {
@@ -5767,7 +5870,7 @@ type QuotasReply struct {
 
 func (x *QuotasReply) Reset() {
 	*x = QuotasReply{}
-	mi := &file_meta_proto_msgTypes[75]
+	mi := &file_meta_proto_msgTypes[76]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5779,7 +5882,7 @@ func (x *QuotasReply) String() string {
 func (*QuotasReply) ProtoMessage() {}
 
 func (x *QuotasReply) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[75]
+	mi := &file_meta_proto_msgTypes[76]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5792,7 +5895,7 @@ func (x *QuotasReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use QuotasReply.ProtoReflect.Descriptor instead.
 func (*QuotasReply) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{75}
+	return file_meta_proto_rawDescGZIP(), []int{76}
 }
 
 func (x *QuotasReply) GetQuotas() []*Quota {
@@ -5818,7 +5921,7 @@ type Quota struct {
 
 func (x *Quota) Reset() {
 	*x = Quota{}
-	mi := &file_meta_proto_msgTypes[76]
+	mi := &file_meta_proto_msgTypes[77]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5830,7 +5933,7 @@ func (x *Quota) String() string {
 func (*Quota) ProtoMessage() {}
 
 func (x *Quota) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[76]
+	mi := &file_meta_proto_msgTypes[77]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5843,7 +5946,7 @@ func (x *Quota) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Quota.ProtoReflect.Descriptor instead.
 func (*Quota) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{76}
+	return file_meta_proto_rawDescGZIP(), []int{77}
 }
 
 func (x *Quota) GetDir() uint64 {
@@ -5909,7 +6012,7 @@ type QuorumRequest struct {
 
 func (x *QuorumRequest) Reset() {
 	*x = QuorumRequest{}
-	mi := &file_meta_proto_msgTypes[77]
+	mi := &file_meta_proto_msgTypes[78]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5921,7 +6024,7 @@ func (x *QuorumRequest) String() string {
 func (*QuorumRequest) ProtoMessage() {}
 
 func (x *QuorumRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[77]
+	mi := &file_meta_proto_msgTypes[78]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5934,7 +6037,7 @@ func (x *QuorumRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use QuorumRequest.ProtoReflect.Descriptor instead.
 func (*QuorumRequest) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{77}
+	return file_meta_proto_rawDescGZIP(), []int{78}
 }
 
 func (x *QuorumRequest) GetH() *Header {
@@ -5986,7 +6089,7 @@ type Member struct {
 
 func (x *Member) Reset() {
 	*x = Member{}
-	mi := &file_meta_proto_msgTypes[78]
+	mi := &file_meta_proto_msgTypes[79]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5998,7 +6101,7 @@ func (x *Member) String() string {
 func (*Member) ProtoMessage() {}
 
 func (x *Member) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[78]
+	mi := &file_meta_proto_msgTypes[79]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6011,7 +6114,7 @@ func (x *Member) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Member.ProtoReflect.Descriptor instead.
 func (*Member) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{78}
+	return file_meta_proto_rawDescGZIP(), []int{79}
 }
 
 func (x *Member) GetReplica() uint64 {
@@ -6073,7 +6176,7 @@ type QuorumReply struct {
 
 func (x *QuorumReply) Reset() {
 	*x = QuorumReply{}
-	mi := &file_meta_proto_msgTypes[79]
+	mi := &file_meta_proto_msgTypes[80]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6085,7 +6188,7 @@ func (x *QuorumReply) String() string {
 func (*QuorumReply) ProtoMessage() {}
 
 func (x *QuorumReply) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[79]
+	mi := &file_meta_proto_msgTypes[80]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6098,7 +6201,7 @@ func (x *QuorumReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use QuorumReply.ProtoReflect.Descriptor instead.
 func (*QuorumReply) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{79}
+	return file_meta_proto_rawDescGZIP(), []int{80}
 }
 
 func (x *QuorumReply) GetCluster() string {
@@ -6180,7 +6283,7 @@ type UpkeepRequest struct {
 
 func (x *UpkeepRequest) Reset() {
 	*x = UpkeepRequest{}
-	mi := &file_meta_proto_msgTypes[80]
+	mi := &file_meta_proto_msgTypes[81]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6192,7 +6295,7 @@ func (x *UpkeepRequest) String() string {
 func (*UpkeepRequest) ProtoMessage() {}
 
 func (x *UpkeepRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[80]
+	mi := &file_meta_proto_msgTypes[81]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6205,7 +6308,7 @@ func (x *UpkeepRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpkeepRequest.ProtoReflect.Descriptor instead.
 func (*UpkeepRequest) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{80}
+	return file_meta_proto_rawDescGZIP(), []int{81}
 }
 
 func (x *UpkeepRequest) GetH() *Header {
@@ -6268,7 +6371,7 @@ type UpkeepReply struct {
 
 func (x *UpkeepReply) Reset() {
 	*x = UpkeepReply{}
-	mi := &file_meta_proto_msgTypes[81]
+	mi := &file_meta_proto_msgTypes[82]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6280,7 +6383,7 @@ func (x *UpkeepReply) String() string {
 func (*UpkeepReply) ProtoMessage() {}
 
 func (x *UpkeepReply) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[81]
+	mi := &file_meta_proto_msgTypes[82]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6293,7 +6396,7 @@ func (x *UpkeepReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpkeepReply.ProtoReflect.Descriptor instead.
 func (*UpkeepReply) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{81}
+	return file_meta_proto_rawDescGZIP(), []int{82}
 }
 
 func (x *UpkeepReply) GetReplica() uint64 {
@@ -6379,7 +6482,7 @@ type JournalEntry struct {
 
 func (x *JournalEntry) Reset() {
 	*x = JournalEntry{}
-	mi := &file_meta_proto_msgTypes[82]
+	mi := &file_meta_proto_msgTypes[83]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6391,7 +6494,7 @@ func (x *JournalEntry) String() string {
 func (*JournalEntry) ProtoMessage() {}
 
 func (x *JournalEntry) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[82]
+	mi := &file_meta_proto_msgTypes[83]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6404,7 +6507,7 @@ func (x *JournalEntry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JournalEntry.ProtoReflect.Descriptor instead.
 func (*JournalEntry) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{82}
+	return file_meta_proto_rawDescGZIP(), []int{83}
 }
 
 func (x *JournalEntry) GetIndex() uint64 {
@@ -6450,7 +6553,7 @@ type HostedRequest struct {
 
 func (x *HostedRequest) Reset() {
 	*x = HostedRequest{}
-	mi := &file_meta_proto_msgTypes[83]
+	mi := &file_meta_proto_msgTypes[84]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6462,7 +6565,7 @@ func (x *HostedRequest) String() string {
 func (*HostedRequest) ProtoMessage() {}
 
 func (x *HostedRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[83]
+	mi := &file_meta_proto_msgTypes[84]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6475,7 +6578,7 @@ func (x *HostedRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HostedRequest.ProtoReflect.Descriptor instead.
 func (*HostedRequest) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{83}
+	return file_meta_proto_rawDescGZIP(), []int{84}
 }
 
 func (x *HostedRequest) GetH() *Header {
@@ -6522,7 +6625,7 @@ type HostedReply struct {
 
 func (x *HostedReply) Reset() {
 	*x = HostedReply{}
-	mi := &file_meta_proto_msgTypes[84]
+	mi := &file_meta_proto_msgTypes[85]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6534,7 +6637,7 @@ func (x *HostedReply) String() string {
 func (*HostedReply) ProtoMessage() {}
 
 func (x *HostedReply) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[84]
+	mi := &file_meta_proto_msgTypes[85]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6547,7 +6650,7 @@ func (x *HostedReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HostedReply.ProtoReflect.Descriptor instead.
 func (*HostedReply) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{84}
+	return file_meta_proto_rawDescGZIP(), []int{85}
 }
 
 func (x *HostedReply) GetBody() []byte {
@@ -6569,7 +6672,7 @@ type ErrorReply struct {
 
 func (x *ErrorReply) Reset() {
 	*x = ErrorReply{}
-	mi := &file_meta_proto_msgTypes[85]
+	mi := &file_meta_proto_msgTypes[86]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6581,7 +6684,7 @@ func (x *ErrorReply) String() string {
 func (*ErrorReply) ProtoMessage() {}
 
 func (x *ErrorReply) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[85]
+	mi := &file_meta_proto_msgTypes[86]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6594,7 +6697,7 @@ func (x *ErrorReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ErrorReply.ProtoReflect.Descriptor instead.
 func (*ErrorReply) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{85}
+	return file_meta_proto_rawDescGZIP(), []int{86}
 }
 
 func (x *ErrorReply) GetOp() string {
@@ -6629,7 +6732,7 @@ type ConfReply_Value struct {
 
 func (x *ConfReply_Value) Reset() {
 	*x = ConfReply_Value{}
-	mi := &file_meta_proto_msgTypes[88]
+	mi := &file_meta_proto_msgTypes[89]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6641,7 +6744,7 @@ func (x *ConfReply_Value) String() string {
 func (*ConfReply_Value) ProtoMessage() {}
 
 func (x *ConfReply_Value) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[88]
+	mi := &file_meta_proto_msgTypes[89]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6654,7 +6757,7 @@ func (x *ConfReply_Value) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConfReply_Value.ProtoReflect.Descriptor instead.
 func (*ConfReply_Value) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{68, 0}
+	return file_meta_proto_rawDescGZIP(), []int{69, 0}
 }
 
 func (x *ConfReply_Value) GetKey() string {
@@ -6760,13 +6863,14 @@ const file_meta_proto_rawDesc = "" +
 	"\aentries\x18\x01 \x03(\v2\x10.orca.meta.EntryR\aentries\x12\x12\n" +
 	"\x04more\x18\x02 \x01(\bR\x04more\x12!\n" +
 	"\x03dir\x18\x03 \x01(\v2\x0f.orca.meta.AttrR\x03dir\x12\x15\n" +
-	"\x06ttl_ms\x18\x04 \x01(\x03R\x05ttlMs\"\xa3\x01\n" +
+	"\x06ttl_ms\x18\x04 \x01(\x03R\x05ttlMs\"\xb9\x01\n" +
 	"\fMkdirRequest\x12\x1f\n" +
 	"\x01h\x18\x01 \x01(\v2\x11.orca.meta.HeaderR\x01h\x12)\n" +
 	"\x06target\x18\x02 \x01(\v2\x11.orca.meta.TargetR\x06target\x12\x12\n" +
 	"\x04mode\x18\x03 \x01(\rR\x04mode\x12\x18\n" +
 	"\aparents\x18\x04 \x01(\bR\aparents\x12\x19\n" +
-	"\bexist_ok\x18\x05 \x01(\bR\aexistOk\"1\n" +
+	"\bexist_ok\x18\x05 \x01(\bR\aexistOk\x12\x14\n" +
+	"\x05group\x18d \x01(\rR\x05group\"1\n" +
 	"\n" +
 	"MkdirReply\x12#\n" +
 	"\x04attr\x18\x01 \x01(\v2\x0f.orca.meta.AttrR\x04attr\"\x90\x03\n" +
@@ -6910,7 +7014,7 @@ const file_meta_proto_rawDesc = "" +
 	"\n" +
 	"XattrReply\x12\x14\n" +
 	"\x05value\x18\x01 \x01(\fR\x05value\x12\x14\n" +
-	"\x05names\x18\x02 \x03(\tR\x05names\"\xa1\x03\n" +
+	"\x05names\x18\x02 \x03(\tR\x05names\"\xc6\x03\n" +
 	"\x05Mount\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\rR\x02id\x12\x12\n" +
 	"\x04path\x18\x02 \x01(\tR\x04path\x12\x10\n" +
@@ -6923,21 +7027,29 @@ const file_meta_proto_rawDesc = "" +
 	"\x05group\x18< \x01(\rR\x05group\x124\n" +
 	"\bjunction\x18= \x01(\x0e2\x18.orca.meta.JunctionStateR\bjunction\x12\x12\n" +
 	"\x04root\x18> \x01(\x04R\x04root\x12\x16\n" +
-	"\x06serial\x18? \x01(\x04R\x06serial\x1a:\n" +
+	"\x06serial\x18? \x01(\x04R\x06serial\x12#\n" +
+	"\x04part\x18d \x01(\v2\x0f.orca.meta.PartR\x04part\x1a:\n" +
 	"\fOptionsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"q\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"p\n" +
+	"\x04Part\x12\x14\n" +
+	"\x05mount\x18\x01 \x01(\rR\x05mount\x12\x12\n" +
+	"\x04mode\x18\x02 \x01(\rR\x04mode\x12\x10\n" +
+	"\x03uid\x18\x03 \x01(\rR\x03uid\x12\x10\n" +
+	"\x03gid\x18\x04 \x01(\rR\x03gid\x12\x1a\n" +
+	"\bremoving\x18\x05 \x01(\bR\bremoving\"q\n" +
 	"\fMountRequest\x12\x1f\n" +
 	"\x01h\x18\x01 \x01(\v2\x11.orca.meta.HeaderR\x01h\x12&\n" +
 	"\x05mount\x18\x02 \x01(\v2\x10.orca.meta.MountR\x05mount\x12\x18\n" +
 	"\aparents\x18\x03 \x01(\bR\aparents\"4\n" +
 	"\n" +
 	"MountReply\x12&\n" +
-	"\x05mount\x18\x01 \x01(\v2\x10.orca.meta.MountR\x05mount\"U\n" +
+	"\x05mount\x18\x01 \x01(\v2\x10.orca.meta.MountR\x05mount\"k\n" +
 	"\x0eUnmountRequest\x12\x1f\n" +
 	"\x01h\x18\x01 \x01(\v2\x11.orca.meta.HeaderR\x01h\x12\x12\n" +
 	"\x04path\x18\x02 \x01(\tR\x04path\x12\x0e\n" +
-	"\x02id\x18< \x01(\rR\x02id\"N\n" +
+	"\x02id\x18< \x01(\rR\x02id\x12\x14\n" +
+	"\x05empty\x18d \x01(\bR\x05empty\"N\n" +
 	"\x11ListMountsRequest\x12\x1f\n" +
 	"\x01h\x18\x01 \x01(\v2\x11.orca.meta.HeaderR\x01h\x12\x18\n" +
 	"\asecrets\x18\x02 \x01(\bR\asecrets\"i\n" +
@@ -7269,7 +7381,7 @@ func file_meta_proto_rawDescGZIP() []byte {
 }
 
 var file_meta_proto_enumTypes = make([]protoimpl.EnumInfo, 6)
-var file_meta_proto_msgTypes = make([]protoimpl.MessageInfo, 89)
+var file_meta_proto_msgTypes = make([]protoimpl.MessageInfo, 90)
 var file_meta_proto_goTypes = []any{
 	(SetAttrMask)(0),              // 0: orca.meta.SetAttrMask
 	(JunctionState)(0),            // 1: orca.meta.JunctionState
@@ -7312,60 +7424,61 @@ var file_meta_proto_goTypes = []any{
 	(*XattrRequest)(nil),          // 38: orca.meta.XattrRequest
 	(*XattrReply)(nil),            // 39: orca.meta.XattrReply
 	(*Mount)(nil),                 // 40: orca.meta.Mount
-	(*MountRequest)(nil),          // 41: orca.meta.MountRequest
-	(*MountReply)(nil),            // 42: orca.meta.MountReply
-	(*UnmountRequest)(nil),        // 43: orca.meta.UnmountRequest
-	(*ListMountsRequest)(nil),     // 44: orca.meta.ListMountsRequest
-	(*ListMountsReply)(nil),       // 45: orca.meta.ListMountsReply
-	(*WatchRequest)(nil),          // 46: orca.meta.WatchRequest
-	(*Event)(nil),                 // 47: orca.meta.Event
-	(*WatchReply)(nil),            // 48: orca.meta.WatchReply
-	(*TierUsage)(nil),             // 49: orca.meta.TierUsage
-	(*Worker)(nil),                // 50: orca.meta.Worker
-	(*RegisterRequest)(nil),       // 51: orca.meta.RegisterRequest
-	(*RegisterReply)(nil),         // 52: orca.meta.RegisterReply
-	(*FileReport)(nil),            // 53: orca.meta.FileReport
-	(*HeartbeatRequest)(nil),      // 54: orca.meta.HeartbeatRequest
-	(*WorkerOrder)(nil),           // 55: orca.meta.WorkerOrder
-	(*HeartbeatReply)(nil),        // 56: orca.meta.HeartbeatReply
-	(*ListWorkersRequest)(nil),    // 57: orca.meta.ListWorkersRequest
-	(*ListWorkersReply)(nil),      // 58: orca.meta.ListWorkersReply
-	(*ResolveRequest)(nil),        // 59: orca.meta.ResolveRequest
-	(*ResolveReply)(nil),          // 60: orca.meta.ResolveReply
-	(*LocationsRequest)(nil),      // 61: orca.meta.LocationsRequest
-	(*LocationsReply)(nil),        // 62: orca.meta.LocationsReply
-	(*FreeRequest)(nil),           // 63: orca.meta.FreeRequest
-	(*SyncRequest)(nil),           // 64: orca.meta.SyncRequest
-	(*SyncReply)(nil),             // 65: orca.meta.SyncReply
-	(*StaleUFSRequest)(nil),       // 66: orca.meta.StaleUFSRequest
-	(*PersistPrepareRequest)(nil), // 67: orca.meta.PersistPrepareRequest
-	(*PersistPrepareReply)(nil),   // 68: orca.meta.PersistPrepareReply
-	(*PersistCommitRequest)(nil),  // 69: orca.meta.PersistCommitRequest
-	(*ReportRequest)(nil),         // 70: orca.meta.ReportRequest
-	(*Intent)(nil),                // 71: orca.meta.Intent
-	(*ReportReply)(nil),           // 72: orca.meta.ReportReply
-	(*ConfRequest)(nil),           // 73: orca.meta.ConfRequest
-	(*ConfReply)(nil),             // 74: orca.meta.ConfReply
-	(*UsageRequest)(nil),          // 75: orca.meta.UsageRequest
-	(*UsageReply)(nil),            // 76: orca.meta.UsageReply
-	(*Usage)(nil),                 // 77: orca.meta.Usage
-	(*SetQuotaRequest)(nil),       // 78: orca.meta.SetQuotaRequest
-	(*SetQuotaReply)(nil),         // 79: orca.meta.SetQuotaReply
-	(*QuotasRequest)(nil),         // 80: orca.meta.QuotasRequest
-	(*QuotasReply)(nil),           // 81: orca.meta.QuotasReply
-	(*Quota)(nil),                 // 82: orca.meta.Quota
-	(*QuorumRequest)(nil),         // 83: orca.meta.QuorumRequest
-	(*Member)(nil),                // 84: orca.meta.Member
-	(*QuorumReply)(nil),           // 85: orca.meta.QuorumReply
-	(*UpkeepRequest)(nil),         // 86: orca.meta.UpkeepRequest
-	(*UpkeepReply)(nil),           // 87: orca.meta.UpkeepReply
-	(*JournalEntry)(nil),          // 88: orca.meta.JournalEntry
-	(*HostedRequest)(nil),         // 89: orca.meta.HostedRequest
-	(*HostedReply)(nil),           // 90: orca.meta.HostedReply
-	(*ErrorReply)(nil),            // 91: orca.meta.ErrorReply
-	nil,                           // 92: orca.meta.Mount.OptionsEntry
-	nil,                           // 93: orca.meta.ReportReply.CountersEntry
-	(*ConfReply_Value)(nil),       // 94: orca.meta.ConfReply.Value
+	(*Part)(nil),                  // 41: orca.meta.Part
+	(*MountRequest)(nil),          // 42: orca.meta.MountRequest
+	(*MountReply)(nil),            // 43: orca.meta.MountReply
+	(*UnmountRequest)(nil),        // 44: orca.meta.UnmountRequest
+	(*ListMountsRequest)(nil),     // 45: orca.meta.ListMountsRequest
+	(*ListMountsReply)(nil),       // 46: orca.meta.ListMountsReply
+	(*WatchRequest)(nil),          // 47: orca.meta.WatchRequest
+	(*Event)(nil),                 // 48: orca.meta.Event
+	(*WatchReply)(nil),            // 49: orca.meta.WatchReply
+	(*TierUsage)(nil),             // 50: orca.meta.TierUsage
+	(*Worker)(nil),                // 51: orca.meta.Worker
+	(*RegisterRequest)(nil),       // 52: orca.meta.RegisterRequest
+	(*RegisterReply)(nil),         // 53: orca.meta.RegisterReply
+	(*FileReport)(nil),            // 54: orca.meta.FileReport
+	(*HeartbeatRequest)(nil),      // 55: orca.meta.HeartbeatRequest
+	(*WorkerOrder)(nil),           // 56: orca.meta.WorkerOrder
+	(*HeartbeatReply)(nil),        // 57: orca.meta.HeartbeatReply
+	(*ListWorkersRequest)(nil),    // 58: orca.meta.ListWorkersRequest
+	(*ListWorkersReply)(nil),      // 59: orca.meta.ListWorkersReply
+	(*ResolveRequest)(nil),        // 60: orca.meta.ResolveRequest
+	(*ResolveReply)(nil),          // 61: orca.meta.ResolveReply
+	(*LocationsRequest)(nil),      // 62: orca.meta.LocationsRequest
+	(*LocationsReply)(nil),        // 63: orca.meta.LocationsReply
+	(*FreeRequest)(nil),           // 64: orca.meta.FreeRequest
+	(*SyncRequest)(nil),           // 65: orca.meta.SyncRequest
+	(*SyncReply)(nil),             // 66: orca.meta.SyncReply
+	(*StaleUFSRequest)(nil),       // 67: orca.meta.StaleUFSRequest
+	(*PersistPrepareRequest)(nil), // 68: orca.meta.PersistPrepareRequest
+	(*PersistPrepareReply)(nil),   // 69: orca.meta.PersistPrepareReply
+	(*PersistCommitRequest)(nil),  // 70: orca.meta.PersistCommitRequest
+	(*ReportRequest)(nil),         // 71: orca.meta.ReportRequest
+	(*Intent)(nil),                // 72: orca.meta.Intent
+	(*ReportReply)(nil),           // 73: orca.meta.ReportReply
+	(*ConfRequest)(nil),           // 74: orca.meta.ConfRequest
+	(*ConfReply)(nil),             // 75: orca.meta.ConfReply
+	(*UsageRequest)(nil),          // 76: orca.meta.UsageRequest
+	(*UsageReply)(nil),            // 77: orca.meta.UsageReply
+	(*Usage)(nil),                 // 78: orca.meta.Usage
+	(*SetQuotaRequest)(nil),       // 79: orca.meta.SetQuotaRequest
+	(*SetQuotaReply)(nil),         // 80: orca.meta.SetQuotaReply
+	(*QuotasRequest)(nil),         // 81: orca.meta.QuotasRequest
+	(*QuotasReply)(nil),           // 82: orca.meta.QuotasReply
+	(*Quota)(nil),                 // 83: orca.meta.Quota
+	(*QuorumRequest)(nil),         // 84: orca.meta.QuorumRequest
+	(*Member)(nil),                // 85: orca.meta.Member
+	(*QuorumReply)(nil),           // 86: orca.meta.QuorumReply
+	(*UpkeepRequest)(nil),         // 87: orca.meta.UpkeepRequest
+	(*UpkeepReply)(nil),           // 88: orca.meta.UpkeepReply
+	(*JournalEntry)(nil),          // 89: orca.meta.JournalEntry
+	(*HostedRequest)(nil),         // 90: orca.meta.HostedRequest
+	(*HostedReply)(nil),           // 91: orca.meta.HostedReply
+	(*ErrorReply)(nil),            // 92: orca.meta.ErrorReply
+	nil,                           // 93: orca.meta.Mount.OptionsEntry
+	nil,                           // 94: orca.meta.ReportReply.CountersEntry
+	(*ConfReply_Value)(nil),       // 95: orca.meta.ConfReply.Value
 }
 var file_meta_proto_depIdxs = []int32{
 	6,   // 0: orca.meta.Header.caller:type_name -> orca.meta.Caller
@@ -7387,7 +7500,7 @@ var file_meta_proto_depIdxs = []int32{
 	8,   // 16: orca.meta.CreateRequest.target:type_name -> orca.meta.Target
 	10,  // 17: orca.meta.CreateReply.attr:type_name -> orca.meta.Attr
 	21,  // 18: orca.meta.CreateReply.session:type_name -> orca.meta.WriteSession
-	50,  // 19: orca.meta.CreateReply.workers:type_name -> orca.meta.Worker
+	51,  // 19: orca.meta.CreateReply.workers:type_name -> orca.meta.Worker
 	30,  // 20: orca.meta.WriteSession.grant:type_name -> orca.meta.Grant
 	7,   // 21: orca.meta.CompleteRequest.h:type_name -> orca.meta.Header
 	10,  // 22: orca.meta.CompleteReply.attr:type_name -> orca.meta.Attr
@@ -7400,7 +7513,7 @@ var file_meta_proto_depIdxs = []int32{
 	10,  // 29: orca.meta.OpenReply.attr:type_name -> orca.meta.Attr
 	30,  // 30: orca.meta.OpenReply.grant:type_name -> orca.meta.Grant
 	31,  // 31: orca.meta.OpenReply.locations:type_name -> orca.meta.Location
-	50,  // 32: orca.meta.OpenReply.workers:type_name -> orca.meta.Worker
+	51,  // 32: orca.meta.OpenReply.workers:type_name -> orca.meta.Worker
 	7,   // 33: orca.meta.RenameRequest.h:type_name -> orca.meta.Header
 	8,   // 34: orca.meta.RenameRequest.src:type_name -> orca.meta.Target
 	8,   // 35: orca.meta.RenameRequest.dst:type_name -> orca.meta.Target
@@ -7415,74 +7528,75 @@ var file_meta_proto_depIdxs = []int32{
 	10,  // 44: orca.meta.SetAttrReply.attr:type_name -> orca.meta.Attr
 	7,   // 45: orca.meta.XattrRequest.h:type_name -> orca.meta.Header
 	8,   // 46: orca.meta.XattrRequest.target:type_name -> orca.meta.Target
-	92,  // 47: orca.meta.Mount.options:type_name -> orca.meta.Mount.OptionsEntry
+	93,  // 47: orca.meta.Mount.options:type_name -> orca.meta.Mount.OptionsEntry
 	1,   // 48: orca.meta.Mount.junction:type_name -> orca.meta.JunctionState
-	7,   // 49: orca.meta.MountRequest.h:type_name -> orca.meta.Header
-	40,  // 50: orca.meta.MountRequest.mount:type_name -> orca.meta.Mount
-	40,  // 51: orca.meta.MountReply.mount:type_name -> orca.meta.Mount
-	7,   // 52: orca.meta.UnmountRequest.h:type_name -> orca.meta.Header
-	7,   // 53: orca.meta.ListMountsRequest.h:type_name -> orca.meta.Header
-	40,  // 54: orca.meta.ListMountsReply.mounts:type_name -> orca.meta.Mount
-	7,   // 55: orca.meta.WatchRequest.h:type_name -> orca.meta.Header
-	2,   // 56: orca.meta.Event.kind:type_name -> orca.meta.EventKind
-	47,  // 57: orca.meta.WatchReply.events:type_name -> orca.meta.Event
-	49,  // 58: orca.meta.Worker.tiers:type_name -> orca.meta.TierUsage
-	7,   // 59: orca.meta.RegisterRequest.h:type_name -> orca.meta.Header
-	50,  // 60: orca.meta.RegisterRequest.worker:type_name -> orca.meta.Worker
-	53,  // 61: orca.meta.RegisterRequest.files:type_name -> orca.meta.FileReport
-	7,   // 62: orca.meta.HeartbeatRequest.h:type_name -> orca.meta.Header
-	50,  // 63: orca.meta.HeartbeatRequest.worker:type_name -> orca.meta.Worker
-	53,  // 64: orca.meta.HeartbeatRequest.files:type_name -> orca.meta.FileReport
-	3,   // 65: orca.meta.WorkerOrder.kind:type_name -> orca.meta.WorkerOrder.Kind
-	55,  // 66: orca.meta.HeartbeatReply.orders:type_name -> orca.meta.WorkerOrder
-	7,   // 67: orca.meta.ListWorkersRequest.h:type_name -> orca.meta.Header
-	50,  // 68: orca.meta.ListWorkersReply.workers:type_name -> orca.meta.Worker
-	7,   // 69: orca.meta.ResolveRequest.h:type_name -> orca.meta.Header
-	10,  // 70: orca.meta.ResolveReply.attr:type_name -> orca.meta.Attr
-	31,  // 71: orca.meta.ResolveReply.locations:type_name -> orca.meta.Location
-	50,  // 72: orca.meta.ResolveReply.workers:type_name -> orca.meta.Worker
-	7,   // 73: orca.meta.LocationsRequest.h:type_name -> orca.meta.Header
-	8,   // 74: orca.meta.LocationsRequest.target:type_name -> orca.meta.Target
-	10,  // 75: orca.meta.LocationsReply.attr:type_name -> orca.meta.Attr
-	31,  // 76: orca.meta.LocationsReply.locations:type_name -> orca.meta.Location
-	50,  // 77: orca.meta.LocationsReply.workers:type_name -> orca.meta.Worker
-	7,   // 78: orca.meta.FreeRequest.h:type_name -> orca.meta.Header
-	8,   // 79: orca.meta.FreeRequest.target:type_name -> orca.meta.Target
-	7,   // 80: orca.meta.SyncRequest.h:type_name -> orca.meta.Header
-	8,   // 81: orca.meta.SyncRequest.target:type_name -> orca.meta.Target
-	7,   // 82: orca.meta.StaleUFSRequest.h:type_name -> orca.meta.Header
-	7,   // 83: orca.meta.PersistPrepareRequest.h:type_name -> orca.meta.Header
-	10,  // 84: orca.meta.PersistPrepareReply.attr:type_name -> orca.meta.Attr
-	7,   // 85: orca.meta.PersistCommitRequest.h:type_name -> orca.meta.Header
-	7,   // 86: orca.meta.ReportRequest.h:type_name -> orca.meta.Header
-	71,  // 87: orca.meta.ReportReply.intents:type_name -> orca.meta.Intent
-	40,  // 88: orca.meta.ReportReply.mounts:type_name -> orca.meta.Mount
-	50,  // 89: orca.meta.ReportReply.workers:type_name -> orca.meta.Worker
-	93,  // 90: orca.meta.ReportReply.counters:type_name -> orca.meta.ReportReply.CountersEntry
-	7,   // 91: orca.meta.ConfRequest.h:type_name -> orca.meta.Header
-	94,  // 92: orca.meta.ConfReply.values:type_name -> orca.meta.ConfReply.Value
-	7,   // 93: orca.meta.UsageRequest.h:type_name -> orca.meta.Header
-	8,   // 94: orca.meta.UsageRequest.target:type_name -> orca.meta.Target
-	77,  // 95: orca.meta.UsageReply.usage:type_name -> orca.meta.Usage
-	82,  // 96: orca.meta.UsageReply.quotas:type_name -> orca.meta.Quota
-	7,   // 97: orca.meta.SetQuotaRequest.h:type_name -> orca.meta.Header
-	8,   // 98: orca.meta.SetQuotaRequest.target:type_name -> orca.meta.Target
-	82,  // 99: orca.meta.SetQuotaReply.quota:type_name -> orca.meta.Quota
-	7,   // 100: orca.meta.QuotasRequest.h:type_name -> orca.meta.Header
-	82,  // 101: orca.meta.QuotasReply.quotas:type_name -> orca.meta.Quota
-	77,  // 102: orca.meta.Quota.usage:type_name -> orca.meta.Usage
-	7,   // 103: orca.meta.QuorumRequest.h:type_name -> orca.meta.Header
-	4,   // 104: orca.meta.QuorumRequest.change:type_name -> orca.meta.QuorumRequest.Change
-	84,  // 105: orca.meta.QuorumReply.members:type_name -> orca.meta.Member
-	7,   // 106: orca.meta.UpkeepRequest.h:type_name -> orca.meta.Header
-	5,   // 107: orca.meta.UpkeepRequest.kind:type_name -> orca.meta.UpkeepRequest.Kind
-	88,  // 108: orca.meta.UpkeepReply.entries:type_name -> orca.meta.JournalEntry
-	7,   // 109: orca.meta.HostedRequest.h:type_name -> orca.meta.Header
-	110, // [110:110] is the sub-list for method output_type
-	110, // [110:110] is the sub-list for method input_type
-	110, // [110:110] is the sub-list for extension type_name
-	110, // [110:110] is the sub-list for extension extendee
-	0,   // [0:110] is the sub-list for field type_name
+	41,  // 49: orca.meta.Mount.part:type_name -> orca.meta.Part
+	7,   // 50: orca.meta.MountRequest.h:type_name -> orca.meta.Header
+	40,  // 51: orca.meta.MountRequest.mount:type_name -> orca.meta.Mount
+	40,  // 52: orca.meta.MountReply.mount:type_name -> orca.meta.Mount
+	7,   // 53: orca.meta.UnmountRequest.h:type_name -> orca.meta.Header
+	7,   // 54: orca.meta.ListMountsRequest.h:type_name -> orca.meta.Header
+	40,  // 55: orca.meta.ListMountsReply.mounts:type_name -> orca.meta.Mount
+	7,   // 56: orca.meta.WatchRequest.h:type_name -> orca.meta.Header
+	2,   // 57: orca.meta.Event.kind:type_name -> orca.meta.EventKind
+	48,  // 58: orca.meta.WatchReply.events:type_name -> orca.meta.Event
+	50,  // 59: orca.meta.Worker.tiers:type_name -> orca.meta.TierUsage
+	7,   // 60: orca.meta.RegisterRequest.h:type_name -> orca.meta.Header
+	51,  // 61: orca.meta.RegisterRequest.worker:type_name -> orca.meta.Worker
+	54,  // 62: orca.meta.RegisterRequest.files:type_name -> orca.meta.FileReport
+	7,   // 63: orca.meta.HeartbeatRequest.h:type_name -> orca.meta.Header
+	51,  // 64: orca.meta.HeartbeatRequest.worker:type_name -> orca.meta.Worker
+	54,  // 65: orca.meta.HeartbeatRequest.files:type_name -> orca.meta.FileReport
+	3,   // 66: orca.meta.WorkerOrder.kind:type_name -> orca.meta.WorkerOrder.Kind
+	56,  // 67: orca.meta.HeartbeatReply.orders:type_name -> orca.meta.WorkerOrder
+	7,   // 68: orca.meta.ListWorkersRequest.h:type_name -> orca.meta.Header
+	51,  // 69: orca.meta.ListWorkersReply.workers:type_name -> orca.meta.Worker
+	7,   // 70: orca.meta.ResolveRequest.h:type_name -> orca.meta.Header
+	10,  // 71: orca.meta.ResolveReply.attr:type_name -> orca.meta.Attr
+	31,  // 72: orca.meta.ResolveReply.locations:type_name -> orca.meta.Location
+	51,  // 73: orca.meta.ResolveReply.workers:type_name -> orca.meta.Worker
+	7,   // 74: orca.meta.LocationsRequest.h:type_name -> orca.meta.Header
+	8,   // 75: orca.meta.LocationsRequest.target:type_name -> orca.meta.Target
+	10,  // 76: orca.meta.LocationsReply.attr:type_name -> orca.meta.Attr
+	31,  // 77: orca.meta.LocationsReply.locations:type_name -> orca.meta.Location
+	51,  // 78: orca.meta.LocationsReply.workers:type_name -> orca.meta.Worker
+	7,   // 79: orca.meta.FreeRequest.h:type_name -> orca.meta.Header
+	8,   // 80: orca.meta.FreeRequest.target:type_name -> orca.meta.Target
+	7,   // 81: orca.meta.SyncRequest.h:type_name -> orca.meta.Header
+	8,   // 82: orca.meta.SyncRequest.target:type_name -> orca.meta.Target
+	7,   // 83: orca.meta.StaleUFSRequest.h:type_name -> orca.meta.Header
+	7,   // 84: orca.meta.PersistPrepareRequest.h:type_name -> orca.meta.Header
+	10,  // 85: orca.meta.PersistPrepareReply.attr:type_name -> orca.meta.Attr
+	7,   // 86: orca.meta.PersistCommitRequest.h:type_name -> orca.meta.Header
+	7,   // 87: orca.meta.ReportRequest.h:type_name -> orca.meta.Header
+	72,  // 88: orca.meta.ReportReply.intents:type_name -> orca.meta.Intent
+	40,  // 89: orca.meta.ReportReply.mounts:type_name -> orca.meta.Mount
+	51,  // 90: orca.meta.ReportReply.workers:type_name -> orca.meta.Worker
+	94,  // 91: orca.meta.ReportReply.counters:type_name -> orca.meta.ReportReply.CountersEntry
+	7,   // 92: orca.meta.ConfRequest.h:type_name -> orca.meta.Header
+	95,  // 93: orca.meta.ConfReply.values:type_name -> orca.meta.ConfReply.Value
+	7,   // 94: orca.meta.UsageRequest.h:type_name -> orca.meta.Header
+	8,   // 95: orca.meta.UsageRequest.target:type_name -> orca.meta.Target
+	78,  // 96: orca.meta.UsageReply.usage:type_name -> orca.meta.Usage
+	83,  // 97: orca.meta.UsageReply.quotas:type_name -> orca.meta.Quota
+	7,   // 98: orca.meta.SetQuotaRequest.h:type_name -> orca.meta.Header
+	8,   // 99: orca.meta.SetQuotaRequest.target:type_name -> orca.meta.Target
+	83,  // 100: orca.meta.SetQuotaReply.quota:type_name -> orca.meta.Quota
+	7,   // 101: orca.meta.QuotasRequest.h:type_name -> orca.meta.Header
+	83,  // 102: orca.meta.QuotasReply.quotas:type_name -> orca.meta.Quota
+	78,  // 103: orca.meta.Quota.usage:type_name -> orca.meta.Usage
+	7,   // 104: orca.meta.QuorumRequest.h:type_name -> orca.meta.Header
+	4,   // 105: orca.meta.QuorumRequest.change:type_name -> orca.meta.QuorumRequest.Change
+	85,  // 106: orca.meta.QuorumReply.members:type_name -> orca.meta.Member
+	7,   // 107: orca.meta.UpkeepRequest.h:type_name -> orca.meta.Header
+	5,   // 108: orca.meta.UpkeepRequest.kind:type_name -> orca.meta.UpkeepRequest.Kind
+	89,  // 109: orca.meta.UpkeepReply.entries:type_name -> orca.meta.JournalEntry
+	7,   // 110: orca.meta.HostedRequest.h:type_name -> orca.meta.Header
+	111, // [111:111] is the sub-list for method output_type
+	111, // [111:111] is the sub-list for method input_type
+	111, // [111:111] is the sub-list for extension type_name
+	111, // [111:111] is the sub-list for extension extendee
+	0,   // [0:111] is the sub-list for field type_name
 }
 
 func init() { file_meta_proto_init() }
@@ -7496,7 +7610,7 @@ func file_meta_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_meta_proto_rawDesc), len(file_meta_proto_rawDesc)),
 			NumEnums:      6,
-			NumMessages:   89,
+			NumMessages:   90,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -184,9 +184,9 @@ func Mask(m *metapb.Mount) *metapb.Mount {
 	return c
 }
 
-// Copy returns a deep copy of the mount.
+// Copy returns a copy of the mount with options of its own.
 func Copy(m *metapb.Mount) *metapb.Mount {
 	return &metapb.Mount{Id: m.Id, Path: m.Path, Uri: m.Uri, Options: maps.Clone(m.Options),
 		ReadOnly: m.ReadOnly, Shared: m.Shared, SyncIntervalMs: m.SyncIntervalMs, Scheme: m.Scheme,
-		Group: m.Group, Junction: m.Junction, Root: m.Root, Serial: m.Serial}
+		Group: m.Group, Junction: m.Junction, Root: m.Root, Serial: m.Serial, Part: m.Part}
 }
