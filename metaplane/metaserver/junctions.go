@@ -201,7 +201,16 @@ func (s *Service) mountHere(ctx context.Context, r *metapb.MountRequest) (*metap
 
 // unmountHere is Unmount in the group behind a junction.
 func (s *Service) unmountHere(ctx context.Context, r *metapb.UnmountRequest) (*metapb.Empty, error) {
-	if _, err := s.mutate(ctx, r.H, &command.Command{Unmount: &metapb.UnmountOp{Path: r.Path, Id: r.Id}}); err != nil {
+	c := &command.Command{Unmount: &metapb.UnmountOp{Path: r.Path, Id: r.Id, Empty: r.Empty}}
+	if r.Empty {
+		c.Checks = checkContent
+		if m := s.row(r.Id); m != nil {
+			if err := s.contentKnown(ctx, callerOf(r.H), &metapb.Target{Ino: m.Root}, false); err != nil {
+				return nil, err
+			}
+		}
+	}
+	if _, err := s.mutate(ctx, r.H, c); err != nil {
 		return nil, err
 	}
 	s.refreshMounts()
@@ -221,8 +230,11 @@ func (s *Service) row(id uint32) *metapb.Mount {
 
 // step records what a junction has come to.
 func (s *Service) step(ctx context.Context, m *metapb.Mount, to metapb.JunctionState, root uint64) (*metapb.Mount, error) {
-	res, err := s.group.Propose(ctx, &command.Command{Now: now(), Junction: &metapb.JunctionOp{
-		Mount: m.Id, From: m.Junction, To: to, Root: root, Serial: m.Serial}})
+	return s.record(ctx, &metapb.JunctionOp{Mount: m.Id, From: m.Junction, To: to, Root: root, Serial: m.Serial})
+}
+
+func (s *Service) record(ctx context.Context, o *metapb.JunctionOp) (*metapb.Mount, error) {
+	res, err := s.group.Propose(ctx, &command.Command{Now: now(), Junction: o})
 	s.refreshMounts()
 	if err != nil {
 		return nil, err
@@ -295,16 +307,20 @@ func (s *Service) other(_ context.Context, m *metapb.Mount) (metaplaneMounts, er
 type metaplaneMounts interface {
 	Mount(ctx context.Context, r *metapb.MountRequest) (*metapb.MountReply, error)
 	Unmount(ctx context.Context, r *metapb.UnmountRequest) (*metapb.Empty, error)
+	List(ctx context.Context, r *metapb.ListRequest) (*metapb.ListReply, error)
+	Delete(ctx context.Context, r *metapb.DeleteRequest) (*metapb.Empty, error)
 }
 
 // part empties the group behind a junction that is being unmounted, and frees
 // its name. What the group refuses stays mounted. A request that is repeated
 // after that begins again: its first attempt is all that is remembered of it.
-func (s *Service) part(ctx context.Context, id uint32, asked bool) error {
+// With removing, a directory is given back only if it is empty.
+func (s *Service) part(ctx context.Context, id uint32, asked, removing bool) error {
 	s.joints.mu.Lock()
 	defer s.joints.mu.Unlock()
 	if m := s.row(id); asked && m != nil && m.Junction != metapb.JunctionState_JUNCTION_LEAVING {
-		if _, err := s.step(ctx, m, metapb.JunctionState_JUNCTION_LEAVING, 0); err != nil {
+		if _, err := s.record(ctx, &metapb.JunctionOp{Mount: id, From: m.Junction, To: metapb.JunctionState_JUNCTION_LEAVING,
+			Serial: m.Serial, Removing: removing}); err != nil {
 			return err
 		}
 	}
@@ -320,7 +336,7 @@ func (s *Service) partLocked(ctx context.Context, id uint32) error {
 	if err != nil {
 		return err
 	}
-	_, err = ns.Unmount(ctx, &metapb.UnmountRequest{H: &metapb.Header{}, Path: m.Path, Id: id})
+	_, err = ns.Unmount(ctx, &metapb.UnmountRequest{H: &metapb.Header{}, Path: m.Path, Id: id, Empty: m.Part.GetRemoving()})
 	switch k := orca.KindOf(err); {
 	case err == nil:
 		_, err = s.step(ctx, m, metapb.JunctionState_JUNCTION_NONE, 0)
@@ -382,7 +398,7 @@ func (s *Service) moveOn(m *metapb.Mount) {
 	case metapb.JunctionState_JUNCTION_JOINING:
 		_, err = s.join(ctx, m.Id, true)
 	case metapb.JunctionState_JUNCTION_LEAVING:
-		err = s.part(ctx, m.Id, false)
+		err = s.part(ctx, m.Id, false, false)
 	}
 	if err != nil && s.ctx.Err() == nil {
 		s.log.Warn("a mount in another group is not finished yet", "path", m.Path, "group", m.Group, "err", err)

@@ -75,6 +75,11 @@ func (s *Service) Mount(ctx context.Context, r *metapb.MountRequest) (*metapb.Mo
 			return nil, err
 		}
 	}
+	if update {
+		if err := s.joinParts(ctx, rec.Id); err != nil {
+			return nil, err
+		}
+	}
 	s.log.Info("mounted", "mount", rec.Id, "path", rec.Path, "uri", rec.Uri, "update", update)
 	return &metapb.MountReply{Mount: mount.Mask(rec)}, nil
 }
@@ -116,7 +121,7 @@ func (s *Service) Unmount(ctx context.Context, r *metapb.UnmountRequest) (*metap
 		return nil, err
 	}
 	if m := res.Mount.GetMount(); m.GetGroup() > 1 {
-		if err := s.part(ctx, m.Id, true); err != nil {
+		if err := s.part(ctx, m.Id, true, false); err != nil {
 			return nil, err
 		}
 	}

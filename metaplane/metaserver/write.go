@@ -31,12 +31,19 @@ func (s *Service) Mkdir(ctx context.Context, r *metapb.MkdirRequest) (*metapb.Mk
 	if err := checkNew(op, r.Target); err != nil {
 		return nil, err
 	}
-	res, err := s.change(ctx, r.H, &command.Command{Checks: checkNames, Mkdir: &metapb.MkdirOp{
-		Target: r.Target, Mode: r.Mode, Parents: r.Parents, ExistOk: r.ExistOk}})
+	if r.Group > 1 {
+		return s.mkdirIn(ctx, r)
+	}
+	res, err := s.change(ctx, r.H, mkdirCommand(r))
 	if err != nil {
 		return nil, err
 	}
 	return &metapb.MkdirReply{Attr: res.Attr}, nil
+}
+
+func mkdirCommand(r *metapb.MkdirRequest) *command.Command {
+	return &command.Command{Checks: checkNames, Mkdir: &metapb.MkdirOp{
+		Target: r.Target, Mode: r.Mode, Parents: r.Parents, ExistOk: r.ExistOk, Group: r.Group}}
 }
 
 // Rename implements metaplane.Writer.
@@ -79,7 +86,15 @@ func (s *Service) Delete(ctx context.Context, r *metapb.DeleteRequest) (*metapb.
 	if err := checkTarget(op, r.Target); err != nil {
 		return nil, err
 	}
+	if r.Recursive {
+		if err := s.removeBelow(ctx, r); err != nil {
+			return nil, err
+		}
+	}
 	res, err := s.change(ctx, r.H, deleteCommand(r))
+	if m := res.GetMount().GetMount(); err == nil && m.GetPart() != nil {
+		return &metapb.Empty{}, s.removePart(ctx, r, m, res.Replaced)
+	}
 	if orca.KindOf(err) == orca.Permission && res != nil && res.NeedWalk && r.Recursive {
 		err = s.deleteWalk(ctx, r)
 	}

@@ -21,6 +21,7 @@ import (
 	"orca/metaplane/metaserver"
 	"orca/metaplane/raftgroup"
 	"orca/ufs"
+	"orca/ufs/local"
 )
 
 // pair is a metaplane of one host with two groups.
@@ -36,6 +37,7 @@ type pair struct {
 	// the other group was asked, or a step was recorded. "": nowhere.
 	cut  atomic.Value // of string
 	dead atomic.Bool
+	slow bool // a store takes its time
 }
 
 var errDead = orca.E("metatest", orca.Canceled, "the process is dead")
@@ -95,7 +97,10 @@ func (o cutOther) Unmount(ctx context.Context, r *metapb.UnmountRequest) (*metap
 	return around(o.p, "unmount", func() (*metapb.Empty, error) { return o.Namespace.Unmount(ctx, r) })
 }
 
-func (p *pair) openStore(_ context.Context, m *metapb.Mount) (ufs.FS, error) {
+func (p *pair) openStore(ctx context.Context, m *metapb.Mount) (ufs.FS, error) {
+	if dir, ok := strings.CutPrefix(m.Uri, "file://"); ok {
+		return local.Open(ctx, local.Config{Root: dir}, slog.New(slog.DiscardHandler))
+	}
 	name, ok := strings.CutPrefix(m.Uri, "mem://")
 	if !ok {
 		return nil, &orca.Error{Op: "metatest.open", Path: m.Uri, Kind: orca.Unavailable, Msg: "connection refused"}
@@ -137,16 +142,20 @@ func (p *pair) serve() {
 	p.two, err = metaserver.New(t.Context(), metaserver.Config{Group: 2, Home: p.one}, p.second, p.openStore, log)
 	require.NoError(t, err)
 	two := p.two
-	ns = metaclient.NewRouter(metaclient.NewSession(p.one, short(0)), func(n uint16) (*metaclient.Session, error) {
-		return metaclient.NewSession(two, short(n)), nil
+	ns = metaclient.NewRouter(metaclient.NewSession(p.one, p.short(0)), func(n uint16) (*metaclient.Session, error) {
+		return metaclient.NewSession(two, p.short(n)), nil
 	})
 	p.ns = ns
 	close(ready)
 }
 
 // short is a session that gives up soon: what is dead stays so.
-func short(group uint16) metaclient.SessionConfig {
-	return metaclient.SessionConfig{Group: group, MutationPatience: 20 * time.Millisecond, BusyPatience: 20 * time.Millisecond, ReadPatience: 20 * time.Millisecond}
+func (p *pair) short(group uint16) metaclient.SessionConfig {
+	wait := 20 * time.Millisecond
+	if p.slow {
+		wait = 2 * time.Second
+	}
+	return metaclient.SessionConfig{Group: group, MutationPatience: wait, BusyPatience: wait, ReadPatience: wait}
 }
 
 func (p *pair) stop() {
@@ -161,7 +170,12 @@ func (p *pair) leave() {
 }
 
 func newPair(t *testing.T) *pair {
-	p := &pair{t: t, dir: memDir(t)}
+	return newPairOn(t, false)
+}
+
+// newPairOn is newPair, for stores that take their time.
+func newPairOn(t *testing.T, slow bool) *pair {
+	p := &pair{t: t, dir: memDir(t), slow: slow}
 	p.start()
 	t.Cleanup(func() { p.stop() })
 	p.mount("/", "mem://obj-"+t.Name()+"-root", 0)

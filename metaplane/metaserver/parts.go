@@ -1,0 +1,126 @@
+// Copyright The Orca Authors. SPDX-License-Identifier: Apache-2.0
+
+package metaserver
+
+import (
+	"context"
+	"fmt"
+	"slices"
+
+	"orca"
+	"orca/metaplane/metapb"
+)
+
+// Directories of a mount that live in groups of their own (fsm/parts.go): the
+// first group makes and removes them, by the steps of junctions.
+
+// mkdirIn makes a directory whose content lives in another group. A repeated
+// request finds the directory made and goes on with the rest.
+func (s *Service) mkdirIn(ctx context.Context, r *metapb.MkdirRequest) (*metapb.MkdirReply, error) {
+	if s.groupNumber() == 1 && !slices.Contains(s.groups(), r.Group) {
+		return nil, &orca.Error{Op: "metaserver.Mkdir", Path: r.Target.Path, Kind: orca.Invalid,
+			Msg: fmt.Sprintf("there is no group %d: orca admin group add", r.Group)}
+	}
+	s.joints.asked.Add(1)
+	defer s.joints.asked.Add(-1)
+	res, err := s.change(ctx, r.H, mkdirCommand(r))
+	if err != nil || res.Existed {
+		return &metapb.MkdirReply{Attr: res.GetAttr()}, err
+	}
+	s.refreshMounts()
+	a := res.Attr
+	if m := s.row(a.MountId); m.GetPart() == nil {
+		return &metapb.MkdirReply{Attr: a}, nil // it was repeated, and is gone or given back
+	}
+	m, err := s.join(ctx, a.MountId, true)
+	if err != nil {
+		return nil, err
+	}
+	a.Ino, a.MountPoint = m.Root, true
+	return &metapb.MkdirReply{Attr: a}, nil
+}
+
+// joinParts gives the directories of a mount that live in other groups its
+// options.
+func (s *Service) joinParts(ctx context.Context, id uint32) error {
+	for _, m := range s.mounts.Load().All() {
+		if m.Part.GetMount() == id && m.Junction == metapb.JunctionState_JUNCTION_JOINING {
+			if _, err := s.join(ctx, m.Id, false); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// removePart ends the removal of a directory that lives in another group: that
+// group says whether it is empty and forgets it, then it is removed like any
+// other. ino is its number here.
+func (s *Service) removePart(ctx context.Context, r *metapb.DeleteRequest, m *metapb.Mount, ino uint64) error {
+	s.joints.asked.Add(1)
+	defer s.joints.asked.Add(-1)
+	if err := s.part(ctx, m.Id, true, true); err != nil {
+		return err
+	}
+	s.refreshMounts()
+	_, err := s.change(ctx, &metapb.Header{Caller: r.H.GetCaller()}, deleteCommand(&metapb.DeleteRequest{
+		Target: &metapb.Target{Ino: ino}, Want: r.Want}))
+	if orca.KindOf(err) == orca.NotFound {
+		return nil // by an earlier attempt
+	}
+	return err
+}
+
+// removeBelow empties and removes the directories in groups of their own below
+// a tree that is to be removed; of one that is the tree itself only the
+// content. Each directory in them goes whole, but all of it is no single step:
+// what stops it leaves what has not been reached.
+func (s *Service) removeBelow(ctx context.Context, r *metapb.DeleteRequest) error {
+	if err := s.ready(ctx); err != nil {
+		return err
+	}
+	parts, itself := s.group.Machine().PartsBelow(callerOf(r.H), orca.Ino(r.Target.Ino), r.Target.Path)
+	if len(parts) > 0 && r.CacheOnly {
+		return &orca.Error{Op: "metaserver.Delete", Path: parts[0].Path, Kind: orca.Unsupported,
+			Msg: fmt.Sprintf("it lives in group %d: unmount it, which leaves what the store has", parts[0].Group)}
+	}
+	for _, m := range parts {
+		if err := s.emptyPart(ctx, r, m); err != nil {
+			return err
+		}
+		if itself {
+			return nil
+		}
+		_, err := s.Delete(ctx, &metapb.DeleteRequest{H: &metapb.Header{Caller: r.H.GetCaller()}, Target: &metapb.Target{Path: m.Path}})
+		if err != nil && orca.KindOf(err) != orca.NotFound {
+			return err
+		}
+	}
+	return nil
+}
+
+func (s *Service) emptyPart(ctx context.Context, r *metapb.DeleteRequest, m *metapb.Mount) error {
+	if m.Root == 0 {
+		return &orca.Error{Op: "metaserver.Delete", Path: m.Path, Kind: orca.Busy, Msg: "it is just being made"}
+	}
+	ns, err := s.other(ctx, m)
+	if err != nil {
+		return err
+	}
+	for {
+		l, err := ns.List(ctx, &metapb.ListRequest{H: &metapb.Header{Caller: r.H.GetCaller()}, Target: &metapb.Target{Ino: m.Root}})
+		if err != nil {
+			return err
+		}
+		if len(l.Entries) == 0 {
+			return nil
+		}
+		for _, e := range l.Entries {
+			_, err := ns.Delete(ctx, &metapb.DeleteRequest{H: &metapb.Header{Caller: r.H.GetCaller()},
+				Target: &metapb.Target{Ino: m.Root, Path: e.Name}, Recursive: true, Unchecked: r.Unchecked})
+			if err != nil && orca.KindOf(err) != orca.NotFound {
+				return err
+			}
+		}
+	}
+}

@@ -1,0 +1,216 @@
+// Copyright The Orca Authors. SPDX-License-Identifier: Apache-2.0
+
+package metatest
+
+import (
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"orca"
+	"orca/metaplane/metapb"
+)
+
+func (p *pair) mkdirIn(path string, group uint32) (*metapb.Attr, error) {
+	r, err := p.ns.Mkdir(p.t.Context(), &metapb.MkdirRequest{Target: at(path), Mode: 0o750, Group: group})
+	return r.GetAttr(), err
+}
+
+func (p *pair) remove(path string, recursive bool) error {
+	_, err := p.ns.Delete(p.t.Context(), &metapb.DeleteRequest{Target: at(path), Recursive: recursive})
+	return err
+}
+
+func (p *pair) names(path string) []string {
+	p.t.Helper()
+	l, err := p.ns.List(p.t.Context(), &metapb.ListRequest{Target: at(path)})
+	require.NoError(p.t, err)
+	out := []string{}
+	for _, e := range l.Entries {
+		out = append(out, e.Name)
+	}
+	return out
+}
+
+func TestADirectoryInAGroup(t *testing.T) {
+	p := newPairOn(t, true)
+	ctx := t.Context()
+	store := t.TempDir()
+	p.mount("/m", "file://"+store, 0)
+	_, err := p.ns.Mkdir(ctx, &metapb.MkdirRequest{Target: at("/m/a"), Mode: 0o755})
+	require.NoError(t, err)
+	_, err = p.mkdirIn("/m/a/p", 3)
+	require.ErrorIs(t, err, orca.Invalid, "there is no such group")
+	a, err := p.mkdirIn("/m/a/p", 2)
+	require.NoError(t, err)
+	require.Equal(t, uint16(2), orca.Ino(a.Ino).Group())
+	require.DirExists(t, filepath.Join(store, "a/p"))
+	_, err = p.mkdirIn("/m/a/p", 2)
+	require.ErrorIs(t, err, orca.Exists)
+	_, err = p.mkdirIn("/m/a/p/q", 2)
+	require.ErrorIs(t, err, orca.Unsupported)
+
+	// What is below is the other group's, in the same store.
+	_, err = p.ns.Mkdir(ctx, &metapb.MkdirRequest{Target: at("/m/a/p/d"), Mode: 0o755})
+	require.NoError(t, err)
+	require.DirExists(t, filepath.Join(store, "a/p/d"))
+	st, err := p.stat("/m/a/p")
+	require.NoError(t, err)
+	require.Equal(t, a.Ino, st.Ino)
+	require.EqualValues(t, 0o750, st.Mode)
+	require.NoError(t, os.WriteFile(filepath.Join(store, "a/p/have"), []byte("x"), 0o644))
+	require.NoError(t, os.WriteFile(filepath.Join(store, "a/beside"), []byte("x"), 0o644))
+	s, err := p.ns.Sync(ctx, &metapb.SyncRequest{Target: at("/m"), Recursive: true})
+	require.NoError(t, err)
+	require.EqualValues(t, 2, s.Created, "each by its own group")
+	require.Zero(t, s.Removed)
+	require.Equal(t, []string{"beside", "p"}, p.names("/m/a"))
+	require.Equal(t, []string{"d", "have"}, p.names("/m/a/p"))
+	has, err := p.stat("/m/a/p/have")
+	require.NoError(t, err)
+	require.Equal(t, uint16(2), orca.Ino(has.Ino).Group())
+	require.Equal(t, "file://"+store+"/a/p/have", has.UfsPath)
+
+	// Sums are each group's: the first says that it does not know all.
+	u, err := p.ns.Usage(ctx, &metapb.UsageRequest{Target: at("/m/a")})
+	require.NoError(t, err)
+	require.False(t, u.Whole)
+	u, err = p.ns.Usage(ctx, &metapb.UsageRequest{Target: at("/m/a/p")})
+	require.NoError(t, err)
+	require.EqualValues(t, 1, u.Usage.Files)
+	quota := func(path string) error {
+		_, err := p.ns.SetQuota(ctx, &metapb.SetQuotaRequest{Target: at(path), Bytes: -1, Inodes: 3})
+		return err
+	}
+	require.ErrorIs(t, quota("/m/a"), orca.Unsupported)
+	require.NoError(t, quota("/m/a/p"))
+	require.NoError(t, p.touch("/m/a/p/one"))
+	require.ErrorIs(t, p.touch("/m/a/p/two"), orca.OverQuota)
+	require.NoError(t, p.touch("/m/a/two"), "it counts there only")
+
+	// It stays where it is.
+	rename := func(src, dst string) error {
+		_, err := p.ns.Rename(ctx, &metapb.RenameRequest{Src: at(src), Dst: at(dst)})
+		return err
+	}
+	require.ErrorIs(t, rename("/m/a", "/m/b"), orca.CrossMount)
+	require.ErrorIs(t, rename("/m/a/p", "/m/b"), orca.CrossMount)
+	require.ErrorIs(t, rename("/m/a/p/have", "/m/b"), orca.CrossMount)
+	require.NoError(t, rename("/m/a/p/have", "/m/a/p/d/have"))
+	require.ErrorIs(t, p.unmount("/m"), orca.Busy)
+
+	// Options of the mount are its own.
+	_, err = p.ns.Mount(ctx, &metapb.MountRequest{Mount: &metapb.Mount{Path: "/m", Uri: "file://" + store, ReadOnly: true, SyncIntervalMs: -1}})
+	require.NoError(t, err)
+	require.ErrorIs(t, p.remove("/m/a/p/one", false), orca.ReadOnly)
+	require.ErrorIs(t, p.remove("/m/a/p", true), orca.ReadOnly)
+	p.mount("/m", "file://"+store, 0)
+	require.NoError(t, p.remove("/m/a/p/one", false))
+
+	// It goes when it is empty, or with all that is in it.
+	require.ErrorIs(t, p.remove("/m/a/p", false), orca.NotEmpty)
+	_, err = p.stat("/m/a/p/d/have")
+	require.NoError(t, err, "it is as it was")
+	p.stop()
+	p.start()
+	require.ErrorIs(t, p.remove("/m/a", false), orca.NotEmpty)
+	require.NoError(t, p.remove("/m/a", true))
+	require.Eventually(t, func() bool { // the store follows
+		_, err := os.Stat(filepath.Join(store, "a"))
+		return os.IsNotExist(err)
+	}, time.Minute, 10*time.Millisecond)
+	require.Nil(t, p.row("/m/a/p"))
+	_, err = p.mkdirIn("/m/p", 2)
+	require.NoError(t, err)
+	require.NoError(t, os.WriteFile(filepath.Join(store, "p/stranger"), nil, 0o644))
+	require.ErrorIs(t, p.remove("/m/p", false), orca.NotEmpty, "the store is asked")
+	require.NoError(t, p.touch("/m/p/f"))
+	require.NoError(t, p.remove("/m/p", true))
+	require.NoDirExists(t, filepath.Join(store, "p"))
+	require.NoError(t, p.unmount("/m"))
+	require.NoError(t, p.host.Group().Machine().Check())
+	require.NoError(t, p.second.Machine().Check())
+}
+
+// Given back it is a directory like any other, with what the store has.
+func TestADirectoryIsGivenBack(t *testing.T) {
+	p := newPairOn(t, true)
+	store := t.TempDir()
+	p.mount("/m", "file://"+store, 0)
+	_, err := p.mkdirIn("/m/p", 2)
+	require.NoError(t, err)
+	require.NoError(t, os.WriteFile(filepath.Join(store, "p/f"), []byte("x"), 0o644))
+	require.NoError(t, p.unmount("/m/p"))
+	a, err := p.stat("/m/p/f")
+	require.NoError(t, err)
+	require.Equal(t, uint16(1), orca.Ino(a.Ino).Home())
+	require.NoError(t, p.remove("/m/p", true))
+	require.NoError(t, p.unmount("/m"))
+}
+
+// The leader of the first group dies at every point of making and removing a
+// directory in another group: afterwards it is there, whole, or it is not, and
+// what can be done to it can be done.
+func TestPartsSurviveACrashAnywhere(t *testing.T) {
+	p := newPairOn(t, true)
+	store := t.TempDir()
+	p.mount("/m", "file://"+store, 0)
+	again := func() {
+		p.cut.Store("")
+		p.leave()
+		p.serve()
+	}
+	settle := func(path string, want bool) {
+		t.Helper()
+		require.Eventually(t, func() bool {
+			m := p.row(path)
+			return m == nil && !want || m != nil && want && m.Junction == metapb.JunctionState_JUNCTION_ACTIVE
+		}, time.Minute, 10*time.Millisecond)
+	}
+	for _, point := range []string{"before mount", "after mount", "before active", "after active"} {
+		path := "/m/made " + point
+		p.cut.Store(point)
+		_, err := p.mkdirIn(path, 2)
+		require.Error(t, err, point)
+		again()
+		settle(path, true)
+		require.NoError(t, p.touch(path+"/f"), point)
+		require.ErrorIs(t, p.remove(path, false), orca.NotEmpty)
+		require.NoError(t, p.remove(path, true), point)
+		require.NoDirExists(t, filepath.Join(store, path[2:]), point)
+	}
+	for _, point := range []string{"before unmount", "after unmount", "before none", "after none"} {
+		path := "/m/gone " + point
+		_, err := p.mkdirIn(path, 2)
+		require.NoError(t, err)
+		require.NoError(t, p.touch(path+"/f"), point)
+		p.cut.Store(point)
+		if err := p.remove(path, true); point != "after none" { // then a repetition finds it done
+			require.Error(t, err, point)
+		}
+		again()
+		settle(path, false)
+		if err := p.remove(path, false); err != nil {
+			require.ErrorIs(t, err, orca.NotFound, point)
+		}
+		require.NoDirExists(t, filepath.Join(store, path[2:]), point)
+		require.NotContains(t, p.names("/m"), path[3:])
+	}
+	// What the group refuses is undone wherever the leader dies.
+	_, err := p.mkdirIn("/m/full", 2)
+	require.NoError(t, err)
+	require.NoError(t, p.touch("/m/full/f"))
+	for _, point := range []string{"after unmount", "before active", "after active"} {
+		p.cut.Store(point)
+		require.Error(t, p.remove("/m/full", false), point)
+		again()
+		settle("/m/full", true)
+		_, err = p.stat("/m/full/f")
+		require.NoError(t, err, point)
+	}
+	require.NoError(t, p.host.Group().Machine().Check())
+	require.NoError(t, p.second.Machine().Check())
+}
