@@ -150,7 +150,7 @@ func TestJSONFields(t *testing.T) {
 	require.Zero(t, code)
 	for cmd, want := range map[string][]string{
 		"fs stat /f": {"path", "type", "inode", "length", "mode", "uid", "gid", "owner", "group", "nlink", "mtime", "ctime", "atime",
-			"block_size", "blocks", "version", "persistence", "cached_bytes", "pinned", "mount_point", "fingerprint", "replica_min", "replica_max", "copies"},
+			"block_size", "blocks", "version", "persistence", "cached_bytes", "pinned", "mount_point", "raft_group", "fingerprint", "replica_min", "replica_max", "copies"},
 		"fs du /f":       {"path", "length", "cached_bytes"},
 		"fs count /":     {"path", "files", "directories", "bytes"},
 		"fs checksum /f": {"path", "algorithm", "checksum"},

@@ -25,11 +25,12 @@ type mountJSON struct {
 	SyncIntervalMS int64             `json:"sync_interval_ms"` // -1: loaded once
 	Options        map[string]string `json:"options,omitempty"`
 	Group          uint32            `json:"group"`
-	State          string            `json:"state,omitempty"` // mounting, unmounting
+	State          string            `json:"state,omitempty"`   // mounting, unmounting
+	PartOf         uint32            `json:"part_of,omitempty"` // the mount that it is a directory of
 }
 
 func mountOf(m *client.Mount) mountJSON {
-	return mountJSON{m.Id, m.Path, m.Uri, m.ReadOnly, m.Shared, m.SyncIntervalMs, m.Options, max(m.Group, 1), junctionState(m)}
+	return mountJSON{m.Id, m.Path, m.Uri, m.ReadOnly, m.Shared, m.SyncIntervalMs, m.Options, max(m.Group, 1), junctionState(m), m.Part.GetMount()}
 }
 
 // junctionState says how far a mount in a group of its own is; "" when it is
@@ -160,6 +161,9 @@ func (e *env) listMounts(ctx context.Context, fs *client.FS) error {
 			os = append(os, k+"="+v)
 		}
 		slices.Sort(os)
+		if m.Part != nil {
+			access += ",part"
+		}
 		if s := junctionState(m); s != "" {
 			access += "," + s
 		}
@@ -171,7 +175,9 @@ func (e *env) listMounts(ctx context.Context, fs *client.FS) error {
 }
 
 func (e *env) unmountCommand() *cobra.Command {
-	c := e.verb("unmount PATH", "Detach a store", "Detach a store from the namespace. What it holds stays in it.",
+	c := e.verb("unmount PATH", "Detach a store", `Detach a store from the namespace. What it holds stays in it. A directory that
+was made by orca fs mkdir --group comes back into the group of its mount, with
+what the store has.`,
 		`  orca fs unmount /s3`, 1,
 		func(cmd *cobra.Command, args []string) error {
 			return e.eachNew(cmd, args, func(ctx context.Context, fs *client.FS, path string) error {

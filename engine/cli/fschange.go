@@ -15,15 +15,24 @@ import (
 )
 
 func (e *env) mkdirCommand() *cobra.Command {
-	c := e.verb("mkdir PATH...", "Make directories", "Make directories and their missing parents. One that is there is fine.",
-		`  orca fs mkdir /data/a/b /data/c`, 1,
+	var group uint16
+	c := e.verb("mkdir PATH...", "Make directories", `Make directories and their missing parents. One that is there is fine. With
+--group they must be new, and what will be in them lives in that group: see
+orca admin group. They stay where they are, and so do the directories above.`,
+		`  orca fs mkdir /data/a/b /data/c
+  orca fs mkdir --group 2 /data/logs`, 1,
 		func(cmd *cobra.Command, args []string) error {
 			return e.eachNew(cmd, args, func(ctx context.Context, fs *client.FS, path string) error {
+				if group > 1 {
+					_, err := fs.MkdirIn(ctx, client.Path(path), 0o755, group)
+					return err
+				}
 				_, err := fs.MkdirAll(ctx, client.Path(path), 0o755)
 				return err
 			})
 		})
 	c.Flags().BoolP("parents", "p", true, "make missing parents; always on, for habit's sake")
+	c.Flags().Uint16Var(&group, "group", 0, "the group that what will be in them lives in; 0: that of the directory above")
 	return c
 }
 

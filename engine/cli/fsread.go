@@ -25,7 +25,7 @@ func (e *env) lsCommand() *cobra.Command {
 	c := e.verb("ls PATH...", "List directories",
 		`List the entries of directories, or files themselves. Columns: mode, owner,
 group, length (entries, for a directory), persistence, modification time, how
-much is cached, path.`,
+much is cached, path. Where a Raft group of its own begins it is named behind.`,
 		`  orca fs ls -h /data
   orca fs ls -R --sort size -r /data
   orca fs ls --json '/data/*.parquet'`, 1,
@@ -136,6 +136,9 @@ func (l *lister) print(path string, i *client.Info) error {
 	if i.Type == orca.TypeSymlink {
 		name += " -> " + i.Target
 	}
+	if i.MountPoint && i.Ino.Group() > 1 {
+		name += fmt.Sprintf(" -> group %d", i.Ino.Group())
+	}
 	return l.t.row(i.FileMode(), ids.user(i.UID), ids.group(i.GID), length, i.Persist, stamp(i.Mtime), cached, name)
 }
 
@@ -208,6 +211,9 @@ func (e *env) statText(path string, i *client.Info, copies int) error {
 	line("changed", stamp(i.Ctime))
 	line("accessed", stamp(i.Atime))
 	line("inode", j.Inode)
+	if j.RaftGroup > 1 {
+		line("raft group", j.RaftGroup)
+	}
 	if i.Type == orca.TypeFile {
 		line("version", i.Version)
 		line("blocks", fmt.Sprintf("%d of at most %s", j.Blocks, size(i.BlockSize, true)))

@@ -20,6 +20,8 @@ type groupJSON struct {
 	Node   string   `json:"node"`
 	Term   uint64   `json:"term"`
 	Mounts []string `json:"mounts"`
+	// Directories are those of mounts in other groups that live in it.
+	Directories []string `json:"directories"`
 }
 
 func (e *env) groupCommand() *cobra.Command {
@@ -27,7 +29,8 @@ func (e *env) groupCommand() *cobra.Command {
 		Use: "group", Short: "The Raft groups of the metaplane",
 		Long: `The Raft groups of the metaplane. The first has the root of the namespace and
 everything that was not given another one; orca fs mount --group puts a mount
-into a group of its own. All groups are on all members, each with a journal
+into a group of its own, and orca fs mkdir --group a directory of a mount of the
+first one. All groups are on all members, each with a journal
 order and a leader of its own, and the leaders are spread over the members: a
 member that fails takes only the groups that it leads along, and those for a
 second. On one disk each further group makes the others' commits slower: add
@@ -36,7 +39,8 @@ groups for subtrees that are to be independent, not by the number of cores.
 Groups are added, never removed.`,
 		Example: `  orca admin group ls
   orca admin group add
-  orca fs mount --group 2 /train s3://training`,
+  orca fs mount --group 2 /train s3://training
+  orca fs mkdir --group 3 /data/logs`,
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) > 0 {
 				return usagef("unknown command %q", args[0])
@@ -46,7 +50,7 @@ Groups are added, never removed.`,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	c.AddCommand(
-		e.quorumVerb("ls", "List the groups, who leads them, and what is mounted in them", noArgs, func(ctx context.Context, fs *client.FS, _ string) error {
+		e.quorumVerb("ls", "List the groups, who leads them, and what is in them", noArgs, func(ctx context.Context, fs *client.FS, _ string) error {
 			gs, err := fs.Groups(ctx)
 			if err != nil {
 				return err
@@ -82,9 +86,9 @@ func oneNumber(_ *cobra.Command, args []string) error {
 }
 
 func (e *env) printGroups(gs []client.Group) error {
-	t := e.table("GROUP", "LEADER", "NODE", "TERM", "MOUNTS")
+	t := e.table("GROUP", "LEADER", "NODE", "TERM", "DIRS", "MOUNTS")
 	for _, g := range gs {
-		j := groupJSON{Group: g.Number, Term: g.Term, Mounts: append([]string{}, g.Mounts...)}
+		j := groupJSON{Group: g.Number, Term: g.Term, Mounts: append([]string{}, g.Mounts...), Directories: append([]string{}, g.Dirs...)}
 		if g.Leader != nil {
 			j.Leader, j.Node = g.Leader.Replica, g.Leader.Node
 		}
@@ -98,7 +102,7 @@ func (e *env) printGroups(gs []client.Group) error {
 		if j.Leader != 0 {
 			leader = strconv.FormatUint(j.Leader, 10)
 		}
-		if err := t.row(j.Group, leader, j.Node, j.Term, strings.Join(j.Mounts, " ")); err != nil {
+		if err := t.row(j.Group, leader, j.Node, j.Term, len(j.Directories), strings.Join(j.Mounts, " ")); err != nil {
 			return err
 		}
 	}

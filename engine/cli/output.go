@@ -182,6 +182,7 @@ type entryJSON struct {
 	CachedBytes int64     `json:"cached_bytes"`
 	Pinned      bool      `json:"pinned"`
 	MountPoint  bool      `json:"mount_point"`
+	RaftGroup   uint16    `json:"raft_group"` // that it lives in
 	UFSPath     string    `json:"ufs_path,omitempty"`
 	UFS         string    `json:"ufs,omitempty"` // PENDING while the store has still to follow
 	Fingerprint string    `json:"fingerprint,omitempty"`
@@ -193,7 +194,7 @@ func entryOf(path string, i *client.Info) entryJSON {
 		Path: path, Type: typeName(i), Inode: i.Ino.String(), Length: i.Length, Mode: fmt.Sprintf("%04o", i.Mode),
 		UID: i.UID, GID: i.GID, Owner: ids.user(i.UID), Group: ids.group(i.GID), Nlink: i.Nlink,
 		Mtime: i.Mtime, Ctime: i.Ctime, Atime: i.Atime, Version: i.Version, Persistence: i.Persist.String(),
-		CachedBytes: i.CachedBytes, Pinned: i.Pinned, MountPoint: i.MountPoint, UFSPath: i.UFSPath,
+		CachedBytes: i.CachedBytes, Pinned: i.Pinned, MountPoint: i.MountPoint, RaftGroup: i.Ino.Home(), UFSPath: i.UFSPath,
 		Fingerprint: i.Fingerprint, Target: i.Target,
 	}
 	if i.UFSPending {

@@ -29,6 +29,8 @@ type Group struct {
 	Leader *Member // nil: none is known
 	Term   uint64
 	Mounts []string // paths of the mounts that live in it
+	// Dirs are the paths of the directories that live in it, of mounts that do not.
+	Dirs []string
 }
 
 // Groups returns the groups of the metaplane, who leads them and what is in
@@ -46,7 +48,11 @@ func (fs *FS) Groups(ctx context.Context) ([]Group, error) {
 	for i, n := range numbers {
 		g := Group{Number: n}
 		for _, m := range mounts {
-			if max(m.Group, 1) == uint32(n) {
+			switch {
+			case max(m.Group, 1) != uint32(n):
+			case m.Part != nil:
+				g.Dirs = append(g.Dirs, m.Path)
+			default:
 				g.Mounts = append(g.Mounts, m.Path)
 			}
 		}

@@ -92,21 +92,30 @@ func (fs *FS) Entries(ctx context.Context, t Target, o ListOptions) iter.Seq2[In
 
 // Mkdir makes one directory. Exists when the name is taken.
 func (fs *FS) Mkdir(ctx context.Context, t Target, mode uint32) (Info, error) {
-	return fs.mkdir(ctx, t, mode, false)
+	return fs.mkdir(ctx, t, mode, false, 0)
+}
+
+// MkdirIn makes one directory, and its missing parents, whose content lives in
+// a group of its own; it must not be there. It is emptied and removed like any
+// other, but stays where it is: it is not renamed, and nothing above it is.
+// Invalid when there is no such group, Unsupported when the directory is in no
+// mount, in a group of its own already, or below a quota.
+func (fs *FS) MkdirIn(ctx context.Context, t Target, mode uint32, group uint16) (Info, error) {
+	return fs.mkdir(ctx, t, mode, true, group)
 }
 
 // MkdirAll makes a directory and its missing parents; one that is there is
 // fine.
 func (fs *FS) MkdirAll(ctx context.Context, t Target, mode uint32) (Info, error) {
-	return fs.mkdir(ctx, t, mode, true)
+	return fs.mkdir(ctx, t, mode, true, 0)
 }
 
-func (fs *FS) mkdir(ctx context.Context, t Target, mode uint32, all bool) (Info, error) {
+func (fs *FS) mkdir(ctx context.Context, t Target, mode uint32, all bool, group uint16) (Info, error) {
 	tp, err := t.pb()
 	if err != nil {
 		return Info{}, err
 	}
-	r, err := fs.meta.Mkdir(ctx, &metapb.MkdirRequest{H: fs.header(), Target: tp, Mode: mode & 0o7777, Parents: all, ExistOk: all})
+	r, err := fs.meta.Mkdir(ctx, &metapb.MkdirRequest{H: fs.header(), Target: tp, Mode: mode & 0o7777, Parents: all, ExistOk: all && group <= 1, Group: uint32(group)})
 	if err != nil {
 		return Info{}, err
 	}
