@@ -98,7 +98,7 @@ func (fs *FS) Mkdir(ctx context.Context, t Target, mode uint32) (Info, error) {
 // MkdirIn makes one directory, and its missing parents, whose content lives in
 // a group of its own; it must not be there. It is emptied and removed like any
 // other, but stays where it is: it is not renamed, and nothing above it is.
-// Invalid when there is no such group, Unsupported when the directory is in no
+// Permission (only root may), Invalid when there is no such group, Unsupported when the directory is in no
 // mount, in a group of its own already, or below a quota.
 func (fs *FS) MkdirIn(ctx context.Context, t Target, mode uint32, group uint16) (Info, error) {
 	return fs.mkdir(ctx, t, mode, true, group)

@@ -29,7 +29,7 @@ func (m *Machine) mkdir(c *call, o *metapb.MkdirOp) *refusal {
 			return refuse(orca.NotFound, s.path, "")
 		}
 		r := firstRefusal(writable(m.mountOf(s.dir), s.path), mayChange(&c.who, s.dir, s.path),
-			checkNew(s.dir, s.rest, s.path), m.idle(s.dir, s.name, nil, s.path), m.checkPart(o, &s))
+			checkNew(s.dir, s.rest, s.path), m.idle(s.dir, s.name, nil, s.path), m.checkPart(c, o, &s))
 		if r != nil {
 			return r
 		}

@@ -69,13 +69,15 @@ func (m *Machine) stays(d *node, label string) *refusal {
 }
 
 // checkPart refuses a new directory whose content is to live in a group.
-func (m *Machine) checkPart(o *metapb.MkdirOp, s *spot) *refusal {
+func (m *Machine) checkPart(c *call, o *metapb.MkdirOp, s *spot) *refusal {
 	mt := m.mountOf(s.dir)
 	switch {
 	case o.Group <= 1:
 		return nil
 	case !m.first():
 		return refuse(orca.Unsupported, s.path, "what lives in a group of its own is not divided further: only directories of mounts of the first group are")
+	case c.who.UID != 0:
+		return refuse(orca.Permission, s.path, "only root puts directories into groups")
 	case mt == nil:
 		return refuse(orca.Unsupported, s.path, "only a directory of a mount is put into a group of its own")
 	case len(m.mounts) >= maxMounts:

@@ -6,6 +6,10 @@ mount 1
 intent 1 undecided mkdir mount 1 source a target a
 > decide i=1
 dir 11 0755 0:0 entries 0 nlink 2 at file:///r/a
+> as 5:5
+> mkdir /a/p group=2
+permission denied
+> as 0:0
 > mkdir /a/p group=2 mode=0750
 intent 2 undecided mkdir mount 1 source a/p target a/p
 > stat /a/p
