@@ -3,12 +3,14 @@
 package e2e
 
 import (
+	"errors"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -100,6 +102,7 @@ func TestGroups(t *testing.T) {
 		t.Errorf("a rename between groups: %s", e)
 	}
 	promised(t, c, fs, lead, stores[2])
+	divided(t, c, lead, dir)
 
 	// The leader of group 2 dies under load in two groups.
 	if _, err := fs.Mkdir(ctx, client.Path("/h1"), 0o755); err != nil {
@@ -194,6 +197,37 @@ func replaced(t *testing.T, c *cluster, fs *client.FS) {
 	}
 	if err := put(ctx, fs, "/g3/under-d", "x"); err != nil {
 		t.Error(err)
+	}
+}
+
+// divided has a directory of the root's mount live in group 3: every door finds
+// what is in it, it is the same store, and it goes whole.
+func divided(t *testing.T, c *cluster, lead *proc, dir string) {
+	t.Helper()
+	c.must(lead, "fs", "mkdir", "--group", "3", "/own/part")
+	if out := c.must(lead, "fs", "ls", "/own"); !strings.Contains(out, "/own/part -> group 3") {
+		t.Errorf("ls: %q", out)
+	}
+	if out := lead.must("admin", "group", "ls", "--json"); !strings.Contains(out, `"directories":["/own/part"]`) {
+		t.Errorf("group ls: %s", out)
+	}
+	c.must(lead, "fs", "mkdir", "/own/part/d")
+	writeFile(t, filepath.Join(dir, "own", "part", "d", "made"), "by the mount")
+	if out := c.must(lead, "fs", "cat", "/own/part/d/made"); out != "by the mount" {
+		t.Errorf("cat: %q", out)
+	}
+	if err := os.Rename(filepath.Join(dir, "own", "part", "d", "made"), filepath.Join(dir, "own", "made")); !errors.Is(err, syscall.EXDEV) {
+		t.Errorf("a rename between groups: %v", err)
+	}
+	if err := os.Rename(filepath.Join(dir, "own"), filepath.Join(dir, "owned")); !errors.Is(err, syscall.EXDEV) {
+		t.Errorf("a rename above a directory in another group: %v", err)
+	}
+	if err := os.Remove(filepath.Join(dir, "own", "part")); !errors.Is(err, syscall.ENOTEMPTY) {
+		t.Errorf("rmdir: %v", err)
+	}
+	c.must(lead, "fs", "rm", "-R", "/own")
+	if out, _, code := lead.cli("fs", "stat", "/own"); code == 0 {
+		t.Errorf("it is there still: %s", out)
 	}
 }
 
