@@ -62,6 +62,13 @@ type Quotas interface {
 	Quotas(ctx context.Context, r *metapb.QuotasRequest) (*metapb.QuotasReply, error)
 }
 
+// Trash is what was deleted and is kept for a while.
+type Trash interface {
+	Trash(ctx context.Context, r *metapb.TrashRequest) (*metapb.TrashReply, error)
+	RestoreTrash(ctx context.Context, r *metapb.RestoreTrashRequest) (*metapb.RestoreTrashReply, error)
+	PurgeTrash(ctx context.Context, r *metapb.PurgeTrashRequest) (*metapb.PurgeTrashReply, error)
+}
+
 // Mounts is the mount table.
 type Mounts interface {
 	Mount(ctx context.Context, r *metapb.MountRequest) (*metapb.MountReply, error)
@@ -100,6 +107,7 @@ type Namespace interface {
 	Files
 	Xattrs
 	Quotas
+	Trash
 	Mounts
 	Workers
 	Admin

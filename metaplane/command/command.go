@@ -33,6 +33,8 @@ type (
 	Intent = metapb.UFSIntent
 	// Mount is a row of the mount table.
 	Mount = metapb.MountRecord
+	// Trashed is something deleted that is kept.
+	Trashed = metapb.TrashRecord
 	// Worker is the identity of a worker.
 	Worker = metapb.WorkerRecord
 )

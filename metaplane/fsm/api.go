@@ -184,6 +184,7 @@ type Counts struct {
 	Sessions, Intents     int64
 	Clients, Mounts       int64
 	Trash                 int64 // detached trees still to be swept
+	Kept                  int64 // deleted, and to be restored or to expire
 	Quotas, OverQuota     int64 // directories that have one; refusals
 	Rehomed               int64 // files that went on in another directory, which no quota was asked for
 	CacheHits, CacheMiss  int64

@@ -329,6 +329,7 @@ func who(c *metapb.Caller) orca.Caller {
 // execute runs the operation of a command and fills in its result.
 func (m *Machine) execute(c *call) {
 	r := m.dispatch(c)
+	m.reholdBins()
 	if r == nil {
 		return
 	}
@@ -407,6 +408,10 @@ func (m *Machine) dispatchInner(c *call) *refusal {
 		return m.setQuota(c, o.SetQuota)
 	case o.Hold != nil:
 		return m.addHolders(c, o.Hold)
+	case o.RestoreTrash != nil:
+		return m.restoreTrash(c, o.RestoreTrash)
+	case o.PurgeTrash != nil:
+		return m.purgeTrash(c, o.PurgeTrash)
 	case o.Noop != nil:
 		return nil
 	}

@@ -4,6 +4,7 @@ package fsm
 
 import (
 	"fmt"
+	"maps"
 
 	"orca"
 	"orca/metaplane/inode"
@@ -40,6 +41,7 @@ func (m *Machine) Check() error {
 	c.masks()
 	c.holds()
 	c.quotas()
+	c.bins()
 	if c.err == nil {
 		c.err = m.failed()
 	}
@@ -260,6 +262,14 @@ func (c *checker) quotas() {
 			add(m.dirs[orca.Ino(it.BackDir)], m.dirs[orca.Ino(it.BackBelow)], room{it.BackBytes, it.BackInodes})
 		}
 	}
+	for dir, r := range m.charged {
+		m.eachCharged(dir, func(n *node) {
+			if n.quota != nil {
+				h := want[n]
+				want[n] = room{h.bytes + r.bytes, h.inodes + r.inodes}
+			}
+		})
+	}
 	for ino, n := range m.quotas {
 		if n.quota == nil || m.dirs[ino] != n {
 			c.wrong("directory %v is said to have a quota", ino)
@@ -272,5 +282,37 @@ func (c *checker) quotas() {
 		if err != nil || limit != n.quota.limit {
 			c.wrong("the quota of %v differs between memory and store (%v)", ino, err)
 		}
+	}
+}
+
+// bins checks that bins hold what is on record, and nothing else.
+func (c *checker) bins() {
+	m := c.m
+	c.space(inode.SpaceBin, int64(len(m.deleted)))
+	charged := map[orca.Ino]room{}
+	var entries int64
+	for id, b := range m.bins {
+		mt := m.mounts[id]
+		if mt == nil || b.dir.parent != m.dirs[orca.Ino(mt.Root)] || b.dir.rec.Name != BinName {
+			c.wrong("the trash of mount %d is elsewhere", id)
+		}
+		c.equal(fmt.Sprintf("entries in the trash of mount %d", id), b.dir.rec.Entries, int64(len(b.entries)))
+		for i, e := range b.entries {
+			entries++
+			if i > 0 && compareTrashed(b.entries[i-1], e) >= 0 || m.deleted[orca.Ino(e.Ino)] != e {
+				c.wrong("%x is in the trash, but not in order", e.Ino)
+			}
+			if d := m.lookup(b.dir, e.Name); uint64(d.ino()) != e.Ino {
+				c.wrong("%x is not where the trash has it", e.Ino)
+			}
+			if e.Charged != 0 {
+				r := charged[orca.Ino(e.Charged)]
+				charged[orca.Ino(e.Charged)] = room{r.bytes + e.Bytes, r.inodes + e.Inodes}
+			}
+		}
+	}
+	c.equal("entries in the trash", int64(len(m.deleted)), entries)
+	if m.unheld || !maps.Equal(charged, m.charged) {
+		c.wrong("charged for trash is %v, must be %v", m.charged, charged)
 	}
 }

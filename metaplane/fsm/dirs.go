@@ -141,7 +141,14 @@ func (m *Machine) remove(c *call, o *metapb.DeleteOp) *refusal {
 		return r
 	}
 	below := loc.mount != nil && !o.CacheOnly
-	if d != nil && (d.rec.Entries > 0 || o.Recursive && !d.rec.Flags.Has(inode.Loaded)) && c.decided == nil {
+	tree := d != nil && (d.rec.Entries > 0 || o.Recursive && !d.rec.Flags.Has(inode.Loaded))
+	switch {
+	case o.Linked && (s.file == nil || !s.file.Flags.Has(inode.Linked)):
+		return nil
+	case m.keeps(c, o, &s, loc, tree) && !(s.file != nil && c.decide.GetVanished()):
+		return m.discard(c, o, &s, loc)
+	}
+	if tree && c.decided == nil {
 		return m.removeTree(c, &s, loc, below && d.rec.Flags.Has(inode.Persisted))
 	}
 	inUFS := below && m.objectAt(&s) && !m.isHome(&s)

@@ -149,6 +149,7 @@ func (m *Machine) dropMount(row *command.Mount, d *node) {
 	d.rec.Mount = 0
 	m.reassess(d, was)
 	delete(m.mounts, row.Mount.Id)
+	m.dropBin(d, row.Mount.Id)
 	delete(m.masks, row.Mount.Id)
 	m.tx.Delete(inode.AppendMount(nil, row.Mount.Id))
 }

@@ -205,7 +205,7 @@ func randomCommand(r *rand.Rand, w *world) *command.Command {
 	}
 	fp := fmt.Sprintf("fp%d", r.IntN(4))
 	ino := 17 + r.IntN(60)
-	switch r.IntN(32) {
+	switch r.IntN(36) {
 	case 0, 1, 2:
 		line = fmt.Sprintf("mkdir %s %s", path(), pick("", "-p", "-x"))
 	case 3, 4, 5:
@@ -233,7 +233,8 @@ func randomCommand(r *rand.Rand, w *world) *command.Command {
 	case 23:
 		line = pick("sweep limit=3", "hosted jobs x", "worker n"+pick("1", "2"), "fact k v")
 	case 24:
-		line = pick("mount /m s3://b caps=", "mount / file:///r caps=rdox", "mount / s3://r caps=", "unmount /m", "mount /m/c s3://c")
+		line = pick("mount /m s3://b caps=", "mount / file:///r caps=rdox", "mount / s3://r caps=", "unmount /m", "mount /m/c s3://c",
+			"mount / file:///r caps=rdox trash=30", "mount / s3://r trash=30", "mount /m s3://b trash=9", "mount / file:///r caps=rdox -u", "mount / file:///r caps=rdox trash=20 -u")
 	case 26, 27:
 		line = fmt.Sprintf("ln %s %s", path(), path())
 	case 28:
@@ -245,6 +246,14 @@ func randomCommand(r *rand.Rand, w *world) *command.Command {
 		}
 	case 30:
 		line = fmt.Sprintf("quota %s %s %s", pick("/", path(), path()), pick("", "bytes=0", "bytes=9", "bytes=20"), pick("", "inodes=0", "inodes=6", "inodes=12"))
+	case 32, 33:
+		line = fmt.Sprintf("rm %s -r %s", path(), pick("", "", "", "-skip"))
+	case 34, 35:
+		line = pick(fmt.Sprintf("undelete %s ino=%d", path(), ino), fmt.Sprintf("purge ino=%d", ino))
+		if es := w.m.Trash(orca.Caller{}, "", nil, 100); len(es) > 0 {
+			e := es[r.IntN(len(es))]
+			line = pick(fmt.Sprintf("undelete %s ino=%d", pick(e.Path, path()), e.Ino), fmt.Sprintf("undelete %s ino=%d", path(), e.Ino), fmt.Sprintf("purge ino=%d -expired", e.Ino), fmt.Sprintf("purge ino=%d", e.Ino))
+		}
 	case 31:
 		if line = fmt.Sprintf("renew s=%[1]d f=%[1]d len=%[2]d", one(sessions), r.IntN(9)); r.IntN(3) == 0 {
 			line = fmt.Sprintf("create %s expect=%d %s", path(), r.IntN(9), pick("", "-o", "-o -steal"))
@@ -279,9 +288,11 @@ func TestReplay(t *testing.T) {
 			b := newWorld(t, Config{CacheEntries: 1}, a.hosted)
 			var want [][]byte
 			var history []Entry
-			for range 400 {
+			for i := range 400 {
 				c := randomCommand(r, a)
-				a.do(c)
+				if a.do(c); i%8 == 0 {
+					require.NoError(t, a.m.Check())
+				}
 				want = append(want, a.out.Results)
 				raw, err := command.Append(nil, c)
 				require.NoError(t, err)

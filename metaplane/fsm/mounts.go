@@ -199,7 +199,9 @@ func (m *Machine) unmount(c *call, o *metapb.UnmountOp) *refusal {
 // unmountAt unmounts what a spot is the root of.
 func (m *Machine) unmountAt(c *call, s *spot, row *command.Mount) *refusal {
 	d := s.dentry.dir
-	switch {
+	switch b := m.binOf(row.Mount.Id); {
+	case b != nil && len(b.entries) > 0:
+		return refuse(orca.Busy, s.path, "there is trash: empty it, or restore what is in it")
 	case row.Unpersisted > 0:
 		return refuse(orca.Busy, s.path, "files below it wait to be persisted")
 	case m.masks[row.Mount.Id].overlap("", true, 0) != 0:

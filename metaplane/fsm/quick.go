@@ -109,7 +109,7 @@ func (m *Machine) glance(c *orca.Caller, from orca.Ino, path string) (n *node, n
 	if from == 0 {
 		from = orca.RootIno
 	}
-	if n = m.dirs[from]; n == nil || !m.attached(n) || n.rec.Mount != 0 && m.leadsAway(n) {
+	if n = m.dirs[from]; n == nil || !m.attached(n) || n.rec.Mount != 0 && m.leadsAway(n) || m.binned(n) {
 		return nil, "", false, false
 	}
 	if path != "" && path[0] != '/' {
@@ -132,7 +132,7 @@ func (m *Machine) glance(c *orca.Caller, from orca.Ino, path string) (n *node, n
 		if sub == nil {
 			return n, head, !more, m.inside(n)
 		}
-		if sub.rec.Mount != 0 && m.leadsAway(sub) {
+		if sub.rec.Mount != 0 && m.leadsAway(sub) || m.hidesName(n, head) {
 			return nil, "", false, false
 		}
 		n, path = sub, tail

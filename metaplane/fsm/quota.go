@@ -109,6 +109,7 @@ func (m *Machine) holdAll() {
 	for _, it := range m.intents {
 		m.holdIntent(it, 1)
 	}
+	m.holdBins(1)
 }
 
 // roomToCreate refuses a new file, or a known length, that quotas have no room

@@ -73,6 +73,7 @@ func (m *Machine) dirAttr(n *node, l located) *metapb.Attr {
 			a.Ino = root
 		}
 	}
+	m.binAttr(n, a)
 	m.locateAttr(a, l)
 	return a
 }
@@ -264,6 +265,9 @@ func (m *Machine) Children(c orca.Caller, dir orca.Ino, after string, limit int)
 	}
 	children = make([]Child, 0, max(0, min(int64(limit), n.rec.Entries)))
 	m.eachDirent(n, after, "", func(name string, v []byte) bool {
+		if m.hidesName(n, name) {
+			return true
+		}
 		if len(children) >= limit {
 			more = true
 			return false
@@ -309,8 +313,12 @@ func (m *Machine) lister(n *node, fn func(name []byte, a *metapb.Attr) bool) fun
 		prefix = strings.TrimSuffix(uri(at.mount, at.key), "/") + "/"
 		a.MountId = at.id()
 	}
+	hides := m.hidesName(n, BinName)
 	masked := m.masks[at.id()] != nil && len(m.masks[at.id()].list) > 0
 	return func(name, v []byte) bool {
+		if hides && string(name) == BinName {
+			return true
+		}
 		sub, link, file, err := inode.DecodeDentryTo(v, &f)
 		switch {
 		case err != nil:
@@ -474,7 +482,7 @@ func (m *Machine) Counts() Counts {
 	defer m.mu.RUnlock()
 	return Counts{
 		Files: m.count.files, Dirs: m.count.dirs, Sessions: int64(len(m.sessions)), Intents: int64(len(m.intents)),
-		Clients: int64(len(m.clients)), Mounts: int64(len(m.mounts)), Trash: int64(len(m.trash)),
+		Clients: int64(len(m.clients)), Mounts: int64(len(m.mounts)), Trash: int64(len(m.trash)), Kept: int64(len(m.deleted)),
 		Quotas: int64(len(m.quotas)), OverQuota: m.stats.overQuota.Load(), Rehomed: m.stats.rehomed.Load(),
 		CacheHits: m.stats.hits.Load(), CacheMiss: m.stats.misses.Load(), Commands: m.stats.commands.Load(),
 		Remembered: m.stats.remembered.Load(), PresenceHit: m.stats.presence.Load(), StoreGet: m.stats.gets.Load(),

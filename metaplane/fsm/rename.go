@@ -162,6 +162,9 @@ func (m *Machine) move(c *call, src, dst *spot) {
 		m.erase(&spot{dir: dst.dir, name: dst.name, dentry: dst.dentry})
 	}
 	ino := src.ino()
+	if e := m.deleted[ino]; e != nil {
+		m.leaveBin(e)
+	}
 	m.takeOut(c, src)(dst.dir, dst.name)
 	c.res.Attr = m.attrOf(&spot{dir: dst.dir, name: dst.name, dentry: m.lookup(dst.dir, dst.name)})
 	c.res.Parent = uint64(dst.dir.rec.Ino)

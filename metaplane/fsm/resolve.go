@@ -47,6 +47,9 @@ func label(t *metapb.Target) string {
 // junction on the way, or at the end, is a referral.
 func (m *Machine) resolve(c *orca.Caller, t *metapb.Target, check bool) (spot, *refusal) {
 	s, r := m.resolveAny(c, t, check)
+	if r == nil && check && m.applying && s.dir != nil && m.binned(s.dir) {
+		return s, refuse(orca.NotFound, s.path, "")
+	}
 	if r == nil && !m.first() && m.outside(&s) {
 		return s, sendBack(t)
 	}
@@ -96,6 +99,9 @@ func (m *Machine) descend(c *orca.Caller, s spot, n *node, path string, check bo
 		name, tail, more := strings.Cut(path, "/")
 		if check && !allowedDir(c, n, mayExec) {
 			return s, refuse(orca.Permission, s.path, "")
+		}
+		if check && m.hidesName(n, name) {
+			return s, refuse(orca.NotFound, s.path, "")
 		}
 		s.dir, s.name, s.dentry = n, name, m.lookup(n, name)
 		if d := s.dentry.dir; d != nil && d.rec.Mount != 0 && m.first() {

@@ -76,6 +76,10 @@ type Machine struct {
 	dirs     map[orca.Ino]*node
 	trash    map[orca.Ino]*trashed
 	quotas   map[orca.Ino]*node // directories that have one
+	bins     map[uint32]*bin    // by mount
+	deleted  map[orca.Ino]*command.Trashed
+	charged  map[orca.Ino]room // what bins have, by who is charged for it
+	unheld   bool              // quotas do not hold that until the end of the command
 	sessions map[uint64]*command.Session
 	byName   map[nameKey]uint64  // sessions that hold a name
 	byFile   map[orca.Ino]uint64 // sessions that hold a file
@@ -132,6 +136,7 @@ func (m *Machine) Reset(db *inodekv.DB) error {
 	m.files = newBounded[nameKey, *inode.File](m.cfg.CacheEntries)
 	m.places = newBounded[orca.Ino, nameKey](m.cfg.CacheEntries)
 	m.dirs, m.trash, m.quotas = map[orca.Ino]*node{}, map[orca.Ino]*trashed{}, map[orca.Ino]*node{}
+	m.bins, m.deleted, m.charged, m.unheld = map[uint32]*bin{}, map[orca.Ino]*command.Trashed{}, map[orca.Ino]room{}, false
 	m.sessions, m.byName, m.byFile = map[uint64]*command.Session{}, map[nameKey]uint64{}, map[orca.Ino]uint64{}
 	m.intents, m.byCall, m.masks = map[uint64]*command.Intent{}, map[callKey]uint64{}, map[uint32]*maskSet{}
 	m.mounts, m.workers, m.clients = map[uint32]*command.Mount{}, map[uint64]*command.Worker{}, map[uint64]*client{}
@@ -144,7 +149,7 @@ func (m *Machine) Reset(db *inodekv.DB) error {
 	var t tree
 	loadDirs, loadUsage := func() error { return m.loadDirs(&t) }, func() error { return m.loadUsage(&t) }
 	for _, load := range []func() error{m.loadCounters, m.loadReign, m.loadRestored, loadDirs, m.loadNames, m.loadTrash, m.loadRecords,
-		loadUsage, m.loadQuotas, m.loadClients, m.reopenHosted} {
+		m.loadBins, loadUsage, m.loadQuotas, m.loadClients, m.reopenHosted} {
 		if err := load(); err != nil {
 			return fmt.Errorf("read the state of the group: %w", err)
 		}

@@ -238,6 +238,7 @@ func (m *Machine) forgetFile(n *node, f *inode.File) {
 	m.batch.key = inode.AppendKey8(m.batch.key[:0], inode.SpaceInode, uint64(f.Ino))
 	m.tx.Delete(m.batch.key)
 	m.places.drop(f.Ino)
+	m.lost(f.Ino)
 	m.dropXattrs(f.Ino, f.Flags)
 	if f.Flags.Has(inode.Replicated) {
 		m.tx.Delete(inode.AppendKey8(m.batch.key[:0], inode.SpaceReplicas, uint64(f.Ino)))
@@ -264,6 +265,7 @@ func (m *Machine) addDir(parent *node, d *node) {
 
 // cutDir takes a directory out of its parent.
 func (m *Machine) cutDir(d *node) {
+	m.unholdBins()
 	p := d.parent
 	m.batch.key = inode.AppendDirent(m.batch.key[:0], p.rec.Ino, d.rec.Name)
 	m.tx.Delete(m.batch.key)
@@ -281,6 +283,7 @@ func (m *Machine) cutDir(d *node) {
 // eraseDir removes an empty directory that cutDir has taken out (or that is
 // in the trash).
 func (m *Machine) eraseDir(d *node) {
+	m.lost(d.rec.Ino)
 	for _, space := range []byte{inode.SpaceDir, inode.SpaceRemoved} {
 		m.tx.Delete(inode.AppendKey8(nil, space, uint64(d.rec.Ino)))
 	}

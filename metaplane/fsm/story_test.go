@@ -204,6 +204,8 @@ func (s *story) run(line string) string {
 		return s.state()
 	case "usage":
 		return s.usage(a)
+	case "trash":
+		return s.trash(a)
 	}
 	c := s.build(verb, a)
 	if c == nil {
@@ -446,6 +448,25 @@ func (s *story) usage(a args) string {
 			q.Usage.Bytes, q.Limit.Bytes, q.HeldBytes, q.Usage.Inodes(), q.Limit.Inodes, q.HeldInodes)
 	}
 	require.NoError(s.t, s.m.Check())
+	return b.String()
+}
+
+func (s *story) trash(a args) string {
+	var b strings.Builder
+	for _, e := range s.m.Trash(s.who(), a.arg(0), nil, 100) {
+		fmt.Fprintf(&b, "%x %s by %d, %d s old, %d s to go: %d bytes, %d inodes", e.Ino, e.Path, e.Uid, (s.now-e.Deleted)/1e9, (e.Expires-s.now)/1e9, e.Bytes, e.Inodes)
+		if e.Dir {
+			b.WriteString(", a directory")
+		}
+		b.WriteString("\n")
+	}
+	require.NoError(s.t, s.m.Check())
+	if ids := s.m.Expired(s.now, 10); len(ids) > 0 {
+		fmt.Fprintf(&b, "expired %x\n", ids)
+	}
+	if b.Len() == 0 {
+		return "nothing\n"
+	}
 	return b.String()
 }
 

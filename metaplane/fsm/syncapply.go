@@ -101,6 +101,8 @@ func (m *Machine) fenced(s *syncing, name string, d dentry) bool {
 		id = 0 // what it left behind is being looked at
 	}
 	switch {
+	case m.hidesName(s.n, name):
+		return true
 	case d.file != nil && d.file.Change > s.Change, d.dir != nil && d.dir.rec.Change > s.Change:
 		return true
 	case d.none() && m.removedSince(s.n, name, s.Change):

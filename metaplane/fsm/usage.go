@@ -70,7 +70,9 @@ func (m *Machine) resize(n *node, from, to int64) {
 // above.
 func (m *Machine) whole(d *node) sums {
 	s := d.below
-	s.Dirs++
+	if !d.isBin() {
+		s.Dirs++
+	}
 	s.unsure += m.unsure(d)
 	return s
 }

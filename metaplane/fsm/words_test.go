@@ -54,7 +54,8 @@ func (s *story) build(verb string, a args) *command.Command {
 	case "rehome":
 		c.Rehome = &metapb.RehomeOp{File: uint64(a.num("ino", 0)), Dir: uint64(a.num("dir", 1)), Name: a.arg(0)}
 	case "rm":
-		c.Delete = &metapb.DeleteOp{Target: s.target(a, 0), Recursive: a.has("r"), CacheOnly: a.has("c"), Want: uint32(a.num("want", 0))}
+		c.Delete = &metapb.DeleteOp{Target: s.target(a, 0), Recursive: a.has("r"), CacheOnly: a.has("c"), Want: uint32(a.num("want", 0)),
+			SkipTrash: a.has("skip"), Linked: a.has("linked")}
 	case "chmod":
 		c.SetAttr = &metapb.SetAttrOp{Target: s.target(a, 0), Mask: setMode, Mode: uint32(a.num("mode", 0))}
 	case "chown":
@@ -89,7 +90,7 @@ func (s *story) buildInner(verb string, a args, c *command.Command) *command.Com
 	case "mount":
 		caps := a.opts["caps"]
 		c.Mount = &metapb.MountOp{
-			Mount: &metapb.Mount{Path: a.arg(0), Uri: a.arg(1), ReadOnly: a.has("ro"), SyncIntervalMs: a.num("sync", -1),
+			Mount: &metapb.Mount{Path: a.arg(0), Uri: a.arg(1), ReadOnly: a.has("ro"), SyncIntervalMs: a.num("sync", -1), TrashRetentionMs: 1000 * a.num("trash", 0),
 				Group: uint32(a.num("group", 0)), Id: uint32(a.num("id", 0)), Serial: uint64(a.num("serial", 0)), Part: a.part()},
 			Parents: a.has("p"), Update: a.has("u"),
 			AtomicRename: strings.Contains(caps, "r"), Directories: strings.Contains(caps, "d"), Owners: strings.Contains(caps, "o"),
@@ -109,7 +110,7 @@ func (s *story) buildInner(verb string, a args, c *command.Command) *command.Com
 		c.Junction = &metapb.JunctionOp{Mount: uint32(a.num("id", 0)), From: metapb.JunctionState(a.num("from", 0)), To: metapb.JunctionState(a.num("to", 0)),
 			Root: uint64(a.num("root", 0)), Serial: serial, Removing: a.has("removing")}
 	case "decide":
-		c.Decide = &metapb.DecideOp{Intent: uint64(a.num("i", 0)), Kind: uint32(a.num("kind", 0)), Msg: a.opts["msg"], Fingerprint: a.opts["fp"], Existed: a.has("existed")}
+		c.Decide = &metapb.DecideOp{Intent: uint64(a.num("i", 0)), Kind: uint32(a.num("kind", 0)), Msg: a.opts["msg"], Fingerprint: a.opts["fp"], Existed: a.has("existed"), Vanished: a.has("vanished")}
 	case "cutover":
 		c.Cutover = &metapb.CutoverOp{Intent: uint64(a.num("i", 0)), File: uint64(a.num("ino", 0)), Want: a.opts["want"], Fingerprint: a.opts["fp"]}
 	case "finish":
@@ -126,6 +127,10 @@ func (s *story) buildInner(verb string, a args, c *command.Command) *command.Com
 		c.MarkLost = &metapb.MarkLostOp{Files: []uint64{uint64(a.num("ino", 0))}}
 	case "sweep":
 		c.SweepTrash = &metapb.SweepTrashOp{Limit: uint32(a.num("limit", 0))}
+	case "undelete":
+		c.RestoreTrash = &metapb.RestoreTrashOp{Ino: uint64(a.num("ino", 0)), Dst: at(a.arg(0))}
+	case "purge":
+		c.PurgeTrash = &metapb.PurgeTrashOp{Inos: []uint64{uint64(a.num("ino", 0))}, Expired: a.has("expired")}
 	case "worker":
 		c.RegisterWorker = &metapb.RegisterWorkerOp{Id: uint64(a.num("id", 0)), Node: a.arg(0)}
 	case "hosted":

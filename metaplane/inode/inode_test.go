@@ -65,6 +65,7 @@ func TestGoldens(t *testing.T) {
 		{"key worker", inode.AppendKey8(nil, inode.SpaceWorker, 4)},
 		{"key xattr", inode.AppendXattr(nil, 9, "user.a")},
 		{"key trash", inode.AppendKey8(nil, inode.SpaceTrash, 9)},
+		{"key bin", inode.AppendKey8(nil, inode.SpaceBin, 9)},
 		{"key quota", inode.AppendKey8(nil, inode.SpaceQuota, 9)},
 		{"key removed", inode.AppendKey8(nil, inode.SpaceRemoved, 9)},
 		{"key hosted", inode.AppendHosted(nil, "jobs", []byte("k"))},

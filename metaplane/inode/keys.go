@@ -12,6 +12,7 @@ import (
 // keys are big-endian, so that keys sort as they count. docs/format/inodekeys.md.
 const (
 	SpaceApplied  = 'a' // a [base]             -> index of the last applied entry; what a journal begins after
+	SpaceBin      = 'b' // b ino8               -> TrashRecord of something deleted that is kept
 	SpaceClient   = 'c' // c client8 [slot2]    -> window of a client; one remembered result
 	SpaceDirent   = 'd' // d dir8 name          -> dentry: a file record, or a directory's id
 	SpaceFact     = 'f' // f key                -> cluster fact
@@ -40,7 +41,7 @@ var (
 	CountersKey = []byte{SpaceCounters}
 )
 
-// AppendKey8 appends space and one 8-byte number: the keys of d (as a
+// AppendKey8 appends space and one 8-byte number: the keys of b, d (as a
 // prefix), i, j (as a prefix), l, n, q, r, s, t, u, w, x (as a prefix), z and c.
 func AppendKey8(dst []byte, space byte, n uint64) []byte {
 	return binary.BigEndian.AppendUint64(append(dst, space), n)

@@ -33,7 +33,7 @@ var kinds = map[byte]string{
 	inode.SpaceApplied: "applied", inode.SpaceClient: "client", inode.SpaceDirent: "dentry", inode.SpaceFact: "fact",
 	inode.SpaceHosted: "hosted", inode.SpaceInode: "place", inode.SpaceCounters: "counters", inode.SpaceMount: "mount",
 	inode.SpaceDir: "directory", inode.SpaceSession: "session", inode.SpaceTrash: "trash", inode.SpaceIntent: "intent",
-	inode.SpaceWorker: "worker", inode.SpaceXattr: "xattr", inode.SpaceRemoved: "removed",
+	inode.SpaceBin: "deleted", inode.SpaceWorker: "worker", inode.SpaceXattr: "xattr", inode.SpaceRemoved: "removed",
 }
 
 // Kind is the name of a key space; "": it is not known.
@@ -101,6 +101,9 @@ func decode(key, value []byte) (map[string]any, any, error) {
 	case inode.SpaceSession:
 		v, err := protoOf(value, &command.Session{})
 		return number("session"), v, err
+	case inode.SpaceBin:
+		v, err := protoOf(value, &command.Trashed{})
+		return number("inode"), v, err
 	case inode.SpaceIntent:
 		v, err := protoOf(value, &command.Intent{})
 		return number("intent"), v, err

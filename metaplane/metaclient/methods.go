@@ -42,6 +42,16 @@ func (s *Session) SetQuota(ctx context.Context, r *metapb.SetQuotaRequest) (*met
 	return mutate(ctx, s, &r.H, func(ctx context.Context) (*metapb.SetQuotaReply, error) { return s.ns.SetQuota(ctx, r) })
 }
 
+// RestoreTrash is metaplane.Namespace's, exactly once.
+func (s *Session) RestoreTrash(ctx context.Context, r *metapb.RestoreTrashRequest) (*metapb.RestoreTrashReply, error) {
+	return mutate(ctx, s, &r.H, func(ctx context.Context) (*metapb.RestoreTrashReply, error) { return s.ns.RestoreTrash(ctx, r) })
+}
+
+// PurgeTrash is metaplane.Namespace's, exactly once.
+func (s *Session) PurgeTrash(ctx context.Context, r *metapb.PurgeTrashRequest) (*metapb.PurgeTrashReply, error) {
+	return mutate(ctx, s, &r.H, func(ctx context.Context) (*metapb.PurgeTrashReply, error) { return s.ns.PurgeTrash(ctx, r) })
+}
+
 // Free is metaplane.Namespace's, exactly once.
 func (s *Session) Free(ctx context.Context, r *metapb.FreeRequest) (*metapb.Empty, error) {
 	return mutate(ctx, s, &r.H, func(ctx context.Context) (*metapb.Empty, error) { return s.ns.Free(ctx, r) })
@@ -175,6 +185,11 @@ func (s *Session) Usage(ctx context.Context, r *metapb.UsageRequest) (*metapb.Us
 // Quotas is metaplane.Namespace's, repeated while the server is away.
 func (s *Session) Quotas(ctx context.Context, r *metapb.QuotasRequest) (*metapb.QuotasReply, error) {
 	return read(ctx, s, &r.H, func(ctx context.Context) (*metapb.QuotasReply, error) { return s.ns.Quotas(ctx, r) })
+}
+
+// Trash is metaplane.Namespace's, repeated while the server is away.
+func (s *Session) Trash(ctx context.Context, r *metapb.TrashRequest) (*metapb.TrashReply, error) {
+	return read(ctx, s, &r.H, func(ctx context.Context) (*metapb.TrashReply, error) { return s.ns.Trash(ctx, r) })
 }
 
 // ListMounts is metaplane.Namespace's, repeated while the server is away.

@@ -140,3 +140,15 @@ func (s *stub) Register(ctx context.Context, r *metapb.RegisterRequest) (*metapb
 func (s *stub) Heartbeat(ctx context.Context, r *metapb.HeartbeatRequest) (*metapb.HeartbeatReply, error) {
 	return invoke(ctx, s, metawire.OpHeartbeat, r, new(metapb.HeartbeatReply))
 }
+
+func (s *stub) Trash(ctx context.Context, r *metapb.TrashRequest) (*metapb.TrashReply, error) {
+	return invoke(ctx, s, metawire.OpTrash, r, new(metapb.TrashReply))
+}
+
+func (s *stub) RestoreTrash(ctx context.Context, r *metapb.RestoreTrashRequest) (*metapb.RestoreTrashReply, error) {
+	return invoke(ctx, s, metawire.OpRestoreTrash, r, new(metapb.RestoreTrashReply))
+}
+
+func (s *stub) PurgeTrash(ctx context.Context, r *metapb.PurgeTrashRequest) (*metapb.PurgeTrashReply, error) {
+	return invoke(ctx, s, metawire.OpPurgeTrash, r, new(metapb.PurgeTrashReply))
+}

@@ -245,6 +245,8 @@ type Command struct {
 	SetQuota       *SetQuotaOp       `protobuf:"bytes,50,opt,name=set_quota,json=setQuota,proto3" json:"set_quota,omitempty"`
 	Junction       *JunctionOp       `protobuf:"bytes,60,opt,name=junction,proto3" json:"junction,omitempty"`
 	Hold           *HoldOp           `protobuf:"bytes,80,opt,name=hold,proto3" json:"hold,omitempty"`
+	RestoreTrash   *RestoreTrashOp   `protobuf:"bytes,120,opt,name=restore_trash,json=restoreTrash,proto3" json:"restore_trash,omitempty"`
+	PurgeTrash     *PurgeTrashOp     `protobuf:"bytes,121,opt,name=purge_trash,json=purgeTrash,proto3" json:"purge_trash,omitempty"`
 	unknownFields  protoimpl.UnknownFields
 	sizeCache      protoimpl.SizeCache
 }
@@ -548,6 +550,20 @@ func (x *Command) GetJunction() *JunctionOp {
 func (x *Command) GetHold() *HoldOp {
 	if x != nil {
 		return x.Hold
+	}
+	return nil
+}
+
+func (x *Command) GetRestoreTrash() *RestoreTrashOp {
+	if x != nil {
+		return x.RestoreTrash
+	}
+	return nil
+}
+
+func (x *Command) GetPurgeTrash() *PurgeTrashOp {
+	if x != nil {
+		return x.PurgeTrash
 	}
 	return nil
 }
@@ -1390,11 +1406,15 @@ func (x *RehomeOp) GetToName() string {
 }
 
 type DeleteOp struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Target        *Target                `protobuf:"bytes,1,opt,name=target,proto3" json:"target,omitempty"`
-	Recursive     bool                   `protobuf:"varint,2,opt,name=recursive,proto3" json:"recursive,omitempty"`
-	CacheOnly     bool                   `protobuf:"varint,3,opt,name=cache_only,json=cacheOnly,proto3" json:"cache_only,omitempty"`
-	Want          uint32                 `protobuf:"varint,4,opt,name=want,proto3" json:"want,omitempty"` // 0 any, 1 file, 2 directory
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	Target    *Target                `protobuf:"bytes,1,opt,name=target,proto3" json:"target,omitempty"`
+	Recursive bool                   `protobuf:"varint,2,opt,name=recursive,proto3" json:"recursive,omitempty"`
+	CacheOnly bool                   `protobuf:"varint,3,opt,name=cache_only,json=cacheOnly,proto3" json:"cache_only,omitempty"`
+	Want      uint32                 `protobuf:"varint,4,opt,name=want,proto3" json:"want,omitempty"`                              // 0 any, 1 file, 2 directory
+	SkipTrash bool                   `protobuf:"varint,120,opt,name=skip_trash,json=skipTrash,proto3" json:"skip_trash,omitempty"` // for good, whatever the mount keeps
+	Linked    bool                   `protobuf:"varint,121,opt,name=linked,proto3" json:"linked,omitempty"`                        // only a name of a file that has more of them; of another one nothing happens
+	// Of an intent: the name that it gets in the trash; absent: it goes for good.
+	Kept          string `protobuf:"bytes,122,opt,name=kept,proto3" json:"kept,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1455,6 +1475,27 @@ func (x *DeleteOp) GetWant() uint32 {
 		return x.Want
 	}
 	return 0
+}
+
+func (x *DeleteOp) GetSkipTrash() bool {
+	if x != nil {
+		return x.SkipTrash
+	}
+	return false
+}
+
+func (x *DeleteOp) GetLinked() bool {
+	if x != nil {
+		return x.Linked
+	}
+	return false
+}
+
+func (x *DeleteOp) GetKept() string {
+	if x != nil {
+		return x.Kept
+	}
+	return ""
 }
 
 type SetAttrOp struct {
@@ -2367,7 +2408,9 @@ type DecideOp struct {
 	Fingerprint string                 `protobuf:"bytes,4,opt,name=fingerprint,proto3" json:"fingerprint,omitempty"` // of put-empty; of a file that set-attr or rename gave a new one
 	Mtime       int64                  `protobuf:"varint,5,opt,name=mtime,proto3" json:"mtime,omitempty"`
 	// Of mkdir: it was in the UFS already, so what it holds is not known.
-	Existed       bool `protobuf:"varint,6,opt,name=existed,proto3" json:"existed,omitempty"`
+	Existed bool `protobuf:"varint,6,opt,name=existed,proto3" json:"existed,omitempty"`
+	// Of a delete into the trash: the UFS had it no more, so that nothing is kept.
+	Vanished      bool `protobuf:"varint,120,opt,name=vanished,proto3" json:"vanished,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2440,6 +2483,13 @@ func (x *DecideOp) GetMtime() int64 {
 func (x *DecideOp) GetExisted() bool {
 	if x != nil {
 		return x.Existed
+	}
+	return false
+}
+
+func (x *DecideOp) GetVanished() bool {
+	if x != nil {
+		return x.Vanished
 	}
 	return false
 }
@@ -3197,6 +3247,248 @@ func (x *SweepTrashOp) GetLimit() uint32 {
 	return 0
 }
 
+// TrashRecord is something deleted that is kept in the trash of its mount.
+type TrashRecord struct {
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	Ino     uint64                 `protobuf:"varint,1,opt,name=ino,proto3" json:"ino,omitempty"` // of what was deleted
+	Mount   uint32                 `protobuf:"varint,2,opt,name=mount,proto3" json:"mount,omitempty"`
+	Name    string                 `protobuf:"bytes,3,opt,name=name,proto3" json:"name,omitempty"` // in the trash
+	Path    string                 `protobuf:"bytes,4,opt,name=path,proto3" json:"path,omitempty"` // that it had
+	Dir     uint64                 `protobuf:"varint,5,opt,name=dir,proto3" json:"dir,omitempty"`  // it was in
+	Deleted int64                  `protobuf:"varint,6,opt,name=deleted,proto3" json:"deleted,omitempty"`
+	Uid     uint32                 `protobuf:"varint,7,opt,name=uid,proto3" json:"uid,omitempty"` // who deleted it
+	Gid     uint32                 `protobuf:"varint,8,opt,name=gid,proto3" json:"gid,omitempty"`
+	// What it counts for, and the directory whose quota goes on to hold that; 0:
+	// none below the mount's root had one.
+	Bytes         int64  `protobuf:"varint,9,opt,name=bytes,proto3" json:"bytes,omitempty"`
+	Inodes        int64  `protobuf:"varint,10,opt,name=inodes,proto3" json:"inodes,omitempty"`
+	Charged       uint64 `protobuf:"varint,11,opt,name=charged,proto3" json:"charged,omitempty"`
+	Owner         uint32 `protobuf:"varint,12,opt,name=owner,proto3" json:"owner,omitempty"` // of what was deleted
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TrashRecord) Reset() {
+	*x = TrashRecord{}
+	mi := &file_command_proto_msgTypes[32]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TrashRecord) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TrashRecord) ProtoMessage() {}
+
+func (x *TrashRecord) ProtoReflect() protoreflect.Message {
+	mi := &file_command_proto_msgTypes[32]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TrashRecord.ProtoReflect.Descriptor instead.
+func (*TrashRecord) Descriptor() ([]byte, []int) {
+	return file_command_proto_rawDescGZIP(), []int{32}
+}
+
+func (x *TrashRecord) GetIno() uint64 {
+	if x != nil {
+		return x.Ino
+	}
+	return 0
+}
+
+func (x *TrashRecord) GetMount() uint32 {
+	if x != nil {
+		return x.Mount
+	}
+	return 0
+}
+
+func (x *TrashRecord) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *TrashRecord) GetPath() string {
+	if x != nil {
+		return x.Path
+	}
+	return ""
+}
+
+func (x *TrashRecord) GetDir() uint64 {
+	if x != nil {
+		return x.Dir
+	}
+	return 0
+}
+
+func (x *TrashRecord) GetDeleted() int64 {
+	if x != nil {
+		return x.Deleted
+	}
+	return 0
+}
+
+func (x *TrashRecord) GetUid() uint32 {
+	if x != nil {
+		return x.Uid
+	}
+	return 0
+}
+
+func (x *TrashRecord) GetGid() uint32 {
+	if x != nil {
+		return x.Gid
+	}
+	return 0
+}
+
+func (x *TrashRecord) GetBytes() int64 {
+	if x != nil {
+		return x.Bytes
+	}
+	return 0
+}
+
+func (x *TrashRecord) GetInodes() int64 {
+	if x != nil {
+		return x.Inodes
+	}
+	return 0
+}
+
+func (x *TrashRecord) GetCharged() uint64 {
+	if x != nil {
+		return x.Charged
+	}
+	return 0
+}
+
+func (x *TrashRecord) GetOwner() uint32 {
+	if x != nil {
+		return x.Owner
+	}
+	return 0
+}
+
+// RestoreTrashOp takes something out of the trash to a name that does not exist.
+type RestoreTrashOp struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Ino           uint64                 `protobuf:"varint,1,opt,name=ino,proto3" json:"ino,omitempty"`
+	Dst           *Target                `protobuf:"bytes,2,opt,name=dst,proto3" json:"dst,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RestoreTrashOp) Reset() {
+	*x = RestoreTrashOp{}
+	mi := &file_command_proto_msgTypes[33]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RestoreTrashOp) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RestoreTrashOp) ProtoMessage() {}
+
+func (x *RestoreTrashOp) ProtoReflect() protoreflect.Message {
+	mi := &file_command_proto_msgTypes[33]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RestoreTrashOp.ProtoReflect.Descriptor instead.
+func (*RestoreTrashOp) Descriptor() ([]byte, []int) {
+	return file_command_proto_rawDescGZIP(), []int{33}
+}
+
+func (x *RestoreTrashOp) GetIno() uint64 {
+	if x != nil {
+		return x.Ino
+	}
+	return 0
+}
+
+func (x *RestoreTrashOp) GetDst() *Target {
+	if x != nil {
+		return x.Dst
+	}
+	return nil
+}
+
+// PurgeTrashOp removes from the trash for good what the caller may, and no intent
+// is about; Result.ids are those.
+type PurgeTrashOp struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Inos          []uint64               `protobuf:"varint,1,rep,packed,name=inos,proto3" json:"inos,omitempty"`
+	Expired       bool                   `protobuf:"varint,2,opt,name=expired,proto3" json:"expired,omitempty"` // only what has been there for longer than its mount keeps it
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PurgeTrashOp) Reset() {
+	*x = PurgeTrashOp{}
+	mi := &file_command_proto_msgTypes[34]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PurgeTrashOp) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PurgeTrashOp) ProtoMessage() {}
+
+func (x *PurgeTrashOp) ProtoReflect() protoreflect.Message {
+	mi := &file_command_proto_msgTypes[34]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PurgeTrashOp.ProtoReflect.Descriptor instead.
+func (*PurgeTrashOp) Descriptor() ([]byte, []int) {
+	return file_command_proto_rawDescGZIP(), []int{34}
+}
+
+func (x *PurgeTrashOp) GetInos() []uint64 {
+	if x != nil {
+		return x.Inos
+	}
+	return nil
+}
+
+func (x *PurgeTrashOp) GetExpired() bool {
+	if x != nil {
+		return x.Expired
+	}
+	return false
+}
+
 type WorkerRecord struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Id            uint64                 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
@@ -3208,7 +3500,7 @@ type WorkerRecord struct {
 
 func (x *WorkerRecord) Reset() {
 	*x = WorkerRecord{}
-	mi := &file_command_proto_msgTypes[32]
+	mi := &file_command_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3220,7 +3512,7 @@ func (x *WorkerRecord) String() string {
 func (*WorkerRecord) ProtoMessage() {}
 
 func (x *WorkerRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_command_proto_msgTypes[32]
+	mi := &file_command_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3233,7 +3525,7 @@ func (x *WorkerRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WorkerRecord.ProtoReflect.Descriptor instead.
 func (*WorkerRecord) Descriptor() ([]byte, []int) {
-	return file_command_proto_rawDescGZIP(), []int{32}
+	return file_command_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *WorkerRecord) GetId() uint64 {
@@ -3268,7 +3560,7 @@ type RegisterWorkerOp struct {
 
 func (x *RegisterWorkerOp) Reset() {
 	*x = RegisterWorkerOp{}
-	mi := &file_command_proto_msgTypes[33]
+	mi := &file_command_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3280,7 +3572,7 @@ func (x *RegisterWorkerOp) String() string {
 func (*RegisterWorkerOp) ProtoMessage() {}
 
 func (x *RegisterWorkerOp) ProtoReflect() protoreflect.Message {
-	mi := &file_command_proto_msgTypes[33]
+	mi := &file_command_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3293,7 +3585,7 @@ func (x *RegisterWorkerOp) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RegisterWorkerOp.ProtoReflect.Descriptor instead.
 func (*RegisterWorkerOp) Descriptor() ([]byte, []int) {
-	return file_command_proto_rawDescGZIP(), []int{33}
+	return file_command_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *RegisterWorkerOp) GetId() uint64 {
@@ -3320,7 +3612,7 @@ type HostedOp struct {
 
 func (x *HostedOp) Reset() {
 	*x = HostedOp{}
-	mi := &file_command_proto_msgTypes[34]
+	mi := &file_command_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3332,7 +3624,7 @@ func (x *HostedOp) String() string {
 func (*HostedOp) ProtoMessage() {}
 
 func (x *HostedOp) ProtoReflect() protoreflect.Message {
-	mi := &file_command_proto_msgTypes[34]
+	mi := &file_command_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3345,7 +3637,7 @@ func (x *HostedOp) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HostedOp.ProtoReflect.Descriptor instead.
 func (*HostedOp) Descriptor() ([]byte, []int) {
-	return file_command_proto_rawDescGZIP(), []int{34}
+	return file_command_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *HostedOp) GetMachine() string {
@@ -3375,7 +3667,7 @@ type SetFactOp struct {
 
 func (x *SetFactOp) Reset() {
 	*x = SetFactOp{}
-	mi := &file_command_proto_msgTypes[35]
+	mi := &file_command_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3387,7 +3679,7 @@ func (x *SetFactOp) String() string {
 func (*SetFactOp) ProtoMessage() {}
 
 func (x *SetFactOp) ProtoReflect() protoreflect.Message {
-	mi := &file_command_proto_msgTypes[35]
+	mi := &file_command_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3400,7 +3692,7 @@ func (x *SetFactOp) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetFactOp.ProtoReflect.Descriptor instead.
 func (*SetFactOp) Descriptor() ([]byte, []int) {
-	return file_command_proto_rawDescGZIP(), []int{35}
+	return file_command_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *SetFactOp) GetKey() string {
@@ -3432,7 +3724,7 @@ type NoopOp struct {
 
 func (x *NoopOp) Reset() {
 	*x = NoopOp{}
-	mi := &file_command_proto_msgTypes[36]
+	mi := &file_command_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3444,7 +3736,7 @@ func (x *NoopOp) String() string {
 func (*NoopOp) ProtoMessage() {}
 
 func (x *NoopOp) ProtoReflect() protoreflect.Message {
-	mi := &file_command_proto_msgTypes[36]
+	mi := &file_command_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3457,7 +3749,7 @@ func (x *NoopOp) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NoopOp.ProtoReflect.Descriptor instead.
 func (*NoopOp) Descriptor() ([]byte, []int) {
-	return file_command_proto_rawDescGZIP(), []int{36}
+	return file_command_proto_rawDescGZIP(), []int{39}
 }
 
 // HoldOp takes note that further workers have a copy of a version that is in no
@@ -3473,7 +3765,7 @@ type HoldOp struct {
 
 func (x *HoldOp) Reset() {
 	*x = HoldOp{}
-	mi := &file_command_proto_msgTypes[37]
+	mi := &file_command_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3485,7 +3777,7 @@ func (x *HoldOp) String() string {
 func (*HoldOp) ProtoMessage() {}
 
 func (x *HoldOp) ProtoReflect() protoreflect.Message {
-	mi := &file_command_proto_msgTypes[37]
+	mi := &file_command_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3498,7 +3790,7 @@ func (x *HoldOp) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HoldOp.ProtoReflect.Descriptor instead.
 func (*HoldOp) Descriptor() ([]byte, []int) {
-	return file_command_proto_rawDescGZIP(), []int{37}
+	return file_command_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *HoldOp) GetFile() uint64 {
@@ -3556,7 +3848,7 @@ type SessionRecord struct {
 
 func (x *SessionRecord) Reset() {
 	*x = SessionRecord{}
-	mi := &file_command_proto_msgTypes[38]
+	mi := &file_command_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3568,7 +3860,7 @@ func (x *SessionRecord) String() string {
 func (*SessionRecord) ProtoMessage() {}
 
 func (x *SessionRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_command_proto_msgTypes[38]
+	mi := &file_command_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3581,7 +3873,7 @@ func (x *SessionRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SessionRecord.ProtoReflect.Descriptor instead.
 func (*SessionRecord) Descriptor() ([]byte, []int) {
-	return file_command_proto_rawDescGZIP(), []int{38}
+	return file_command_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *SessionRecord) GetId() uint64 {
@@ -3796,7 +4088,7 @@ type Result struct {
 
 func (x *Result) Reset() {
 	*x = Result{}
-	mi := &file_command_proto_msgTypes[39]
+	mi := &file_command_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3808,7 +4100,7 @@ func (x *Result) String() string {
 func (*Result) ProtoMessage() {}
 
 func (x *Result) ProtoReflect() protoreflect.Message {
-	mi := &file_command_proto_msgTypes[39]
+	mi := &file_command_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3821,7 +4113,7 @@ func (x *Result) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Result.ProtoReflect.Descriptor instead.
 func (*Result) Descriptor() ([]byte, []int) {
-	return file_command_proto_rawDescGZIP(), []int{39}
+	return file_command_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *Result) GetKind() uint32 {
@@ -3969,7 +4261,7 @@ var File_command_proto protoreflect.FileDescriptor
 const file_command_proto_rawDesc = "" +
 	"\n" +
 	"\rcommand.proto\x12\torca.meta\x1a\n" +
-	"meta.proto\"\xf3\r\n" +
+	"meta.proto\"\xed\x0e\n" +
 	"\aCommand\x12\x16\n" +
 	"\x06client\x18\x01 \x01(\x04R\x06client\x12\x10\n" +
 	"\x03seq\x18\x02 \x01(\x04R\x03seq\x12\x1f\n" +
@@ -4013,7 +4305,10 @@ const file_command_proto_rawDesc = "" +
 	"\x06rehome\x18) \x01(\v2\x13.orca.meta.RehomeOpR\x06rehome\x122\n" +
 	"\tset_quota\x182 \x01(\v2\x15.orca.meta.SetQuotaOpR\bsetQuota\x121\n" +
 	"\bjunction\x18< \x01(\v2\x15.orca.meta.JunctionOpR\bjunction\x12%\n" +
-	"\x04hold\x18P \x01(\v2\x11.orca.meta.HoldOpR\x04hold\"2\n" +
+	"\x04hold\x18P \x01(\v2\x11.orca.meta.HoldOpR\x04hold\x12>\n" +
+	"\rrestore_trash\x18x \x01(\v2\x19.orca.meta.RestoreTrashOpR\frestoreTrash\x128\n" +
+	"\vpurge_trash\x18y \x01(\v2\x17.orca.meta.PurgeTrashOpR\n" +
+	"purgeTrash\"2\n" +
 	"\n" +
 	"AbsentName\x12\x10\n" +
 	"\x03dir\x18\x01 \x01(\x04R\x03dir\x12\x12\n" +
@@ -4086,13 +4381,17 @@ const file_command_proto_rawDesc = "" +
 	"\x03dir\x18\x02 \x01(\x04R\x03dir\x12\x12\n" +
 	"\x04name\x18\x03 \x01(\tR\x04name\x12\x15\n" +
 	"\x06to_dir\x18\x04 \x01(\x04R\x05toDir\x12\x17\n" +
-	"\ato_name\x18\x05 \x01(\tR\x06toName\"\x86\x01\n" +
+	"\ato_name\x18\x05 \x01(\tR\x06toName\"\xd1\x01\n" +
 	"\bDeleteOp\x12)\n" +
 	"\x06target\x18\x01 \x01(\v2\x11.orca.meta.TargetR\x06target\x12\x1c\n" +
 	"\trecursive\x18\x02 \x01(\bR\trecursive\x12\x1d\n" +
 	"\n" +
 	"cache_only\x18\x03 \x01(\bR\tcacheOnly\x12\x12\n" +
-	"\x04want\x18\x04 \x01(\rR\x04want\"\xf1\x02\n" +
+	"\x04want\x18\x04 \x01(\rR\x04want\x12\x1d\n" +
+	"\n" +
+	"skip_trash\x18x \x01(\bR\tskipTrash\x12\x16\n" +
+	"\x06linked\x18y \x01(\bR\x06linked\x12\x12\n" +
+	"\x04kept\x18z \x01(\tR\x04kept\"\xf1\x02\n" +
 	"\tSetAttrOp\x12)\n" +
 	"\x06target\x18\x01 \x01(\v2\x11.orca.meta.TargetR\x06target\x12\x12\n" +
 	"\x04mask\x18\x02 \x01(\rR\x04mask\x12\x12\n" +
@@ -4185,14 +4484,15 @@ const file_command_proto_rawDesc = "" +
 	"\n" +
 	"back_bytes\x188 \x01(\x03R\tbackBytes\x12\x1f\n" +
 	"\vback_inodes\x189 \x01(\x03R\n" +
-	"backInodes\"\x9a\x01\n" +
+	"backInodes\"\xb6\x01\n" +
 	"\bDecideOp\x12\x16\n" +
 	"\x06intent\x18\x01 \x01(\x04R\x06intent\x12\x12\n" +
 	"\x04kind\x18\x02 \x01(\rR\x04kind\x12\x10\n" +
 	"\x03msg\x18\x03 \x01(\tR\x03msg\x12 \n" +
 	"\vfingerprint\x18\x04 \x01(\tR\vfingerprint\x12\x14\n" +
 	"\x05mtime\x18\x05 \x01(\x03R\x05mtime\x12\x18\n" +
-	"\aexisted\x18\x06 \x01(\bR\aexisted\"m\n" +
+	"\aexisted\x18\x06 \x01(\bR\aexisted\x12\x1a\n" +
+	"\bvanished\x18x \x01(\bR\bvanished\"m\n" +
 	"\tCutoverOp\x12\x16\n" +
 	"\x06intent\x18\x01 \x01(\x04R\x06intent\x12\x12\n" +
 	"\x04file\x18\x02 \x01(\x04R\x04file\x12\x12\n" +
@@ -4253,7 +4553,27 @@ const file_command_proto_rawDesc = "" +
 	"MarkLostOp\x12\x14\n" +
 	"\x05files\x18\x01 \x03(\x04R\x05files\"$\n" +
 	"\fSweepTrashOp\x12\x14\n" +
-	"\x05limit\x18\x01 \x01(\rR\x05limit\"R\n" +
+	"\x05limit\x18\x01 \x01(\rR\x05limit\"\x8b\x02\n" +
+	"\vTrashRecord\x12\x10\n" +
+	"\x03ino\x18\x01 \x01(\x04R\x03ino\x12\x14\n" +
+	"\x05mount\x18\x02 \x01(\rR\x05mount\x12\x12\n" +
+	"\x04name\x18\x03 \x01(\tR\x04name\x12\x12\n" +
+	"\x04path\x18\x04 \x01(\tR\x04path\x12\x10\n" +
+	"\x03dir\x18\x05 \x01(\x04R\x03dir\x12\x18\n" +
+	"\adeleted\x18\x06 \x01(\x03R\adeleted\x12\x10\n" +
+	"\x03uid\x18\a \x01(\rR\x03uid\x12\x10\n" +
+	"\x03gid\x18\b \x01(\rR\x03gid\x12\x14\n" +
+	"\x05bytes\x18\t \x01(\x03R\x05bytes\x12\x16\n" +
+	"\x06inodes\x18\n" +
+	" \x01(\x03R\x06inodes\x12\x18\n" +
+	"\acharged\x18\v \x01(\x04R\acharged\x12\x14\n" +
+	"\x05owner\x18\f \x01(\rR\x05owner\"G\n" +
+	"\x0eRestoreTrashOp\x12\x10\n" +
+	"\x03ino\x18\x01 \x01(\x04R\x03ino\x12#\n" +
+	"\x03dst\x18\x02 \x01(\v2\x11.orca.meta.TargetR\x03dst\"<\n" +
+	"\fPurgeTrashOp\x12\x12\n" +
+	"\x04inos\x18\x01 \x03(\x04R\x04inos\x12\x18\n" +
+	"\aexpired\x18\x02 \x01(\bR\aexpired\"R\n" +
 	"\fWorkerRecord\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12\x12\n" +
 	"\x04node\x18\x02 \x01(\tR\x04node\x12\x1e\n" +
@@ -4365,7 +4685,7 @@ func file_command_proto_rawDescGZIP() []byte {
 }
 
 var file_command_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_command_proto_msgTypes = make([]protoimpl.MessageInfo, 40)
+var file_command_proto_msgTypes = make([]protoimpl.MessageInfo, 43)
 var file_command_proto_goTypes = []any{
 	(CommandCheck)(0),        // 0: orca.meta.CommandCheck
 	(IntentOp)(0),            // 1: orca.meta.IntentOp
@@ -4402,22 +4722,25 @@ var file_command_proto_goTypes = []any{
 	(*PersistCommitOp)(nil),  // 32: orca.meta.PersistCommitOp
 	(*MarkLostOp)(nil),       // 33: orca.meta.MarkLostOp
 	(*SweepTrashOp)(nil),     // 34: orca.meta.SweepTrashOp
-	(*WorkerRecord)(nil),     // 35: orca.meta.WorkerRecord
-	(*RegisterWorkerOp)(nil), // 36: orca.meta.RegisterWorkerOp
-	(*HostedOp)(nil),         // 37: orca.meta.HostedOp
-	(*SetFactOp)(nil),        // 38: orca.meta.SetFactOp
-	(*NoopOp)(nil),           // 39: orca.meta.NoopOp
-	(*HoldOp)(nil),           // 40: orca.meta.HoldOp
-	(*SessionRecord)(nil),    // 41: orca.meta.SessionRecord
-	(*Result)(nil),           // 42: orca.meta.Result
-	(*Caller)(nil),           // 43: orca.meta.Caller
-	(*Target)(nil),           // 44: orca.meta.Target
-	(*Mount)(nil),            // 45: orca.meta.Mount
-	(JunctionState)(0),       // 46: orca.meta.JunctionState
-	(*Attr)(nil),             // 47: orca.meta.Attr
+	(*TrashRecord)(nil),      // 35: orca.meta.TrashRecord
+	(*RestoreTrashOp)(nil),   // 36: orca.meta.RestoreTrashOp
+	(*PurgeTrashOp)(nil),     // 37: orca.meta.PurgeTrashOp
+	(*WorkerRecord)(nil),     // 38: orca.meta.WorkerRecord
+	(*RegisterWorkerOp)(nil), // 39: orca.meta.RegisterWorkerOp
+	(*HostedOp)(nil),         // 40: orca.meta.HostedOp
+	(*SetFactOp)(nil),        // 41: orca.meta.SetFactOp
+	(*NoopOp)(nil),           // 42: orca.meta.NoopOp
+	(*HoldOp)(nil),           // 43: orca.meta.HoldOp
+	(*SessionRecord)(nil),    // 44: orca.meta.SessionRecord
+	(*Result)(nil),           // 45: orca.meta.Result
+	(*Caller)(nil),           // 46: orca.meta.Caller
+	(*Target)(nil),           // 47: orca.meta.Target
+	(*Mount)(nil),            // 48: orca.meta.Mount
+	(JunctionState)(0),       // 49: orca.meta.JunctionState
+	(*Attr)(nil),             // 50: orca.meta.Attr
 }
 var file_command_proto_depIdxs = []int32{
-	43, // 0: orca.meta.Command.caller:type_name -> orca.meta.Caller
+	46, // 0: orca.meta.Command.caller:type_name -> orca.meta.Caller
 	4,  // 1: orca.meta.Command.absent:type_name -> orca.meta.AbsentName
 	5,  // 2: orca.meta.Command.create:type_name -> orca.meta.CreateOp
 	6,  // 3: orca.meta.Command.complete:type_name -> orca.meta.CompleteOp
@@ -4441,47 +4764,50 @@ var file_command_proto_depIdxs = []int32{
 	32, // 21: orca.meta.Command.persist_commit:type_name -> orca.meta.PersistCommitOp
 	33, // 22: orca.meta.Command.mark_lost:type_name -> orca.meta.MarkLostOp
 	34, // 23: orca.meta.Command.sweep_trash:type_name -> orca.meta.SweepTrashOp
-	36, // 24: orca.meta.Command.register_worker:type_name -> orca.meta.RegisterWorkerOp
-	37, // 25: orca.meta.Command.hosted:type_name -> orca.meta.HostedOp
-	38, // 26: orca.meta.Command.set_fact:type_name -> orca.meta.SetFactOp
-	39, // 27: orca.meta.Command.noop:type_name -> orca.meta.NoopOp
+	39, // 24: orca.meta.Command.register_worker:type_name -> orca.meta.RegisterWorkerOp
+	40, // 25: orca.meta.Command.hosted:type_name -> orca.meta.HostedOp
+	41, // 26: orca.meta.Command.set_fact:type_name -> orca.meta.SetFactOp
+	42, // 27: orca.meta.Command.noop:type_name -> orca.meta.NoopOp
 	13, // 28: orca.meta.Command.link:type_name -> orca.meta.LinkOp
 	14, // 29: orca.meta.Command.rehome:type_name -> orca.meta.RehomeOp
 	21, // 30: orca.meta.Command.set_quota:type_name -> orca.meta.SetQuotaOp
 	20, // 31: orca.meta.Command.junction:type_name -> orca.meta.JunctionOp
-	40, // 32: orca.meta.Command.hold:type_name -> orca.meta.HoldOp
-	44, // 33: orca.meta.CreateOp.target:type_name -> orca.meta.Target
-	44, // 34: orca.meta.MkdirOp.target:type_name -> orca.meta.Target
-	44, // 35: orca.meta.RenameOp.src:type_name -> orca.meta.Target
-	44, // 36: orca.meta.RenameOp.dst:type_name -> orca.meta.Target
-	44, // 37: orca.meta.LinkOp.src:type_name -> orca.meta.Target
-	44, // 38: orca.meta.LinkOp.dst:type_name -> orca.meta.Target
-	44, // 39: orca.meta.DeleteOp.target:type_name -> orca.meta.Target
-	44, // 40: orca.meta.SetAttrOp.target:type_name -> orca.meta.Target
-	44, // 41: orca.meta.XattrOp.target:type_name -> orca.meta.Target
-	45, // 42: orca.meta.MountOp.mount:type_name -> orca.meta.Mount
-	46, // 43: orca.meta.JunctionOp.from:type_name -> orca.meta.JunctionState
-	46, // 44: orca.meta.JunctionOp.to:type_name -> orca.meta.JunctionState
-	44, // 45: orca.meta.SetQuotaOp.target:type_name -> orca.meta.Target
-	45, // 46: orca.meta.MountRecord.mount:type_name -> orca.meta.Mount
-	1,  // 47: orca.meta.UFSIntent.op:type_name -> orca.meta.IntentOp
-	3,  // 48: orca.meta.UFSIntent.command:type_name -> orca.meta.Command
-	27, // 49: orca.meta.SyncApplyOp.entries:type_name -> orca.meta.SyncEntry
-	27, // 50: orca.meta.SyncApplyOp.self:type_name -> orca.meta.SyncEntry
-	44, // 51: orca.meta.PersistOp.target:type_name -> orca.meta.Target
-	2,  // 52: orca.meta.SessionRecord.state:type_name -> orca.meta.SessionState
-	43, // 53: orca.meta.SessionRecord.caller:type_name -> orca.meta.Caller
-	47, // 54: orca.meta.Result.attr:type_name -> orca.meta.Attr
-	41, // 55: orca.meta.Result.session:type_name -> orca.meta.SessionRecord
-	23, // 56: orca.meta.Result.intent:type_name -> orca.meta.UFSIntent
-	22, // 57: orca.meta.Result.mount:type_name -> orca.meta.MountRecord
-	29, // 58: orca.meta.Result.sync:type_name -> orca.meta.SyncResult
-	14, // 59: orca.meta.Result.rehome:type_name -> orca.meta.RehomeOp
-	60, // [60:60] is the sub-list for method output_type
-	60, // [60:60] is the sub-list for method input_type
-	60, // [60:60] is the sub-list for extension type_name
-	60, // [60:60] is the sub-list for extension extendee
-	0,  // [0:60] is the sub-list for field type_name
+	43, // 32: orca.meta.Command.hold:type_name -> orca.meta.HoldOp
+	36, // 33: orca.meta.Command.restore_trash:type_name -> orca.meta.RestoreTrashOp
+	37, // 34: orca.meta.Command.purge_trash:type_name -> orca.meta.PurgeTrashOp
+	47, // 35: orca.meta.CreateOp.target:type_name -> orca.meta.Target
+	47, // 36: orca.meta.MkdirOp.target:type_name -> orca.meta.Target
+	47, // 37: orca.meta.RenameOp.src:type_name -> orca.meta.Target
+	47, // 38: orca.meta.RenameOp.dst:type_name -> orca.meta.Target
+	47, // 39: orca.meta.LinkOp.src:type_name -> orca.meta.Target
+	47, // 40: orca.meta.LinkOp.dst:type_name -> orca.meta.Target
+	47, // 41: orca.meta.DeleteOp.target:type_name -> orca.meta.Target
+	47, // 42: orca.meta.SetAttrOp.target:type_name -> orca.meta.Target
+	47, // 43: orca.meta.XattrOp.target:type_name -> orca.meta.Target
+	48, // 44: orca.meta.MountOp.mount:type_name -> orca.meta.Mount
+	49, // 45: orca.meta.JunctionOp.from:type_name -> orca.meta.JunctionState
+	49, // 46: orca.meta.JunctionOp.to:type_name -> orca.meta.JunctionState
+	47, // 47: orca.meta.SetQuotaOp.target:type_name -> orca.meta.Target
+	48, // 48: orca.meta.MountRecord.mount:type_name -> orca.meta.Mount
+	1,  // 49: orca.meta.UFSIntent.op:type_name -> orca.meta.IntentOp
+	3,  // 50: orca.meta.UFSIntent.command:type_name -> orca.meta.Command
+	27, // 51: orca.meta.SyncApplyOp.entries:type_name -> orca.meta.SyncEntry
+	27, // 52: orca.meta.SyncApplyOp.self:type_name -> orca.meta.SyncEntry
+	47, // 53: orca.meta.PersistOp.target:type_name -> orca.meta.Target
+	47, // 54: orca.meta.RestoreTrashOp.dst:type_name -> orca.meta.Target
+	2,  // 55: orca.meta.SessionRecord.state:type_name -> orca.meta.SessionState
+	46, // 56: orca.meta.SessionRecord.caller:type_name -> orca.meta.Caller
+	50, // 57: orca.meta.Result.attr:type_name -> orca.meta.Attr
+	44, // 58: orca.meta.Result.session:type_name -> orca.meta.SessionRecord
+	23, // 59: orca.meta.Result.intent:type_name -> orca.meta.UFSIntent
+	22, // 60: orca.meta.Result.mount:type_name -> orca.meta.MountRecord
+	29, // 61: orca.meta.Result.sync:type_name -> orca.meta.SyncResult
+	14, // 62: orca.meta.Result.rehome:type_name -> orca.meta.RehomeOp
+	63, // [63:63] is the sub-list for method output_type
+	63, // [63:63] is the sub-list for method input_type
+	63, // [63:63] is the sub-list for extension type_name
+	63, // [63:63] is the sub-list for extension extendee
+	0,  // [0:63] is the sub-list for field type_name
 }
 
 func init() { file_command_proto_init() }
@@ -4496,7 +4822,7 @@ func file_command_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_command_proto_rawDesc), len(file_command_proto_rawDesc)),
 			NumEnums:      3,
-			NumMessages:   40,
+			NumMessages:   43,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

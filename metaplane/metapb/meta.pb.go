@@ -318,7 +318,7 @@ func (x QuorumRequest_Change) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use QuorumRequest_Change.Descriptor instead.
 func (QuorumRequest_Change) EnumDescriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{78, 0}
+	return file_meta_proto_rawDescGZIP(), []int{85, 0}
 }
 
 type UpkeepRequest_Kind int32
@@ -373,7 +373,7 @@ func (x UpkeepRequest_Kind) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use UpkeepRequest_Kind.Descriptor instead.
 func (UpkeepRequest_Kind) EnumDescriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{81, 0}
+	return file_meta_proto_rawDescGZIP(), []int{88, 0}
 }
 
 // Caller is a POSIX identity.
@@ -2592,9 +2592,10 @@ type DeleteRequest struct {
 	H             *Header                `protobuf:"bytes,1,opt,name=h,proto3" json:"h,omitempty"`
 	Target        *Target                `protobuf:"bytes,2,opt,name=target,proto3" json:"target,omitempty"`
 	Recursive     bool                   `protobuf:"varint,3,opt,name=recursive,proto3" json:"recursive,omitempty"`
-	CacheOnly     bool                   `protobuf:"varint,4,opt,name=cache_only,json=cacheOnly,proto3" json:"cache_only,omitempty"` // forget it in Orca, leave the UFS (--alluxioOnly)
-	Unchecked     bool                   `protobuf:"varint,5,opt,name=unchecked,proto3" json:"unchecked,omitempty"`                  // -U
-	Want          uint32                 `protobuf:"varint,6,opt,name=want,proto3" json:"want,omitempty"`                            // 0 any, 1 file (unlink), 2 directory (rmdir)
+	CacheOnly     bool                   `protobuf:"varint,4,opt,name=cache_only,json=cacheOnly,proto3" json:"cache_only,omitempty"`   // forget it in Orca, leave the UFS (--alluxioOnly)
+	Unchecked     bool                   `protobuf:"varint,5,opt,name=unchecked,proto3" json:"unchecked,omitempty"`                    // -U
+	Want          uint32                 `protobuf:"varint,6,opt,name=want,proto3" json:"want,omitempty"`                              // 0 any, 1 file (unlink), 2 directory (rmdir)
+	SkipTrash     bool                   `protobuf:"varint,120,opt,name=skip_trash,json=skipTrash,proto3" json:"skip_trash,omitempty"` // for good, whatever the mount keeps
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2669,6 +2670,13 @@ func (x *DeleteRequest) GetWant() uint32 {
 		return x.Want
 	}
 	return 0
+}
+
+func (x *DeleteRequest) GetSkipTrash() bool {
+	if x != nil {
+		return x.SkipTrash
+	}
+	return false
 }
 
 type SetAttrRequest struct {
@@ -3003,13 +3011,14 @@ type Mount struct {
 	Scheme         string                 `protobuf:"bytes,8,opt,name=scheme,proto3" json:"scheme,omitempty"`
 	// The group that the subtree lives in (0, 1: the first). Then the mount point
 	// in the first group is a junction, and what follows is said of it.
-	Group         uint32        `protobuf:"varint,60,opt,name=group,proto3" json:"group,omitempty"`
-	Junction      JunctionState `protobuf:"varint,61,opt,name=junction,proto3,enum=orca.meta.JunctionState" json:"junction,omitempty"`
-	Root          uint64        `protobuf:"varint,62,opt,name=root,proto3" json:"root,omitempty"`     // inode of the root of the mount, in its group
-	Serial        uint64        `protobuf:"varint,63,opt,name=serial,proto3" json:"serial,omitempty"` // rises with each change of the options
-	Part          *Part         `protobuf:"bytes,100,opt,name=part,proto3" json:"part,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Group            uint32        `protobuf:"varint,60,opt,name=group,proto3" json:"group,omitempty"`
+	Junction         JunctionState `protobuf:"varint,61,opt,name=junction,proto3,enum=orca.meta.JunctionState" json:"junction,omitempty"`
+	Root             uint64        `protobuf:"varint,62,opt,name=root,proto3" json:"root,omitempty"`     // inode of the root of the mount, in its group
+	Serial           uint64        `protobuf:"varint,63,opt,name=serial,proto3" json:"serial,omitempty"` // rises with each change of the options
+	Part             *Part         `protobuf:"bytes,100,opt,name=part,proto3" json:"part,omitempty"`
+	TrashRetentionMs int64         `protobuf:"varint,120,opt,name=trash_retention_ms,json=trashRetentionMs,proto3" json:"trash_retention_ms,omitempty"` // how long what is deleted is kept; 0: not at all
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
 }
 
 func (x *Mount) Reset() {
@@ -3131,6 +3140,13 @@ func (x *Mount) GetPart() *Part {
 		return x.Part
 	}
 	return nil
+}
+
+func (x *Mount) GetTrashRetentionMs() int64 {
+	if x != nil {
+		return x.TrashRetentionMs
+	}
+	return 0
 }
 
 // Part says that a mount is a directory of another one, of the same store: the
@@ -5998,6 +6014,449 @@ func (x *Quota) GetHeldInodes() int64 {
 	return 0
 }
 
+// TrashRequest asks what is in the trash: root of all that was deleted, others
+// of what they have deleted themselves.
+type TrashRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	H     *Header                `protobuf:"bytes,1,opt,name=h,proto3" json:"h,omitempty"`
+	Path  string                 `protobuf:"bytes,2,opt,name=path,proto3" json:"path,omitempty"` // only what was there or below; "": all
+	Ino   uint64                 `protobuf:"varint,3,opt,name=ino,proto3" json:"ino,omitempty"`  // only this; 0: all
+	// What was deleted after that, and with the same time has a higher number.
+	After         int64  `protobuf:"varint,4,opt,name=after,proto3" json:"after,omitempty"`
+	AfterIno      uint64 `protobuf:"varint,5,opt,name=after_ino,json=afterIno,proto3" json:"after_ino,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TrashRequest) Reset() {
+	*x = TrashRequest{}
+	mi := &file_meta_proto_msgTypes[78]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TrashRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TrashRequest) ProtoMessage() {}
+
+func (x *TrashRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_meta_proto_msgTypes[78]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TrashRequest.ProtoReflect.Descriptor instead.
+func (*TrashRequest) Descriptor() ([]byte, []int) {
+	return file_meta_proto_rawDescGZIP(), []int{78}
+}
+
+func (x *TrashRequest) GetH() *Header {
+	if x != nil {
+		return x.H
+	}
+	return nil
+}
+
+func (x *TrashRequest) GetPath() string {
+	if x != nil {
+		return x.Path
+	}
+	return ""
+}
+
+func (x *TrashRequest) GetIno() uint64 {
+	if x != nil {
+		return x.Ino
+	}
+	return 0
+}
+
+func (x *TrashRequest) GetAfter() int64 {
+	if x != nil {
+		return x.After
+	}
+	return 0
+}
+
+func (x *TrashRequest) GetAfterIno() uint64 {
+	if x != nil {
+		return x.AfterIno
+	}
+	return 0
+}
+
+type TrashReply struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Entries       []*Trashed             `protobuf:"bytes,1,rep,name=entries,proto3" json:"entries,omitempty"` // by the time of deletion
+	More          bool                   `protobuf:"varint,2,opt,name=more,proto3" json:"more,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TrashReply) Reset() {
+	*x = TrashReply{}
+	mi := &file_meta_proto_msgTypes[79]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TrashReply) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TrashReply) ProtoMessage() {}
+
+func (x *TrashReply) ProtoReflect() protoreflect.Message {
+	mi := &file_meta_proto_msgTypes[79]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TrashReply.ProtoReflect.Descriptor instead.
+func (*TrashReply) Descriptor() ([]byte, []int) {
+	return file_meta_proto_rawDescGZIP(), []int{79}
+}
+
+func (x *TrashReply) GetEntries() []*Trashed {
+	if x != nil {
+		return x.Entries
+	}
+	return nil
+}
+
+func (x *TrashReply) GetMore() bool {
+	if x != nil {
+		return x.More
+	}
+	return false
+}
+
+// Trashed is something deleted that is kept.
+type Trashed struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Ino           uint64                 `protobuf:"varint,1,opt,name=ino,proto3" json:"ino,omitempty"`
+	Path          string                 `protobuf:"bytes,2,opt,name=path,proto3" json:"path,omitempty"` // that it had
+	Deleted       int64                  `protobuf:"varint,3,opt,name=deleted,proto3" json:"deleted,omitempty"`
+	Expires       int64                  `protobuf:"varint,4,opt,name=expires,proto3" json:"expires,omitempty"`
+	Uid           uint32                 `protobuf:"varint,5,opt,name=uid,proto3" json:"uid,omitempty"` // who deleted it
+	Gid           uint32                 `protobuf:"varint,6,opt,name=gid,proto3" json:"gid,omitempty"`
+	Bytes         int64                  `protobuf:"varint,7,opt,name=bytes,proto3" json:"bytes,omitempty"` // of all that is in it
+	Inodes        int64                  `protobuf:"varint,8,opt,name=inodes,proto3" json:"inodes,omitempty"`
+	Dir           bool                   `protobuf:"varint,9,opt,name=dir,proto3" json:"dir,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Trashed) Reset() {
+	*x = Trashed{}
+	mi := &file_meta_proto_msgTypes[80]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Trashed) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Trashed) ProtoMessage() {}
+
+func (x *Trashed) ProtoReflect() protoreflect.Message {
+	mi := &file_meta_proto_msgTypes[80]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Trashed.ProtoReflect.Descriptor instead.
+func (*Trashed) Descriptor() ([]byte, []int) {
+	return file_meta_proto_rawDescGZIP(), []int{80}
+}
+
+func (x *Trashed) GetIno() uint64 {
+	if x != nil {
+		return x.Ino
+	}
+	return 0
+}
+
+func (x *Trashed) GetPath() string {
+	if x != nil {
+		return x.Path
+	}
+	return ""
+}
+
+func (x *Trashed) GetDeleted() int64 {
+	if x != nil {
+		return x.Deleted
+	}
+	return 0
+}
+
+func (x *Trashed) GetExpires() int64 {
+	if x != nil {
+		return x.Expires
+	}
+	return 0
+}
+
+func (x *Trashed) GetUid() uint32 {
+	if x != nil {
+		return x.Uid
+	}
+	return 0
+}
+
+func (x *Trashed) GetGid() uint32 {
+	if x != nil {
+		return x.Gid
+	}
+	return 0
+}
+
+func (x *Trashed) GetBytes() int64 {
+	if x != nil {
+		return x.Bytes
+	}
+	return 0
+}
+
+func (x *Trashed) GetInodes() int64 {
+	if x != nil {
+		return x.Inodes
+	}
+	return 0
+}
+
+func (x *Trashed) GetDir() bool {
+	if x != nil {
+		return x.Dir
+	}
+	return false
+}
+
+// RestoreTrashRequest brings something back from the trash: to the path it had,
+// or another one, in a directory that is there.
+type RestoreTrashRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	H             *Header                `protobuf:"bytes,1,opt,name=h,proto3" json:"h,omitempty"`
+	Ino           uint64                 `protobuf:"varint,2,opt,name=ino,proto3" json:"ino,omitempty"`
+	Dst           *Target                `protobuf:"bytes,3,opt,name=dst,proto3" json:"dst,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RestoreTrashRequest) Reset() {
+	*x = RestoreTrashRequest{}
+	mi := &file_meta_proto_msgTypes[81]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RestoreTrashRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RestoreTrashRequest) ProtoMessage() {}
+
+func (x *RestoreTrashRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_meta_proto_msgTypes[81]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RestoreTrashRequest.ProtoReflect.Descriptor instead.
+func (*RestoreTrashRequest) Descriptor() ([]byte, []int) {
+	return file_meta_proto_rawDescGZIP(), []int{81}
+}
+
+func (x *RestoreTrashRequest) GetH() *Header {
+	if x != nil {
+		return x.H
+	}
+	return nil
+}
+
+func (x *RestoreTrashRequest) GetIno() uint64 {
+	if x != nil {
+		return x.Ino
+	}
+	return 0
+}
+
+func (x *RestoreTrashRequest) GetDst() *Target {
+	if x != nil {
+		return x.Dst
+	}
+	return nil
+}
+
+type RestoreTrashReply struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Attr          *Attr                  `protobuf:"bytes,1,opt,name=attr,proto3" json:"attr,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RestoreTrashReply) Reset() {
+	*x = RestoreTrashReply{}
+	mi := &file_meta_proto_msgTypes[82]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RestoreTrashReply) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RestoreTrashReply) ProtoMessage() {}
+
+func (x *RestoreTrashReply) ProtoReflect() protoreflect.Message {
+	mi := &file_meta_proto_msgTypes[82]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RestoreTrashReply.ProtoReflect.Descriptor instead.
+func (*RestoreTrashReply) Descriptor() ([]byte, []int) {
+	return file_meta_proto_rawDescGZIP(), []int{82}
+}
+
+func (x *RestoreTrashReply) GetAttr() *Attr {
+	if x != nil {
+		return x.Attr
+	}
+	return nil
+}
+
+// PurgeTrashRequest removes from the trash for good.
+type PurgeTrashRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	H             *Header                `protobuf:"bytes,1,opt,name=h,proto3" json:"h,omitempty"`
+	Inos          []uint64               `protobuf:"varint,2,rep,packed,name=inos,proto3" json:"inos,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PurgeTrashRequest) Reset() {
+	*x = PurgeTrashRequest{}
+	mi := &file_meta_proto_msgTypes[83]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PurgeTrashRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PurgeTrashRequest) ProtoMessage() {}
+
+func (x *PurgeTrashRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_meta_proto_msgTypes[83]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PurgeTrashRequest.ProtoReflect.Descriptor instead.
+func (*PurgeTrashRequest) Descriptor() ([]byte, []int) {
+	return file_meta_proto_rawDescGZIP(), []int{83}
+}
+
+func (x *PurgeTrashRequest) GetH() *Header {
+	if x != nil {
+		return x.H
+	}
+	return nil
+}
+
+func (x *PurgeTrashRequest) GetInos() []uint64 {
+	if x != nil {
+		return x.Inos
+	}
+	return nil
+}
+
+type PurgeTrashReply struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Purged        []uint64               `protobuf:"varint,1,rep,packed,name=purged,proto3" json:"purged,omitempty"` // of a repeated request perhaps not all
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PurgeTrashReply) Reset() {
+	*x = PurgeTrashReply{}
+	mi := &file_meta_proto_msgTypes[84]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PurgeTrashReply) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PurgeTrashReply) ProtoMessage() {}
+
+func (x *PurgeTrashReply) ProtoReflect() protoreflect.Message {
+	mi := &file_meta_proto_msgTypes[84]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PurgeTrashReply.ProtoReflect.Descriptor instead.
+func (*PurgeTrashReply) Descriptor() ([]byte, []int) {
+	return file_meta_proto_rawDescGZIP(), []int{84}
+}
+
+func (x *PurgeTrashReply) GetPurged() []uint64 {
+	if x != nil {
+		return x.Purged
+	}
+	return nil
+}
+
 // QuorumRequest asks for the members of the metaplane, or for a change.
 type QuorumRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -6012,7 +6471,7 @@ type QuorumRequest struct {
 
 func (x *QuorumRequest) Reset() {
 	*x = QuorumRequest{}
-	mi := &file_meta_proto_msgTypes[78]
+	mi := &file_meta_proto_msgTypes[85]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6024,7 +6483,7 @@ func (x *QuorumRequest) String() string {
 func (*QuorumRequest) ProtoMessage() {}
 
 func (x *QuorumRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[78]
+	mi := &file_meta_proto_msgTypes[85]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6037,7 +6496,7 @@ func (x *QuorumRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use QuorumRequest.ProtoReflect.Descriptor instead.
 func (*QuorumRequest) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{78}
+	return file_meta_proto_rawDescGZIP(), []int{85}
 }
 
 func (x *QuorumRequest) GetH() *Header {
@@ -6089,7 +6548,7 @@ type Member struct {
 
 func (x *Member) Reset() {
 	*x = Member{}
-	mi := &file_meta_proto_msgTypes[79]
+	mi := &file_meta_proto_msgTypes[86]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6101,7 +6560,7 @@ func (x *Member) String() string {
 func (*Member) ProtoMessage() {}
 
 func (x *Member) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[79]
+	mi := &file_meta_proto_msgTypes[86]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6114,7 +6573,7 @@ func (x *Member) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Member.ProtoReflect.Descriptor instead.
 func (*Member) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{79}
+	return file_meta_proto_rawDescGZIP(), []int{86}
 }
 
 func (x *Member) GetReplica() uint64 {
@@ -6176,7 +6635,7 @@ type QuorumReply struct {
 
 func (x *QuorumReply) Reset() {
 	*x = QuorumReply{}
-	mi := &file_meta_proto_msgTypes[80]
+	mi := &file_meta_proto_msgTypes[87]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6188,7 +6647,7 @@ func (x *QuorumReply) String() string {
 func (*QuorumReply) ProtoMessage() {}
 
 func (x *QuorumReply) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[80]
+	mi := &file_meta_proto_msgTypes[87]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6201,7 +6660,7 @@ func (x *QuorumReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use QuorumReply.ProtoReflect.Descriptor instead.
 func (*QuorumReply) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{80}
+	return file_meta_proto_rawDescGZIP(), []int{87}
 }
 
 func (x *QuorumReply) GetCluster() string {
@@ -6283,7 +6742,7 @@ type UpkeepRequest struct {
 
 func (x *UpkeepRequest) Reset() {
 	*x = UpkeepRequest{}
-	mi := &file_meta_proto_msgTypes[81]
+	mi := &file_meta_proto_msgTypes[88]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6295,7 +6754,7 @@ func (x *UpkeepRequest) String() string {
 func (*UpkeepRequest) ProtoMessage() {}
 
 func (x *UpkeepRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[81]
+	mi := &file_meta_proto_msgTypes[88]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6308,7 +6767,7 @@ func (x *UpkeepRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpkeepRequest.ProtoReflect.Descriptor instead.
 func (*UpkeepRequest) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{81}
+	return file_meta_proto_rawDescGZIP(), []int{88}
 }
 
 func (x *UpkeepRequest) GetH() *Header {
@@ -6371,7 +6830,7 @@ type UpkeepReply struct {
 
 func (x *UpkeepReply) Reset() {
 	*x = UpkeepReply{}
-	mi := &file_meta_proto_msgTypes[82]
+	mi := &file_meta_proto_msgTypes[89]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6383,7 +6842,7 @@ func (x *UpkeepReply) String() string {
 func (*UpkeepReply) ProtoMessage() {}
 
 func (x *UpkeepReply) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[82]
+	mi := &file_meta_proto_msgTypes[89]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6396,7 +6855,7 @@ func (x *UpkeepReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpkeepReply.ProtoReflect.Descriptor instead.
 func (*UpkeepReply) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{82}
+	return file_meta_proto_rawDescGZIP(), []int{89}
 }
 
 func (x *UpkeepReply) GetReplica() uint64 {
@@ -6482,7 +6941,7 @@ type JournalEntry struct {
 
 func (x *JournalEntry) Reset() {
 	*x = JournalEntry{}
-	mi := &file_meta_proto_msgTypes[83]
+	mi := &file_meta_proto_msgTypes[90]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6494,7 +6953,7 @@ func (x *JournalEntry) String() string {
 func (*JournalEntry) ProtoMessage() {}
 
 func (x *JournalEntry) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[83]
+	mi := &file_meta_proto_msgTypes[90]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6507,7 +6966,7 @@ func (x *JournalEntry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JournalEntry.ProtoReflect.Descriptor instead.
 func (*JournalEntry) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{83}
+	return file_meta_proto_rawDescGZIP(), []int{90}
 }
 
 func (x *JournalEntry) GetIndex() uint64 {
@@ -6553,7 +7012,7 @@ type HostedRequest struct {
 
 func (x *HostedRequest) Reset() {
 	*x = HostedRequest{}
-	mi := &file_meta_proto_msgTypes[84]
+	mi := &file_meta_proto_msgTypes[91]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6565,7 +7024,7 @@ func (x *HostedRequest) String() string {
 func (*HostedRequest) ProtoMessage() {}
 
 func (x *HostedRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[84]
+	mi := &file_meta_proto_msgTypes[91]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6578,7 +7037,7 @@ func (x *HostedRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HostedRequest.ProtoReflect.Descriptor instead.
 func (*HostedRequest) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{84}
+	return file_meta_proto_rawDescGZIP(), []int{91}
 }
 
 func (x *HostedRequest) GetH() *Header {
@@ -6625,7 +7084,7 @@ type HostedReply struct {
 
 func (x *HostedReply) Reset() {
 	*x = HostedReply{}
-	mi := &file_meta_proto_msgTypes[85]
+	mi := &file_meta_proto_msgTypes[92]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6637,7 +7096,7 @@ func (x *HostedReply) String() string {
 func (*HostedReply) ProtoMessage() {}
 
 func (x *HostedReply) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[85]
+	mi := &file_meta_proto_msgTypes[92]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6650,7 +7109,7 @@ func (x *HostedReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HostedReply.ProtoReflect.Descriptor instead.
 func (*HostedReply) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{85}
+	return file_meta_proto_rawDescGZIP(), []int{92}
 }
 
 func (x *HostedReply) GetBody() []byte {
@@ -6672,7 +7131,7 @@ type ErrorReply struct {
 
 func (x *ErrorReply) Reset() {
 	*x = ErrorReply{}
-	mi := &file_meta_proto_msgTypes[86]
+	mi := &file_meta_proto_msgTypes[93]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6684,7 +7143,7 @@ func (x *ErrorReply) String() string {
 func (*ErrorReply) ProtoMessage() {}
 
 func (x *ErrorReply) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[86]
+	mi := &file_meta_proto_msgTypes[93]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6697,7 +7156,7 @@ func (x *ErrorReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ErrorReply.ProtoReflect.Descriptor instead.
 func (*ErrorReply) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{86}
+	return file_meta_proto_rawDescGZIP(), []int{93}
 }
 
 func (x *ErrorReply) GetOp() string {
@@ -6732,7 +7191,7 @@ type ConfReply_Value struct {
 
 func (x *ConfReply_Value) Reset() {
 	*x = ConfReply_Value{}
-	mi := &file_meta_proto_msgTypes[89]
+	mi := &file_meta_proto_msgTypes[96]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6744,7 +7203,7 @@ func (x *ConfReply_Value) String() string {
 func (*ConfReply_Value) ProtoMessage() {}
 
 func (x *ConfReply_Value) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[89]
+	mi := &file_meta_proto_msgTypes[96]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6977,7 +7436,7 @@ const file_meta_proto_rawDesc = "" +
 	"\x03src\x18\x02 \x01(\v2\x11.orca.meta.TargetR\x03src\x12#\n" +
 	"\x03dst\x18\x03 \x01(\v2\x11.orca.meta.TargetR\x03dst\"0\n" +
 	"\tLinkReply\x12#\n" +
-	"\x04attr\x18\x01 \x01(\v2\x0f.orca.meta.AttrR\x04attr\"\xca\x01\n" +
+	"\x04attr\x18\x01 \x01(\v2\x0f.orca.meta.AttrR\x04attr\"\xe9\x01\n" +
 	"\rDeleteRequest\x12\x1f\n" +
 	"\x01h\x18\x01 \x01(\v2\x11.orca.meta.HeaderR\x01h\x12)\n" +
 	"\x06target\x18\x02 \x01(\v2\x11.orca.meta.TargetR\x06target\x12\x1c\n" +
@@ -6985,7 +7444,9 @@ const file_meta_proto_rawDesc = "" +
 	"\n" +
 	"cache_only\x18\x04 \x01(\bR\tcacheOnly\x12\x1c\n" +
 	"\tunchecked\x18\x05 \x01(\bR\tunchecked\x12\x12\n" +
-	"\x04want\x18\x06 \x01(\rR\x04want\"\xfa\x02\n" +
+	"\x04want\x18\x06 \x01(\rR\x04want\x12\x1d\n" +
+	"\n" +
+	"skip_trash\x18x \x01(\bR\tskipTrash\"\xfa\x02\n" +
 	"\x0eSetAttrRequest\x12\x1f\n" +
 	"\x01h\x18\x01 \x01(\v2\x11.orca.meta.HeaderR\x01h\x12)\n" +
 	"\x06target\x18\x02 \x01(\v2\x11.orca.meta.TargetR\x06target\x12\x12\n" +
@@ -7014,7 +7475,7 @@ const file_meta_proto_rawDesc = "" +
 	"\n" +
 	"XattrReply\x12\x14\n" +
 	"\x05value\x18\x01 \x01(\fR\x05value\x12\x14\n" +
-	"\x05names\x18\x02 \x03(\tR\x05names\"\xc6\x03\n" +
+	"\x05names\x18\x02 \x03(\tR\x05names\"\xf4\x03\n" +
 	"\x05Mount\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\rR\x02id\x12\x12\n" +
 	"\x04path\x18\x02 \x01(\tR\x04path\x12\x10\n" +
@@ -7028,7 +7489,8 @@ const file_meta_proto_rawDesc = "" +
 	"\bjunction\x18= \x01(\x0e2\x18.orca.meta.JunctionStateR\bjunction\x12\x12\n" +
 	"\x04root\x18> \x01(\x04R\x04root\x12\x16\n" +
 	"\x06serial\x18? \x01(\x04R\x06serial\x12#\n" +
-	"\x04part\x18d \x01(\v2\x0f.orca.meta.PartR\x04part\x1a:\n" +
+	"\x04part\x18d \x01(\v2\x0f.orca.meta.PartR\x04part\x12,\n" +
+	"\x12trash_retention_ms\x18x \x01(\x03R\x10trashRetentionMs\x1a:\n" +
 	"\fOptionsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"p\n" +
@@ -7260,7 +7722,38 @@ const file_meta_proto_rawDesc = "" +
 	"\n" +
 	"held_bytes\x18\x06 \x01(\x03R\theldBytes\x12\x1f\n" +
 	"\vheld_inodes\x18\a \x01(\x03R\n" +
-	"heldInodes\"\x9c\x02\n" +
+	"heldInodes\"\x88\x01\n" +
+	"\fTrashRequest\x12\x1f\n" +
+	"\x01h\x18\x01 \x01(\v2\x11.orca.meta.HeaderR\x01h\x12\x12\n" +
+	"\x04path\x18\x02 \x01(\tR\x04path\x12\x10\n" +
+	"\x03ino\x18\x03 \x01(\x04R\x03ino\x12\x14\n" +
+	"\x05after\x18\x04 \x01(\x03R\x05after\x12\x1b\n" +
+	"\tafter_ino\x18\x05 \x01(\x04R\bafterIno\"N\n" +
+	"\n" +
+	"TrashReply\x12,\n" +
+	"\aentries\x18\x01 \x03(\v2\x12.orca.meta.TrashedR\aentries\x12\x12\n" +
+	"\x04more\x18\x02 \x01(\bR\x04more\"\xc7\x01\n" +
+	"\aTrashed\x12\x10\n" +
+	"\x03ino\x18\x01 \x01(\x04R\x03ino\x12\x12\n" +
+	"\x04path\x18\x02 \x01(\tR\x04path\x12\x18\n" +
+	"\adeleted\x18\x03 \x01(\x03R\adeleted\x12\x18\n" +
+	"\aexpires\x18\x04 \x01(\x03R\aexpires\x12\x10\n" +
+	"\x03uid\x18\x05 \x01(\rR\x03uid\x12\x10\n" +
+	"\x03gid\x18\x06 \x01(\rR\x03gid\x12\x14\n" +
+	"\x05bytes\x18\a \x01(\x03R\x05bytes\x12\x16\n" +
+	"\x06inodes\x18\b \x01(\x03R\x06inodes\x12\x10\n" +
+	"\x03dir\x18\t \x01(\bR\x03dir\"m\n" +
+	"\x13RestoreTrashRequest\x12\x1f\n" +
+	"\x01h\x18\x01 \x01(\v2\x11.orca.meta.HeaderR\x01h\x12\x10\n" +
+	"\x03ino\x18\x02 \x01(\x04R\x03ino\x12#\n" +
+	"\x03dst\x18\x03 \x01(\v2\x11.orca.meta.TargetR\x03dst\"8\n" +
+	"\x11RestoreTrashReply\x12#\n" +
+	"\x04attr\x18\x01 \x01(\v2\x0f.orca.meta.AttrR\x04attr\"H\n" +
+	"\x11PurgeTrashRequest\x12\x1f\n" +
+	"\x01h\x18\x01 \x01(\v2\x11.orca.meta.HeaderR\x01h\x12\x12\n" +
+	"\x04inos\x18\x02 \x03(\x04R\x04inos\")\n" +
+	"\x0fPurgeTrashReply\x12\x16\n" +
+	"\x06purged\x18\x01 \x03(\x04R\x06purged\"\x9c\x02\n" +
 	"\rQuorumRequest\x12\x1f\n" +
 	"\x01h\x18\x01 \x01(\v2\x11.orca.meta.HeaderR\x01h\x127\n" +
 	"\x06change\x18\x02 \x01(\x0e2\x1f.orca.meta.QuorumRequest.ChangeR\x06change\x12\x18\n" +
@@ -7381,7 +7874,7 @@ func file_meta_proto_rawDescGZIP() []byte {
 }
 
 var file_meta_proto_enumTypes = make([]protoimpl.EnumInfo, 6)
-var file_meta_proto_msgTypes = make([]protoimpl.MessageInfo, 90)
+var file_meta_proto_msgTypes = make([]protoimpl.MessageInfo, 97)
 var file_meta_proto_goTypes = []any{
 	(SetAttrMask)(0),              // 0: orca.meta.SetAttrMask
 	(JunctionState)(0),            // 1: orca.meta.JunctionState
@@ -7467,18 +7960,25 @@ var file_meta_proto_goTypes = []any{
 	(*QuotasRequest)(nil),         // 81: orca.meta.QuotasRequest
 	(*QuotasReply)(nil),           // 82: orca.meta.QuotasReply
 	(*Quota)(nil),                 // 83: orca.meta.Quota
-	(*QuorumRequest)(nil),         // 84: orca.meta.QuorumRequest
-	(*Member)(nil),                // 85: orca.meta.Member
-	(*QuorumReply)(nil),           // 86: orca.meta.QuorumReply
-	(*UpkeepRequest)(nil),         // 87: orca.meta.UpkeepRequest
-	(*UpkeepReply)(nil),           // 88: orca.meta.UpkeepReply
-	(*JournalEntry)(nil),          // 89: orca.meta.JournalEntry
-	(*HostedRequest)(nil),         // 90: orca.meta.HostedRequest
-	(*HostedReply)(nil),           // 91: orca.meta.HostedReply
-	(*ErrorReply)(nil),            // 92: orca.meta.ErrorReply
-	nil,                           // 93: orca.meta.Mount.OptionsEntry
-	nil,                           // 94: orca.meta.ReportReply.CountersEntry
-	(*ConfReply_Value)(nil),       // 95: orca.meta.ConfReply.Value
+	(*TrashRequest)(nil),          // 84: orca.meta.TrashRequest
+	(*TrashReply)(nil),            // 85: orca.meta.TrashReply
+	(*Trashed)(nil),               // 86: orca.meta.Trashed
+	(*RestoreTrashRequest)(nil),   // 87: orca.meta.RestoreTrashRequest
+	(*RestoreTrashReply)(nil),     // 88: orca.meta.RestoreTrashReply
+	(*PurgeTrashRequest)(nil),     // 89: orca.meta.PurgeTrashRequest
+	(*PurgeTrashReply)(nil),       // 90: orca.meta.PurgeTrashReply
+	(*QuorumRequest)(nil),         // 91: orca.meta.QuorumRequest
+	(*Member)(nil),                // 92: orca.meta.Member
+	(*QuorumReply)(nil),           // 93: orca.meta.QuorumReply
+	(*UpkeepRequest)(nil),         // 94: orca.meta.UpkeepRequest
+	(*UpkeepReply)(nil),           // 95: orca.meta.UpkeepReply
+	(*JournalEntry)(nil),          // 96: orca.meta.JournalEntry
+	(*HostedRequest)(nil),         // 97: orca.meta.HostedRequest
+	(*HostedReply)(nil),           // 98: orca.meta.HostedReply
+	(*ErrorReply)(nil),            // 99: orca.meta.ErrorReply
+	nil,                           // 100: orca.meta.Mount.OptionsEntry
+	nil,                           // 101: orca.meta.ReportReply.CountersEntry
+	(*ConfReply_Value)(nil),       // 102: orca.meta.ConfReply.Value
 }
 var file_meta_proto_depIdxs = []int32{
 	6,   // 0: orca.meta.Header.caller:type_name -> orca.meta.Caller
@@ -7528,7 +8028,7 @@ var file_meta_proto_depIdxs = []int32{
 	10,  // 44: orca.meta.SetAttrReply.attr:type_name -> orca.meta.Attr
 	7,   // 45: orca.meta.XattrRequest.h:type_name -> orca.meta.Header
 	8,   // 46: orca.meta.XattrRequest.target:type_name -> orca.meta.Target
-	93,  // 47: orca.meta.Mount.options:type_name -> orca.meta.Mount.OptionsEntry
+	100, // 47: orca.meta.Mount.options:type_name -> orca.meta.Mount.OptionsEntry
 	1,   // 48: orca.meta.Mount.junction:type_name -> orca.meta.JunctionState
 	41,  // 49: orca.meta.Mount.part:type_name -> orca.meta.Part
 	7,   // 50: orca.meta.MountRequest.h:type_name -> orca.meta.Header
@@ -7572,9 +8072,9 @@ var file_meta_proto_depIdxs = []int32{
 	72,  // 88: orca.meta.ReportReply.intents:type_name -> orca.meta.Intent
 	40,  // 89: orca.meta.ReportReply.mounts:type_name -> orca.meta.Mount
 	51,  // 90: orca.meta.ReportReply.workers:type_name -> orca.meta.Worker
-	94,  // 91: orca.meta.ReportReply.counters:type_name -> orca.meta.ReportReply.CountersEntry
+	101, // 91: orca.meta.ReportReply.counters:type_name -> orca.meta.ReportReply.CountersEntry
 	7,   // 92: orca.meta.ConfRequest.h:type_name -> orca.meta.Header
-	95,  // 93: orca.meta.ConfReply.values:type_name -> orca.meta.ConfReply.Value
+	102, // 93: orca.meta.ConfReply.values:type_name -> orca.meta.ConfReply.Value
 	7,   // 94: orca.meta.UsageRequest.h:type_name -> orca.meta.Header
 	8,   // 95: orca.meta.UsageRequest.target:type_name -> orca.meta.Target
 	78,  // 96: orca.meta.UsageReply.usage:type_name -> orca.meta.Usage
@@ -7585,18 +8085,24 @@ var file_meta_proto_depIdxs = []int32{
 	7,   // 101: orca.meta.QuotasRequest.h:type_name -> orca.meta.Header
 	83,  // 102: orca.meta.QuotasReply.quotas:type_name -> orca.meta.Quota
 	78,  // 103: orca.meta.Quota.usage:type_name -> orca.meta.Usage
-	7,   // 104: orca.meta.QuorumRequest.h:type_name -> orca.meta.Header
-	4,   // 105: orca.meta.QuorumRequest.change:type_name -> orca.meta.QuorumRequest.Change
-	85,  // 106: orca.meta.QuorumReply.members:type_name -> orca.meta.Member
-	7,   // 107: orca.meta.UpkeepRequest.h:type_name -> orca.meta.Header
-	5,   // 108: orca.meta.UpkeepRequest.kind:type_name -> orca.meta.UpkeepRequest.Kind
-	89,  // 109: orca.meta.UpkeepReply.entries:type_name -> orca.meta.JournalEntry
-	7,   // 110: orca.meta.HostedRequest.h:type_name -> orca.meta.Header
-	111, // [111:111] is the sub-list for method output_type
-	111, // [111:111] is the sub-list for method input_type
-	111, // [111:111] is the sub-list for extension type_name
-	111, // [111:111] is the sub-list for extension extendee
-	0,   // [0:111] is the sub-list for field type_name
+	7,   // 104: orca.meta.TrashRequest.h:type_name -> orca.meta.Header
+	86,  // 105: orca.meta.TrashReply.entries:type_name -> orca.meta.Trashed
+	7,   // 106: orca.meta.RestoreTrashRequest.h:type_name -> orca.meta.Header
+	8,   // 107: orca.meta.RestoreTrashRequest.dst:type_name -> orca.meta.Target
+	10,  // 108: orca.meta.RestoreTrashReply.attr:type_name -> orca.meta.Attr
+	7,   // 109: orca.meta.PurgeTrashRequest.h:type_name -> orca.meta.Header
+	7,   // 110: orca.meta.QuorumRequest.h:type_name -> orca.meta.Header
+	4,   // 111: orca.meta.QuorumRequest.change:type_name -> orca.meta.QuorumRequest.Change
+	92,  // 112: orca.meta.QuorumReply.members:type_name -> orca.meta.Member
+	7,   // 113: orca.meta.UpkeepRequest.h:type_name -> orca.meta.Header
+	5,   // 114: orca.meta.UpkeepRequest.kind:type_name -> orca.meta.UpkeepRequest.Kind
+	96,  // 115: orca.meta.UpkeepReply.entries:type_name -> orca.meta.JournalEntry
+	7,   // 116: orca.meta.HostedRequest.h:type_name -> orca.meta.Header
+	117, // [117:117] is the sub-list for method output_type
+	117, // [117:117] is the sub-list for method input_type
+	117, // [117:117] is the sub-list for extension type_name
+	117, // [117:117] is the sub-list for extension extendee
+	0,   // [0:117] is the sub-list for field type_name
 }
 
 func init() { file_meta_proto_init() }
@@ -7610,7 +8116,7 @@ func file_meta_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_meta_proto_rawDesc), len(file_meta_proto_rawDesc)),
 			NumEnums:      6,
-			NumMessages:   90,
+			NumMessages:   97,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

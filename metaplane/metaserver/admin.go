@@ -94,7 +94,7 @@ func (s *Service) Counters() map[string]int64 {
 		"to_be_persisted": unpersisted, "reads": s.Stats.Reads.Load(), "mutations": s.Stats.Mutations.Load(),
 		"busy_waits": s.Stats.BusyWaits.Load(), "errors": s.Stats.Errors.Load(), "files_lost": s.Stats.Lost.Load(),
 		"files": n.Files, "directories": n.Dirs, "sessions": n.Sessions, "intents": n.Intents, "clients": n.Clients,
-		"mounts": n.Mounts, "trash": n.Trash, "quotas": n.Quotas, "quota_refusals": n.OverQuota, "commands": n.Commands, "remembered": n.Remembered,
+		"mounts": n.Mounts, "trash": n.Trash, "kept": n.Kept, "quotas": n.Quotas, "quota_refusals": n.OverQuota, "commands": n.Commands, "remembered": n.Remembered,
 		"sync_stats": s.Syncer.Stats.Stats.Load(), "sync_lists": s.Syncer.Stats.Lists.Load(),
 		"sync_created": s.Syncer.Stats.Created.Load(), "sync_changed": s.Syncer.Stats.Changed.Load(),
 		"sync_removed": s.Syncer.Stats.Removed.Load(), "sync_failures": s.Syncer.Stats.Failures.Load(),

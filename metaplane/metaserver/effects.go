@@ -99,6 +99,9 @@ func epochOf(list []*metapb.Mount) uint64 {
 	for _, m := range list {
 		w(strconv.FormatUint(uint64(m.Id), 10), m.Path, m.Uri, strconv.FormatBool(m.ReadOnly),
 			strconv.FormatBool(m.Shared), strconv.FormatInt(m.SyncIntervalMs, 10))
+		if m.TrashRetentionMs != 0 {
+			w(strconv.FormatInt(m.TrashRetentionMs, 10))
+		}
 		if m.Group > 1 {
 			w(strconv.FormatUint(uint64(m.Group), 10), m.Junction.String(), strconv.FormatUint(m.Serial, 10))
 		}

@@ -63,6 +63,8 @@ func (s *Service) learn(ctx context.Context, c *command.Command) error {
 		names = append(names, o.SetAttr.Target)
 	case o.Xattr != nil:
 		names = append(names, o.Xattr.Target)
+	case o.RestoreTrash != nil:
+		names = append(names, o.RestoreTrash.Dst)
 	case o.SetQuota != nil:
 		names = append(names, o.SetQuota.Target)
 	case o.Mount != nil:

@@ -60,7 +60,7 @@ func (s *Service) unlinkBelow(ctx context.Context, o *metapb.DeleteOp) error {
 		}
 		for _, p := range names {
 			_, err := s.mutate(ctx, nil, &command.Command{Delete: &metapb.DeleteOp{
-				Target: &metapb.Target{Ino: uint64(p.Dir), Path: p.Name}, CacheOnly: o.CacheOnly, Want: 1}})
+				Target: &metapb.Target{Ino: uint64(p.Dir), Path: p.Name}, CacheOnly: o.CacheOnly, Want: 1, Linked: true}})
 			if err != nil && orca.KindOf(err) != orca.NotFound {
 				return err
 			}

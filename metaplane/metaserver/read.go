@@ -37,7 +37,7 @@ func (s *Service) resolve(ctx context.Context, op string, h *metapb.Header, t *m
 	if !w.Found {
 		return nil, &orca.Error{Op: op, Path: t.Path, Kind: orca.NotFound}
 	}
-	return w, nil
+	return w, s.hidden(op, t, &w.View)
 }
 
 // Stat implements metaplane.Reader.

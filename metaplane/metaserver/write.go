@@ -4,6 +4,8 @@ package metaserver
 
 import (
 	"context"
+	"slices"
+	"strings"
 	"time"
 
 	"orca"
@@ -16,7 +18,7 @@ import (
 
 // checkNew refuses targets whose last name Orca keeps for itself.
 func checkNew(op string, t *metapb.Target) error {
-	if ufs.IsTemp(t.Path) {
+	if strings.Contains(t.Path, ufs.TempPrefix) && slices.ContainsFunc(strings.Split(t.Path, "/"), ufs.IsTemp) {
 		return &orca.Error{Op: op, Path: t.Path, Kind: orca.Invalid, Msg: "names that begin with " + ufs.TempPrefix + " are reserved"}
 	}
 	return nil
@@ -77,7 +79,7 @@ func deleteCommand(r *metapb.DeleteRequest) *command.Command {
 		checks |= checkContent
 	}
 	return &command.Command{Checks: checks, Delete: &metapb.DeleteOp{
-		Target: r.Target, Recursive: r.Recursive, CacheOnly: r.CacheOnly, Want: r.Want}}
+		Target: r.Target, Recursive: r.Recursive, CacheOnly: r.CacheOnly, Want: r.Want, SkipTrash: r.SkipTrash}}
 }
 
 // Delete implements metaplane.Writer.
@@ -119,7 +121,7 @@ func (s *Service) deleteWalk(ctx context.Context, r *metapb.DeleteRequest) error
 		return err
 	}
 	_, err = s.mutate(ctx, &metapb.Header{Caller: r.H.GetCaller()}, &command.Command{Delete: &metapb.DeleteOp{
-		Target: r.Target, CacheOnly: r.CacheOnly, Want: r.Want}})
+		Target: r.Target, CacheOnly: r.CacheOnly, Want: r.Want, SkipTrash: r.SkipTrash}})
 	if orca.KindOf(err) == orca.NotFound {
 		return nil
 	}
@@ -158,7 +160,7 @@ func (s *Service) empty(ctx context.Context, r *metapb.DeleteRequest, dir *fsm.V
 				}
 			}
 			_, err := s.mutate(ctx, &metapb.Header{Caller: r.H.GetCaller()}, &command.Command{Delete: &metapb.DeleteOp{
-				Target: &metapb.Target{Ino: uint64(ino), Path: k.Name}, CacheOnly: r.CacheOnly}})
+				Target: &metapb.Target{Ino: uint64(ino), Path: k.Name}, CacheOnly: r.CacheOnly, SkipTrash: r.SkipTrash}})
 			if err != nil && orca.KindOf(err) != orca.NotFound {
 				return err
 			}

@@ -48,7 +48,7 @@ func Cases() []Case {
 		{"attributes", attributes}, {"xattrs", xattrs}, {"symlink", symlink}, {"paging", paging},
 		{"write-types", writeTypes}, {"persist", persist}, {"exactly-once", exactlyOnce}, {"bad-input", badInput},
 		{"watch", watch}, {"by-inode", byInode}, {"reserved", reserved},
-		{"quota", quotas},
+		{"quota", quotas}, {"trash", trash}, {"trash-links", trashLinks}, {"trash-expires", trashExpires},
 		{"links", links}, {"links-refused", linksRefused}, {"links-replaced", linksReplaced},
 		{"links-in-trees", linksInTrees}, {"links-unpersisted", linksUnpersisted}, {"exchange", exchanges},
 	}

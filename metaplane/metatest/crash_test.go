@@ -73,11 +73,47 @@ func stories() []story {
 			}
 			return err
 		}, map[string]string{"t/sub/g1": "below 1"}, map[string]string{"x/g1": "below 1"}, []string{"t/sub/g1"}},
+		{"keep-file", func(e *Env, ctx context.Context, root string) error {
+			_, err := e.NS.Delete(ctx, &metapb.DeleteRequest{Target: at(root + "/t/f0")})
+			return err
+		}, map[string]string{"t/f0": "content 0"}, nil, []string{"t/f0"}},
+		{"keep-tree", func(e *Env, ctx context.Context, root string) error {
+			_, err := e.NS.Delete(ctx, &metapb.DeleteRequest{Target: at(root + "/t"), Recursive: true})
+			return err
+		}, tree("t"), nil, []string{"t", "t/f1", "t/sub/g1"}},
+		{"restore-tree", func(e *Env, ctx context.Context, root string) error {
+			v, err := e.NS.Stat(ctx, &metapb.StatRequest{Target: at(root + "/t")})
+			if err == nil {
+				_, err = e.NS.Delete(ctx, &metapb.DeleteRequest{Target: at(root + "/t"), Recursive: true})
+			}
+			if err == nil {
+				_, err = e.NS.RestoreTrash(ctx, &metapb.RestoreTrashRequest{Ino: v.Attr.Ino})
+			}
+			return err
+		}, tree("t"), tree("t"), nil},
+		{"purge-tree", func(e *Env, ctx context.Context, root string) error {
+			v, err := e.NS.Stat(ctx, &metapb.StatRequest{Target: at(root + "/t")})
+			if err == nil {
+				_, err = e.NS.Delete(ctx, &metapb.DeleteRequest{Target: at(root + "/t"), Recursive: true})
+			}
+			if err == nil {
+				_, err = e.NS.PurgeTrash(ctx, &metapb.PurgeTrashRequest{Inos: []uint64{v.Attr.Ino}})
+			}
+			return err
+		}, tree("t"), nil, []string{"t"}},
 		{"mkdir", func(e *Env, ctx context.Context, root string) error {
 			_, err := e.NS.Mkdir(ctx, &metapb.MkdirRequest{Target: at(root + "/a/b/c"), Mode: 0o755, Parents: true})
 			return err
 		}, nil, map[string]string{}, nil},
 	}
+}
+
+// kept reports whether the mounts keep what is deleted. In the end of such a story
+// all that is in the trash is restored, and what was there before reads again; or
+// it is purged for good.
+func (s story) kept() bool {
+	head, _, _ := strings.Cut(s.name, "-")
+	return head == "keep" || head == "restore" || head == "purge"
 }
 
 // TestCrashSweep drops the metaplane at the nth UFS call of an operation,
@@ -112,6 +148,9 @@ func crashAt(t *testing.T, uri string, s story, n int, late bool) bool {
 	h := NewHarness(t)
 	h.Config.UFSWait = 20 * time.Millisecond
 	h.Config.Exec.Copies = 1
+	if s.kept() {
+		h.Retention = time.Hour
+	}
 	h.Start(t)
 	defer h.Stop()
 	e := newEnv(t, h)
@@ -162,7 +201,20 @@ func crashAt(t *testing.T, uri string, s story, n int, late bool) bool {
 	readable(e, root, s)
 	e.drained()
 	readable(e, root, s)
+	if strings.HasPrefix(s.name, "restore-") {
+		restoreAll(e, root)
+	}
 	settled(e, root, s, err == nil)
+	switch {
+	case strings.HasPrefix(s.name, "purge-"):
+		for _, x := range e.trash(root) {
+			e.ok(e.purge(x.Ino))
+		}
+		e.drained()
+	case s.kept():
+		restoreAll(e, root)
+		settled(e, root, story{before: s.before}, false)
+	}
 	agree(e, root, store)
 	return crashed
 }
@@ -212,6 +264,15 @@ func readable(e *Env, root string, s story) {
 			e.equal(data, got)
 		}
 	}
+}
+
+// restoreAll empties the trash by restoring what is in it.
+func restoreAll(e *Env, root string) {
+	e.Helper()
+	for _, x := range e.trash(root) {
+		e.ok(e.restore(x.Ino, nil))
+	}
+	e.drained()
 }
 
 // settled checks the end: all or nothing, and all when it was acknowledged.

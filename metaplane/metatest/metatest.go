@@ -45,6 +45,8 @@ type Harness struct {
 	Posix   *memufs.Store // behind /p
 	Objects *memufs.Store // behind /o
 	Config  metaserver.Config
+	// Retention is how long the mounts keep what is deleted.
+	Retention time.Duration
 
 	Service *metaserver.Service
 	host    *raftgroup.Host
@@ -132,6 +134,7 @@ func (h *Harness) Start(t testing.TB) {
 		{Path: "/p", Uri: posixURI, SyncIntervalMs: -1},
 		{Path: "/o", Uri: objectsURI, SyncIntervalMs: -1},
 	} {
+		m.TrashRetentionMs = h.Retention.Milliseconds()
 		if _, err := ns.Mount(ctx, &metapb.MountRequest{Mount: m, Parents: true}); err != nil {
 			t.Fatalf("mount %s: %v", m.Path, err)
 		}

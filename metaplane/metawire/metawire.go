@@ -63,6 +63,9 @@ const (
 	OpSetQuota       Op = 0x0271
 	OpQuotas         Op = 0x0272
 	OpUpkeep         Op = 0x0290
+	OpTrash          Op = 0x02A8
+	OpRestoreTrash   Op = 0x02A9
+	OpPurgeTrash     Op = 0x02AA
 )
 
 // Message is what vtprotobuf generates for every message.
@@ -159,6 +162,9 @@ func Methods() map[Op]*Method {
 		row(OpSetQuota, "SetQuota", metaplane.Namespace.SetQuota),
 		row(OpQuotas, "Quotas", metaplane.Namespace.Quotas),
 		row(OpUpkeep, "Upkeep", metaplane.Namespace.Upkeep),
+		row(OpTrash, "Trash", metaplane.Namespace.Trash),
+		row(OpRestoreTrash, "RestoreTrash", metaplane.Namespace.RestoreTrash),
+		row(OpPurgeTrash, "PurgeTrash", metaplane.Namespace.PurgeTrash),
 	}
 	out := make(map[Op]*Method, len(rows))
 	for i := range rows {

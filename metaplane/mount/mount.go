@@ -22,6 +22,7 @@ import (
 	"path"
 	"slices"
 	"strings"
+	"time"
 
 	"orca"
 	"orca/metaplane/metapb"
@@ -126,9 +127,15 @@ func Clean(m *metapb.Mount) error {
 	if m.SyncIntervalMs < -1 {
 		return orca.E(op, orca.Invalid, "sync interval below -1")
 	}
+	if m.TrashRetentionMs < 0 || m.TrashRetentionMs > maxRetention.Milliseconds() {
+		return orca.E(op, orca.Invalid, "trash is kept for up to ten years")
+	}
 	m.Options, err = CleanOptions(m.Options)
 	return err
 }
+
+// maxRetention bounds how long what was deleted is kept.
+const maxRetention = 10 * 366 * 24 * time.Hour
 
 // URI returns the full URI of a key within a mount.
 func URI(m *metapb.Mount, key string) string {
@@ -188,5 +195,5 @@ func Mask(m *metapb.Mount) *metapb.Mount {
 func Copy(m *metapb.Mount) *metapb.Mount {
 	return &metapb.Mount{Id: m.Id, Path: m.Path, Uri: m.Uri, Options: maps.Clone(m.Options),
 		ReadOnly: m.ReadOnly, Shared: m.Shared, SyncIntervalMs: m.SyncIntervalMs, Scheme: m.Scheme,
-		Group: m.Group, Junction: m.Junction, Root: m.Root, Serial: m.Serial, Part: m.Part}
+		Group: m.Group, Junction: m.Junction, Root: m.Root, Serial: m.Serial, Part: m.Part, TrashRetentionMs: m.TrashRetentionMs}
 }

@@ -18,6 +18,7 @@ import (
 type outcome struct {
 	fingerprint string // of the file concerned, where it is new
 	mtime       int64
+	vanished    bool // what was to be kept in the trash was not there
 }
 
 // decide makes the call of an undecided intent until its outcome is known, and
@@ -57,7 +58,7 @@ func (e *Executor) decide(r *run, in *command.Intent) (*command.Result, error) {
 
 // propose commits or aborts the intent; the result is the operation's.
 func (e *Executor) propose(r *run, in *command.Intent, out outcome, cause error) (*command.Result, error) {
-	d := &metapb.DecideOp{Intent: in.Id, Fingerprint: out.fingerprint, Mtime: out.mtime}
+	d := &metapb.DecideOp{Intent: in.Id, Fingerprint: out.fingerprint, Mtime: out.mtime, Vanished: out.vanished}
 	if cause != nil {
 		d.Kind, d.Msg = uint32(orca.KindOf(cause)), cause.Error()
 	}
@@ -147,7 +148,11 @@ func (e *Executor) perform(ctx context.Context, in *command.Intent, redo bool, m
 		if err := parentsFor(ctx, store, in); err != nil {
 			return outcome{}, err
 		}
-		return rename(ctx, store, in, redo)
+		out, err := rename(ctx, store, in, redo)
+		if k := orca.KindOf(err); in.Command.GetDelete() != nil && (k == orca.NotFound || k == orca.NotDir) {
+			return outcome{vanished: true}, nil
+		}
+		return out, err
 	case metapb.IntentOp_INTENT_EXCHANGE:
 		return outcome{}, exchange(ctx, store, in)
 	case metapb.IntentOp_INTENT_SETATTR:

@@ -41,7 +41,11 @@ func (e *Executor) forgetExchange(ctx context.Context, in *command.Intent) {
 // parentsFor makes the directories above the key that the content of a file
 // with several names is moved to: they may be in the namespace alone as yet.
 func parentsFor(ctx context.Context, store ufs.FS, in *command.Intent) error {
-	if in.Command.GetRehome() == nil {
+	mode := uint32(0o755)
+	switch {
+	case in.Command.GetDelete() != nil:
+		mode = 0o700 // the trash: who may look at what was deleted is not asked there
+	case in.Command.GetRehome() == nil:
 		return nil
 	}
 	for at := 0; ; at++ {
@@ -50,7 +54,7 @@ func parentsFor(ctx context.Context, store ufs.FS, in *command.Intent) error {
 			return nil
 		}
 		at += n
-		if err := store.Mkdir(ctx, in.Target[:at], 0o755); err != nil && orca.KindOf(err) != orca.Exists {
+		if err := store.Mkdir(ctx, in.Target[:at], mode); err != nil && orca.KindOf(err) != orca.Exists {
 			return err
 		}
 	}

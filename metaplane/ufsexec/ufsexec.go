@@ -401,8 +401,24 @@ func (e *Executor) round(g *reign, first bool) {
 		}
 	}
 	e.expireSessions(g, now)
+	if old := m.Expired(now, expireBatch); len(old) > 0 {
+		e.expireTrash(g, old)
+	}
 	if m.Counts().Trash > 0 {
 		e.sweepTrash(g)
+	}
+}
+
+// expireBatch is how much of what was deleted expires in one round.
+const expireBatch = 256
+
+// expireTrash removes from the trash what has been there for long enough.
+func (e *Executor) expireTrash(g *reign, inos []uint64) {
+	ctx, cancel := context.WithTimeout(g.ctx, e.cfg.CallTimeout)
+	defer cancel()
+	_, err := e.group.Propose(ctx, &command.Command{Now: e.cfg.Now().UnixNano(), PurgeTrash: &metapb.PurgeTrashOp{Inos: inos, Expired: true}})
+	if err != nil {
+		e.log.Debug("the trash was not swept", "err", err) // the next round tries again
 	}
 }
 
