@@ -11,6 +11,8 @@ package model
 import (
 	"maps"
 	"slices"
+	"strconv"
+	"strings"
 
 	"orca"
 )
@@ -454,4 +456,80 @@ func (t Tree) mayRename(src, dst string) orca.Kind {
 		bytes, inodes = bytes-d.Length, inodes-1
 	}
 	return t.room(dst, src, bytes, inodes)
+}
+
+// What was deleted and is kept is in the tree under paths that no namespace has:
+// a mark, the path that it had, a mark, and a number that tells it from others.
+const kept = "\x00"
+
+// Kept reports whether a path of the tree is of something deleted.
+func Kept(p string) bool { return p[:1] == kept }
+
+// Discard deletes what is at p, but keeps it.
+func (t Tree) Discard(p string, recursive bool) orca.Kind {
+	gone := t.Clone()
+	k := gone.Remove(p, recursive)
+	if k != orca.OK {
+		return k
+	}
+	top := ""
+	for n := 0; ; n++ {
+		if top = kept + p + kept + strconv.Itoa(n); !t.has(top) {
+			break
+		}
+	}
+	for q, n := range t {
+		if rel, ok := orca.Under(p, q); ok {
+			delete(t, q)
+			t[below(top, rel)] = n
+		}
+	}
+	return orca.OK
+}
+
+func (t Tree) has(p string) bool {
+	_, ok := t[p]
+	return ok
+}
+
+// Forget returns the trees that may be left when something that was deleted at p
+// is kept no longer.
+func (t Tree) Forget(p string) []Tree {
+	var out []Tree
+	for top := range t {
+		if !strings.HasPrefix(top, kept+p+kept) || strings.Contains(top[len(kept+p+kept):], "/") {
+			continue
+		}
+		after := t.Clone()
+		for q := range t {
+			if _, ok := orca.Under(top, q); ok {
+				delete(after, q)
+			}
+		}
+		out = append(out, after)
+	}
+	return out
+}
+
+// Restore returns the trees that may be left when something that was deleted at
+// p, and looks like n, comes back at dst.
+func (t Tree) Restore(p, dst string, n Node) []Tree {
+	var out []Tree
+	if t.has(dst) || t.parentOf(dst) != orca.OK {
+		return nil
+	}
+	for top, is := range t {
+		if !strings.HasPrefix(top, kept+p+kept) || strings.Contains(top[len(kept+p+kept):], "/") || is != n {
+			continue
+		}
+		after := t.Clone()
+		for q, n := range t {
+			if rel, ok := orca.Under(top, q); ok {
+				delete(after, q)
+				after[below(dst, rel)] = n
+			}
+		}
+		out = append(out, after)
+	}
+	return out
 }

@@ -145,6 +145,10 @@ const (
 // do does one operation.
 func (c *client) do(o Op) {
 	var err error
+	if o.Verb == "undelete" || o.Verb == "purge" {
+		c.trash(o)
+		return
+	}
 	e := c.begin(o, o.Verb)
 	switch o.Verb {
 	case "mkdir":
@@ -158,7 +162,7 @@ func (c *client) do(o Op) {
 	case "exchange":
 		_, err = c.ns.Rename(c.ctx, &metapb.RenameRequest{Src: at(o.Path), Dst: at(o.Dst), Exchange: true})
 	case "delete":
-		_, err = c.ns.Delete(c.ctx, &metapb.DeleteRequest{Target: at(o.Path), Recursive: o.Recursive})
+		_, err = c.ns.Delete(c.ctx, &metapb.DeleteRequest{Target: at(o.Path), Recursive: o.Recursive, SkipTrash: o.Skip})
 	case "chmod":
 		_, err = c.ns.SetAttr(c.ctx, &metapb.SetAttrRequest{Target: at(o.Path), Mask: uint32(metapb.SetAttrMask_SET_MODE), Mode: o.Mode})
 	case "keep":

@@ -58,7 +58,7 @@ func (w *world) start() {
 	}
 	w.quietly("mount", func(c *client) {
 		for i, s := range w.stores {
-			m := &metapb.Mount{Path: s.name, Uri: "mem:/" + s.name, SyncIntervalMs: -1}
+			m := &metapb.Mount{Path: s.name, Uri: "mem:/" + s.name, SyncIntervalMs: -1, TrashRetentionMs: w.plan.Keep.Milliseconds()}
 			if w.plan.Group > 1 { // as the leader of the first group would have it
 				m.Group, m.Id, m.Serial = uint32(w.plan.Group), uint32(i+1), 1
 			}
@@ -97,6 +97,12 @@ func (w *world) heal() {
 	for len(w.journal.late) > 0 && !w.over() {
 		w.journal.catchUp()
 	}
+	w.settleAll(false)
+}
+
+// settleAll is heal once the faults are over; restored says that what was in the
+// trash has been.
+func (w *world) settleAll(restored bool) {
 	deadline := time.Now().Add(20 * time.Minute)
 	for i := 0; !w.over() && !w.drained(); i++ {
 		if time.Now().After(deadline) || i > maxSteps {
@@ -111,6 +117,11 @@ func (w *world) heal() {
 		}
 	}
 	if w.over() {
+		return
+	}
+	if w.plan.Keep != 0 && !restored {
+		w.undelete()
+		w.settleAll(true)
 		return
 	}
 	w.quietly("sync", func(c *client) {
@@ -171,7 +182,10 @@ func (w *world) persistRest() {
 }
 
 // walk calls fn for everything in the namespace, by path.
-func (w *world) walk(fn func(path string, v *fsm.View)) {
+func (w *world) walk(fn func(path string, v *fsm.View)) { w.below("/", orca.RootIno, fn) }
+
+// below is walk from a directory on.
+func (w *world) below(dir string, ino orca.Ino, fn func(path string, v *fsm.View)) {
 	m := w.journal.machine
 	var down func(dir string, ino orca.Ino)
 	down = func(dir string, ino orca.Ino) {
@@ -188,15 +202,18 @@ func (w *world) walk(fn func(path string, v *fsm.View)) {
 			}
 		}
 	}
-	down("/", orca.RootIno)
+	down(dir, ino)
 }
 
+// files calls fn for all files, those in the trash, too.
 func (w *world) files(fn func(path string, v *fsm.View)) {
-	w.walk(func(p string, v *fsm.View) {
+	one := func(p string, v *fsm.View) {
 		if v.Attr.Type == uint32(orca.TypeFile) {
 			fn(p, v)
 		}
-	})
+	}
+	w.walk(one)
+	w.walkTrash(one)
 }
 
 // storeAt returns the store of a path below a mount.
@@ -339,7 +356,7 @@ func (w *world) compare() {
 	}
 	for _, s := range w.stores {
 		for _, raw := range s.mem.Keys() {
-			if !have[s.name+":"+raw] {
+			if !have[s.name+":"+raw] && raw != fsm.BinName+"/" && !(inTrash(raw) && w.plan.Faults.Strangers > 0) {
 				w.broken("agree", "%s:%s is in the store and not in the namespace", s.name, raw)
 			}
 		}
@@ -403,7 +420,7 @@ func (w *world) judge() {
 		Init: func() []any { return []any{origin()} },
 		Step: func(state, input, _ any) []any {
 			var out []any
-			for _, t := range step(state.(model.Tree), input.(*event)) {
+			for _, t := range w.outcomes(state.(model.Tree), input.(*event)) {
 				out = append(out, t)
 			}
 			return out
@@ -419,7 +436,11 @@ func (w *world) judge() {
 }
 
 // step returns the trees that an operation with this answer may leave.
-func step(t model.Tree, e *event) []model.Tree {
+func (w *world) outcomes(t model.Tree, e *event) []model.Tree {
+	switch e.verb {
+	case "undelete", "purge":
+		return stepTrash(t, e)
+	}
 	after := t.Clone()
 	var k orca.Kind
 	o := e.op
@@ -446,7 +467,13 @@ func step(t model.Tree, e *event) []model.Tree {
 	case "exchange":
 		k = after.Exchange(o.Path, o.Dst)
 	case "delete":
-		k = after.Remove(o.Path, o.Recursive)
+		var all []model.Tree
+		if all, k = w.discards(t, o); k == orca.OK && (e.kind == orca.OK || e.unknown) {
+			if e.unknown {
+				all = append(all, t)
+			}
+			return all
+		}
 	case "chmod":
 		k = after.Chmod(o.Path, o.Mode)
 	case "quota": // the model has none: what they refuse is taken as it is
@@ -471,6 +498,9 @@ func step(t model.Tree, e *event) []model.Tree {
 			return nil
 		}
 	case "tree":
+		if w.plan.Keep != 0 && w.plan.Keep != forLong {
+			t = untrashed(t) // it has expired
+		}
 		if !maps.Equal(t, withRoots(t, e.tree)) {
 			return nil
 		}

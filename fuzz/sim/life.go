@@ -521,6 +521,10 @@ func describeRest(c *command.Command) string {
 		return fmt.Sprintf("persisted i%d %s unsure=%v", c.PersistCommit.Intent, c.PersistCommit.Fingerprint, c.PersistCommit.Unsure)
 	case c.SweepTrash != nil:
 		return "sweep"
+	case c.RestoreTrash != nil:
+		return fmt.Sprintf("undelete f%d %s", c.RestoreTrash.Ino&0xffff, c.RestoreTrash.Dst.GetPath())
+	case c.PurgeTrash != nil:
+		return fmt.Sprintf("purge %d expired=%v", len(c.PurgeTrash.Inos), c.PurgeTrash.Expired)
 	case c.Mount != nil:
 		return "mount " + c.Mount.Mount.GetPath()
 	case c.SetFact != nil:

@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"slices"
 	"strings"
+	"time"
 
 	"orca"
 )
@@ -16,8 +17,9 @@ type Plan struct {
 	Seed    uint64
 	Clients [][]Op
 	Faults  Faults
-	Group   uint16   // 0: the first, that has the root; else one behind junctions
-	Roots   []string // that clients work below: "/p" like a file system, "/o" like an object store
+	Group   uint16        // 0: the first, that has the root; else one behind junctions
+	Keep    time.Duration // how long the mounts keep what is deleted
+	Roots   []string      // that clients work below: "/p" like a file system, "/o" like an object store
 }
 
 // Faults are how often things go wrong, in a thousand: per message, proposal
@@ -28,7 +30,7 @@ type Faults struct {
 
 // Op is one thing that a client does.
 type Op struct {
-	Verb      string // mkdir touch write rename link exchange delete chmod keep stat list sync quota
+	Verb      string // mkdir touch write rename link exchange delete chmod keep stat list sync quota undelete purge
 	Path, Dst string
 	Length    int64 // of what is written; each write has its own
 	Inodes    int64 // quota; Length is its limit of bytes
@@ -40,6 +42,7 @@ type Op struct {
 	Overwrite bool // touch, write
 	Steal     bool // write
 	Now       bool // stat, list: at sync interval 0
+	Skip      bool // delete: not into the trash
 	Die       int  // write: the client ends before the upload (1), in it (2), before complete (3)
 }
 
@@ -55,7 +58,7 @@ func (o Op) String() string {
 	for _, f := range []struct {
 		name string
 		on   bool
-	}{{"parents", o.Parents}, {"recursive", o.Recursive}, {"overwrite", o.Overwrite}, {"steal", o.Steal}, {"interval 0", o.Now}} {
+	}{{"parents", o.Parents}, {"recursive", o.Recursive}, {"overwrite", o.Overwrite}, {"steal", o.Steal}, {"for good", o.Skip}, {"interval 0", o.Now}} {
 		if f.on {
 			s += ", " + f.name
 		}
@@ -78,6 +81,9 @@ func (o Op) String() string {
 // String writes the plan as lines.
 func (p *Plan) String() string {
 	var b strings.Builder
+	if p.Keep != 0 {
+		fmt.Fprintf(&b, "what is deleted is kept for %v\n", p.Keep)
+	}
 	fmt.Fprintf(&b, "plan: group %d, below %v, faults in a thousand %+v\n", max(p.Group, 1), p.Roots, p.Faults)
 	for i, ops := range p.Clients {
 		for _, o := range ops {

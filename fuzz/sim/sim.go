@@ -460,6 +460,9 @@ func (w *world) stranger() {
 		return
 	}
 	key := keys[w.rng.IntN(len(keys))]
+	if inTrash(key) {
+		return // nobody looks for anything there
+	}
 	name, dir := strings.CutSuffix(key, "/")
 	switch {
 	case w.rng.IntN(3) == 0:

@@ -26,6 +26,10 @@ func TestSeeds(t *testing.T) { runSeeds(t, *seedsFlag, NewPlan) }
 // as many.
 func TestSeedsWithLinks(t *testing.T) { runSeeds(t, (*seedsFlag+2)/3, NewLinksPlan) }
 
+// TestSeedsWithTrash is TestSeeds for plans whose mounts keep what is deleted, a
+// third as many.
+func TestSeedsWithTrash(t *testing.T) { runSeeds(t, (*seedsFlag+2)/3, NewTrashPlan) }
+
 func runSeeds(t *testing.T, n int, plan func(uint64) *Plan) {
 	first := *firstFlag
 	if *seedFlag >= 0 {

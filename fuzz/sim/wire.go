@@ -175,6 +175,21 @@ func (n *wire) SetQuota(ctx context.Context, r *metapb.SetQuotaRequest) (*metapb
 	return sendBare(ctx, n, "quota "+r.Target.GetPath(), r, metaplane.Namespace.SetQuota)
 }
 
+// Trash implements metaplane.Trash.
+func (n *wire) Trash(ctx context.Context, r *metapb.TrashRequest) (*metapb.TrashReply, error) {
+	return sendBare(ctx, n, "trash "+r.Path, r, metaplane.Namespace.Trash)
+}
+
+// RestoreTrash implements metaplane.Trash.
+func (n *wire) RestoreTrash(ctx context.Context, r *metapb.RestoreTrashRequest) (*metapb.RestoreTrashReply, error) {
+	return send(ctx, n, fmt.Sprintf("undelete %d %s", r.Ino&0xffff, r.Dst.GetPath()), r, metaplane.Namespace.RestoreTrash)
+}
+
+// PurgeTrash implements metaplane.Trash.
+func (n *wire) PurgeTrash(ctx context.Context, r *metapb.PurgeTrashRequest) (*metapb.PurgeTrashReply, error) {
+	return sendBare(ctx, n, fmt.Sprintf("purge %d", r.Inos), r, metaplane.Namespace.PurgeTrash)
+}
+
 // Sync implements metaplane.Writer.
 func (n *wire) Sync(ctx context.Context, r *metapb.SyncRequest) (*metapb.SyncReply, error) {
 	return sendBare(ctx, n, "sync "+r.Target.GetPath(), r, metaplane.Namespace.Sync)
