@@ -234,7 +234,7 @@ func randomCommand(r *rand.Rand, w *world) *command.Command {
 		line = pick("sweep limit=3", "hosted jobs x", "worker n"+pick("1", "2"), "fact k v")
 	case 24:
 		line = pick("mount /m s3://b caps=", "mount / file:///r caps=rdox", "mount / s3://r caps=", "unmount /m", "mount /m/c s3://c",
-			"mount / file:///r caps=rdox trash=30", "mount / s3://r trash=30", "mount /m s3://b trash=9", "mount / file:///r caps=rdox -u", "mount / file:///r caps=rdox trash=20 -u")
+			"mount / file:///r caps=rdox trash=30", "mount / s3://r trash=30", "mount /m s3://b trash=9", "mount / file:///r caps=rdox -u trash=-1", "mount / file:///r caps=rdox trash=20 -u")
 	case 26, 27:
 		line = fmt.Sprintf("ln %s %s", path(), path())
 	case 28:

@@ -83,6 +83,7 @@ func (m *Machine) mount(c *call, o *metapb.MountOp) *refusal {
 		Uid: c.who.UID, Gid: c.who.GID, Created: c.now,
 	}
 	row.Mount.Id = m.count.mount
+	row.Mount.TrashRetentionMs = max(0, row.Mount.TrashRetentionMs)
 	row.Mount.Path = d.path()
 	m.joining(row)
 	d.rec.Mount = row.Mount.Id
@@ -118,6 +119,9 @@ func (m *Machine) remount(c *call, o *metapb.MountOp, row *command.Mount, s *spo
 	id, path := row.Mount.Id, row.Mount.Path
 	next.Mount = proto.Clone(o.Mount).(*metapb.Mount)
 	next.Mount.Id, next.Mount.Path, next.Mount.Group, next.Mount.Root = id, path, row.Mount.Group, row.Mount.Root
+	if next.Mount.TrashRetentionMs = max(0, o.Mount.TrashRetentionMs); o.Mount.TrashRetentionMs == 0 {
+		next.Mount.TrashRetentionMs = row.Mount.TrashRetentionMs
+	}
 	m.joining(next)
 	next.AtomicRename, next.Directories, next.Owners, next.Exchange = o.AtomicRename, o.Directories, o.Owners, o.Exchange
 	was := m.unsure(s.dentry.dir)

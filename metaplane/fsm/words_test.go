@@ -90,7 +90,7 @@ func (s *story) buildInner(verb string, a args, c *command.Command) *command.Com
 	case "mount":
 		caps := a.opts["caps"]
 		c.Mount = &metapb.MountOp{
-			Mount: &metapb.Mount{Path: a.arg(0), Uri: a.arg(1), ReadOnly: a.has("ro"), SyncIntervalMs: a.num("sync", -1), TrashRetentionMs: 1000 * a.num("trash", 0),
+			Mount: &metapb.Mount{Path: a.arg(0), Uri: a.arg(1), ReadOnly: a.has("ro"), SyncIntervalMs: a.num("sync", -1), TrashRetentionMs: max(-1, 1000*a.num("trash", 0)),
 				Group: uint32(a.num("group", 0)), Id: uint32(a.num("id", 0)), Serial: uint64(a.num("serial", 0)), Part: a.part()},
 			Parents: a.has("p"), Update: a.has("u"),
 			AtomicRename: strings.Contains(caps, "r"), Directories: strings.Contains(caps, "d"), Owners: strings.Contains(caps, "o"),

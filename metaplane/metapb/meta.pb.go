@@ -3011,12 +3011,14 @@ type Mount struct {
 	Scheme         string                 `protobuf:"bytes,8,opt,name=scheme,proto3" json:"scheme,omitempty"`
 	// The group that the subtree lives in (0, 1: the first). Then the mount point
 	// in the first group is a junction, and what follows is said of it.
-	Group            uint32        `protobuf:"varint,60,opt,name=group,proto3" json:"group,omitempty"`
-	Junction         JunctionState `protobuf:"varint,61,opt,name=junction,proto3,enum=orca.meta.JunctionState" json:"junction,omitempty"`
-	Root             uint64        `protobuf:"varint,62,opt,name=root,proto3" json:"root,omitempty"`     // inode of the root of the mount, in its group
-	Serial           uint64        `protobuf:"varint,63,opt,name=serial,proto3" json:"serial,omitempty"` // rises with each change of the options
-	Part             *Part         `protobuf:"bytes,100,opt,name=part,proto3" json:"part,omitempty"`
-	TrashRetentionMs int64         `protobuf:"varint,120,opt,name=trash_retention_ms,json=trashRetentionMs,proto3" json:"trash_retention_ms,omitempty"` // how long what is deleted is kept; 0: not at all
+	Group    uint32        `protobuf:"varint,60,opt,name=group,proto3" json:"group,omitempty"`
+	Junction JunctionState `protobuf:"varint,61,opt,name=junction,proto3,enum=orca.meta.JunctionState" json:"junction,omitempty"`
+	Root     uint64        `protobuf:"varint,62,opt,name=root,proto3" json:"root,omitempty"`     // inode of the root of the mount, in its group
+	Serial   uint64        `protobuf:"varint,63,opt,name=serial,proto3" json:"serial,omitempty"` // rises with each change of the options
+	Part     *Part         `protobuf:"bytes,100,opt,name=part,proto3" json:"part,omitempty"`
+	// How long what is deleted is kept; 0: not at all. In a request to mount 0
+	// leaves it as it is, and -1 is not at all.
+	TrashRetentionMs int64 `protobuf:"varint,120,opt,name=trash_retention_ms,json=trashRetentionMs,proto3" json:"trash_retention_ms,omitempty"`
 	unknownFields    protoimpl.UnknownFields
 	sizeCache        protoimpl.SizeCache
 }

@@ -26,8 +26,12 @@ func (e *Env) keep(dir string, retention time.Duration) {
 
 func (e *Env) remount(dir, uri string, retention time.Duration) {
 	e.Helper()
+	ms := retention.Milliseconds()
+	if ms == 0 {
+		ms = -1
+	}
 	_, err := e.NS.Mount(e.ctx(), &metapb.MountRequest{H: e.h(), Mount: &metapb.Mount{
-		Path: dir, Uri: uri, SyncIntervalMs: -1, TrashRetentionMs: retention.Milliseconds()}})
+		Path: dir, Uri: uri, SyncIntervalMs: -1, TrashRetentionMs: ms}})
 	e.ok(err)
 }
 

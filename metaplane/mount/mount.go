@@ -127,7 +127,7 @@ func Clean(m *metapb.Mount) error {
 	if m.SyncIntervalMs < -1 {
 		return orca.E(op, orca.Invalid, "sync interval below -1")
 	}
-	if m.TrashRetentionMs < 0 || m.TrashRetentionMs > maxRetention.Milliseconds() {
+	if m.TrashRetentionMs < -1 || m.TrashRetentionMs > maxRetention.Milliseconds() {
 		return orca.E(op, orca.Invalid, "trash is kept for up to ten years")
 	}
 	m.Options, err = CleanOptions(m.Options)

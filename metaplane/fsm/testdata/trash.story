@@ -215,3 +215,20 @@ ok
 ok
 > state
 files 1 dirs 4 sessions 0 intents 0 mounts 1 trash 0
+
+# An update of the mount leaves the retention as it is, or changes it for what is
+# there, too.
+> mount / file:///r caps=rdox -u
+mount 1
+> trash
+19 /t by 0, 79 s old, -19 s to go: 0 bytes, 3 inodes, a directory
+expired [19]
+> mount / file:///r caps=rdox -u trash=1000
+mount 1
+> trash
+19 /t by 0, 80 s old, 920 s to go: 0 bytes, 3 inodes, a directory
+> mount / file:///r caps=rdox -u trash=-1
+mount 1
+> trash
+19 /t by 0, 81 s old, -81 s to go: 0 bytes, 3 inodes, a directory
+expired [19]
