@@ -110,6 +110,7 @@ func TestFoundSeeds(t *testing.T) {
 		2714: "as 1192, when the question whether the directory was there failed",
 		3536: "bounds of copies were refused before the request was looked up, and its repetition came to something else",
 		5486: "as 3536, of a file that had been renamed since the first answer",
+		6377: "a stolen session was swept before its writer began to upload",
 		7881: "a mkdir with parents that was given up in the middle left those in the store, where the namespace knew nothing of them",
 	} {
 		p := NewPlan(seed)

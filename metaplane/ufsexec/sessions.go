@@ -48,8 +48,15 @@ func (e *Executor) expireSessions(g *reign, now int64) {
 		switch s.State {
 		case metapb.SessionState_SESSION_OPEN:
 			due = due || s.Expires <= now
-		case metapb.SessionState_SESSION_EXPIRED, metapb.SessionState_SESSION_STOLEN:
+		case metapb.SessionState_SESSION_EXPIRED:
 			e.sweepSession(g, s)
+		case metapb.SessionState_SESSION_STOLEN:
+			// Its writer hears of it when it next renews, at the latest when its
+			// term would have ended: until then it may begin to upload. It holds
+			// no name, so nobody waits for the sweep.
+			if s.Expires <= now {
+				e.sweepSession(g, s)
+			}
 		}
 	}
 	if !due {
