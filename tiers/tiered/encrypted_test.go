@@ -10,10 +10,12 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
 	"orca"
+	"orca/dataplane"
 	"orca/tiers"
 	"orca/tiers/blockfile"
 	"orca/tiers/cryptfile"
@@ -276,4 +278,28 @@ func TestPlainPrivateFile(t *testing.T) {
 	_, err = s.Stat(tiertest.ID(1))
 	require.ErrorIs(t, err, orca.NotFound)
 	require.True(t, s.Usage()[0].Healthy)
+}
+
+// TestDecryptedIsBounded: extents that are not released keep others from coming,
+// not from being asked for.
+func TestDecryptedIsBounded(t *testing.T) {
+	c := config(tiertest.Options{SSD: 32 << 20, Root: t.TempDir(), KeyFile: keyFile(t, 1)}, nil)
+	c.MaxDecrypted, c.RoomWait = 2, 20*time.Millisecond
+	s, err := tiered.Open(c, discard())
+	require.NoError(t, err)
+	defer s.Close()
+	want := secrets(1, 5<<20)
+	tiertest.Fill(t, s, tiertest.ID(1), want)
+	var held []dataplane.Extent
+	for i := range int64(2) {
+		e, err := s.Get(tiertest.ID(1), i<<20, 1<<20)
+		require.NoError(t, err)
+		held = append(held, e)
+	}
+	_, err = s.Get(tiertest.ID(1), 0, 1)
+	require.ErrorIs(t, err, orca.Busy)
+	for _, e := range held {
+		e.Release()
+	}
+	readWant(t, s, 1, want)
 }

@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"strconv"
+	"time"
 
 	"orca"
 	"orca/dataplane"
@@ -110,7 +111,13 @@ func (s *Store) decrypt(b *block, f *dir.File, off, n int64, end int) (dataplane
 	start := int64(first) * orca.GrainSize
 	end = min(end, first+dir.MaxUnit/orca.GrainSize)
 	size := min(int64(end)*orca.GrainSize, b.length) - start
+	if err := s.enterClear(); err != nil {
+		return dataplane.Extent{}, err
+	}
 	c, bad, err := b.at.Decrypt(f, start, int(size))
+	if err != nil {
+		<-s.clear
+	}
 	if bad >= 0 {
 		return dataplane.Extent{}, s.quarantine(b, bad)
 	}
@@ -122,7 +129,25 @@ func (s *Store) decrypt(b *block, f *dir.File, off, n int64, end int) (dataplane
 	s.Metrics.HitBytes[b.at.Tier].Add(got)
 	last := blockfile.Grains(off + got)
 	return dataplane.Extent{Data: c.Bytes[off-start : off-start+got], Off: off, N: got, Sums: b.sums[first:last:last],
-		SumOff: start, Release: c.Release}, nil
+		SumOff: start, Release: func() { c.Release(); <-s.clear }}, nil
+}
+
+// enterClear waits for the right to have one more extent in memory: readers that
+// are slow must not fill it.
+func (s *Store) enterClear() error {
+	select {
+	case s.clear <- struct{}{}:
+		return nil
+	default:
+	}
+	late := time.NewTimer(s.cfg.RoomWait)
+	defer late.Stop()
+	select {
+	case s.clear <- struct{}{}:
+		return nil
+	case <-late.C:
+		return orca.E("tiered.Get", orca.Busy, "too much of encrypted blocks is in memory, waiting for its readers")
+	}
 }
 
 // prepare opens the file of a pinned block and verifies grains [first, end)

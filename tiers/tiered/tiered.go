@@ -58,6 +58,10 @@ type Config struct {
 	// MaxOpen bounds the block files that stay open while nobody reads them
 	// (default 4096).
 	MaxOpen int
+	// MaxDecrypted bounds the extents of encrypted directories that are in
+	// memory, of 1 MiB each, until their readers have them (default 256). Who
+	// wants one more waits for at most RoomWait, then Busy.
+	MaxDecrypted int
 	// MoveRate bounds in bytes per second how fast blocks are copied between
 	// tiers (default 256 MiB/s); negative: none is, and what leaves is dropped.
 	MoveRate int64
@@ -85,6 +89,9 @@ func (c Config) withDefaults() Config {
 	if c.MaxOpen == 0 {
 		c.MaxOpen = 4096
 	}
+	if c.MaxDecrypted == 0 {
+		c.MaxDecrypted = 256
+	}
 	if c.FlushEvery == 0 {
 		c.FlushEvery = 100 * time.Millisecond
 	}
@@ -103,7 +110,7 @@ func (c Config) Validate() error {
 		return orca.E(op, orca.Invalid, "no tier directory")
 	case !c.Marks.Valid():
 		return orca.E(op, orca.Invalid, "watermarks must be 0 < low <= high <= 1")
-	case c.MaxOpen < 1 || c.RoomWait < 0 || c.FlushEvery < 0:
+	case c.MaxOpen < 1 || c.MaxDecrypted < 1 || c.RoomWait < 0 || c.FlushEvery < 0:
 		return orca.E(op, orca.Invalid, "negative limit")
 	}
 	if _, err := evict.New(c.Policy); err != nil {
@@ -275,6 +282,7 @@ type Store struct {
 	fastest     orca.Tier // GUARDED_BY(mu)
 	roomWaiters atomic.Int64
 
+	clear chan struct{} // one element for each extent in memory
 	done  chan struct{}
 	kick  chan struct{}
 	moves chan struct{} // wakes the mover
@@ -309,7 +317,7 @@ func Open(cfg Config, log *slog.Logger) (*Store, error) {
 		return nil, err
 	}
 	s := &Store{
-		cfg: cfg, log: log,
+		cfg: cfg, log: log, clear: make(chan struct{}, cfg.MaxDecrypted),
 		done: make(chan struct{}), kick: make(chan struct{}, 1), moves: make(chan struct{}, 1),
 		blocks: map[orca.BlockID]*block{}, leaving: map[fileName]*block{},
 		arriving: map[orca.BlockID]int{}, files: map[orca.Ino]*block{}, pinned: map[orca.Ino]bool{},
