@@ -47,6 +47,7 @@ var owners = map[string][]string{
 	"github.com/HdrHistogram/":            {"bench/hist"},
 	"github.com/vbauerster/mpb":           {"engine/cli"},
 	"github.com/lmittmann/tint":           {"engine/telemetry"},
+	"github.com/colinmarc/hdfs":           {"bench/target"}, // ADR 0005
 	"github.com/anishathalye/porcupine":   {"fuzz/sim"},
 	"github.com/stretchr/testify":         nil, // tests only
 	"pgregory.net/rapid":                  nil,

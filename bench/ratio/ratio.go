@@ -87,6 +87,17 @@ func Best(series [][]float64) int {
 	return best
 }
 
+// Least returns the index of the series with the lowest median.
+func Least(series [][]float64) int {
+	least := 0
+	for i := range series {
+		if Median(series[i]) < Median(series[least]) {
+			least = i
+		}
+	}
+	return least
+}
+
 func usable(v float64) bool { return v > 0 && !math.IsInf(v, 0) && !math.IsNaN(v) }
 
 // bootstrap returns the 2.5 % and 97.5 % quantiles of the median of resampled

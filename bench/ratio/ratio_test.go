@@ -89,4 +89,5 @@ func TestOrderIsBalanced(t *testing.T) {
 
 func TestBest(t *testing.T) {
 	require.Equal(t, 1, Best([][]float64{{1, 1, 100}, {2, 2, 2}, {1, 2, 1}}), "by median, not by the luckiest sample")
+	require.Equal(t, 0, Least([][]float64{{1, 1, 100}, {2, 2, 2}, {1, 2, 1.5}}))
 }

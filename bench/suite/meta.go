@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"strconv"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"orca"
@@ -30,16 +29,34 @@ func metaCases() []Case {
 			About: "create and complete an empty file in one RPC, against raw un-merged propose of the same payload", open: openCreate},
 		{Suite: "meta", Name: "create-3r", Metric: "creates", Unit: unitOps, Baseline: propose3Name,
 			About: "create on a metaplane of three processes, against raw un-merged propose of the same payload to three replicas", open: openCreate3r},
+		{Suite: "meta", Name: "create-128", Metric: "creates", Unit: unitOps, Baseline: proposeName, Least: true,
+			About: "create by 128 clients, against the smaller of raw propose by 128 proposers and an echo of the same sizes to 128 clients", open: openCreate128},
+		{Suite: "meta", Name: "create-shared", Metric: "creates", Unit: unitOps, Baseline: createName,
+			About: "create in one directory that all clients work in, against create of the same run", open: openCreateShared},
+		{Suite: "meta", Name: "create-hard", Metric: "files", Unit: unitOps, Baseline: createName,
+			About: "write files of 3,901 bytes into a directory that all clients work in, against empty files in it", open: openCreateHard},
 		{Suite: "meta", Name: "stat", Metric: "stats", Unit: unitOps, Baseline: echoName,
 			About: "stat by path, against an echo of the same sizes on the same transport", open: openStat},
 		{Suite: "meta", Name: "stat-depth8", Metric: "stats", Unit: unitOps, Baseline: echoName,
 			About: "stat by a path of eight names, against an echo of the same sizes on the same transport", open: openStatDeep},
+		{Suite: "meta", Name: "stat-stride", Metric: "stats", Unit: unitOps, Baseline: echoName,
+			About: "stat of files that another client has made, against an echo of the same sizes", open: openStatStride},
+		{Suite: "meta", Name: "stat-shared", Metric: "stats", Unit: unitOps, Baseline: echoName,
+			About: "stat-stride in one directory that all clients work in, against an echo of the same sizes", open: openStatShared},
+		{Suite: "meta", Name: "mixed", Metric: "operations", Unit: unitOps, Baseline: createName,
+			About: "of a hundred: 60 stats, 10 listings of up to 100 entries, 10 creates, 10 deletes, 5 renames, 5 changes of mode; against create of the same run", open: openMixed},
 		{Suite: "meta", Name: "stat-any-3r", Metric: "stats", Unit: unitOps, Baseline: leaderName,
 			About: "stat by clients that read from any member of a metaplane of three processes, against the same from its leader", open: openStat3r},
 		{Suite: "meta", Name: "list", Metric: "entries listed", Unit: unitEntries, Baseline: scanName,
 			About: "list a directory with attributes in pages, against a bare scan of as many records in the store", open: openList},
 		{Suite: "meta", Name: "list-1k", Metric: "entries listed", Unit: unitEntries, Baseline: scanName,
 			About: "list 1,000 entries with attributes in one request, against a bare scan of as many records in the store", open: openList1k},
+		{Suite: "meta", Name: "list-100k", Metric: "entries listed", Unit: unitEntries, Baseline: scanName, Named: true,
+			About: "list a directory of 100,000 entries with attributes in pages, against a bare scan of as many records in the store", open: openList100k},
+		{Suite: "meta", Name: "register-100k", Metric: "files reported", Unit: unitEntries, Baseline: echoName,
+			About: "full report of a worker of 100,000 files, against an echo of as many frames of the same sizes", open: openRegister},
+		{Suite: "meta", Name: "heartbeat", Metric: "heartbeats", Unit: unitOps, Baseline: echoName,
+			About: "heartbeat of a worker with ten changed files, against an echo of the same sizes", open: openHeartbeat},
 		{Suite: "meta", Name: "rename", Metric: "renames", Unit: unitOps, Baseline: createName,
 			About: "rename a file within its directory, against create of the same run", open: openRename},
 		{Suite: "meta", Name: "rename-samedir", Metric: "renames", Unit: unitOps, Baseline: createName,
@@ -58,28 +75,36 @@ const (
 
 // crowd is the clients of the meta suite.
 type crowd struct {
-	s      *stage
-	orca   *target.Orca
-	fs     []*client.FS // one per client
-	lanes  int          // clients times pipeline: one request outstanding each
-	serial atomic.Int64 // makes names unique in the run
+	s     *stage
+	orca  *target.Orca
+	fs    []*client.FS // one per client
+	lanes int          // clients times pipeline: one request outstanding each
 }
 
 // meta returns the clients, connected, with a directory per lane.
 func (s *stage) meta(ctx context.Context) (*crowd, error) {
-	if s.crowd != nil {
-		return s.crowd, s.crowd.orca.Alive()
+	c, err := s.metaOf(ctx, s.opt.Clients)
+	if err == nil {
+		s.facts.Config["clients"] = fmt.Sprint(s.opt.Clients)
+	}
+	return c, err
+}
+
+// metaOf is meta with so many clients.
+func (s *stage) metaOf(ctx context.Context, clients int) (*crowd, error) {
+	if c := s.crowds[clients]; c != nil {
+		return c, c.orca.Alive()
 	}
 	o, err := s.up("meta")
 	if err != nil {
 		return nil, err
 	}
-	c := &crowd{s: s, orca: o, lanes: s.lanes()}
+	c := &crowd{s: s, orca: o, lanes: clients * s.opt.Pipeline}
 	addr := o.Endpoints.Meta
 	if s.opt.Network == "unix" {
 		addr = o.Endpoints.MetaSocket
 	}
-	for range s.opt.Clients {
+	for range clients {
 		fs, err := client.Open(ctx, client.Config{Addresses: []string{addr}, WriteType: orca.MustCache})
 		if err != nil {
 			return nil, err
@@ -92,11 +117,10 @@ func (s *stage) meta(ctx context.Context) (*crowd, error) {
 			return nil, err
 		}
 	}
-	s.facts.Config["clients"] = fmt.Sprint(s.opt.Clients)
 	s.facts.Config["pipeline"] = fmt.Sprint(s.opt.Pipeline)
 	s.facts.Config["network"] = s.opt.Network
 	s.facts.Config["sample"] = s.opt.Sample.String()
-	s.crowd = c
+	s.crowds[clients] = c
 	return c, nil
 }
 
@@ -158,7 +182,7 @@ func race(ctx context.Context, lanes int, d time.Duration, op func(ctx context.C
 // createSide creates files with new names, each lane in its own directory.
 func (c *crowd) createSide(name string) side {
 	return side{name: name, pids: []int{c.orca.PID()}, run: func(ctx context.Context) (measure, error) {
-		run := c.serial.Add(1)
+		run := c.s.serial.Add(1)
 		return timed(ctx, c.lanes, c.s.opt.Sample, func(ctx context.Context, lane, i int) error {
 			_, err := c.of(lane).CreateEmpty(ctx, client.Path(createPath(lane, run, i)), client.CreateOptions{})
 			return err
@@ -216,7 +240,7 @@ func (c *crowd) files(ctx context.Context, n int) ([][]string, error) {
 
 // filesIn is files in the directories that dir says for a lane, which it makes.
 func (c *crowd) filesIn(ctx context.Context, n int, dir func(lane int) string) ([][]string, error) {
-	run := c.serial.Add(1)
+	run := c.s.serial.Add(1)
 	paths := make([][]string, c.lanes)
 	for lane := range paths {
 		if _, err := c.of(lane).MkdirAll(ctx, client.Path(dir(lane)), 0o755); err != nil {
@@ -286,6 +310,10 @@ const listEntries = 10
 
 func openList(ctx context.Context, s *stage) (*trial, error) {
 	return openListOf(ctx, s, "/bench/list", listEntries*s.opt.Files, 0)
+}
+
+func openList100k(ctx context.Context, s *stage) (*trial, error) {
+	return openListOf(ctx, s, "/bench/list-100k", 100*s.opt.Files, 0)
 }
 
 // openList1k is one request per pass: as many entries as the server's default

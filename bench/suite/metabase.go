@@ -104,6 +104,11 @@ func (c *crowd) statSizes(ctx context.Context, path string) (request []byte, rep
 // echoSide starts the echo process and makes one connection per client to it,
 // as the clients of Orca do.
 func (s *stage) echoSide(ctx context.Context, request []byte, reply int) (side, func() error, error) {
+	return s.echoOf(ctx, s.opt.Clients, request, reply)
+}
+
+// echoOf is echoSide with so many clients.
+func (s *stage) echoOf(ctx context.Context, conns int, request []byte, reply int) (side, func() error, error) {
 	addr := "127.0.0.1:0"
 	if s.opt.Network == "unix" {
 		dir, err := s.dir("echo")
@@ -127,7 +132,7 @@ func (s *stage) echoSide(ctx context.Context, request []byte, reply int) (side, 
 		}
 		return errors.Join(append(errs, p.Close())...)
 	}
-	for range s.opt.Clients {
+	for range conns {
 		t, err := transport.NewClient(transport.ClientConfig{Network: s.opt.Network, Addr: addr}, slog.New(slog.DiscardHandler))
 		if err != nil {
 			return side{}, nil, errors.Join(err, closeAll())
@@ -136,7 +141,7 @@ func (s *stage) echoSide(ctx context.Context, request []byte, reply int) (side, 
 	}
 	s.facts.Config["echo"] = fmt.Sprintf("request %d bytes, reply %d bytes", len(request), reply)
 	return side{name: echoName, pids: []int{p.PID()}, run: func(ctx context.Context) (measure, error) {
-		return timed(ctx, s.lanes(), s.opt.Sample, func(ctx context.Context, lane, _ int) error {
+		return timed(ctx, conns*s.opt.Pipeline, s.opt.Sample, func(ctx context.Context, lane, _ int) error {
 			r, err := clients[lane%len(clients)].Call(ctx, echoOp, request, nil)
 			if err != nil {
 				return err

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
+	"sync/atomic"
 	"time"
 
 	"github.com/moby/sys/mountinfo"
@@ -33,7 +34,8 @@ type stage struct {
 	closers []func() error          // run in reverse at the end, before the servers stop
 	last    []func() error          // run after the servers have stopped
 
-	crowd     *crowd              // clients of the meta suite, nil before the first use
+	crowds    map[int]*crowd      // clients of the meta suite, by their number
+	serial    atomic.Int64        // makes names unique in the run
 	mounted   *fuseStage          // the mounted Orca, nil before the first use
 	memDirs   map[string]struct{} // folders of MEM tiers that were used
 	nativeDir string              // folder like the MEM tier's, "" before the first use
@@ -43,7 +45,7 @@ type stage struct {
 const profileWindow = 5 * time.Second
 
 func newStage(ctx context.Context, o Options) (*stage, error) {
-	s := &stage{opt: o, ctx: ctx, temp: o.Temp, orca: map[string]*target.Orca{}, memDirs: map[string]struct{}{}}
+	s := &stage{opt: o, ctx: ctx, temp: o.Temp, orca: map[string]*target.Orca{}, crowds: map[int]*crowd{}, memDirs: map[string]struct{}{}}
 	if s.temp == "" {
 		dir, err := os.MkdirTemp("", "orcabench-")
 		if err != nil {

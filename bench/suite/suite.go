@@ -55,6 +55,17 @@ type Options struct {
 	// Network is how the meta suite reaches the server: "tcp" (default) or
 	// "unix".
 	Network string
+	// HDFS is the address of a NameNode for the peers suite, host:port.
+	HDFS string
+	// Alluxio is the command that runs Alluxio's StressMasterBench, to which
+	// arguments are added, and AlluxioURI the master ("alluxio://host:port").
+	Alluxio    []string
+	AlluxioURI string
+	// PeerPIDs are the processes of the peer, whose CPU time is its own.
+	PeerPIDs []int
+	// Warm is for how long a peer is driven before it is measured. Default
+	// 20 s.
+	Warm time.Duration
 	// Temp is the folder for data. Default: a new one, removed at the end.
 	Temp string
 	// Profile is the folder for profiles; "" takes none.
@@ -88,6 +99,12 @@ func (o *Options) setDefaults() error {
 	}
 	if o.Sample == 0 {
 		o.Sample = time.Second
+	}
+	if o.Warm == 0 {
+		o.Warm = 20 * time.Second
+	}
+	if o.AlluxioURI == "" {
+		o.AlluxioURI = "alluxio://127.0.0.1:19998"
 	}
 	if o.Network == "" {
 		o.Network = "tcp"
@@ -138,8 +155,20 @@ type Case struct {
 	About string
 	// Named cases are run only when they are asked for by name.
 	Named bool
+	// Least says that the case is held against the lowest of its baselines, and
+	// not against the highest.
+	Least bool
+
+	// needs reports whether the options name what the case is about; nil: it is
+	// about nothing else.
+	needs func(o *Options) bool
 
 	open func(ctx context.Context, s *stage) (*trial, error)
+}
+
+// Given returns the cases that the options have all for.
+func (o *Options) Given(cases []Case) []Case {
+	return slices.DeleteFunc(slices.Clone(cases), func(c Case) bool { return c.needs != nil && !c.needs(o) })
 }
 
 // The units of a case. Their work is counted in MB (10^6 bytes), operations or
@@ -193,12 +222,12 @@ func (m measure) value() float64 { return m.work / m.took.Seconds() }
 
 // Suites returns the names of the suites, in the order of a full run.
 func Suites() []string {
-	return []string{"env", "io", "worker", "slowpeer", "meta", "fuse", "restart", "evict"}
+	return []string{"env", "io", "worker", "slowpeer", "meta", "fuse", "restart", "evict", "peers"}
 }
 
 // Cases returns all cases, by suite.
 func Cases() []Case {
-	return slices.Concat(envCases(), ioCases(), workerCases(), slowpeerCases(), metaCases(), treeCases(), fuseCases(), restartCases(), evictCases())
+	return slices.Concat(envCases(), ioCases(), workerCases(), slowpeerCases(), metaCases(), treeCases(), fuseCases(), restartCases(), evictCases(), peersCases())
 }
 
 // Select returns the cases of a suite but for those that are run only when
@@ -444,6 +473,9 @@ func fill(row *report.Row, c Case, t *trial, system []measure, rivals [][]measur
 		}
 	}
 	best := ratio.Best(values)
+	if c.Least {
+		best = ratio.Least(values)
+	}
 	row.BaselineName = t.baselines[best].name
 	samples := make([]report.Sample, len(system))
 	for i, m := range system {

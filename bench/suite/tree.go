@@ -92,7 +92,7 @@ func openRenameDir(ctx context.Context, s *stage) (*trial, error) {
 	}
 	n := s.treeFiles()
 	s.facts.Config["rename-dir-1m"] = fmt.Sprintf("%d files below the directory", n)
-	run := c.serial.Add(1)
+	run := c.s.serial.Add(1)
 	big, empty := fmt.Sprintf("%s/big-%d", treeRoot, run), fmt.Sprintf("%s/empty-%d", treeRoot, run)
 	if err := c.mkdir(ctx, empty); err != nil {
 		return nil, err
@@ -126,7 +126,7 @@ func openRemoveTree(ctx context.Context, s *stage) (*trial, error) {
 		path := ""
 		return side{name: name, pids: []int{c.orca.PID()},
 			before: func(ctx context.Context) error {
-				path = fmt.Sprintf("%s/gone-%d", treeRoot, c.serial.Add(1))
+				path = fmt.Sprintf("%s/gone-%d", treeRoot, c.s.serial.Add(1))
 				err := c.mkdir(ctx, path)
 				if err == nil && files > 0 {
 					err = c.grow(ctx, path, files)

@@ -54,7 +54,7 @@ Figures of different machines or runs cannot be compared; ratios can.`,
 	}
 	root.SetOut(stdout)
 	root.SetErr(stderr)
-	root.AddCommand(newList(), newRun(), newFailover(), newFootprint(), newVersion(), newProcess())
+	root.AddCommand(newList(), newRun(), newFailover(), newFootprint(), newMax(), newVersion(), newProcess())
 	return root
 }
 
@@ -111,7 +111,8 @@ func newRun() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "run SUITE",
 		Short: "Run a suite, or some of its cases",
-		Long: `Run a suite: env, io, worker, slowpeer, meta, fuse, restart or evict. No flag is needed.
+		Long: `Run a suite: env, io, worker, slowpeer, meta, fuse, restart or evict, for which no flag
+is needed; or peers, which compares with another system that is running.
 
 The exit status is 0 when every case has a figure, else 1; a case that failed is
 a row with an error and without figures.`,
@@ -119,6 +120,7 @@ a row with an error and without figures.`,
   orcabench run io --case shortcircuit,remote --json io.json
   orcabench run meta --clients 64 --pipeline 4
   orcabench run meta --case rename-dir-1m,rm-r-1m --files 100
+  orcabench run peers --hdfs 127.0.0.1:8020
   orcabench run fuse --profile /tmp/profiles`,
 		Args:      cobra.MatchAll(cobra.ExactArgs(1), cobra.OnlyValidArgs),
 		ValidArgs: suite.Suites(),
@@ -138,6 +140,11 @@ a row with an error and without figures.`,
 	fl.IntVar(&f.opt.Pipeline, "pipeline", 0, "requests that each client has outstanding (default 1)")
 	fl.DurationVar(&f.opt.Sample, "sample-time", 0, "length of one sample of the meta suite (default 1s)")
 	fl.StringVar(&f.opt.Network, "network", "", "how the meta suite reaches the server: tcp or unix (default tcp)")
+	fl.StringVar(&f.opt.HDFS, "hdfs", "", "NameNode that is running, host:port, for the peers suite")
+	fl.StringSliceVar(&f.opt.Alluxio, "alluxio-bench", nil, "command that runs Alluxio's StressMasterBench, its words separated by commas, for the peers suite")
+	fl.StringVar(&f.opt.AlluxioURI, "alluxio", "", "master that the bench drives (default alluxio://127.0.0.1:19998)")
+	fl.IntSliceVar(&f.opt.PeerPIDs, "peer-pid", nil, "processes of the peer, for its CPU time")
+	fl.DurationVar(&f.opt.Warm, "warm", 0, "how long a peer is driven before it is measured (default 20s)")
 	fl.StringVar(&f.opt.Temp, "temp", "", "folder for data, kept (default: a new one, removed at the end)")
 	fl.StringVar(&f.opt.Orca, "orca", "", "orca binary (default: beside orcabench, on PATH, or built)")
 	fl.BoolVar(&f.opt.Tiny, "tiny", false, "allow sizes too small to mean anything, to test the plumbing")
@@ -148,6 +155,9 @@ func (f *runFlags) run(ctx context.Context, name string, stdout, stderr io.Write
 	cases, err := suite.Select(name, f.cases)
 	if err != nil {
 		return err
+	}
+	if cases = f.opt.Given(cases); len(cases) == 0 {
+		return errors.New("nothing to compare with: give --hdfs or --alluxio-bench")
 	}
 	if f.size != "" {
 		n, err := humanize.ParseBytes(f.size)
@@ -271,6 +281,44 @@ minutes and 3 GB below the temporary folder.`,
 	fl.IntVar(&reads, "reads", 500_000, "files that are stated at random")
 	fl.StringVar(&file, "json", "", "write the results as JSON to this file, too")
 	fl.StringVar(&opt.Temp, "temp", "", "folder for the data, on the kind of disk that is to be measured")
+	fl.StringVar(&opt.Orca, "orca", "", "orca binary (default: beside orcabench, on PATH, or built)")
+	return cmd
+}
+
+// newMax looks for the highest sustained rate.
+func newMax() *cobra.Command {
+	var opt suite.Options
+	var op, file string
+	var bound time.Duration
+	cmd := &cobra.Command{
+		Use:   "max",
+		Short: "Find the highest rate that the metaplane sustains within a latency bound",
+		Long: `Start Orca and double the clients, one request outstanding each, until the rate
+grows by less than 5 % twice in a row, or one request in a hundred takes longer
+than the bound. Rates are of this machine in this minute, with clients and server
+on it: compare nothing across runs.`,
+		Example: "  orcabench max --op create --bound 20ms --json max.json",
+		Args:    cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			var err error
+			if opt.Self, err = os.Executable(); err != nil {
+				return err
+			}
+			opt.Progress = &stamped{w: cmd.ErrOrStderr(), start: time.Now()}
+			r, err := suite.MeasureMax(cmd.Context(), opt, op, bound, "orcabench "+strings.Join(os.Args[1:], " "))
+			if err != nil {
+				return err
+			}
+			return show(cmd, r, file)
+		},
+	}
+	fl := cmd.Flags()
+	fl.StringVar(&op, "op", "create", "what is done: create, stat or mixed")
+	fl.DurationVar(&bound, "bound", 50*time.Millisecond, "what 99 of a hundred requests must stay within")
+	fl.DurationVar(&opt.Sample, "sample-time", 0, "length of a step (default 1s)")
+	fl.StringVar(&opt.Network, "network", "", "how the server is reached: tcp or unix (default tcp)")
+	fl.StringVar(&file, "json", "", "write the results as JSON to this file, too")
+	fl.StringVar(&opt.Temp, "temp", "", "folder for data, kept (default: a new one, removed at the end)")
 	fl.StringVar(&opt.Orca, "orca", "", "orca binary (default: beside orcabench, on PATH, or built)")
 	return cmd
 }
