@@ -4,6 +4,8 @@ package raftgroup
 
 import (
 	"bytes"
+	"log/slog"
+	"net"
 	"os"
 	"path/filepath"
 	"testing"
@@ -72,4 +74,14 @@ func TestStartUpTraps(t *testing.T) {
 	}
 	proposeUntil(t, c.leader().group, "/b")
 	applied(t, c.open(2), "/b")
+}
+
+// TestTakenAddressIsRefused: somebody else listens where this member would.
+func TestTakenAddressIsRefused(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	defer l.Close()
+	addrs := freeAddrs(t, 2)
+	_, err = Open(Config{Dir: t.TempDir(), Address: l.Addr().String(), Members: map[uint64]string{1: l.Addr().String(), 2: addrs[0], 3: addrs[1]}}, slog.New(slog.DiscardHandler))
+	require.ErrorContains(t, err, "address already in use")
 }

@@ -135,7 +135,10 @@ func (t *transport) Close() error {
 		_ = c.Close()
 	}
 	t.mu.Unlock()
-	err := t.l.Close()
+	var err error
+	if t.l != nil { // nil: it could not listen
+		err = t.l.Close()
+	}
 	t.wg.Wait()
 	return err
 }
