@@ -155,7 +155,7 @@ func TestJSONFields(t *testing.T) {
 		"fs count /":     {"path", "files", "directories", "bytes"},
 		"fs checksum /f": {"path", "algorithm", "checksum"},
 		"fs location /f": {"path", "worker", "node", "address", "cached_bytes", "tier", "complete_blocks"},
-		"fs mount":       {"id", "path", "uri", "read_only", "shared", "sync_interval_ms", "group"},
+		"fs mount":       {"id", "path", "uri", "read_only", "shared", "sync_interval_ms", "group", "trash_retention_ms"},
 		"admin report": {"cluster", "version", "address", "started", "uptime_seconds", "inodes", "directories", "write_sessions", "applied",
 			"mounts", "pending_ufs_operations", "live_workers", "lost_workers", "capacity_bytes", "used_bytes", "tiers"},
 		"admin report ufs": {"mounts", "pending"},

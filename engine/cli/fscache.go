@@ -25,12 +25,13 @@ type mountJSON struct {
 	SyncIntervalMS int64             `json:"sync_interval_ms"` // -1: loaded once
 	Options        map[string]string `json:"options,omitempty"`
 	Group          uint32            `json:"group"`
-	State          string            `json:"state,omitempty"`   // mounting, unmounting
-	PartOf         uint32            `json:"part_of,omitempty"` // the mount that it is a directory of
+	TrashMS        int64             `json:"trash_retention_ms"` // 0: nothing is kept
+	State          string            `json:"state,omitempty"`    // mounting, unmounting
+	PartOf         uint32            `json:"part_of,omitempty"`  // the mount that it is a directory of
 }
 
 func mountOf(m *client.Mount) mountJSON {
-	return mountJSON{m.Id, m.Path, m.Uri, m.ReadOnly, m.Shared, m.SyncIntervalMs, m.Options, max(m.Group, 1), junctionState(m), m.Part.GetMount()}
+	return mountJSON{m.Id, m.Path, m.Uri, m.ReadOnly, m.Shared, m.SyncIntervalMs, m.Options, max(m.Group, 1), m.TrashRetentionMs, junctionState(m), m.Part.GetMount()}
 }
 
 // junctionState says how far a mount in a group of its own is; "" when it is
@@ -50,6 +51,7 @@ func (e *env) mountCommand() *cobra.Command {
 	var readOnly, shared bool
 	var group uint16
 	var interval time.Duration
+	var keep retention
 	c := e.verb("mount [PATH URI]", "Attach a store, or list what is attached",
 		`Attach a bucket or a folder at PATH; without arguments, list the mounts. PATH
 must not exist. Wrong credentials and unreachable stores fail here, naming the
@@ -61,6 +63,10 @@ keys the AWS_* environment of the server is used. Every store takes
 limit.read_rate and limit.write_rate (bytes per second), limit.iops (calls per
 second), limit.concurrent and retry.attempts; each process of Orca keeps to
 them on its own.
+
+With --trash-retention what is deleted below PATH is kept for that long (orca fs
+trash); mounting the same store at the same path again leaves it as it is, or
+changes it for what is there, too.
 
 With --group the names of the mount live in that Raft group of the metaplane
 (orca admin group), with a leader of its own: the subtree goes on when another
@@ -88,6 +94,7 @@ such mounts, and stays in its group until it is unmounted.`,
 				return err
 			}
 			m := &client.Mount{Path: p, Uri: args[1], Options: opts, ReadOnly: readOnly, Shared: shared, SyncIntervalMs: -1, Group: uint32(group)}
+			m.TrashRetentionMs = keep.ms
 			if interval >= 0 {
 				m.SyncIntervalMs = interval.Milliseconds()
 			}
@@ -113,6 +120,7 @@ such mounts, and stays in its group until it is unmounted.`,
 	f.BoolVar(&readOnly, "readonly", false, "refuse writes")
 	f.BoolVar(&shared, "shared", false, "others write to the store, too; kept with the mount")
 	f.Uint16Var(&group, "group", 0, "the group that the mount lives in; 0: that of the root")
+	f.Var(&keep, "trash-retention", "how long what is deleted is kept in the trash, such as 72h; 0: not at all")
 	f.DurationVar(&interval, "sync-interval", -1, "how old what is known of the store may be: 0 looks on every access, negative loads once")
 	f.Lookup("sync-interval").DefValue = "load once"
 	return c

@@ -213,7 +213,8 @@ func (e *env) rmCommand() *cobra.Command {
 	var o client.RemoveOptions
 	c := e.verb("rm [-R] PATH...", "Remove files and directories",
 		`Remove files; with -R whole trees. A tree of any size vanishes at once; the
-store below follows in the background (orca admin report ufs shows it).`,
+store below follows in the background (orca admin report ufs shows it). A mount
+with a trash keeps both for a while (orca fs trash).`,
 		`  orca fs rm '/tmp/*.part'
   orca fs rm -R /data/old
   orca fs rm -R --alluxioOnly /data/old   # the store keeps its objects`, 1,
@@ -232,6 +233,8 @@ store below follows in the background (orca admin report ufs shows it).`,
 	f.BoolVarP(&o.Unchecked, "unchecked", "U", false, "do not look first for what the store holds that Orca has not seen")
 	f.BoolVar(&o.CacheOnly, "cache-only", false, "forget it in Orca, leave the store as it is")
 	f.BoolVar(&o.CacheOnly, "alluxioOnly", false, "the same, in Alluxio's spelling")
+	f.BoolVar(&o.SkipTrash, "skip-trash", false, "remove for good what the mount would keep in its trash")
+	f.BoolVar(&o.SkipTrash, "skipTrash", false, "the same, in Hadoop's spelling")
 	f.BoolVarP(&quiet, "force", "f", false, "no error for what is missing")
 	return c
 }

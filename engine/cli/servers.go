@@ -85,6 +85,9 @@ type NodeOptions struct {
 	RootReadOnly bool
 	// SyncInterval of the root; negative: load once.
 	SyncInterval time.Duration
+	// TrashRetention of the root, when it is mounted: how long what is deleted is
+	// kept; 0: not at all.
+	TrashRetention time.Duration
 }
 
 // UpOptions are the flags of `orca up`.
@@ -173,6 +176,7 @@ func (f *serverFlags) register(c *cobra.Command) {
 	fl.StringVar(&f.moveRate, "move-rate", "256MiB", "bytes per second at which blocks are copied between tiers, at most; 0: none moves up, and what leaves a tier is dropped")
 	fl.Float64Var(&f.HighWatermark, "high-watermark", evict.DefaultMarks.High, "part of a tier directory's quota above which blocks leave")
 	fl.Float64Var(&f.LowWatermark, "low-watermark", evict.DefaultMarks.Low, "part of the quota down to which they do")
+	fl.DurationVar(&f.TrashRetention, "trash-retention", 0, "how long what is deleted below the root is kept, set when the root is mounted first (orca fs mount changes it); 0: not at all")
 	fl.DurationVar(&f.SyncInterval, "sync-interval", -1, "how old what is known of the root store may be: 0 looks on every access, negative loads once")
 	fl.Lookup("sync-interval").DefValue = "load once"
 	fl.StringVar(&f.Root, "root", "", "URI of the store behind / of a new namespace (default: a folder below --data)")

@@ -179,6 +179,8 @@ type RemoveOptions struct {
 	// Unchecked removes a directory without first looking for what the
 	// store holds that Orca has not seen.
 	Unchecked bool
+	// SkipTrash removes for good what a mount would keep for a while.
+	SkipTrash bool
 }
 
 // Remove removes a file, a link or an empty directory. NotEmpty.
@@ -212,7 +214,7 @@ func (fs *FS) remove(ctx context.Context, t Target, o RemoveOptions, recursive b
 		return err
 	}
 	_, err = fs.meta.Delete(ctx, &metapb.DeleteRequest{
-		H: fs.header(), Target: tp, Recursive: recursive, CacheOnly: o.CacheOnly, Unchecked: o.Unchecked, Want: want,
+		H: fs.header(), Target: tp, Recursive: recursive, CacheOnly: o.CacheOnly, Unchecked: o.Unchecked, Want: want, SkipTrash: o.SkipTrash,
 	})
 	return err
 }

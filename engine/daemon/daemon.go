@@ -67,6 +67,8 @@ type Config struct {
 	AllowOther bool
 	// SyncInterval of the root mount; negative: load once.
 	SyncInterval time.Duration
+	// TrashRetention of the root mount when it is made; 0: nothing is kept.
+	TrashRetention time.Duration
 	// MetaAddr and WorkerAddr are host:port; port 0 chooses one. Defaults:
 	// loopback, 18998 and 28999.
 	MetaAddr, WorkerAddr string

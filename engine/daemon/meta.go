@@ -118,6 +118,7 @@ func (m *metaRole) root() string {
 func (m *metaRole) mountRoot(ctx context.Context, cfg *Config, root string) (uri string, err error) {
 	r, err := m.session.Mount(ctx, &metapb.MountRequest{Mount: &metapb.Mount{
 		Path: "/", Uri: root, Options: cfg.RootOptions, ReadOnly: cfg.RootReadOnly, SyncIntervalMs: intervalMS(cfg.SyncInterval),
+		TrashRetentionMs: cfg.TrashRetention.Milliseconds(),
 	}})
 	if err != nil {
 		return "", err

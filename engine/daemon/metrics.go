@@ -41,7 +41,7 @@ func (m *metaRole) gauges(emit func(telemetry.Sample)) {
 	c := m.host.Group().Machine().Counts()
 	for name, v := range map[string]int64{
 		"files": c.Files, "directories": c.Dirs, "sessions": c.Sessions, "intents": c.Intents,
-		"clients": c.Clients, "mounts": c.Mounts, "trash": c.Trash,
+		"clients": c.Clients, "mounts": c.Mounts, "trash": c.Trash, "kept": c.Kept,
 		"quotas": c.Quotas,
 	} {
 		emit(telemetry.Sample{Name: "orca_meta_" + name, Help: "Records of the namespace.", Value: float64(v)})

@@ -26,7 +26,7 @@ func logger(o cli.LogOptions, s cli.Streams) *slog.Logger {
 func nodeConfig(o cli.NodeOptions) daemon.Config {
 	return daemon.Config{
 		Data: o.Data, Node: o.Node, Rack: o.Rack,
-		Root: o.Root, RootOptions: o.RootOptions, RootReadOnly: o.RootReadOnly, SyncInterval: o.SyncInterval,
+		Root: o.Root, RootOptions: o.RootOptions, RootReadOnly: o.RootReadOnly, SyncInterval: o.SyncInterval, TrashRetention: o.TrashRetention,
 		MetaAddr: o.MetaAddr, WebAddr: o.WebAddr, WorkerAddr: o.WorkerAddr, WorkerWebAddr: o.WorkerWebAddr,
 		MetaCache: o.MetaCache,
 		Mem:       o.MemBytes, SSD: o.SSDBytes, MemDir: o.MemDir, SSDDir: o.SSDDir,
