@@ -10,6 +10,7 @@ package tiertest
 import (
 	"bytes"
 	"context"
+	"errors"
 	"io"
 	"io/fs"
 	"math/rand/v2"
@@ -98,24 +99,25 @@ func Adopt(s tiers.Store, id orca.BlockID, p []byte, dirty bool) error {
 		return err
 	}
 	defer r.Release()
-	path := filepath.Join(r.Dir(), "private-"+id.String())
+	// A name of its own: two may adopt the same block at once.
+	f, err := os.CreateTemp(r.Dir(), "private-*")
+	if err != nil {
+		return err
+	}
+	path := f.Name()
 	defer os.Remove(path)
-	if err := writePrivate(r, path, id, p); err != nil {
+	if err := errors.Join(writePrivate(r, f, id, p), f.Close()); err != nil {
 		return err
 	}
 	return s.Adopt(ctx, r, tiers.Adoption{ID: id, Path: path, Length: int64(len(p)), Sums: blockfile.AppendSums(nil, p), Dirty: dirty})
 }
 
-// writePrivate makes a private file as its room wants it.
-func writePrivate(r tiers.Room, path string, id orca.BlockID, p []byte) error {
+// writePrivate fills a private file as its room wants it.
+func writePrivate(r tiers.Room, f *os.File, id orca.BlockID, p []byte) error {
 	if r.Key() == nil {
-		return os.WriteFile(path, p, 0o600)
-	}
-	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
-	if err != nil {
+		_, err := f.Write(p)
 		return err
 	}
-	defer f.Close()
 	v := r.Key().NewPrivate(blockfile.OS{}, f)
 	if _, err := v.WriteAt(p, 0); err != nil {
 		return err
