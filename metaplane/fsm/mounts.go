@@ -122,6 +122,9 @@ func (m *Machine) remount(c *call, o *metapb.MountOp, row *command.Mount, s *spo
 	if next.Mount.TrashRetentionMs = max(0, o.Mount.TrashRetentionMs); o.Mount.TrashRetentionMs == 0 {
 		next.Mount.TrashRetentionMs = row.Mount.TrashRetentionMs
 	}
+	if r := m.mayKeep(next, s.path); r != nil {
+		return r
+	}
 	m.joining(next)
 	next.AtomicRename, next.Directories, next.Owners, next.Exchange = o.AtomicRename, o.Directories, o.Owners, o.Exchange
 	was := m.unsure(s.dentry.dir)

@@ -80,6 +80,9 @@ func (m *Machine) checkPart(c *call, o *metapb.MkdirOp, s *spot) *refusal {
 		return refuse(orca.Permission, s.path, "only root puts directories into groups")
 	case mt == nil:
 		return refuse(orca.Unsupported, s.path, "only a directory of a mount is put into a group of its own")
+	case retention(mt) > 0:
+		return refuse(orca.Unsupported, s.path, "what is deleted in another group could not be kept in the trash of "+mt.Mount.Path+
+			": mount that with --trash-retention 0, or leave the directory in its group")
 	case len(m.mounts) >= maxMounts:
 		return refuse(orca.Busy, s.path, fmt.Sprintf("there are %d mounts and directories in groups of their own already", maxMounts))
 	}
@@ -103,7 +106,7 @@ func (m *Machine) putAway(d *node, group uint32) {
 	row.Root, row.Created, row.Unpersisted = uint64(d.rec.Ino), m.batch.now, 0
 	mt := row.Mount
 	mt.Id, mt.Path, mt.Uri, mt.Group = m.count.mount, d.path(), uri(of, loc.key), group
-	mt.Root, mt.Junction = 0, metapb.JunctionState_JUNCTION_NONE
+	mt.Root, mt.Junction, mt.TrashRetentionMs = 0, metapb.JunctionState_JUNCTION_NONE, 0
 	mt.Part = &metapb.Part{Mount: of.Mount.Id, Mode: d.rec.Mode, Uid: d.rec.UID, Gid: d.rec.GID}
 	m.joining(row)
 	was := m.unsure(d)
@@ -136,7 +139,7 @@ func (m *Machine) remountParts(of *command.Mount) {
 		next.Root, next.Created, next.Unpersisted = row.Root, row.Created, row.Unpersisted
 		mt := next.Mount
 		mt.Id, mt.Path, mt.Uri, mt.Group, mt.Root = id, row.Mount.Path, row.Mount.Uri, row.Mount.Group, row.Mount.Root
-		mt.Part = proto.Clone(row.Mount.Part).(*metapb.Part)
+		mt.Part, mt.TrashRetentionMs = proto.Clone(row.Mount.Part).(*metapb.Part), 0
 		m.joining(next)
 		d := m.dirs[orca.Ino(row.Root)]
 		was := m.unsure(d)
@@ -144,6 +147,27 @@ func (m *Machine) remountParts(of *command.Mount) {
 		m.reassess(d, was)
 		m.mountChanged(d)
 	}
+}
+
+// mayKeep refuses that a mount keeps what is deleted while a directory of it
+// lives in another group, or is being made for one: the trash of a mount is in its
+// own group and at one place of its store, and a directory of another group, with
+// trash of its own, could be removed by nobody.
+func (m *Machine) mayKeep(mt *command.Mount, label string) *refusal {
+	if retention(mt) <= 0 {
+		return nil
+	}
+	for _, id := range slices.Sorted(maps.Keys(m.mounts)) {
+		if p := m.mounts[id].Mount; p.GetPart().GetMount() == mt.Mount.Id {
+			return refuse(orca.Unsupported, label, fmt.Sprintf("%s lives in group %d, and what is deleted there could not be kept: unmount it first, which gives it back", p.Path, p.Group))
+		}
+	}
+	for _, it := range m.intents {
+		if it.Command.GetMkdir().GetGroup() > 1 && it.MountId == mt.Mount.Id {
+			return refuse(orca.Busy, label, "a directory is just being made in a group of its own")
+		}
+	}
+	return nil
 }
 
 // removePart begins to remove a directory that lives in another group. Whether

@@ -145,3 +145,30 @@ p: dir 14 0700 0:0 entries 0 nlink 2 at file:///r/p
 bytes 0 files 0 dirs 3
 > state
 files 0 dirs 4 sessions 0 intents 0 mounts 1 trash 0
+
+# What is deleted is kept in one place of one group: a mount with a trash has no
+# parts, and one with parts no trash.
+> mkdir /q group=2
+intent 6 undecided mkdir mount 1 source q target q
+> mount / file:///r caps=rdox -u trash=60
+busy: a directory is just being made in a group of its own
+> decide i=6
+dir 15 0755 0:0 entries 0 nlink 2 at file:///r/q mount
+> mount / file:///r caps=rdox -u trash=60
+unsupported: /q lives in group 2, and what is deleted there could not be kept: unmount it first, which gives it back
+> mount / file:///r caps=rdox -u
+mount 1
+> junction id=4 from=1 to=2 root=0x2000000000014
+mount 4
+> unmount /q
+mount 4
+> junction id=4 from=3 to=0
+mount 4
+> mount / file:///r caps=rdox -u trash=60
+mount 1
+> mkdir /s group=2
+unsupported: what is deleted in another group could not be kept in the trash of /: mount that with --trash-retention 0, or leave the directory in its group
+> mount / file:///r caps=rdox -u trash=-1
+mount 1
+> mkdir /s group=2
+intent 7 undecided mkdir mount 1 source s target s
