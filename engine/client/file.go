@@ -401,6 +401,7 @@ func (f *File) postpone(idx uint32) {
 func (f *File) filled(idx uint32) {
 	f.mu.Lock()
 	delete(f.tries, idx)
+	f.absent = time.Time{}
 	f.mu.Unlock()
 }
 
