@@ -81,16 +81,6 @@ func BenchmarkOpen(b *testing.B) {
 	}
 }
 
-// A member does not serve before it has read all directories, so they share
-// what memory they can.
-func TestOpenAllocates(t *testing.T) {
-	const dirs = 20_000
-	open := openWide(t, inodekv.Config{Memory: true}, dirs)
-	if per := testing.AllocsPerRun(3, open) / dirs; per > 0.3 {
-		t.Errorf("%.2f allocations per directory at open, want 0.3 at most", per)
-	}
-}
-
 // reopened opens a machine over directories whose counters and names matter
 // little: each is in the one of the number given.
 func reopened(t *testing.T, parents map[orca.Ino]orca.Ino) (*Machine, error) {
