@@ -42,11 +42,13 @@ func TestMetricsPage(t *testing.T) {
 	}
 	p := up(t, t.TempDir(), "--root", root, "--mem", "64MB", "--ssd", "256MB")
 	remote := dial(t, client.Config{Addresses: []string{p.ep.Meta}, Node: "elsewhere"})
-	for range 2 {
+	handed := regexp.MustCompile(`(?m)^orca_worker_tier_hits_total\{kind="descriptor",tier="MEM"\} [1-9]\d*$`)
+	eventually(t, time.Minute, "the worker has reported the file, and hands it to readers", func() bool {
 		if out := p.must("fs", "cat", "/cold"); out != want {
 			t.Fatal("cat")
 		}
-	}
+		return handed.MatchString(p.page())
+	})
 	ctx := ctxFor(t, time.Minute)
 	if err := write(ctx, remote, "/new", want, client.CreateOptions{WriteType: orca.CacheThrough}); err != nil {
 		t.Fatal(err)
@@ -65,7 +67,6 @@ func TestMetricsPage(t *testing.T) {
 		`orca_worker_bytes_total\{path="ufs"\} 300000`,
 		`orca_worker_bytes_total\{path="cache"\} [1-9]\S*`,
 		`orca_worker_bytes_total\{path="(peer|pass)"\} 0`,
-		`orca_worker_tier_hits_total\{kind="descriptor",tier="MEM"\} [1-9]\d*`,
 		`orca_worker_tier_hits_total\{kind="extent",tier="MEM"\} [1-9]\d*`,
 		`orca_worker_tier_hit_bytes_total\{tier="MEM"\} [1-9]\S*`,
 		`orca_worker_read_joins_total \d+`,
