@@ -7,6 +7,7 @@ import (
 	"context"
 	"io"
 	"net"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -27,6 +28,7 @@ type clientConn struct {
 	window chan struct{} // one element per call in flight
 	gone   chan struct{} // closed when the connection is lost
 	dead   atomic.Bool
+	waking atomic.Int32 // callers whose call has ended and who have not run since
 
 	mu    sync.Mutex
 	seq   uint64
@@ -65,7 +67,7 @@ func newClientConn(c *Client, nc net.Conn) (*clientConn, error) {
 		gone:   make(chan struct{}),
 		calls:  make(map[uint64]*call),
 	}
-	cc.out = outbox{fd: fd, timeout: c.cfg.WriteTimeout, bytes: &c.metrics.BytesOut}
+	cc.out = outbox{fd: fd, timeout: c.cfg.WriteTimeout, bytes: &c.metrics.BytesOut, sends: &c.metrics.Sends}
 	cc.out.onFail = func() { cc.close(errPeerGone) }
 	return cc, nil
 }
@@ -101,14 +103,12 @@ func (cc *clientConn) roundTrip(ctx context.Context, d time.Duration, cl *call, 
 	cc.mu.Unlock()
 
 	h := frame.Header{Op: op, Seq: seq, Meta: uint32(len(meta)), Body: uint32(len(body)), Timeout: timeoutMillis(d)}
-	// A failing send closes the connection, which ends the call. Only long
-	// bodies wait for the socket here: the others do not, so that ctx counts.
-	_ = cc.out.send(&h, meta, body, len(meta)+len(body) > copyBody)
+	cc.send(&h, meta, body)
 
 	var err error
 	select {
 	case <-cl.done:
-		return cl.resp, cl.err
+		return cc.woken(cl)
 	case <-ctx.Done():
 		err = ctxError(ctx)
 	case <-cl.timer.C:
@@ -116,12 +116,47 @@ func (cc *clientConn) roundTrip(ctx context.Context, d time.Duration, cl *call, 
 	}
 	if cc.take(seq) == nil {
 		<-cl.done // the reply came at the same moment
-		return cl.resp, cl.err
+		return cc.woken(cl)
 	}
 	cl.resp.Release()
 	cancel := frame.Header{Op: frame.OpCancel, Seq: seq}
 	_ = cc.out.send(&cancel, nil, nil, false)
 	return Response{}, err
+}
+
+// send sends a request; an error closes the connection, which ends the call. Only
+// long bodies wait for the socket here: the others do not, so that ctx counts.
+//
+// Replies that came together wake their callers together, and each is likely to
+// ask again. Who comes first lets the others run: the requests of all leave in
+// one system call, which wakes the server once, whose answers come together.
+func (cc *clientConn) send(h *frame.Header, meta, body []byte) {
+	if len(meta)+len(body) > copyBody {
+		_ = cc.out.send(h, meta, body, true)
+		return
+	}
+	if _, _, err := cc.out.add(h, meta, body); err != nil {
+		return
+	}
+	if cc.waking.Load() > 0 {
+		runtime.Gosched()
+		if cc.out.queued() == 0 {
+			return
+		}
+	}
+	_ = cc.out.flush(false) // its error is sticky
+}
+
+// end wakes the caller of a call that has been removed.
+func (cc *clientConn) end(cl *call) {
+	cc.waking.Add(1)
+	cl.done <- struct{}{}
+}
+
+// woken returns what a call brought to its caller, which runs again.
+func (cc *clientConn) woken(cl *call) (Response, error) {
+	cc.waking.Add(-1)
+	return cl.resp, cl.err
 }
 
 // take removes a call; whoever gets it ends it.
@@ -188,7 +223,7 @@ func (cc *clientConn) deliver(h *frame.Header, buf *bytebufferpool.ByteBuffer) e
 	err := cl.add(resp, h.Status)
 	if last || err != nil || h.Status != orca.OK {
 		delete(cc.calls, h.Seq)
-		cl.done <- struct{}{}
+		cc.end(cl)
 	}
 	cc.mu.Unlock()
 	return err
@@ -248,7 +283,7 @@ func (cc *clientConn) close(err error) {
 	for _, cl := range calls {
 		cl.resp.Release()
 		cl.err = err
-		cl.done <- struct{}{}
+		cc.end(cl)
 	}
 	cc.mu.Unlock()
 	close(cc.gone)

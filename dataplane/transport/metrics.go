@@ -40,4 +40,5 @@ type ClientMetrics struct {
 	Orphans  atomic.Int64 // replies that came after their caller had left
 	BytesIn  atomic.Int64
 	BytesOut atomic.Int64
+	Sends    atomic.Int64 // send(2) calls
 }

@@ -9,12 +9,14 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
 	"sync"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
+	"golang.org/x/sys/unix"
 
 	"orca"
 	"orca/dataplane/frame"
@@ -207,6 +209,59 @@ func TestParkedRequestsAreCounted(t *testing.T) {
 	require.ErrorIs(t, <-ended, orca.Unavailable)
 	r.Answer(Reply{Meta: []byte("too late")})
 	require.Zero(t, ts.metrics.InFlight.Load())
+}
+
+// TestRequestsShareACall lets callers that were woken together ask again.
+func TestRequestsShareACall(t *testing.T) {
+	const n = 32
+	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
+	require.NoError(t, err)
+	defer func() { require.NoError(t, errors.Join(unix.Close(fds[0]), unix.Close(fds[1]))) }()
+	var m ClientMetrics
+	cc := &clientConn{out: outbox{fd: fds[0], bytes: &m.BytesOut, sends: &m.Sends}}
+
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1)) // each runs until it lets others
+	cc.waking.Store(n)
+	var wg sync.WaitGroup
+	for i := range n {
+		wg.Go(func() {
+			_, _ = cc.woken(&call{})
+			cc.send(&frame.Header{Op: opEcho, Seq: uint64(i), Meta: 4}, []byte("meta"), nil)
+		})
+	}
+	wg.Wait()
+	require.EqualValues(t, n*(frame.Size+4), m.BytesOut.Load(), "nothing is left behind")
+	require.LessOrEqual(t, m.Sends.Load(), int64(n/4))
+	require.Zero(t, cc.waking.Load())
+}
+
+// TestWakingIsCounted: however calls end, nobody is thought to be waking after.
+func TestWakingIsCounted(t *testing.T) {
+	ts := newTestServer(t, ServerConfig{})
+	c := ts.client(t, "tcp")
+	ctx := context.Background()
+	_, err := c.Call(ctx, opEcho, []byte("m"), nil)
+	require.NoError(t, err)
+	cc := c.slots[0].conn.Load()
+	_, err = c.Call(ctx, opFail, nil, nil)
+	require.ErrorIs(t, err, orca.NotEmpty)
+	_, err = c.CallWithin(ctx, time.Millisecond, opWait, nil, nil)
+	require.ErrorIs(t, err, orca.Timeout)
+	errs := make(chan error)
+	for range 8 {
+		go func() {
+			_, err := c.Call(ctx, opWait, nil, nil)
+			errs <- err
+		}()
+	}
+	for range 9 {
+		<-ts.entered
+	}
+	require.NoError(t, c.Close())
+	for range 8 {
+		require.ErrorIs(t, <-errs, orca.Unavailable)
+	}
+	require.Zero(t, cc.waking.Load())
 }
 
 func TestConcurrentCalls(t *testing.T) {
