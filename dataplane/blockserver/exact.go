@@ -21,6 +21,8 @@ const maxExact = 1 << 20
 type piece struct {
 	grain [orca.GrainSize]byte
 	body  []byte
+	crc   uint32 // of the first crcN bytes of body
+	crcN  int    // 0: not known
 	iov   [1][]byte
 	sum   [4]byte
 	give  func() // gives the piece back to the pool
@@ -34,7 +36,7 @@ func newPiece() *piece {
 		p = &piece{}
 		p.give = func() { piecePool.Put(p) }
 	}
-	p.body = p.body[:0]
+	p.body, p.crcN = p.body[:0], 0
 	return p
 }
 
@@ -61,7 +63,10 @@ func (s *Server) exact(ctx context.Context, r *transport.Request, req dataplane.
 
 func (s *Server) pieceReply(r *transport.Request, p *piece) transport.Reply {
 	s.served(r, int64(len(p.body)))
-	binary.BigEndian.PutUint32(p.sum[:], crc32.Checksum(p.body, castagnoli))
+	if p.crcN != len(p.body) || p.crcN == 0 {
+		p.crc = crc32.Checksum(p.body, castagnoli)
+	}
+	binary.BigEndian.PutUint32(p.sum[:], p.crc)
 	return transport.Reply{Meta: p.sum[:], Body: p.body, Release: p.give}
 }
 

@@ -117,6 +117,9 @@ func (p *piece) pages(ext *dataplane.Extent, g *grainSums, from, to int64, now b
 			return 0, false
 		}
 	}
+	if len(p.body) == 0 && to-from == int64(len(buf)) && to-from <= sumPage {
+		p.crc, p.crcN = g.sums[first/sumPage], int(to-from) // a page and nothing but
+	}
 	p.body = append(p.body, buf[from-first:to-first]...)
 	return to - from, true
 }
