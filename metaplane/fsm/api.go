@@ -164,6 +164,10 @@ type Walked struct {
 	Rest []string
 	// Held is a write session that holds the first of Rest; 0 if none.
 	Held uint64
+	// Masked is an intent that overlaps the key of the first of Rest, but for one
+	// that only keeps Dir where it was; 0 if none. It is of the moment of the walk,
+	// as all else here: a name that is masked later may be there by then.
+	Masked uint64
 	// Mount is the mount that the path lies in; nil before the root mount.
 	Mount *command.Mount
 	// TargetKey is the UFS key that the whole path has or would have, and

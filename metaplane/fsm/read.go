@@ -188,7 +188,15 @@ func (m *Machine) Walk(c orca.Caller, from orca.Ino, path string) (*Walked, erro
 		return w, nil
 	}
 	w.Held = m.byName[nameKey{s.dir.rec.Ino, s.name}]
-	l := m.locate(s.dir, strings.Join(s.rest, "/"))
+	except := uint64(0)
+	if w.Dir.Moved {
+		except = w.Dir.Pending
+	}
+	l := m.locate(s.dir, s.rest[0])
+	w.Masked = m.overlap(l, false, except)
+	if len(s.rest) > 1 {
+		l = m.locate(s.dir, strings.Join(s.rest, "/"))
+	}
 	w.TargetKey, w.TargetPending = l.key, m.overlap(l, true, 0)
 	return w, nil
 }
@@ -399,14 +407,6 @@ func (m *Machine) Intent(id uint64) (*command.Intent, error) {
 
 // Intents returns all undecided and undrained intents by id.
 func (m *Machine) Intents() []*command.Intent { return byID(m, &m.intents) }
-
-// Overlap returns an intent (but for except) whose keys in mount overlap key;
-// subtree says that key stands for all below it, too. 0 if none.
-func (m *Machine) Overlap(mount uint32, key string, subtree bool, except uint64) uint64 {
-	m.mu.RLock()
-	defer m.mu.RUnlock()
-	return m.masks[mount].overlap(key, subtree, except)
-}
 
 // Mounts returns the mount table by id, secrets included.
 func (m *Machine) Mounts() []*command.Mount { return byID(m, &m.mounts) }

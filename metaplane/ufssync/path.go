@@ -153,12 +153,8 @@ func (s *Syncer) judge(w *fsm.Walked, o Option) verdict {
 	if interval < 0 && d.Loaded {
 		return settled
 	}
-	except := uint64(0)
-	if d.Moved {
-		except = d.Pending
-	}
-	if s.group.Machine().Overlap(d.Attr.MountId, joinKey(d.Key, w.Rest[0]), false, except) != 0 {
-		return settled // masked: what the UFS says is not what the namespace means
+	if w.Masked != 0 {
+		return settled // what the UFS says is not what the namespace means
 	}
 	missed := s.negative.get(childKey{orca.Ino(d.Attr.Ino), w.Rest[0]})
 	if missed == 0 || interval == 0 {
