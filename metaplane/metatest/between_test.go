@@ -3,9 +3,15 @@
 package metatest
 
 import (
+	"context"
 	"log/slog"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -14,6 +20,7 @@ import (
 	"orca/metaplane/metapb"
 	"orca/metaplane/raftgroup"
 	"orca/metaplane/ufssync"
+	"orca/ufs"
 	"orca/ufs/wrap"
 )
 
@@ -63,4 +70,69 @@ func TestLockedBehindAWalk(t *testing.T) {
 	require.NoError(t, <-done)
 	e.absent("/p/d/x", nil)
 	e.content("/p/d/y", "content")
+}
+
+// TestRefusedCreateLeavesNothing: a file is made with the directories above it,
+// the answer is lost, and then the store refuses it. Those directories go again,
+// unless somebody has used them meanwhile: another program, or another create
+// that got through and whose file is gone again.
+func TestRefusedCreateLeavesNothing(t *testing.T) {
+	h := NewHarness(t)
+	h.Config.BusyWait = 10 * time.Second
+	h.Config.Exec.FirstPause = time.Millisecond
+	tries := 0
+	var meanwhile func()
+	h.Around = func(in ufs.FS) ufs.FS {
+		return wrap.Intercept(in, func(ctx context.Context, c wrap.Call, do func(context.Context) error) error {
+			if c.Op != wrap.Create || !strings.HasSuffix(c.Key, "/f") {
+				return do(ctx)
+			}
+			if tries++; tries == 1 {
+				// As much of it as outlives a process that dies here.
+				if err := os.MkdirAll(filepath.Join(h.Folder, filepath.Dir(c.Key)), 0o755); err != nil {
+					return err
+				}
+				return orca.E("test", orca.Timeout, "")
+			}
+			meanwhile()
+			return orca.E("test", orca.NoSpace, "")
+		})
+	}
+	h.Start(t)
+	t.Cleanup(h.Stop)
+	e := newEnv(t, h)
+	e.mkdir("/old")
+	touch := func(name string) error {
+		_, err := e.NS.Create(e.ctx(), &metapb.CreateRequest{Target: at(name), Mode: 0o644, Complete: true, Parents: true, WriteType: uint32(orca.CacheThrough)})
+		return err
+	}
+	for name, tc := range map[string]struct {
+		meanwhile func()
+		left      []string
+	}{
+		"all": {meanwhile: func() {}},
+		"other": {
+			meanwhile: func() { e.putDisk("old/other/b/x", "x") },
+			left:      []string{"other", "other/b"},
+		},
+		"orca": {
+			meanwhile: func() {
+				e.ok(touch("/old/orca/b/g"))
+				e.ok(e.delete("/old/orca/b/g", false))
+			},
+			left: []string{"orca", "orca/b"},
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			tries, meanwhile = 0, tc.meanwhile
+			require.ErrorIs(t, touch("/old/"+name+"/b/f"), orca.NoSpace)
+			require.Equal(t, 2, tries)
+			for _, dir := range []string{name, name + "/b"} {
+				_, err := os.Stat(e.onDisk("old/" + dir))
+				require.Equal(t, slices.Contains(tc.left, dir), err == nil, "%s: %v", dir, err)
+			}
+		})
+	}
+	e.equal("[orca other]", e.names("/old", every(0)))
+	e.ok(e.delete("/old", true))
 }

@@ -47,6 +47,8 @@ type Harness struct {
 	Config  metaserver.Config
 	// Retention is how long the mounts keep what is deleted.
 	Retention time.Duration
+	// Around is put around the root mount's store; nil: nothing.
+	Around func(ufs.FS) ufs.FS
 
 	Service *metaserver.Service
 	host    *raftgroup.Host
@@ -175,7 +177,11 @@ func (h *Harness) faultsLocked(uri string) *wrap.Faults {
 
 func (h *Harness) open(ctx context.Context, m *metapb.Mount) (ufs.FS, error) {
 	if m.Scheme == "file" {
-		return local.Open(ctx, local.Config{Root: strings.TrimPrefix(m.Uri, "file://")}, slog.New(slog.DiscardHandler))
+		fs, err := local.Open(ctx, local.Config{Root: strings.TrimPrefix(m.Uri, "file://")}, slog.New(slog.DiscardHandler))
+		if err == nil && h.Around != nil && m.Path == "/" {
+			return h.Around(fs), nil
+		}
+		return fs, err
 	}
 	if m.Uri != posixURI && m.Uri != objectsURI {
 		if s, ok := strings.CutPrefix(m.Uri, "mem://"); ok {

@@ -37,7 +37,7 @@ func (e *Executor) decide(r *run, in *command.Intent) (*command.Result, error) {
 		}
 		out, err := e.perform(r.reign.ctx, in, attempt > 0 || r.reign.inherited[in.Id] || e.orphan(in), &made)
 		final := err == nil || refused(orca.KindOf(err)) || e.hopeless(r.reign.ctx, in, err, attempt)
-		if final && err != nil && in.Op == metapb.IntentOp_INTENT_MKDIR {
+		if final && err != nil && (in.Op == metapb.IntentOp_INTENT_MKDIR || in.Op == metapb.IntentOp_INTENT_PUT_EMPTY) {
 			if uerr := e.unmake(r.reign.ctx, in, &made); uerr != nil {
 				final, err = false, uerr
 			}
@@ -158,7 +158,7 @@ func (e *Executor) perform(ctx context.Context, in *command.Intent, redo bool, m
 	case metapb.IntentOp_INTENT_SETATTR:
 		return e.setAttr(ctx, store, in)
 	case metapb.IntentOp_INTENT_PUT_EMPTY:
-		return putEmpty(ctx, store, in, redo)
+		return putEmpty(ctx, store, in, redo, made)
 	}
 	return outcome{}, orca.E("ufsexec.perform", orca.Unsupported, "unknown intent "+in.Op.String())
 }
@@ -317,8 +317,15 @@ func (e *Executor) refreshed(ctx context.Context, store ufs.FS, in *command.Inte
 	return outcome{fingerprint: after.Fingerprint, mtime: after.Mtime.UnixNano()}, nil
 }
 
-// putEmpty makes an empty object.
-func putEmpty(ctx context.Context, store ufs.FS, in *command.Intent, redo bool) (outcome, error) {
+// putEmpty makes an empty object. The directories above that are new it makes
+// itself: those that the store made for an upload could not be told from others
+// after a lost answer.
+func putEmpty(ctx context.Context, store ufs.FS, in *command.Intent, redo bool, made *directories) (outcome, error) {
+	if store.Caps().Directories {
+		if err := mkdir(ctx, store, in, made); err != nil {
+			return outcome{}, err
+		}
+	}
 	token := "intent" + strconv.FormatUint(in.Id, 16)
 	if redo {
 		if err := store.Sweep(ctx, in.Target, token); err != nil {

@@ -33,19 +33,22 @@ func (d *directories) note(key string, err error) {
 }
 
 // newKeys are the keys of the directories that an intent makes, the topmost
-// first.
+// first: of a new file those above it.
 func newKeys(in *command.Intent) []string {
 	parts := strings.Split(in.Target, "/")
-	first := max(len(parts)-max(int(in.Mkdirs), 1)+1, 1)
+	first, last := max(len(parts)-max(int(in.Mkdirs), 1)+1, 1), len(parts)
+	if in.Op == metapb.IntentOp_INTENT_PUT_EMPTY { // one of the inodes is the file
+		first, last = max(len(parts)-int(in.HoldInodes)+1, 1), len(parts)-1
+	}
 	var keys []string
-	for n := first; n <= len(parts); n++ {
+	for n := first; n <= last; n++ {
 		keys = append(keys, strings.Join(parts[:n], "/"))
 	}
 	return keys
 }
 
-// mkdir makes the target and those above it that the operation wants, too.
-// One that exists already is done if it is a directory.
+// mkdir makes the directories that an intent makes. One that exists already is
+// done if it is a directory.
 func mkdir(ctx context.Context, store ufs.FS, in *command.Intent, made *directories) error {
 	mode := uint32(0o755)
 	if c := in.Command.GetMkdir(); c != nil {
@@ -66,7 +69,11 @@ func mkdir(ctx context.Context, store ufs.FS, in *command.Intent, made *director
 			if serr != nil {
 				return serr
 			}
-			if !i.Dir {
+			switch {
+			case i.Dir:
+			case key != in.Target:
+				return orca.PathE("ufsexec.mkdir", key, orca.NotDir, err)
+			default:
 				return err
 			}
 		default:
@@ -100,9 +107,13 @@ func (e *Executor) unmake(ctx context.Context, in *command.Intent, made *directo
 	if err != nil {
 		return err
 	}
-	for _, key := range slices.Backward(newKeys(in)) {
+	keys := newKeys(in)
+	for n, key := range slices.Backward(keys) {
 		if !made.keys[key] {
 			continue
+		}
+		if e.inUse(in, n+1) {
+			return nil
 		}
 		i, err := store.Stat(ctx, key)
 		switch k := orca.KindOf(err); {
@@ -126,4 +137,16 @@ func (e *Executor) unmake(ctx context.Context, in *command.Intent, made *directo
 		}
 	}
 	return nil
+}
+
+// inUse reports whether the namespace has come to know the first n names of what
+// a create makes: another create below them may pass it, as a mkdir may not.
+func (e *Executor) inUse(in *command.Intent, n int) bool {
+	c := in.Command.GetCreate()
+	if c == nil {
+		return false
+	}
+	names := strings.Split(c.Target.GetPath(), "/")
+	w, err := e.group.Machine().Walk(orca.Caller{}, orca.Ino(c.Target.GetIno()), strings.Join(names[:min(n, len(names))], "/"))
+	return err != nil && orca.KindOf(err) != orca.NotFound || err == nil && w.Found
 }
