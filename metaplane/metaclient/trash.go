@@ -52,7 +52,17 @@ func (r *Router) RestoreTrash(ctx context.Context, q *metapb.RestoreTrashRequest
 		}
 		return s.RestoreTrash(ctx, q)
 	}
-	return route(ctx, r, q.H, &q.Dst, func(s *Session) (*metapb.RestoreTrashReply, error) { return s.RestoreTrash(ctx, q) })
+	return route(ctx, r, q.H, &q.Dst, func(s *Session) (*metapb.RestoreTrashReply, error) {
+		p, err := s.RestoreTrash(ctx, q)
+		if home := orca.Ino(q.Ino).Home(); orca.KindOf(err) == orca.NotFound && home != max(s.cfg.Group, 1) {
+			// It may be in the trash of another group than the target's.
+			t, terr := r.Trash(ctx, &metapb.TrashRequest{H: &metapb.Header{Caller: q.H.GetCaller()}, Ino: q.Ino})
+			if terr == nil && len(t.Entries) > 0 {
+				return nil, &orca.Error{Op: "metaclient.RestoreTrash", Path: q.Dst.Path, Kind: orca.CrossMount, Msg: "what was deleted stays in its mount"}
+			}
+		}
+		return p, err
+	})
 }
 
 // purgeBatch is how much of the trash is removed by one request.

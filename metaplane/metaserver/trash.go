@@ -78,6 +78,12 @@ func (s *Service) RestoreTrash(ctx context.Context, r *metapb.RestoreTrashReques
 	if err := checkNew(op, dst); err != nil {
 		return nil, err
 	}
+	if orca.Ino(r.Ino).Home() != s.groupNumber() {
+		// Another group has it, to which the way to the target may lead.
+		if _, err := s.group.Machine().Walk(callerOf(r.H), orca.Ino(dst.Ino), dst.Path); err != nil {
+			return nil, err
+		}
+	}
 	res, err := s.change(ctx, r.H, &command.Command{Checks: checkNames, RestoreTrash: &metapb.RestoreTrashOp{Ino: r.Ino, Dst: dst}})
 	if err != nil {
 		return nil, err
