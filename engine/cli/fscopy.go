@@ -134,6 +134,15 @@ func (p place) join(name string) place {
 	return place{orca.JoinPath(p.path, name), false}
 }
 
+// up is the directory that p is in; the root's is the root.
+func (p place) up() place {
+	if p.local {
+		return place{filepath.Dir(p.path), true}
+	}
+	dir, _ := orca.SplitPath(p.path)
+	return place{dir, false}
+}
+
 func (p place) base() string { return filepath.Base(p.path) }
 
 // sources expands what is to be copied.
@@ -263,7 +272,36 @@ func (c *copier) check(ctx context.Context, p place, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.failed = true
+	if m := (*missingError)(nil); errors.As(err, &m) {
+		p = m.place
+	}
 	c.e.report(c.verb, p.path, err)
+}
+
+// missingError says which directory above the target there is not: the source
+// is not at fault.
+type missingError struct {
+	place
+	err error
+}
+
+func (m *missingError) Error() string { return m.err.Error() }
+func (m *missingError) Unwrap() error { return m.err }
+
+// missing finds the uppermost directory above p that there is not, if that is
+// why writing p has failed.
+func (c *copier) missing(ctx context.Context, p place, err error) error {
+	if orca.KindOf(err) != orca.NotFound {
+		return err
+	}
+	out := err
+	for up := p.up(); up != p; p, up = up, up.up() {
+		if _, _, lerr := c.look(ctx, up); orca.KindOf(lerr) != orca.NotFound {
+			break
+		}
+		out = &missingError{up, err}
+	}
+	return out
 }
 
 func (c *copier) isDir(ctx context.Context, p place) (bool, error) {
@@ -408,7 +446,7 @@ func (c *copier) file(ctx context.Context, src, dst place) error {
 	} else {
 		err = c.toOrca(ctx, s, dst.path)
 	}
-	return err
+	return c.missing(ctx, dst, err)
 }
 
 func (c *copier) toOrca(ctx context.Context, s *source, path string) error {
