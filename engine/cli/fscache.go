@@ -175,6 +175,9 @@ func (e *env) listMounts(ctx context.Context, fs *client.FS) error {
 		if s := junctionState(m); s != "" {
 			access += "," + s
 		}
+		if m.TrashRetentionMs > 0 {
+			access += ",trash=" + (time.Duration(m.TrashRetentionMs) * time.Millisecond).String()
+		}
 		if err := t.row(m.Path, m.Uri, max(m.Group, 1), access, sync, strings.Join(os, ",")); err != nil {
 			return err
 		}
