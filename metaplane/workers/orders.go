@@ -11,7 +11,9 @@ import (
 )
 
 // orderQueue keeps one worker's orders in order of arrival; a newer order of
-// the same kind for a file replaces the older one in place.
+// the same kind for a file replaces the older one in place. To pin and to unpin
+// are of one kind; to keep a copy as long as there is room (PIN with a version)
+// is another.
 type orderQueue struct {
 	list []*metapb.WorkerOrder
 	at   map[orderKey]int // index in list
@@ -20,10 +22,20 @@ type orderQueue struct {
 type orderKey struct {
 	kind metapb.WorkerOrder_Kind
 	file uint64
+	soft bool
+}
+
+func keyOf(o *metapb.WorkerOrder) orderKey {
+	k := orderKey{kind: o.Kind, file: o.File}
+	switch o.Kind {
+	case metapb.WorkerOrder_PIN, metapb.WorkerOrder_UNPIN:
+		k.kind, k.soft = metapb.WorkerOrder_PIN, o.Version > 0
+	}
+	return k
 }
 
 func (q *orderQueue) add(o *metapb.WorkerOrder, limit int) bool {
-	k := orderKey{o.Kind, o.File}
+	k := keyOf(o)
 	if i, ok := q.at[k]; ok {
 		if o.Kind == metapb.WorkerOrder_FREE_FILE && q.list[i].Version == 0 {
 			return true // the file is deleted: that order says more

@@ -157,6 +157,26 @@ func TestOrdersAreCoalescedCappedAndDelivered(t *testing.T) {
 	require.EqualValues(t, 21, got[2].File)
 }
 
+// TestLastPinHolds: of orders to pin and to unpin the last one is what a worker
+// obeys, and keeping a copy while there is room is another matter.
+func TestLastPinHolds(t *testing.T) {
+	r, _ := newRegistry(t, Config{})
+	_, err := r.Register(&metapb.RegisterRequest{Worker: pb(1, 1)})
+	require.NoError(t, err)
+	for _, kind := range []metapb.WorkerOrder_Kind{metapb.WorkerOrder_PIN, metapb.WorkerOrder_UNPIN, metapb.WorkerOrder_PIN} {
+		r.OrderAll(kind, 10, 0)
+	}
+	r.OrderAll(metapb.WorkerOrder_PIN, 10, 1)
+	r.OrderAll(metapb.WorkerOrder_UNPIN, 10, 1)
+	rep, err := r.Heartbeat(&metapb.HeartbeatRequest{Worker: pb(1, 1)})
+	require.NoError(t, err)
+	require.Len(t, rep.Orders, 2)
+	require.Equal(t, metapb.WorkerOrder_PIN, rep.Orders[0].Kind)
+	require.Zero(t, rep.Orders[0].Version)
+	require.Equal(t, metapb.WorkerOrder_UNPIN, rep.Orders[1].Kind)
+	require.EqualValues(t, 1, rep.Orders[1].Version)
+}
+
 // What was announced of an earlier life of a worker does not protect a file
 // that its next life does not have.
 func TestAnnouncedToAnEarlierLife(t *testing.T) {
