@@ -237,9 +237,10 @@ func (e *env) setReplicationCommand() *cobra.Command {
 	var recursive bool
 	c := e.verb("setReplication PATH...", "Bound the number of cached copies",
 		`Say on how many workers a file is to be. Copies that are missing are made up
-for, and as many are never evicted; of what is in the store below, copies over
-the maximum are dropped. The last copy of what is nowhere else stays. Without
-flags there are no bounds. A cached copy is counted block by block.`,
+for, and as many are kept until a write needs the room and nothing else may
+leave; of what is in the store below, copies over the maximum are dropped. The
+last copy of what is nowhere else stays. Without flags there are no bounds. A
+cached copy is counted block by block.`,
 		`  orca fs setReplication --min 2 /models/current
   orca fs setReplication --min 1 --max 3 -R /data/hot`, 1,
 		func(cmd *cobra.Command, args []string) error {

@@ -43,6 +43,7 @@ type cache interface {
 	FreeOld(file orca.Ino, keep uint32)
 	CleanFile(file orca.Ino, version uint32)
 	Pin(file orca.Ino, pinned bool)
+	Want(file orca.Ino, wanted bool)
 }
 
 // agent speaks for one worker with the metaplane: it registers, reports what
@@ -286,10 +287,13 @@ func (a *agent) obey(o *metapb.WorkerOrder) {
 		a.cache.FreeOld(file, o.Version)
 	case metapb.WorkerOrder_CLEAN_FILE:
 		a.cache.CleanFile(file, o.Version)
-	case metapb.WorkerOrder_PIN:
-		a.cache.Pin(file, true)
-	case metapb.WorkerOrder_UNPIN:
-		a.cache.Pin(file, false)
+	case metapb.WorkerOrder_PIN, metapb.WorkerOrder_UNPIN:
+		on := o.Kind == metapb.WorkerOrder_PIN
+		if o.Version > 0 {
+			a.cache.Want(file, on)
+		} else {
+			a.cache.Pin(file, on)
+		}
 	}
 }
 

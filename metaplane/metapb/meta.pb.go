@@ -206,8 +206,8 @@ const (
 	WorkerOrder_FREE_FILE  WorkerOrder_Kind = 1 // drop all versions; version > 0: not what is dirty
 	WorkerOrder_FREE_OLD   WorkerOrder_Kind = 2 // drop versions other than version
 	WorkerOrder_CLEAN_FILE WorkerOrder_Kind = 3 // persisted: not dirty any more
-	WorkerOrder_PIN        WorkerOrder_Kind = 4
-	WorkerOrder_UNPIN      WorkerOrder_Kind = 5
+	WorkerOrder_PIN        WorkerOrder_Kind = 4 // version > 0: as long as no write needs the room
+	WorkerOrder_UNPIN      WorkerOrder_Kind = 5 // version > 0: of that kind
 )
 
 // Enum value maps for WorkerOrder_Kind.

@@ -43,17 +43,14 @@ func (s *Service) Replicated(after orca.Ino, limit int) (files []Replicated, nex
 // LiveWorkers returns the workers that may be given copies.
 func (s *Service) LiveWorkers() []*metapb.Worker { return s.Workers.Live() }
 
-// KeepCopy has a worker keep its copy of a file from eviction, or no longer,
-// unless the file is pinned anyway.
+// KeepCopy has a worker keep its copy of a file as long as no write needs the
+// room, or no longer. Whether the file is pinned is not touched by that.
 func (s *Service) KeepCopy(worker uint64, ino orca.Ino, on bool) {
 	kind := metapb.WorkerOrder_PIN
 	if !on {
-		if v, err := s.group.Machine().Lookup(ino); err == nil && v.Attr.Pinned {
-			return
-		}
 		kind = metapb.WorkerOrder_UNPIN
 	}
-	s.Workers.Order([]uint64{worker}, kind, ino, 0)
+	s.Workers.Order([]uint64{worker}, kind, ino, 1)
 }
 
 // Held takes note that a worker has made a copy of what was in no store, and

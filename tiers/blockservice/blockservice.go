@@ -241,6 +241,9 @@ func (s *Service) CleanFile(file orca.Ino, version uint32) {
 // Pin keeps a file's blocks from eviction, or no longer.
 func (s *Service) Pin(file orca.Ino, pinned bool) { s.Store.Pin(file, pinned) }
 
+// Want keeps a file's blocks from leaving for anything but a write, or no longer.
+func (s *Service) Want(file orca.Ino, wanted bool) { s.Store.Want(file, wanted) }
+
 // Keep makes this worker have a block of length bytes that is in no store, read
 // from another one at one of the addresses and verified; it is kept until it is
 // persisted, and durable if asked for.

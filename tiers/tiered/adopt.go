@@ -36,7 +36,7 @@ func (s *Store) Adopt(ctx context.Context, r tiers.Room, a tiers.Adoption) error
 	b := &block{length: a.Length, at: p, sums: a.Sums, n: len(a.Sums), cached: a.Length, charged: a.Length,
 		trusted: true, made: true, dirty: a.Dirty, served: a.Length}
 	b.ID = a.ID
-	err := s.withSpace(ctx, op, p, orca.GrainSize, func() error { return p.Adopt(a.ID, a.Path, a.Length, a.Dirty) })
+	err := s.withSpace(ctx, op, p, orca.GrainSize, true, func() error { return p.Adopt(a.ID, a.Path, a.Length, a.Dirty) })
 	p.adopting.RLock()
 	if err == nil {
 		flags := blockfile.FlagComplete
@@ -181,6 +181,7 @@ func (s *Store) RemoveFile(file orca.Ino, keep uint32) {
 	}
 	if keep == 0 {
 		delete(s.pinned, file)
+		delete(s.wanted, file)
 	}
 }
 

@@ -29,6 +29,7 @@ type block struct {
 	trusted bool
 
 	dirty, pinned bool
+	wanted        bool // leaves only for a write (wanted.go)
 	made          bool // the file exists
 	gone          bool // left the map
 	unlinked      bool // its name is gone or belongs to another block now
@@ -109,7 +110,7 @@ func (s *Store) addLocked(b *block) {
 func (s *Store) enterLocked(b *block) {
 	s.gen++
 	b.gen = s.gen
-	b.pinned = s.pinned[b.ID.File]
+	b.pinned, b.wanted = s.pinned[b.ID.File], s.wanted[b.ID.File]
 	if b.heat == 0 {
 		b.heat = evict.Warm(s.now)
 	}
@@ -134,9 +135,9 @@ func (s *Store) rankLocked(b *block) {
 	case may && !b.Listed():
 		s.now++
 		b.Size = b.charged
-		b.at.policy.Add(&b.Entry, s.now)
+		b.orderLocked().Add(&b.Entry, s.now)
 	case !may && b.Listed():
-		b.at.policy.Remove(&b.Entry)
+		b.orderLocked().Remove(&b.Entry)
 	}
 }
 
@@ -149,7 +150,7 @@ func (s *Store) useLocked(b *block, off, n int64) {
 	if off <= b.pos && b.served >= b.cached/2 {
 		b.served = 0
 		s.now++
-		b.at.policy.Touch(&b.Entry, s.now)
+		b.orderLocked().Touch(&b.Entry, s.now)
 		b.heat = b.heat.Used(s.now)
 		s.nominateLocked(b)
 	}

@@ -35,7 +35,7 @@ func (s *Store) AddDir(c dir.Config) error {
 	if err != nil {
 		return err
 	}
-	p := &place{policy: policy, swept: make(chan struct{})}
+	p := &place{policy: policy, wanted: evict.NewLRU(), swept: make(chan struct{})}
 	l, d, err := load(c, func(fn func(*blockfile.Record)) (*dir.Dir, error) { return dir.Open(c, s.cfg.Ops, s.log, fn) })
 	if err != nil {
 		return err
@@ -300,7 +300,7 @@ func (s *Store) shelterLocked(b *block) *place {
 	switch {
 	case best != nil:
 	case later != nil:
-		later.want = max(later.want, b.length)
+		later.ask(b.length, true)
 		s.wake()
 	case !b.mayLeave():
 		b.at.stuck = &orca.Error{Op: "tiered.RemoveDir", Path: b.ID.String(), Kind: orca.NoSpace, Msg: "no other directory has room for a block that has to stay"}

@@ -205,6 +205,9 @@ func (s *Store) settleLocked(p *place, d dormant) {
 	for file := range s.pinned { // by a record of one of its blocks
 		s.fileLocked(file)
 	}
+	for file := range s.wanted {
+		s.fileLocked(file)
+	}
 }
 
 // dropDormantLocked forgets the dormant blocks of a directory that has failed.

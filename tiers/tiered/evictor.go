@@ -58,12 +58,14 @@ func (s *Store) relieve(p *place) bool {
 	}
 	excess := s.excessLocked(p)
 	if p.want > 0 && p.Free() >= p.want {
-		p.want = 0
+		p.want, p.force = 0, false
 	}
 	if excess <= 0 {
 		return false
 	}
-	if !urgent && s.lowerLocked(p) != nil {
+	// The directory has become smaller than what is wanted.
+	over := p.Used()-p.leaving > p.Usable() && !p.choosable()
+	if !urgent && !over && s.lowerLocked(p) != nil {
 		s.wakeMover()
 		return false
 	}
@@ -86,6 +88,9 @@ func (s *Store) relieve(p *place) bool {
 		s.evictLocked(b, why)
 	}
 	got := len(victims) > 0
+	if over && !got {
+		got = s.giveUpWantedLocked(p)
+	}
 	if urgent && !got {
 		got = s.hurryLocked(p)
 	}
@@ -96,14 +101,17 @@ func (s *Store) relieve(p *place) bool {
 // choose: what is being copied elsewhere leaves now. It reports whether it did.
 func (s *Store) hurryLocked(p *place) bool {
 	b := p.moving
-	if b != nil && !b.mayLeave() {
+	if b != nil && (!b.mayLeave() || b.wanted && !p.force) {
 		return false // its room returns with the next step of its copy
 	}
 	if b != nil {
 		s.evictLocked(b, Need)
 		return true
 	}
-	p.want = 0 // nothing can leave: those who wait find out
+	if p.force && p.Free()+p.leaving < p.want && s.giveUpWantedLocked(p) {
+		return true
+	}
+	p.want, p.force = 0, false // nothing can leave: those who wait find out
 	s.freedLocked()
 	return false
 }

@@ -46,7 +46,7 @@ func (s *Store) Begin(ctx context.Context, id orca.BlockID, length int64) (tiers
 		return s.startFill(b, nil, 0, err)
 	}
 	first := min(length, creditStep)
-	p, err := s.takeRoom(ctx, op, alloc.Need{Length: length, Room: first})
+	p, err := s.takeRoom(ctx, op, alloc.Need{Length: length, Room: first}, false)
 	if err != nil {
 		return nil, err
 	}
@@ -75,7 +75,7 @@ func (s *Store) Begin(ctx context.Context, id orca.BlockID, length int64) (tiers
 	s.insertLocked(fresh)
 	s.mu.Unlock()
 	var f *dir.File
-	err = s.withSpace(ctx, op, p, orca.GrainSize, func() (err error) {
+	err = s.withSpace(ctx, op, p, orca.GrainSize, false, func() (err error) {
 		f, err = p.Create(id, length)
 		return err
 	})
@@ -218,7 +218,7 @@ func (w *filler) writeRun(ctx context.Context, p []byte, off int64) error {
 		w.prepare(off, off+int64(len(p)))
 	}
 	blockfile.AppendSums(b.sums[first:first], p)
-	if err := s.withSpace(ctx, op, b.at, int64(len(p)), func() error { return b.at.Write(w.f, p, off) }); err != nil {
+	if err := s.withSpace(ctx, op, b.at, int64(len(p)), false, func() error { return b.at.Write(w.f, p, off) }); err != nil {
 		s.fault(b.at, err)
 		return err
 	}
@@ -235,7 +235,7 @@ func (w *filler) takeCredit(ctx context.Context, off, n int64) error {
 	if rest := w.b.length - off; need < creditStep {
 		need = min(creditStep, max(need, rest-w.credit))
 	}
-	if err := w.s.takeMore(ctx, "tiered.WriteGrains", w.b.at, need); err != nil {
+	if err := w.s.takeMore(ctx, "tiered.WriteGrains", w.b.at, need, false); err != nil {
 		return err
 	}
 	w.credit += need

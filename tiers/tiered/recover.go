@@ -19,7 +19,7 @@ func (s *Store) openPlace(c dir.Config) error {
 	if err != nil {
 		return err
 	}
-	p := &place{policy: policy, swept: make(chan struct{})}
+	p := &place{policy: policy, wanted: evict.NewLRU(), swept: make(chan struct{})}
 	defer holdGC(expected(c.Path))()
 	l, d, err := load(c, func(fn func(*blockfile.Record)) (*dir.Dir, error) { return dir.Open(c, s.cfg.Ops, s.log, fn) })
 	if err != nil {

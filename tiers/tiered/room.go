@@ -15,20 +15,20 @@ import (
 
 // candidatesLocked orders the directories for a need; the first now of them
 // have room at once.
-func (s *Store) candidatesLocked(n alloc.Need) (order []alloc.Place, now int) {
+func (s *Store) candidatesLocked(n alloc.Need, write bool) (order []alloc.Place, now int) {
 	ps := make([]alloc.Place, 0, len(s.places))
 	for i, p := range s.places {
 		if p.Healthy() && !p.closing {
 			ps = append(ps, alloc.Place{Index: i, Tier: p.Tier, Capacity: p.Usable(), Free: p.Free(),
-				Evictable: p.listed + p.leaving, Durable: p.Tier != orca.MEM, Last: p.last, Placed: p.placed})
+				Evictable: p.evictable(write), Durable: p.Tier != orca.MEM, Last: p.last, Placed: p.placed})
 		}
 	}
 	return s.alloc.Order(ps, n)
 }
 
 // takeRoom reserves need.Room bytes in the best directory, waiting for the
-// background to evict when that can help.
-func (s *Store) takeRoom(ctx context.Context, op string, need alloc.Need) (*place, error) {
+// background to evict when that can help; for a write wanted copies, too.
+func (s *Store) takeRoom(ctx context.Context, op string, need alloc.Need, write bool) (*place, error) {
 	var timer *time.Timer
 	for {
 		s.mu.Lock()
@@ -36,7 +36,7 @@ func (s *Store) takeRoom(ctx context.Context, op string, need alloc.Need) (*plac
 			s.mu.Unlock()
 			return nil, orca.E(op, orca.Unavailable, "store is closed")
 		}
-		order, now := s.candidatesLocked(need)
+		order, now := s.candidatesLocked(need, write)
 		for _, c := range order[:now] {
 			if p := s.places[c.Index]; p.Take(need.Room) {
 				s.placements++
@@ -47,8 +47,7 @@ func (s *Store) takeRoom(ctx context.Context, op string, need alloc.Need) (*plac
 			}
 		}
 		if len(order) > now {
-			p := s.places[order[now].Index]
-			p.want = max(p.want, need.Room)
+			s.places[order[now].Index].ask(need.Room, write)
 		}
 		freed := s.freed
 		s.mu.Unlock()
@@ -68,7 +67,7 @@ func (s *Store) takeRoom(ctx context.Context, op string, need alloc.Need) (*plac
 }
 
 // takeMore reserves n bytes in one directory, waiting likewise.
-func (s *Store) takeMore(ctx context.Context, op string, p *place, n int64) error {
+func (s *Store) takeMore(ctx context.Context, op string, p *place, n int64, write bool) error {
 	var timer *time.Timer
 	for {
 		if p.Take(n) {
@@ -78,9 +77,9 @@ func (s *Store) takeMore(ctx context.Context, op string, p *place, n int64) erro
 			return nil
 		}
 		s.mu.Lock()
-		hopeless := s.closed || !p.Healthy() || p.Free()+p.listed+p.leaving < n
+		hopeless := s.closed || !p.Healthy() || p.Free()+p.evictable(write) < n
 		if !hopeless {
-			p.want = max(p.want, n)
+			p.ask(n, write)
 		}
 		freed := s.freed
 		s.mu.Unlock()
@@ -103,7 +102,7 @@ func (s *Store) takeMore(ctx context.Context, op string, p *place, n int64) erro
 // n reserved already. When there is no space although the quota had some, the
 // directory is taken to be as large as what it holds now, clean blocks leave,
 // and it is done again, for as long as RoomWait.
-func (s *Store) withSpace(ctx context.Context, op string, p *place, n int64, do func() error) error {
+func (s *Store) withSpace(ctx context.Context, op string, p *place, n int64, write bool, do func() error) error {
 	var timer *time.Timer
 	for {
 		err := do()
@@ -114,12 +113,12 @@ func (s *Store) withSpace(ctx context.Context, op string, p *place, n int64, do 
 			continue
 		}
 		s.mu.Lock()
-		if s.closed || !p.Healthy() || p.listed+p.leaving == 0 {
+		if s.closed || !p.Healthy() || p.evictable(write) == 0 {
 			s.mu.Unlock()
 			s.Metrics.NoSpace.Add(1)
 			return err
 		}
-		p.want = max(p.want, n)
+		p.ask(n, write)
 		freed := s.freed
 		s.mu.Unlock()
 		if timer == nil {
@@ -175,7 +174,7 @@ var _ tiers.Room = (*room)(nil)
 
 // Reserve implements tiers.Store.
 func (s *Store) Reserve(ctx context.Context, bytes int64, durable bool) (tiers.Room, error) {
-	p, err := s.takeRoom(ctx, "tiered.Reserve", alloc.Need{Length: bytes, Room: bytes, Durable: durable})
+	p, err := s.takeRoom(ctx, "tiered.Reserve", alloc.Need{Length: bytes, Room: bytes, Durable: durable}, true)
 	if err != nil {
 		return nil, err
 	}
@@ -203,7 +202,7 @@ func (r *room) Resize(ctx context.Context, bytes int64) error {
 
 // WithSpace implements tiers.Room.
 func (r *room) WithSpace(ctx context.Context, n int64, do func() error) error {
-	return r.s.withSpace(ctx, "tiered.WithSpace", r.p, n, do)
+	return r.s.withSpace(ctx, "tiered.WithSpace", r.p, n, true, do)
 }
 
 func (r *room) resizeLocked(ctx context.Context, bytes int64) error {
@@ -211,7 +210,7 @@ func (r *room) resizeLocked(ctx context.Context, bytes int64) error {
 	case r.done:
 		return orca.E("tiered.Resize", orca.Invalid, "room was released")
 	case d > 0:
-		if err := r.s.takeMore(ctx, "tiered.Resize", r.p, d); err != nil {
+		if err := r.s.takeMore(ctx, "tiered.Resize", r.p, d, true); err != nil {
 			return err
 		}
 	case d < 0:

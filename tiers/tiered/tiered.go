@@ -226,6 +226,7 @@ const (
 	Watermark Reason = iota
 	Need
 	DirRemoved
+	Wanted // a write needed room, and there was nothing else
 	Reasons
 )
 
@@ -236,6 +237,8 @@ func (r Reason) String() string {
 		return "need"
 	case DirRemoved:
 		return "removed"
+	case Wanted:
+		return "wanted"
 	}
 	return "watermark"
 }
@@ -244,6 +247,7 @@ func (r Reason) String() string {
 type place struct {
 	*dir.Dir
 	policy   evict.Policy   // GUARDED_BY(Store.mu)
+	wanted   *evict.LRU     // those that leave only for a write; GUARDED_BY(Store.mu)
 	dormant  dormant        // GUARDED_BY(Store.mu)
 	blocks   int64          // GUARDED_BY(Store.mu)
 	grains   int64          // in live blocks, for the compaction estimate; GUARDED_BY(Store.mu)
@@ -259,6 +263,7 @@ type place struct {
 	stuck    error          // why one of them cannot go; GUARDED_BY(Store.mu)
 	swept    chan struct{}  // closed when the sweep has ended
 	want     int64          // room that somebody waits for; GUARDED_BY(Store.mu)
+	force    bool           // a write is among those; GUARDED_BY(Store.mu)
 	lastFail error          // of the index, logged once; GUARDED_BY(Store.mu)
 	// adopting is held for reading from the index record of an adopted block to
 	// its place in the table: a compaction that began in between would find it
@@ -294,6 +299,7 @@ type Store struct {
 	arriving   map[orca.BlockID]int    // adoptions and moves under way; GUARDED_BY(mu)
 	files      map[orca.Ino]*block     // head of each file's list; GUARDED_BY(mu)
 	pinned     map[orca.Ino]bool       // GUARDED_BY(mu)
+	wanted     map[orca.Ino]bool       // GUARDED_BY(mu)
 	reap       []*block                // to unlink; GUARDED_BY(mu)
 	open       []*block                // clock of cached descriptors; GUARDED_BY(mu)
 	hand       int                     // GUARDED_BY(mu)
@@ -320,7 +326,7 @@ func Open(cfg Config, log *slog.Logger) (*Store, error) {
 		cfg: cfg, log: log, clear: make(chan struct{}, cfg.MaxDecrypted),
 		done: make(chan struct{}), kick: make(chan struct{}, 1), moves: make(chan struct{}, 1),
 		blocks: map[orca.BlockID]*block{}, leaving: map[fileName]*block{},
-		arriving: map[orca.BlockID]int{}, files: map[orca.Ino]*block{}, pinned: map[orca.Ino]bool{},
+		arriving: map[orca.BlockID]int{}, files: map[orca.Ino]*block{}, pinned: map[orca.Ino]bool{}, wanted: map[orca.Ino]bool{},
 		freed: make(chan struct{}), spoilt: map[orca.BlockID]bool{}, gen: rand.Uint64() >> 1,
 	}
 	var last error
