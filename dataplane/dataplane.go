@@ -220,6 +220,14 @@ type Holder interface {
 	Held(req ReadRequest) (Extent, bool)
 }
 
+// Maker is optional for Blocks: it knows which extents are made for one reader.
+type Maker interface {
+	// InMemory reports whether extents of a block that is here are not of its
+	// file but in memory until Release. A server has few of them at a time for
+	// each of its connections, so that slow readers do not hold all there is.
+	InMemory(id orca.BlockID) bool
+}
+
 // Sharer is optional for Blocks: it lets readers on the same host read a block
 // in place while it is filled.
 type Sharer interface {

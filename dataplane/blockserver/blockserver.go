@@ -77,6 +77,7 @@ type Metrics struct {
 type Server struct {
 	blocks  dataplane.Blocks
 	holder  dataplane.Holder // of blocks, if it is one
+	maker   dataplane.Maker  // of blocks, if it is one
 	grants  *grant.Checker
 	tr      *transport.Server
 	linger  time.Duration
@@ -95,6 +96,7 @@ func New(cfg Config, blocks dataplane.Blocks, grants *grant.Checker, log *slog.L
 	}
 	s := &Server{blocks: blocks, grants: grants, linger: cfg.Linger}
 	s.holder, _ = blocks.(dataplane.Holder)
+	s.maker, _ = blocks.(dataplane.Maker)
 	tr, err := transport.NewServer(cfg.Transport, s.handle, s.prompt, log)
 	if err != nil {
 		return nil, err

@@ -52,7 +52,7 @@ func (s *Server) read(ctx context.Context, r *transport.Request) transport.Reply
 		return s.exact(ctx, r, req)
 	}
 	for {
-		ext, err := s.blocks.Open(ctx, req)
+		ext, err := s.open(ctx, r, req)
 		if err != nil {
 			return transport.Fail(err)
 		}
@@ -65,6 +65,39 @@ func (s *Server) read(ctx context.Context, r *transport.Request) transport.Reply
 		}
 		req.Off += n
 		req.N -= n
+	}
+}
+
+// open is Blocks.Open. An extent in memory has a place of the connection until
+// it has left: receivers that do not read keep no more memory than that from
+// others. Where it is known beforehand that it will be one, nothing is made that
+// would only wait; else it is made again.
+func (s *Server) open(ctx context.Context, r *transport.Request, req dataplane.ReadRequest) (dataplane.Extent, error) {
+	placed := false
+	for {
+		if !placed && s.maker != nil && s.maker.InMemory(req.ID) {
+			if err := r.Place(ctx, false); err != nil {
+				return dataplane.Extent{}, err
+			}
+			placed = true
+		}
+		ext, err := s.blocks.Open(ctx, req)
+		switch made := err == nil && ext.File == nil && ext.Release != nil; {
+		case !made && placed:
+			r.Leave()()
+			return ext, err
+		case !made:
+			return ext, err
+		case placed || r.Place(ctx, true) == nil:
+			free, leave := ext.Release, r.Leave()
+			ext.Release = func() { free(); leave() }
+			return ext, nil
+		}
+		release(&ext)
+		if err := r.Place(ctx, false); err != nil {
+			return dataplane.Extent{}, err
+		}
+		placed = true
 	}
 }
 

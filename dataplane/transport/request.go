@@ -85,6 +85,38 @@ func (r *Request) Send(p Reply) error {
 	return r.send(&p, frame.FlagReply|frame.FlagMore, true)
 }
 
+// Place takes one of the ServerConfig.MaxBodies places that the connection has
+// for replies whose bodies are in memory that others wait for, too: a peer that
+// asks for much and reads nothing has no more than those. Unless now is set it
+// waits for one; Canceled when ctx ends before, Busy when there is none now.
+// Leave gives it back, at the latest when the reply has left.
+func (r *Request) Place(ctx context.Context, now bool) error {
+	select {
+	case r.conn.places <- struct{}{}:
+		return nil
+	default:
+	}
+	if now {
+		return errNoPlace
+	}
+	select {
+	case r.conn.places <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return orca.PathE("transport.Place", r.Op.String(), orca.Canceled, ctx.Err())
+	}
+}
+
+// errNoPlace is made once: it is no failure.
+var errNoPlace error = orca.E("transport.Place", orca.Busy, "the replies of this connection do not leave")
+
+// Leave returns what gives a place back. It may be called after the handler has
+// returned.
+func (r *Request) Leave() func() {
+	c := r.conn
+	return func() { <-c.places }
+}
+
 // Deadline is when the caller's time will be over, for a request that has just
 // come; zero if it has not said.
 func (r *Request) Deadline() time.Time {

@@ -31,8 +31,9 @@ type serverConn struct {
 	cancel context.CancelFunc
 
 	inFlight atomic.Int64
-	bytes    atomic.Int64 // of requests in flight
-	last     atomic.Int64 // unix ns of the last request
+	bytes    atomic.Int64  // of requests in flight
+	places   chan struct{} // one element for each place taken (Request.Place)
+	last     atomic.Int64  // unix ns of the last request
 	closed   atomic.Bool
 	gone     chan struct{} // closed when netpoll has let go of the descriptor
 	// held says that what is answered inline stays in the outbox until the
@@ -77,7 +78,7 @@ func (s *Server) onPrepare(nc netpoll.Connection) context.Context {
 		_ = nc.Close()
 		return context.Background()
 	}
-	c := &serverConn{srv: s, nc: nc, gone: make(chan struct{}), calls: make(map[uint64]context.CancelFunc)}
+	c := &serverConn{srv: s, nc: nc, gone: make(chan struct{}), places: make(chan struct{}, s.cfg.MaxBodies), calls: make(map[uint64]context.CancelFunc)}
 	c.peer.Addr = nc.RemoteAddr()
 	if nc.LocalAddr().Network() == "unix" {
 		if u, err := unix.GetsockoptUcred(fd, unix.SOL_SOCKET, unix.SO_PEERCRED); err == nil {

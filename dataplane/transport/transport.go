@@ -85,6 +85,9 @@ type ServerConfig struct {
 	// MaxInFlightBytes is how many bytes of requests one connection may have
 	// in work. Default 64 MiB.
 	MaxInFlightBytes int64
+	// MaxBodies is how many replies of one connection may have a place
+	// (Request.Place) at once. Default 4.
+	MaxBodies int
 	// MaxHandlers is how many handler goroutines run in all; requests beyond
 	// it are Busy. Default 4096.
 	MaxHandlers int
@@ -104,13 +107,14 @@ type ServerConfig struct {
 
 // Validate fills in the defaults: Invalid for a negative value.
 func (c *ServerConfig) Validate() error {
-	if c.MaxConns < 0 || c.MaxInFlight < 0 || c.MaxInFlightBytes < 0 || c.MaxHandlers < 0 ||
+	if c.MaxConns < 0 || c.MaxInFlight < 0 || c.MaxInFlightBytes < 0 || c.MaxBodies < 0 || c.MaxHandlers < 0 ||
 		c.ReadTimeout < 0 || c.WriteTimeout < 0 || c.IdleTimeout < 0 || c.Pollers < 0 {
 		return orca.E("transport.ServerConfig", orca.Invalid, "a limit is negative")
 	}
 	setDefault(&c.MaxConns, 16384)
 	setDefault(&c.MaxInFlight, 1024)
 	setDefault(&c.MaxInFlightBytes, 64<<20)
+	setDefault(&c.MaxBodies, 4)
 	setDefault(&c.MaxHandlers, 4096)
 	setDefault(&c.ReadTimeout, 30*time.Second)
 	setDefault(&c.WriteTimeout, 30*time.Second)

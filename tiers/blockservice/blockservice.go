@@ -67,6 +67,7 @@ var (
 	_ dataplane.Informer = (*Service)(nil)
 	_ dataplane.Sharer   = (*Service)(nil)
 	_ dataplane.Holder   = (*Service)(nil)
+	_ dataplane.Maker    = (*Service)(nil)
 	_ dataplane.Chains   = (*Service)(nil)
 )
 
@@ -105,6 +106,9 @@ func (s *Service) Held(req dataplane.ReadRequest) (dataplane.Extent, bool) {
 	}
 	return s.Read.Held(req)
 }
+
+// InMemory implements dataplane.Maker.
+func (s *Service) InMemory(id orca.BlockID) bool { return s.Store.InMemory(id) }
 
 // Descriptor implements dataplane.Blocks.
 func (s *Service) Descriptor(ctx context.Context, id orca.BlockID, g dataplane.Grant) (*os.File, int64, uint64, error) {

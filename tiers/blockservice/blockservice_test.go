@@ -24,7 +24,9 @@ import (
 	"orca/ufs/memufs"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	goleak.VerifyTestMain(m, goleak.IgnoreAnyFunction("github.com/cloudwego/netpoll.(*defaultPoll).Wait"))
+}
 
 // rig is a worker over a memufs whose metaplane is a map.
 type rig struct {

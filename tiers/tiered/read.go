@@ -96,6 +96,14 @@ func (s *Store) Held(id orca.BlockID, off, n int64) (dataplane.Extent, bool) {
 		SumOff: int64(first) * orca.GrainSize, Generation: gen, Release: release}, true
 }
 
+// InMemory reports whether a block is here and its extents are decrypted ones.
+func (s *Store) InMemory(id orca.BlockID) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	b := s.blocks[id]
+	return b != nil && b.at.Encrypted()
+}
+
 // errAbsent is made once: a miss is no exception.
 var errAbsent error = &orca.Error{Op: "tiered.Get", Kind: orca.NotFound, Msg: "not cached here"}
 
