@@ -24,8 +24,12 @@ func (s *Service) mkdirIn(ctx context.Context, r *metapb.MkdirRequest) (*metapb.
 	s.joints.asked.Add(1)
 	defer s.joints.asked.Add(-1)
 	res, err := s.change(ctx, r.H, mkdirCommand(r))
-	if err != nil || res.Existed {
-		return &metapb.MkdirReply{Attr: res.GetAttr()}, err
+	if err != nil {
+		return nil, err
+	}
+	if res.Existed { // here, where the directory lives: who repeats a request is answered by the first group
+		return nil, &orca.Error{Op: "metaserver.Mkdir", Path: r.Target.Path, Kind: orca.Exists,
+			Msg: fmt.Sprintf("it is there already, and lives in group %d", s.groupNumber())}
 	}
 	s.refreshMounts()
 	a := res.Attr

@@ -50,6 +50,8 @@ func TestADirectoryInAGroup(t *testing.T) {
 	require.DirExists(t, filepath.Join(store, "a/p"))
 	_, err = p.mkdirIn("/m/a/p", 2)
 	require.ErrorIs(t, err, orca.Exists)
+	_, err = p.ns.Mkdir(ctx, &metapb.MkdirRequest{Target: at("/m/a/p"), Mode: 0o750, Parents: true, Group: 2})
+	require.ErrorIs(t, err, orca.Exists, "with its parents, as the command line asks")
 	_, err = p.mkdirIn("/m/a/p/q", 2)
 	require.ErrorIs(t, err, orca.Unsupported)
 
