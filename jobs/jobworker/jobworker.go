@@ -54,6 +54,10 @@ type Config struct {
 	Settle func(ctx context.Context)
 }
 
+// patience is how long a task waits for workers that a metaplane which has just
+// started does not know yet: they find it within a second or two.
+const patience = 10 * time.Second
+
 func (c *Config) setDefaults() {
 	c.Slots = cmp.Or(c.Slots, 8)
 	c.Wait = cmp.Or(c.Wait, 10*time.Second)
@@ -273,7 +277,7 @@ func (w *Worker) begin(work *jobpb.Work) {
 	ctx, cancel := context.WithCancel(w.ctx)
 	r := &run{cancel: cancel, what: &jobpb.Running{}}
 	env := &task.Env{
-		NS: w.ns, Blocks: w.blocks, Stores: w.stores, Self: w.cfg.ID(), Throttles: []*task.Throttle{w.all},
+		NS: w.ns, Blocks: w.blocks, Stores: w.stores, Self: w.cfg.ID(), Throttles: []*task.Throttle{w.all}, Patience: patience,
 		Progress: func(n int64) {
 			r.bytes.Add(n)
 			w.Stats.Bytes.Add(n)

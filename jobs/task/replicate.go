@@ -91,7 +91,12 @@ func (e *Env) keepItem(ctx context.Context, i *jobpb.Item) (skipped bool, err er
 	}
 	for b := from; b < to; b++ {
 		moved := func(n int64) error { return e.moved(ctx, n) }
-		if err := k.Keep(ctx, blockID(a, b), a.BlockLength(b), durable, e.sources(rep, b), moved); err != nil {
+		sources := e.sources(rep, b)
+		err := k.Keep(ctx, blockID(a, b), a.BlockLength(b), durable, sources, moved)
+		if err != nil && len(sources) == 0 && e.await(ctx) {
+			return e.keepItem(ctx, i) // what is here by now is left alone
+		}
+		if err != nil {
 			return false, err
 		}
 	}

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"testing/synctest"
 
 	"github.com/stretchr/testify/require"
 
@@ -35,6 +36,7 @@ func (f *files) Open(context.Context, *metapb.OpenRequest) (*metapb.OpenReply, e
 type cupboard struct {
 	asked []string
 	err   error
+	needs bool // a source to copy from
 }
 
 func (c *cupboard) note(format string, args ...any) {
@@ -48,6 +50,9 @@ func (c *cupboard) Open(_ context.Context, r dataplane.ReadRequest) (dataplane.E
 
 func (c *cupboard) Keep(_ context.Context, id orca.BlockID, length int64, durable bool, from []string, moved func(int64) error) error {
 	c.note("keep %d.%d:%d durable=%v from %s", id.Version, id.Index, length, durable, strings.Join(from, ","))
+	if c.needs && len(from) == 0 {
+		return orca.E("keep", orca.Unavailable, "")
+	}
 	if c.err != nil {
 		return c.err
 	}
@@ -136,6 +141,34 @@ func TestReplicate(t *testing.T) {
 			require.Equal(t, c.out, outcome(d))
 			require.Equal(t, c.asked, b.asked)
 			require.Equal(t, c.moved, moved)
+		})
+	}
+}
+
+// late is a metaplane that knows who has a file only when it is asked again, so
+// many times.
+type late struct {
+	files
+	asked, times int
+}
+
+func (l *late) Open(ctx context.Context, r *metapb.OpenRequest) (*metapb.OpenReply, error) {
+	if l.asked++; l.asked <= l.times {
+		return file(orca.NotPersisted), nil
+	}
+	return l.files.Open(ctx, r)
+}
+
+// TestReplicatePatiently: workers that are not known yet are waited for, but not
+// for ever.
+func TestReplicatePatiently(t *testing.T) {
+	for times, want := range map[int]string{0: kept, 3: kept, 4: failed} {
+		synctest.Test(t, func(t *testing.T) {
+			ns := &late{files: files{rep: file(orca.NotPersisted, held(2, 0, 1, 2))}, times: times}
+			e := &Env{NS: ns, Blocks: &cupboard{needs: true}, Self: self, Patience: 3 * lookAgain}
+			d, err := Replicate(t.Context(), e, &jobpb.Task{Items: []*jobpb.Item{{File: 7, Version: 3, Path: "/f", Bytes: 25, Unpersisted: true}}})
+			require.NoError(t, err)
+			require.Equal(t, want, outcome(d), "%d times", times)
 		})
 	}
 }

@@ -51,6 +51,28 @@ type Env struct {
 	Throttles []*Throttle
 	// Progress is called with bytes as they are done; may be nil.
 	Progress func(bytes int64)
+	// Patience is how long, in all, the task waits for workers that have what is
+	// nowhere else: a metaplane that has just started does not know them yet.
+	Patience time.Duration
+}
+
+// lookAgain is the pause of a wait for such workers.
+const lookAgain = 500 * time.Millisecond
+
+// await uses up a little of the patience; false when there is none left.
+func (e *Env) await(ctx context.Context) bool {
+	if e.Patience <= 0 {
+		return false
+	}
+	e.Patience -= lookAgain
+	late := time.NewTimer(lookAgain)
+	defer late.Stop()
+	select {
+	case <-late.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
 }
 
 // moved throttles and reports n bytes.
