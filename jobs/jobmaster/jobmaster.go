@@ -97,6 +97,10 @@ type Config struct {
 	// RepairAfter is for how long copies of a file may be too few or too many
 	// before that is put right. Default DefaultRepairAfter.
 	RepairAfter time.Duration
+	// Settle is how long who begins to lead waits for the reports of workers:
+	// before, no copy counts as missing or too many, and no worker as gone.
+	// Default 10 s, as long as one that falls silent counts as live.
+	Settle time.Duration
 	// RepairRate bounds the bytes per second that one worker copies for that.
 	// Default DefaultRepairRate.
 	RepairRate int64
@@ -123,6 +127,7 @@ func (c *Config) setDefaults() {
 	c.Rehome = cmp.Or(c.Rehome, 10*time.Second)
 	c.Tick = cmp.Or(c.Tick, 200*time.Millisecond)
 	c.RepairAfter = cmp.Or(c.RepairAfter, DefaultRepairAfter)
+	c.Settle = cmp.Or(c.Settle, 10*time.Second)
 	c.RepairRate = cmp.Or(c.RepairRate, DefaultRepairRate)
 	c.RepairWindow = cmp.Or(c.RepairWindow, 1024)
 }
@@ -130,7 +135,7 @@ func (c *Config) setDefaults() {
 // Validate reports what cannot be.
 func (c *Config) Validate() error {
 	if c.Lease < 0 || c.Retention < 0 || c.Keep < 0 || c.MaxActive < 0 || c.Planners < 0 || c.FirstPause < 0 ||
-		c.LongestPause < 0 || c.Rehome < 0 || c.Tick < 0 || c.RepairAfter < 0 || c.RepairRate < 0 || c.RepairWindow < 0 {
+		c.LongestPause < 0 || c.Rehome < 0 || c.Tick < 0 || c.RepairAfter < 0 || c.Settle < 0 || c.RepairRate < 0 || c.RepairWindow < 0 {
 		return orca.E("jobmaster.Config", orca.Invalid, "a limit is negative")
 	}
 	return nil

@@ -44,6 +44,7 @@ type retry struct {
 type checker struct {
 	m    *Master
 	term uint64
+	met  time.Time            // from when on silent workers are gone
 	bad  map[uint64]time.Time // since when the copies of a file are not what they are to be
 	kept map[uint64][]keeper  // who was told to keep a copy
 }
@@ -74,7 +75,7 @@ func (m *Master) checkLoop() {
 		term := m.term
 		m.mu.Unlock()
 		if term != c.term {
-			*c = checker{m: m, term: term, bad: map[uint64]time.Time{}, kept: map[uint64][]keeper{}}
+			*c = checker{m: m, term: term, met: begin.Add(m.cfg.Settle), bad: map[uint64]time.Time{}, kept: map[uint64][]keeper{}}
 		}
 		if term == 0 {
 			continue
@@ -234,6 +235,14 @@ func (c *checker) busy(ctx context.Context, boots map[uint64]uint64) (map[uint64
 		}
 	}
 	m.mu.Unlock()
+	if time.Now().Before(c.met) {
+		for _, w := range dead {
+			for _, f := range w.files {
+				out[f] = true
+			}
+		}
+		return out, nil
+	}
 	if len(dead) == 0 {
 		return out, nil
 	}
@@ -270,7 +279,7 @@ func (c *checker) ripe(file uint64, now time.Time, seen map[uint64]bool) bool {
 		}
 		c.bad[file], since = now, now
 	}
-	return now.Sub(since) >= c.m.cfg.RepairAfter
+	return now.Sub(since) >= c.m.cfg.RepairAfter && now.After(c.met)
 }
 
 // keep has the workers that are to keep their copies of a file do so, and
