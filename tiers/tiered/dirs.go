@@ -301,6 +301,7 @@ func (s *Store) shelterLocked(b *block) *place {
 	case best != nil:
 	case later != nil:
 		later.ask(b.length, true)
+		later.shelter = true
 		s.wake()
 	case !b.mayLeave():
 		b.at.stuck = &orca.Error{Op: "tiered.RemoveDir", Path: b.ID.String(), Kind: orca.NoSpace, Msg: "no other directory has room for a block that has to stay"}

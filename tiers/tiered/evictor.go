@@ -58,7 +58,7 @@ func (s *Store) relieve(p *place) bool {
 	}
 	excess := s.excessLocked(p)
 	if p.want > 0 && p.Free() >= p.want {
-		p.want, p.force = 0, false
+		p.askedLocked()
 	}
 	if excess <= 0 {
 		return false
@@ -108,10 +108,12 @@ func (s *Store) hurryLocked(p *place) bool {
 		s.evictLocked(b, Need)
 		return true
 	}
-	if p.force && p.Free()+p.leaving < p.want && s.giveUpWantedLocked(p) {
+	// Who has got his room meanwhile has not taken back that he asked.
+	waits := p.shelter || s.roomWaiters.Load() > 0
+	if p.force && waits && p.Free()+p.leaving < p.want && s.giveUpWantedLocked(p) {
 		return true
 	}
-	p.want, p.force = 0, false // nothing can leave: those who wait find out
+	p.askedLocked() // nothing can leave: those who wait find out
 	s.freedLocked()
 	return false
 }

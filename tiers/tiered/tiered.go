@@ -264,6 +264,7 @@ type place struct {
 	swept    chan struct{}  // closed when the sweep has ended
 	want     int64          // room that somebody waits for; GUARDED_BY(Store.mu)
 	force    bool           // a write is among those; GUARDED_BY(Store.mu)
+	shelter  bool           // so is a block of a directory that is removed; GUARDED_BY(Store.mu)
 	lastFail error          // of the index, logged once; GUARDED_BY(Store.mu)
 	// adopting is held for reading from the index record of an adopted block to
 	// its place in the table: a compaction that began in between would find it

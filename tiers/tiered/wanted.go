@@ -45,6 +45,9 @@ func (p *place) ask(n int64, write bool) {
 	p.want, p.force = max(p.want, n), p.force || write
 }
 
+// askedLocked forgets who asked.
+func (p *place) askedLocked() { p.want, p.force, p.shelter = 0, false, false }
+
 // evictable is how many bytes can leave for a write, or for something that is
 // merely cached; Store.mu is held.
 func (p *place) evictable(write bool) int64 {

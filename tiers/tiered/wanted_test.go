@@ -57,11 +57,11 @@ func TestWantedGiveWayToWrites(t *testing.T) {
 	for _, policy := range evict.Names() {
 		t.Run(policy, func(t *testing.T) {
 			s := wantedStore(t, policy)
-			for i := uint64(100); i < 140; i++ {
+			for i := uint64(100); i < 120; i++ {
 				require.NoError(t, tiertest.TryFill(s, tiertest.ID(i), tiertest.Bytes(i, 1<<20)))
 			}
 			require.NoError(t, s.Drain(t.Context()))
-			require.Equal(t, 8, cached(t, s, 0, 8), "forty others came, and these are wanted")
+			require.Equal(t, 8, cached(t, s, 0, 8), "twenty others came, and these are wanted")
 			readWant(t, s, 0, tiertest.Bytes(0, 1<<20))
 			for i := uint64(200); i < 216; i++ {
 				require.NoError(t, tiertest.Adopt(s, tiertest.ID(i), tiertest.Bytes(i, 1<<20), true), "write %d", i)
@@ -83,7 +83,7 @@ func TestWantedGiveWayToWrites(t *testing.T) {
 			for i := range uint64(8) {
 				tiertest.Fill(t, s, tiertest.ID(i), tiertest.Bytes(i, 1<<20))
 			}
-			for i := uint64(100); i < 140; i++ {
+			for i := uint64(100); i < 120; i++ {
 				require.NoError(t, tiertest.TryFill(s, tiertest.ID(i), tiertest.Bytes(i, 1<<20)))
 			}
 			require.Equal(t, 8, cached(t, s, 0, 8))
