@@ -33,39 +33,26 @@ func CrowdServe(file, folder string, stdin io.Reader, stdout io.Writer) error {
 		}
 		defer unix.Close(src)
 	}
-	ln, port, err := listenRaw(1024)
-	if err != nil {
-		return err
-	}
-	defer unix.Close(ln)
-	fmt.Fprintln(stdout, port)
-	go func() {
-		_, _ = io.Copy(io.Discard, stdin)     // until its owner is gone
-		_ = unix.Shutdown(ln, unix.SHUT_RDWR) // wakes accept
-	}()
 	var wg sync.WaitGroup
 	defer wg.Wait()
-	for n := 0; ; n++ {
-		conn, _, err := unix.Accept4(ln, unix.SOCK_CLOEXEC)
-		if errors.Is(err, unix.EINTR) {
-			continue
-		}
-		if err != nil {
-			return nil // shut down
-		}
+	n := 0
+	return acceptRaw(1024, stdin, stdout, func(conn int) error {
+		name := strconv.Itoa(n)
+		n++
 		wg.Go(func() {
 			defer unix.Close(conn)
 			err := error(nil)
 			if folder == "" {
 				err = serveRaw(conn, src)
 			} else {
-				err = sinkRaw(conn, filepath.Join(folder, strconv.Itoa(n)))
+				err = sinkRaw(conn, filepath.Join(folder, name))
 			}
 			if err != nil {
 				fmt.Fprintln(os.Stderr, "raw server:", err)
 			}
 		})
-	}
+		return nil
+	})
 }
 
 // listenRaw opens a blocking listener on a free port of the loopback.

@@ -46,7 +46,16 @@ func RawServe(file string, stdin io.Reader, stdout io.Writer) error {
 		return &os.PathError{Op: "open", Path: file, Err: err}
 	}
 	defer unix.Close(src)
-	ln, port, err := listenRaw(4)
+	return acceptRaw(4, stdin, stdout, func(conn int) error {
+		defer unix.Close(conn)
+		return serveRaw(conn, src)
+	})
+}
+
+// acceptRaw prints the port that it listens on as one line, and calls serve with
+// one connection after the other until stdin ends, or serve returns an error.
+func acceptRaw(backlog int, stdin io.Reader, stdout io.Writer, serve func(conn int) error) error {
+	ln, port, err := listenRaw(backlog)
 	if err != nil {
 		return err
 	}
@@ -64,9 +73,7 @@ func RawServe(file string, stdin io.Reader, stdout io.Writer) error {
 		if err != nil {
 			return nil // shut down
 		}
-		err = serveRaw(conn, src)
-		unix.Close(conn)
-		if err != nil {
+		if err := serve(conn); err != nil {
 			return err
 		}
 	}

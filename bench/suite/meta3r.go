@@ -21,6 +21,12 @@ const propose3Name = "raw propose, 3 replicas"
 
 // openCreate3r is create on a metaplane of three processes on this machine.
 func openCreate3r(ctx context.Context, s *stage) (*trial, error) {
+	return ending(func(t *trial, ends *[]func() error) error { return s.openCreate3r(ctx, t, ends) })
+}
+
+// ending makes a trial that at its end calls what open has appended to ends, the
+// last first.
+func ending(open func(t *trial, ends *[]func() error) error) (*trial, error) {
 	t := &trial{}
 	var ends []func() error
 	t.close = func() error {
@@ -30,7 +36,7 @@ func openCreate3r(ctx context.Context, s *stage) (*trial, error) {
 		}
 		return errors.Join(errs...)
 	}
-	if err := s.openCreate3r(ctx, t, &ends); err != nil {
+	if err := open(t, &ends); err != nil {
 		return nil, errors.Join(err, t.close())
 	}
 	return t, nil
@@ -126,25 +132,16 @@ const leaderName = "stat at the leader of the same three"
 // openStat3r is stat by clients that read from any member of a metaplane of
 // three processes, against the same by clients that read from the leader.
 func openStat3r(ctx context.Context, s *stage) (*trial, error) {
-	t := &trial{}
-	var ends []func() error
-	t.close = func() error {
-		var errs []error
-		for i := len(ends) - 1; i >= 0; i-- {
-			errs = append(errs, ends[i]())
-		}
-		return errors.Join(errs...)
-	}
-	open := func() error {
-		m, err := s.three(ctx, &ends)
+	return ending(func(t *trial, ends *[]func() error) error {
+		m, err := s.three(ctx, ends)
 		if err != nil {
 			return err
 		}
-		lead, err := m.crowd(ctx, metaclient.Leader, &ends)
+		lead, err := m.crowd(ctx, metaclient.Leader, ends)
 		if err != nil {
 			return err
 		}
-		spread, err := m.crowd(ctx, metaclient.AnyMember, &ends)
+		spread, err := m.crowd(ctx, metaclient.AnyMember, ends)
 		if err != nil {
 			return err
 		}
@@ -154,11 +151,7 @@ func openStat3r(ctx context.Context, s *stage) (*trial, error) {
 		}
 		t.system, t.baselines = spread.statSide("stat-any-3r", paths, m.pids), []side{lead.statSide(leaderName, paths, m.pids)}
 		return nil
-	}
-	if err := open(); err != nil {
-		return nil, errors.Join(err, t.close())
-	}
-	return t, nil
+	})
 }
 
 // propose3Side is proposeSide on three hosts that speak over the wire that

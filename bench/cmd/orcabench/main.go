@@ -226,16 +226,9 @@ and how many creates there were around the change, as a plot.`,
 		Example: "  orcabench failover --times 20 --json failover.json",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			var err error
-			if opt.Self, err = os.Executable(); err != nil {
-				return err
-			}
-			opt.Progress = &stamped{w: cmd.ErrOrStderr(), start: time.Now()}
-			r, err := suite.MeasureFailover(cmd.Context(), opt, times, "orcabench "+strings.Join(os.Args[1:], " "))
-			if err != nil {
-				return err
-			}
-			return show(cmd, r, file)
+			return measure(cmd, &opt, file, func(command string) (measured, error) {
+				return suite.MeasureFailover(cmd.Context(), opt, times, command)
+			})
 		},
 	}
 	fl := cmd.Flags()
@@ -264,16 +257,9 @@ minutes and 3 GB below the temporary folder.`,
 		Example: "  orcabench footprint --inodes 10000000 --json footprint.json",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			var err error
-			if opt.Self, err = os.Executable(); err != nil {
-				return err
-			}
-			opt.Progress = &stamped{w: cmd.ErrOrStderr(), start: time.Now()}
-			r, err := suite.MeasureFootprint(cmd.Context(), opt, inodes, reads, "orcabench "+strings.Join(os.Args[1:], " "))
-			if err != nil {
-				return err
-			}
-			return show(cmd, r, file)
+			return measure(cmd, &opt, file, func(command string) (measured, error) {
+				return suite.MeasureFootprint(cmd.Context(), opt, inodes, reads, command)
+			})
 		},
 	}
 	fl := cmd.Flags()
@@ -300,16 +286,9 @@ on it: compare nothing across runs.`,
 		Example: "  orcabench max --op create --bound 20ms --json max.json",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			var err error
-			if opt.Self, err = os.Executable(); err != nil {
-				return err
-			}
-			opt.Progress = &stamped{w: cmd.ErrOrStderr(), start: time.Now()}
-			r, err := suite.MeasureMax(cmd.Context(), opt, op, bound, "orcabench "+strings.Join(os.Args[1:], " "))
-			if err != nil {
-				return err
-			}
-			return show(cmd, r, file)
+			return measure(cmd, &opt, file, func(command string) (measured, error) {
+				return suite.MeasureMax(cmd.Context(), opt, op, bound, command)
+			})
 		},
 	}
 	fl := cmd.Flags()
@@ -341,6 +320,20 @@ func (s *stamped) Write(p []byte) (int, error) {
 type measured interface {
 	WriteTable(w io.Writer) error
 	WriteJSON(w io.Writer) error
+}
+
+// measure has a figure taken with progress to be seen, and shows it.
+func measure(cmd *cobra.Command, opt *suite.Options, file string, take func(command string) (measured, error)) error {
+	var err error
+	if opt.Self, err = os.Executable(); err != nil {
+		return err
+	}
+	opt.Progress = &stamped{w: cmd.ErrOrStderr(), start: time.Now()}
+	r, err := take("orcabench " + strings.Join(os.Args[1:], " "))
+	if err != nil {
+		return err
+	}
+	return show(cmd, r, file)
 }
 
 // show writes the table of r, and its JSON to a file when one is named.
