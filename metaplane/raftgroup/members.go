@@ -196,6 +196,9 @@ func (g *Group) Transfer(ctx context.Context, replica uint64) error {
 	if to := m.Find(replica); to == nil || !to.Voter {
 		return orca.E(op, orca.NotFound, fmt.Sprintf("no voter has the number %d", replica))
 	}
+	if replica == g.Replica() {
+		return nil // Raft drops a transfer to who leads, and would be asked for ever
+	}
 	for {
 		changed := g.LeaderChanged()
 		if leader, _ := g.LeaderReplica(); leader != g.Replica() {
