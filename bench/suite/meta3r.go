@@ -12,6 +12,7 @@ import (
 
 	"orca"
 	"orca/bench/target"
+	"orca/dataplane/freeport"
 	"orca/engine/client"
 	"orca/metaplane/metaclient"
 	"orca/metaplane/raftgroup"
@@ -158,7 +159,7 @@ func openStat3r(ctx context.Context, s *stage) (*trial, error) {
 // Orca's members use. They are in this process, so that the baseline pays for
 // no switches between processes.
 func (s *stage) propose3Side(proposers int, payload []byte) (side, func() error, error) {
-	addrs, err := target.FreeAddrs(3)
+	addrs, err := freeport.Addrs(3)
 	if err != nil {
 		return side{}, nil, err
 	}

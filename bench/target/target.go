@@ -16,7 +16,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -26,6 +25,8 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"orca/dataplane/freeport"
 )
 
 const (
@@ -106,24 +107,10 @@ func Start(ctx context.Context, bin, data string, args []string) (*Orca, error) 
 	return start(ctx, bin, data, args)
 }
 
-// FreeAddrs returns n loopback addresses that were free a moment ago.
-func FreeAddrs(n int) ([]string, error) {
-	var out []string
-	for range n {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			return nil, err
-		}
-		defer l.Close()
-		out = append(out, l.Addr().String())
-	}
-	return out, nil
-}
-
 // Three runs a metaplane of three members below dir, with its root on a folder,
 // and waits until all take part. What runs is returned with an error, too.
 func Three(ctx context.Context, bin, dir, root string) ([]*Orca, error) {
-	addrs, err := FreeAddrs(6)
+	addrs, err := freeport.Addrs(6)
 	if err != nil {
 		return nil, err
 	}

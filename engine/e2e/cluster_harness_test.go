@@ -4,9 +4,6 @@ package e2e
 
 import (
 	"context"
-	"fmt"
-	"math/rand/v2"
-	"net"
 	"os"
 	"path/filepath"
 	"slices"
@@ -14,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"orca/dataplane/freeport"
 	"orca/engine/client"
 )
 
@@ -29,19 +27,14 @@ type cluster struct {
 }
 
 // fixedAddr returns a loopback address that stays free while its process is
-// dead: below the ports that the kernel gives to connections.
+// dead.
 func fixedAddr(t *testing.T) string {
 	t.Helper()
-	for range 1000 {
-		addr := fmt.Sprintf("127.0.0.1:%d", 11000+rand.IntN(20000))
-		l, err := net.Listen("tcp", addr)
-		if err == nil {
-			l.Close()
-			return addr
-		}
+	addrs, err := freeport.Addrs(1)
+	if err != nil {
+		t.Fatal(err)
 	}
-	t.Fatal("no free port")
-	return ""
+	return addrs[0]
 }
 
 // firstMembers are the nodes that a cluster begins with.

@@ -5,7 +5,6 @@ package metatest
 import (
 	"context"
 	"log/slog"
-	"net"
 	"testing"
 	"time"
 
@@ -13,6 +12,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"orca"
+	"orca/dataplane/freeport"
 	"orca/dataplane/transport"
 	"orca/metaplane/metaclient"
 	"orca/metaplane/metapb"
@@ -42,15 +42,10 @@ func newTrio(t *testing.T) *trio {
 	log := slog.New(slog.DiscardHandler)
 	c := &trio{t: t, store: memufs.New(memufs.Config{})}
 	raft := map[uint64]string{}
-	var taken []net.Listener
-	for id := range uint64(3) {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		require.NoError(t, err)
-		raft[id+1] = l.Addr().String()
-		taken = append(taken, l)
-	}
-	for _, l := range taken {
-		require.NoError(t, l.Close())
+	addrs, err := freeport.Addrs(3)
+	require.NoError(t, err)
+	for i, a := range addrs {
+		raft[uint64(i+1)] = a
 	}
 	open := func(context.Context, *metapb.Mount) (ufs.FS, error) { return c.store.FS(), nil }
 	for id := range uint64(3) {

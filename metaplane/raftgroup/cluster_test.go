@@ -5,25 +5,19 @@ package raftgroup
 import (
 	"context"
 	"fmt"
-	"net"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
 
 	"orca"
+	"orca/dataplane/freeport"
 )
 
-// freeAddrs returns loopback addresses that were free a moment ago.
 func freeAddrs(t testing.TB, n int) []string {
 	t.Helper()
-	var out []string
-	for range n {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		require.NoError(t, err)
-		defer l.Close()
-		out = append(out, l.Addr().String())
-	}
+	out, err := freeport.Addrs(n)
+	require.NoError(t, err)
 	return out
 }
 
@@ -357,6 +351,7 @@ func TestTransferEndsWithTheLeadership(t *testing.T) {
 	dead, other := id%3+1, (id+1)%3+1
 	require.ErrorIs(t, c.hosts[other].group.Transfer(t.Context(), dead), orca.NotLeader)
 	require.NoError(t, c.hosts[other].group.Transfer(t.Context(), id), "it is done already")
+	require.NoError(t, h.group.Transfer(t.Context(), id), "it is done already, as the leader knows")
 
 	// Cut off from all others it cannot even ask who they are; and who has
 	// asked already waits for a successor that does not answer.
