@@ -9,16 +9,24 @@ import (
 	"math/rand/v2"
 	"net"
 	"os"
+	"sync"
 )
 
 // first is the lowest port that is given; what is below belongs to services
 // with ports of their own.
 const first = 11000
 
-// Addrs returns n different loopback addresses that nobody listens at. They lie
-// below the ports that the kernel gives to connections and to listeners that
-// ask for any port, so nobody comes to one by chance between this call and the
-// server's start, or while the server is dead.
+// given are the ports that this process has had: a server need not have bound
+// one when the next call comes.
+var given = struct {
+	sync.Mutex
+	ports map[int]bool
+}{ports: map[int]bool{}}
+
+// Addrs returns n loopback addresses that nobody listens at and that no earlier
+// call returned. They lie below the ports that the kernel gives to connections
+// and to listeners that ask for any port, so nobody comes to one by chance
+// between this call and the server's start, or while the server is dead.
 func Addrs(n int) ([]string, error) {
 	low, err := ephemeral()
 	if err != nil {
@@ -27,18 +35,26 @@ func Addrs(n int) ([]string, error) {
 	if low <= first {
 		return nil, fmt.Errorf("freeport: the kernel gives the ports from %d, which leaves none", low)
 	}
+	given.Lock()
+	defer given.Unlock()
 	var out []string
 	for range 1000 + n {
 		if len(out) == n {
 			return out, nil
 		}
-		addr := fmt.Sprintf("127.0.0.1:%d", first+rand.IntN(low-first))
+		port := first + rand.IntN(low-first)
+		addr := fmt.Sprintf("127.0.0.1:%d", port)
+		if given.ports[port] {
+			continue
+		}
 		l, err := net.Listen("tcp", addr)
 		if err != nil {
 			continue
 		}
-		// All are held until all are found, so no two are the same.
-		defer l.Close()
+		if err := l.Close(); err != nil {
+			return nil, fmt.Errorf("freeport: %w", err)
+		}
+		given.ports[port] = true
 		out = append(out, addr)
 	}
 	return nil, fmt.Errorf("freeport: only %d of %d addresses are free", len(out), n)

@@ -10,9 +10,13 @@ import (
 )
 
 func TestAddrs(t *testing.T) {
-	addrs, err := Addrs(50)
-	require.NoError(t, err)
-	require.Len(t, addrs, 50)
+	var addrs []string
+	for _, n := range []int{0, 1, 1, 50} {
+		more, err := Addrs(n)
+		require.NoError(t, err)
+		require.Len(t, more, n)
+		addrs = append(addrs, more...)
+	}
 	low, err := ephemeral()
 	require.NoError(t, err)
 	for _, a := range addrs {
