@@ -30,6 +30,7 @@ func (s *Store) candidatesLocked(n alloc.Need, write bool) (order []alloc.Place,
 // background to evict when that can help; for a write wanted copies, too.
 func (s *Store) takeRoom(ctx context.Context, op string, need alloc.Need, write bool) (*place, error) {
 	var timer *time.Timer
+	var asked *place
 	for {
 		s.mu.Lock()
 		if s.closed {
@@ -41,13 +42,15 @@ func (s *Store) takeRoom(ctx context.Context, op string, need alloc.Need, write 
 			if p := s.places[c.Index]; p.Take(need.Room) {
 				s.placements++
 				p.last, p.placed = s.placements, p.placed+need.Length
+				s.servedLocked(asked)
 				s.excessWakeLocked(p)
 				s.mu.Unlock()
 				return p, nil
 			}
 		}
 		if len(order) > now {
-			s.places[order[now].Index].ask(need.Room, write)
+			asked = s.places[order[now].Index]
+			asked.ask(need.Room, write)
 		}
 		freed := s.freed
 		s.mu.Unlock()
@@ -72,6 +75,9 @@ func (s *Store) takeMore(ctx context.Context, op string, p *place, n int64, writ
 	for {
 		if p.Take(n) {
 			s.mu.Lock()
+			if timer != nil {
+				s.servedLocked(p)
+			}
 			s.excessWakeLocked(p)
 			s.mu.Unlock()
 			return nil
@@ -107,6 +113,11 @@ func (s *Store) withSpace(ctx context.Context, op string, p *place, n int64, wri
 	for {
 		err := do()
 		if orca.KindOf(err) != orca.NoSpace {
+			if timer != nil {
+				s.mu.Lock()
+				s.servedLocked(p)
+				s.mu.Unlock()
+			}
 			return err
 		}
 		if p.Refused() {
@@ -150,6 +161,16 @@ func (s *Store) awaitRoom(ctx context.Context, op string, freed <-chan struct{},
 		return orca.PathE(op, "", orca.Canceled, ctx.Err())
 	case <-s.done:
 		return orca.E(op, orca.Unavailable, "store is closed")
+	}
+}
+
+// servedLocked takes back what was asked of a directory when somebody has his
+// room and nobody waits for any: the background may not have looked between the
+// room's return and its taking, and would let one block more leave. A nil p was
+// not asked.
+func (s *Store) servedLocked(p *place) {
+	if p != nil && !p.shelter && s.roomWaiters.Load() == 0 {
+		p.askedLocked()
 	}
 }
 
