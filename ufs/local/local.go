@@ -63,6 +63,8 @@ type FS struct {
 	beside *os.Root // resolves where openat2 is forbidden; nil: openat2 works
 	closed atomic.Bool
 	log    *slog.Logger
+	// chmodat is unix.Fchmodat; tests have it fail.
+	chmodat func(dirfd int, name string, mode uint32, flags int) error
 }
 
 var (
@@ -91,7 +93,7 @@ func Open(ctx context.Context, cfg Config, log *slog.Logger) (*FS, error) {
 	if err != nil {
 		return nil, fail(op, cfg.Root, err)
 	}
-	f := &FS{root: cfg.Root, dir: d, log: log}
+	f := &FS{root: cfg.Root, dir: d, log: log, chmodat: unix.Fchmodat}
 	fd, err := unix.Openat2(int(d.Fd()), ".", &unix.OpenHow{Flags: unix.O_PATH | unix.O_CLOEXEC, Resolve: resolve})
 	if err == nil {
 		_ = unix.Close(fd)

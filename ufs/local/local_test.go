@@ -154,6 +154,49 @@ func TestRemoveWithRemains(t *testing.T) {
 	require.NoError(t, w.Abort(t.Context()))
 }
 
+// TestCreateFailsMidway: of the directories that an upload needs, the third
+// cannot be made ready. Those above it go again, and it does itself, but nothing
+// that was there before or that somebody has put something into.
+func TestCreateFailsMidway(t *testing.T) {
+	for name, tc := range map[string]struct {
+		beside string // appears meanwhile
+		left   string
+	}{
+		"alone":  {left: "old"},
+		"shared": {beside: "old/a/x", left: "old old/a old/a/x"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			f, dir := open(t)
+			require.NoError(t, os.Mkdir(filepath.Join(dir, "old"), 0o755))
+			f.chmodat = func(fd int, name string, mode uint32, flags int) error {
+				if name != "c" {
+					return unix.Fchmodat(fd, name, mode, flags)
+				}
+				if tc.beside != "" {
+					require.NoError(t, os.WriteFile(filepath.Join(dir, tc.beside), nil, 0o600))
+				}
+				return unix.ENOSPC
+			}
+			_, err := f.Create(t.Context(), "old/a/b/c/d/f", "1")
+			require.ErrorIs(t, err, orca.NoSpace)
+			require.ErrorIs(t, f.Mkdir(t.Context(), "old/c", 0o755), orca.NoSpace)
+			var left []string
+			require.NoError(t, filepath.WalkDir(dir, func(p string, _ os.DirEntry, err error) error {
+				if rel, _ := filepath.Rel(dir, p); rel != "." {
+					left = append(left, rel)
+				}
+				return err
+			}))
+			require.Equal(t, tc.left, strings.Join(left, " "))
+			f.chmodat = unix.Fchmodat
+			w, err := f.Create(t.Context(), "old/a/b/c/d/f", "1")
+			require.NoError(t, err)
+			_, err = w.Commit(t.Context())
+			require.NoError(t, err)
+		})
+	}
+}
+
 func TestErrno(t *testing.T) {
 	for no, k := range map[unix.Errno]orca.Kind{
 		unix.ENOSPC: orca.NoSpace, unix.EDQUOT: orca.NoSpace, unix.EACCES: orca.Permission, unix.EROFS: orca.ReadOnly,

@@ -29,19 +29,23 @@ func (f *FS) Mkdir(ctx context.Context, key string, mode uint32) error {
 		return fail(op, key, err)
 	}
 	defer unix.Close(fd)
-	return wrapped(op, key, mkdirAt(fd, name, mode))
+	return wrapped(op, key, f.mkdirAt(fd, name, mode))
 }
 
 // mkdirAt makes a directory with exactly this mode (whatever the umask),
-// durably.
-func mkdirAt(fd int, name string, mode uint32) error {
+// durably. One that fails leaves none, unless somebody uses it by then.
+func (f *FS) mkdirAt(fd int, name string, mode uint32) error {
 	if err := unix.Mkdirat(fd, name, mode&0o7777); err != nil {
 		return err
 	}
-	if err := unix.Fchmodat(fd, name, mode&0o7777, 0); err != nil {
-		return err
+	err := f.chmodat(fd, name, mode&0o7777, 0)
+	if err == nil {
+		err = syncDir(fd)
 	}
-	return syncDir(fd)
+	if err != nil {
+		_ = unix.Unlinkat(fd, name, unix.AT_REMOVEDIR)
+	}
+	return err
 }
 
 // wrapped is fail for an error that may be nil.

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"hash/fnv"
 	"os"
+	"slices"
 	"strconv"
 	"sync/atomic"
 	"time"
@@ -83,6 +84,7 @@ func (f *FS) Create(ctx context.Context, key, token string) (ufs.Writer, error) 
 	dir, name := split(key)
 	fd, err := f.makeDirs(dir, &w.made)
 	if err != nil {
+		w.unmake()
 		return nil, fail(op, key, err)
 	}
 	w.dirfd, w.name, w.temp = fd, name, tempName(name, token)
@@ -113,7 +115,7 @@ func (f *FS) makeDirs(dir string, made *[]string) (int, error) {
 		return -1, err
 	}
 	defer unix.Close(pfd)
-	switch err := mkdirAt(pfd, name, 0o755); {
+	switch err := f.mkdirAt(pfd, name, 0o755); {
 	case err == nil:
 		*made = append(*made, dir)
 	case !errors.Is(err, unix.EEXIST):
@@ -264,18 +266,24 @@ func (w *writer) Abort(context.Context) error {
 		}
 	}
 	w.end()
-	for i := len(w.made) - 1; i >= 0; i-- {
-		fd, name, perr := w.f.parent(w.made[i])
-		if perr != nil {
-			break
+	w.unmake()
+	return wrapped("Abort", w.key, err)
+}
+
+// unmake removes the directories that Create made, but those that somebody else
+// uses by now.
+func (w *writer) unmake() {
+	for _, dir := range slices.Backward(w.made) {
+		fd, name, err := w.f.parent(dir)
+		if err != nil {
+			return
 		}
-		rerr := unix.Unlinkat(fd, name, unix.AT_REMOVEDIR)
+		err = unix.Unlinkat(fd, name, unix.AT_REMOVEDIR)
 		_ = unix.Close(fd)
-		if rerr != nil {
-			break // somebody else uses it by now
+		if err != nil {
+			return
 		}
 	}
-	return wrapped("Abort", w.key, err)
 }
 
 // Sweep implements ufs.FS. Without a token there is nothing to find: such
