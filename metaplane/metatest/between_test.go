@@ -72,6 +72,48 @@ func TestLockedBehindAWalk(t *testing.T) {
 	e.content("/p/d/y", "content")
 }
 
+// TestMovedAtEachQuestion: whenever the store is asked for a name, the directory
+// above it is elsewhere, and back before the answer is used. The file is there
+// all the time, so the reader may be asked to come again, but not be told that it
+// is not.
+func TestMovedAtEachQuestion(t *testing.T) {
+	h := NewHarness(t)
+	h.Config.BusyWait = time.Minute
+	moves, most := 0, 0
+	var move func(from, to string)
+	h.Around = func(in ufs.FS) ufs.FS {
+		return wrap.Intercept(in, func(ctx context.Context, c wrap.Call, do func(context.Context) error) error {
+			if c.Op != wrap.Stat || !strings.HasSuffix(c.Key, "d/x") || moves >= most {
+				return do(ctx)
+			}
+			moves++
+			move("/old/d", "/old/e")
+			defer move("/old/e", "/old/d")
+			return do(ctx)
+		})
+	}
+	h.Start(t)
+	t.Cleanup(h.Stop)
+	e := newEnv(t, h)
+	move = func(from, to string) { e.ok(e.rename(from, to)) }
+	e.putDisk("old/d/x", "content")
+	e.stat("/old/d")
+	s := ufssync.New(ufssync.Config{}, h.host.Group(), h.Service.Stores, slog.New(slog.DiscardHandler))
+	defer func() { require.NoError(t, s.Close()) }()
+	most = 1000
+	_, err := s.Path(t.Context(), orca.Caller{}, 0, "/old/d/x", ufssync.Option{})
+	require.ErrorIs(t, err, orca.Busy)
+	require.NotZero(t, moves)
+	absent, err := s.Known(t.Context(), orca.Caller{}, 0, "/old/d/x")
+	require.Nil(t, absent, "nor may a mutation rely on its absence")
+	require.ErrorIs(t, err, orca.Busy)
+	most = moves + 2
+	w, err := s.Path(t.Context(), orca.Caller{}, 0, "/old/d/x", ufssync.Option{})
+	require.NoError(t, err)
+	require.True(t, w.Found, "two moves are got over")
+	require.Equal(t, most, moves)
+}
+
 // TestRefusedCreateLeavesNothing: a file is made with the directories above it,
 // the answer is lost, and then the store refuses it. Those directories go again,
 // unless somebody has used them meanwhile: another program, or another create

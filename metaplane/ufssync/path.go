@@ -76,16 +76,24 @@ const findTries = 4
 // find resolves a path, and asks the UFS for the names that are missing in
 // directories that it may be missing in; absent says that the first missing
 // name of the answer was asked for, and is not there. With an error of the
-// store the walk says for which name.
+// store the walk says for which name. Busy: the directories on the way move so
+// fast that no answer of the store was about the one that they lead to.
 func (s *Syncer) find(ctx context.Context, c orca.Caller, from orca.Ino, path string, o Option) (w *fsm.Walked, absent bool, err error) {
 	m := s.group.Machine()
 	w, err = m.Walk(c, from, path)
-	for tries := 0; err == nil && !w.Found && tries < findTries; {
+	var useless bool // the store has the name, and the namespace did not take it
+	for tries := 0; err == nil && !w.Found; {
 		switch s.judge(w, o) {
 		case settled:
 			return w, false, nil
 		case believed:
 			return w, true, nil
+		}
+		if tries >= findTries {
+			if useless {
+				return w, false, nil
+			}
+			return w, false, &orca.Error{Op: "ufssync.find", Path: path, Kind: orca.Busy, Msg: "the directories above it are being moved"}
 		}
 		found, aerr := s.ask(ctx, &w.Dir, w.Rest[0])
 		moved := aerr == errMoved //nolint:errorlint // this very error, not its kind
@@ -98,8 +106,10 @@ func (s *Syncer) find(ctx context.Context, c orca.Caller, from orca.Ino, path st
 		if w, err = m.Walk(c, from, path); err != nil || w.Found {
 			break
 		}
-		switch same := asked == (childKey{orca.Ino(w.Dir.Attr.Ino), w.Rest[0]}); {
-		case same && !moved && (!found || w.Held != 0):
+		same := asked == childKey{orca.Ino(w.Dir.Attr.Ino), w.Rest[0]}
+		useless = same && !moved
+		switch {
+		case useless && (!found || w.Held != 0):
 			return w, !found, nil
 		case same || len(w.Rest) >= rest:
 			tries++
