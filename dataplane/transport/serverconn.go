@@ -89,6 +89,7 @@ func (s *Server) onPrepare(nc netpoll.Connection) context.Context {
 	c.out = outbox{fd: dup, timeout: s.cfg.WriteTimeout, bytes: &s.metrics.BytesOut, sends: &s.metrics.Sends, slowPeer: &s.metrics.SlowPeer}
 	c.out.onFail = func() { c.close(errPeerGone) }
 	c.ctx, c.cancel = context.WithCancel(context.Background())
+	c.peer.conn = c.ctx
 	c.last.Store(time.Now().UnixNano())
 	s.metrics.Conns.Add(1)
 	s.metrics.Accepted.Add(1)

@@ -37,6 +37,7 @@
 package transport
 
 import (
+	"context"
 	"net"
 	"time"
 
@@ -54,7 +55,13 @@ type Peer struct {
 	Addr net.Addr
 	Unix bool // over a Unix socket: Cred is valid
 	Cred Cred
+
+	conn context.Context //nolint:containedctx // ends with the connection
 }
+
+// Lost has f called, on a goroutine of its own, once the connection is lost,
+// however long after the request that came on it; stop takes that back.
+func (p *Peer) Lost(f func()) (stop func() bool) { return context.AfterFunc(p.conn, f) }
 
 // Caller applies the rule of identity: over a Unix socket uid 0 and the
 // server's own uid may claim to be anybody, others are themselves; over TCP

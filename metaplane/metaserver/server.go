@@ -96,9 +96,25 @@ func (s *Server) serve(ctx context.Context, r *transport.Request) transport.Repl
 	if l, ok := q.(*metapb.ListRequest); ok && s.lister != nil {
 		return list(ctx, s.lister, l)
 	}
-	p, err := m.Call(ctx, s.ns, q)
+	return call(ctx, s.ns, m, r, q)
+}
+
+// listener is optional on the Namespace of a Server: it is told over which
+// connection a worker has just reported.
+type listener interface {
+	heardOver(worker uint64, p *transport.Peer)
+}
+
+// call has ns answer a request.
+func call(ctx context.Context, ns metaplane.Namespace, m *metawire.Method, r *transport.Request, q metawire.Request) transport.Reply {
+	p, err := m.Call(ctx, ns, q)
 	if err != nil {
 		return transport.Fail(err)
+	}
+	if h, ok := q.(*metapb.HeartbeatRequest); ok {
+		if l, ok := ns.(listener); ok {
+			l.heardOver(h.Worker.GetId(), r.Peer)
+		}
 	}
 	return encode(m, r, p)
 }
@@ -126,11 +142,7 @@ func (s *Server) serveOther(ctx context.Context, m *metawire.Method, r *transpor
 			return list(ctx, ls, l)
 		}
 	}
-	p, err := m.Call(ctx, ns, q)
-	if err != nil {
-		return transport.Fail(err)
-	}
-	return encode(m, r, p)
+	return call(ctx, ns, m, r, q)
 }
 
 // admit settles who a request comes from, and whether it is served here.

@@ -9,6 +9,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"orca"
+	"orca/dataplane/transport"
 	"orca/metaplane/command"
 	"orca/metaplane/fsm"
 	"orca/metaplane/metapb"
@@ -100,6 +101,9 @@ func (s *Service) Heartbeat(ctx context.Context, r *metapb.HeartbeatRequest) (*m
 	rep.Leads, rep.MountEpoch = true, s.mounts.Load().Epoch
 	return rep, nil
 }
+
+// heardOver implements listener.
+func (s *Service) heardOver(worker uint64, p *transport.Peer) { s.Workers.HeardOver(worker, p) }
 
 // ListWorkers implements metaplane.Workers.
 func (s *Service) ListWorkers(_ context.Context, _ *metapb.ListWorkersRequest) (*metapb.ListWorkersReply, error) {

@@ -212,6 +212,26 @@ func TestIdentityOverTheSocket(t *testing.T) {
 	require.EqualValues(t, os.Geteuid(), r.Attr.Uid)
 }
 
+// TestFreeAfterAWorkerDied: the kernel closes the connections of a worker that is
+// killed, so a free does not wait for it.
+func TestFreeAfterAWorkerDied(t *testing.T) {
+	h := quick(t)
+	worker, user := serve(t, h, "tcp"), serve(t, h, "tcp")
+	w := &metapb.Worker{Node: "n", Boot: 1}
+	r, err := worker.Register(t.Context(), &metapb.RegisterRequest{Worker: w})
+	require.NoError(t, err)
+	w.Id = r.Id
+	_, err = worker.Heartbeat(t.Context(), &metapb.HeartbeatRequest{Worker: w})
+	require.NoError(t, err)
+	h.Service.Workers.Free(1, 1)
+	require.NoError(t, worker.Close())
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	require.NoError(t, h.Service.Workers.Freed(ctx))
+	_, err = user.Free(ctx, &metapb.FreeRequest{Target: at("/"), Recursive: true})
+	require.NoError(t, err)
+}
+
 func TestGarbageCostsOneConnection(t *testing.T) {
 	h := quick(t)
 	c := serve(t, h, "tcp")

@@ -97,7 +97,8 @@ func (r *Registry) Free(ino orca.Ino, version uint32) {
 }
 
 // Freed waits until every live worker has dropped what Free has been called for
-// so far, or ctx ends. An order that is carried out later than its Free is
+// so far, or ctx ends; not for one whose link is lost, which has died or hears
+// of it when it is back. An order that is carried out later than its Free is
 // acknowledged would also drop what was read since.
 func (r *Registry) Freed(ctx context.Context) error {
 	r.mu.Lock()
@@ -106,7 +107,7 @@ func (r *Registry) Freed(ctx context.Context) error {
 	for {
 		r.mu.Lock()
 		now := r.cfg.Now()
-		behind := slices.ContainsFunc(r.order, func(w *worker) bool { return w.obeyed < n && r.liveLocked(w, now) })
+		behind := slices.ContainsFunc(r.order, func(w *worker) bool { return w.obeyed < n && !w.cut && r.liveLocked(w, now) })
 		if r.carried == nil {
 			r.carried = make(chan struct{})
 		}

@@ -103,6 +103,41 @@ type worker struct {
 	freed   uint64 // number of the next freed file when it reported last
 	sent    uint64 // as freed, when its last order was sent
 	obeyed  uint64 // as sent, of the orders that it has carried out
+	link    Link   // that it was last heard over; nil: none to be lost
+	unlink  func() bool
+	cut     bool // the link was lost, and it was not heard of since
+}
+
+// Link is what a worker is heard over; *transport.Peer is one. Links are
+// compared.
+type Link interface {
+	// Lost has f called once the link is lost; stop takes that back.
+	Lost(f func()) (stop func() bool)
+}
+
+// HeardOver notes over which link the last report of a worker came. While one
+// that has lost its link is silent, nobody waits for it.
+func (r *Registry) HeardOver(id uint64, l Link) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	w := r.workers[id]
+	if w == nil || w.link == l {
+		return
+	}
+	if w.unlink != nil {
+		w.unlink()
+	}
+	w.link, w.cut = l, false
+	w.unlink = l.Lost(func() { r.lost(w, l) })
+}
+
+func (r *Registry) lost(w *worker, l Link) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if w.link == l {
+		w.link, w.unlink, w.cut = nil, nil, true
+		r.carriedLocked()
+	}
 }
 
 // New makes an empty registry.
@@ -200,7 +235,7 @@ func (r *Registry) touchLocked(w *worker, pb *metapb.Worker, now time.Time) {
 			c.Tiers = old.Tiers
 		}
 	}
-	w.pb, w.seen = c, now
+	w.pb, w.seen, w.cut = c, now, false
 }
 
 // Heartbeat takes a worker's deltas and returns its orders. The reply asks for

@@ -316,3 +316,56 @@ func TestFreedWaitsForAllWorkers(t *testing.T) {
 	require.False(t, pending())
 	require.Zero(t, beat(1, report(20, 5)), "read again since")
 }
+
+// line is a Link that is lost when the test says so.
+type line struct{ ctx context.Context } //nolint:containedctx // the link's life
+
+func (l *line) Lost(f func()) (stop func() bool) { return context.AfterFunc(l.ctx, f) }
+
+// TestFreedWaitsForNoneThatHasDied: the link of a worker is lost before it has
+// dropped what was freed. It is waited for again once it is heard of, over a new
+// link, and what becomes of the old one does not matter any more.
+func TestFreedWaitsForNoneThatHasDied(t *testing.T) {
+	r, _ := newRegistry(t, Config{})
+	for _, w := range []uint64{1, 2} {
+		_, err := r.Register(&metapb.RegisterRequest{Worker: pb(w, 1)})
+		require.NoError(t, err)
+	}
+	beat := func(w uint64, l *line, files ...*metapb.FileReport) {
+		_, err := r.Heartbeat(&metapb.HeartbeatRequest{Worker: pb(w, 1), Files: files})
+		require.NoError(t, err)
+		r.HeardOver(w, l)
+	}
+	link := func() (*line, func()) {
+		ctx, cut := context.WithCancel(t.Context())
+		return &line{ctx}, cut
+	}
+	over, stop := context.WithCancel(t.Context())
+	stop()
+	pending := func() bool { return r.Freed(over) != nil }
+	sound, _ := link()
+	first, cut := link()
+	beat(1, sound)
+	beat(2, first)
+	beat(2, first)
+	r.Free(10, 1)
+	beat(1, sound)
+	beat(1, sound)
+	done := make(chan error)
+	go func() { done <- r.Freed(t.Context()) }()
+	require.True(t, pending(), "the second worker has not reported")
+	cut()
+	require.NoError(t, <-done)
+	require.False(t, pending())
+
+	second, cut := link()
+	beat(2, second, report(10, 5))
+	require.True(t, pending(), "it is back, and was given the order")
+	third, _ := link()
+	r.HeardOver(2, third)
+	cut()
+	require.True(t, pending())
+	beat(2, third)
+	require.False(t, pending())
+	r.HeardOver(3, third) // unknown
+}
