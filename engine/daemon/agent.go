@@ -70,6 +70,7 @@ type agent struct {
 	workerID   atomic.Uint64
 	registered chan struct{} // closed after the first registration with who leads
 	first      atomic.Bool
+	everywhere chan struct{} // closed once all groups have had a full report
 
 	ctx context.Context //nolint:containedctx // that of run
 	wg  sync.WaitGroup  // of the further groups
@@ -83,7 +84,7 @@ type agent struct {
 }
 
 func newAgent(ns metaplane.Workers, c cache, self *metapb.Worker, dir string, onMounts func(), log *slog.Logger) (*agent, error) {
-	a := &agent{ns: ns, cache: c, self: self, dir: dir, onMounts: onMounts, log: log, registered: make(chan struct{}), nows: map[uint16]chan chan struct{}{1: make(chan chan struct{})}, known: map[uint16]bool{}}
+	a := &agent{ns: ns, cache: c, self: self, dir: dir, onMounts: onMounts, log: log, registered: make(chan struct{}), everywhere: make(chan struct{}), nows: map[uint16]chan chan struct{}{1: make(chan chan struct{})}, known: map[uint16]bool{}}
 	a.self.Boot = uint64(time.Now().UnixNano())
 	a.self.Version = buildinfo.Version
 	b, err := os.ReadFile(a.idFile())
@@ -141,6 +142,7 @@ func (a *agent) heard(groups []uint32) {
 	}
 	a.mu.Lock()
 	a.told = true
+	a.reachedLocked()
 	a.mu.Unlock()
 }
 
@@ -148,14 +150,20 @@ func (a *agent) heard(groups []uint32) {
 func (a *agent) knownTo(group uint16) {
 	a.mu.Lock()
 	a.known[group] = true
+	a.reachedLocked()
 	a.mu.Unlock()
 }
 
-// knownToAll reports whether who leads each group knows this worker.
-func (a *agent) knownToAll() bool {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	return a.told && len(a.known) >= len(a.nows)
+// reachedLocked notes when who leads each group knows this worker, the first time.
+func (a *agent) reachedLocked() {
+	if !a.told || len(a.known) < len(a.nows) {
+		return
+	}
+	select {
+	case <-a.everywhere:
+	default:
+		close(a.everywhere)
+	}
 }
 
 // groupsWait bounds how long a worker that starts waits for further groups: one
@@ -165,12 +173,12 @@ const groupsWait = 3 * time.Second
 // settle waits a while until every group knows this worker: before that nothing
 // in it can be read here.
 func (a *agent) settle(ctx context.Context) {
-	for until := time.Now().Add(groupsWait); !a.knownToAll() && time.Now().Before(until); {
-		select {
-		case <-ctx.Done():
-			return
-		case <-time.After(2 * time.Millisecond):
-		}
+	late := time.NewTimer(groupsWait)
+	defer late.Stop()
+	select {
+	case <-a.everywhere:
+	case <-late.C:
+	case <-ctx.Done():
 	}
 }
 
