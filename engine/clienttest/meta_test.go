@@ -100,6 +100,33 @@ func TestMemoryByInode(t *testing.T) {
 	byInode(t, fs)
 }
 
+// What asks for a group is answered alike where there is one.
+func TestRealMetaplaneOneGroup(t *testing.T) {
+	s, o := newMetaplane(t)
+	fs, err := client.Open(t.Context(), client.Config{Meta: s, Dial: o.Dial, Node: "here"})
+	require.NoError(t, err)
+	defer fs.Close()
+	oneGroup(t, fs)
+}
+
+func TestMemoryOneGroup(t *testing.T) {
+	fs, _ := newFS(t, "here", "here")
+	oneGroup(t, fs)
+}
+
+func oneGroup(t *testing.T, fs *client.FS) {
+	ctx := t.Context()
+	_, err := fs.MkdirIn(ctx, client.Path("/a/b"), 0o755, 2)
+	require.ErrorIs(t, err, orca.Invalid)
+	require.ErrorContains(t, err, "there is no group 2")
+	_, err = fs.Stat(ctx, client.Path("/a"), client.Sync{})
+	require.ErrorIs(t, err, orca.NotFound, "nor were its parents made")
+	for range 2 {
+		_, err = fs.MkdirIn(ctx, client.Path("/a/b"), 0o755, 1)
+		require.NoError(t, err, "the first group is where it lives anyway")
+	}
+}
+
 func byInode(t *testing.T, fs *client.FS) {
 	ctx := t.Context()
 	d, err := fs.Mkdir(ctx, client.At(orca.RootIno, "d"), 0o755)

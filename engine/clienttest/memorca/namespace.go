@@ -4,6 +4,7 @@ package memorca
 
 import (
 	"context"
+	"fmt"
 	"time"
 
 	"orca"
@@ -152,13 +153,17 @@ func (o *Orca) Watch(ctx context.Context, r *metapb.WatchRequest) (*metapb.Watch
 	}
 }
 
-// Mkdir implements metaplane.Writer.
+// Mkdir implements metaplane.Writer. There is one group.
 func (o *Orca) Mkdir(_ context.Context, r *metapb.MkdirRequest) (*metapb.MkdirReply, error) {
 	leave, err := o.enter("Mkdir")
 	if err != nil {
 		return nil, err
 	}
 	defer leave()
+	if r.Group > 1 {
+		return nil, &orca.Error{Op: "memorca.Mkdir", Path: r.Target.Path, Kind: orca.Invalid,
+			Msg: fmt.Sprintf("there is no group %d: orca admin group add", r.Group)}
+	}
 	if r.Target.Path == "/" && r.ExistOk {
 		return &metapb.MkdirReply{Attr: o.inodes[1].reply()}, nil
 	}
