@@ -28,6 +28,8 @@ const (
 	// pass it by, so it is short: the rest of a body that came with the head,
 	// and the end of a read that the socket filled in part, are copied twice.
 	readBuffer = 16 << 10
+	// maxHead bounds the head of an answer.
+	maxHead = 1 << 20
 	// tries and pause bound what the SDK does by itself.
 	tries = 2
 	pause = 200 * time.Millisecond
@@ -52,6 +54,7 @@ func tune(t *http.Transport, idle time.Duration) {
 	t.MaxIdleConns, t.MaxIdleConnsPerHost = 2*idleConns, idleConns
 	t.IdleConnTimeout, t.ResponseHeaderTimeout = idle, idle
 	t.ReadBufferSize, t.WriteBufferSize = readBuffer, writeBuffer
+	t.MaxResponseHeaderBytes = maxHead
 }
 
 // liveConn fails reads and writes that make no progress for idle.
@@ -128,7 +131,7 @@ func (f *FS) connect(ctx context.Context) error {
 		f.endpoint = *b
 	}
 	if f.endpoint != "" {
-		f.plain = newPlain(&f.cfg, f.endpoint, &ac, t)
+		f.plain = newPlain(&f.cfg, f.endpoint, &ac, f.http)
 	}
 	if f.endpoint == "" {
 		f.endpoint = "https://s3." + ac.Region + ".amazonaws.com"

@@ -130,18 +130,18 @@ func (f *FS) Open(ctx context.Context, key string, off, n int64, want string) (i
 // openPlain opens an object without the SDK; nil and no error when that has to
 // do it.
 func (f *FS) openPlain(ctx context.Context, key, object, span, want string) (io.ReadCloser, error) {
-	b := f.plain.get(ctx, object, span, want)
-	if b == nil {
+	resp := f.plain.get(ctx, object, span, want)
+	if resp == nil {
 		if err := ctx.Err(); err != nil {
 			return nil, f.fail("Open", key, err)
 		}
 		return nil, nil
 	}
-	if tag := b.resp.Header.Get("Etag"); want != "" && etag(&tag) != want { // a service that ignores If-Match
-		_ = b.Close()
+	if tag := resp.Header.Get("Etag"); want != "" && etag(&tag) != want { // a service that ignores If-Match
+		_ = resp.Body.Close()
 		return nil, f.stale("Open", key)
 	}
-	return &body{ctx: ctx, rc: b, f: f, key: key, left: max(b.resp.ContentLength, 0)}, nil
+	return &body{ctx: ctx, rc: resp.Body, f: f, key: key, left: max(resp.ContentLength, 0)}, nil
 }
 
 // nothing opens no bytes of an object that must exist.

@@ -12,8 +12,8 @@
 // A fingerprint is the ETag without its quotes. Ranged reads carry it as
 // If-Match, so that they are of one version or Stale.
 //
-// At an explicit endpoint a GET goes past the SDK (plain.go), which asks again
-// when anything but the bytes comes back.
+// At an explicit endpoint a GET is signed and sent past the SDK (plain.go),
+// which asks again when anything but the bytes comes back.
 //
 // Uploads of at most one part are one PUT at Commit. Longer ones are multipart
 // uploads whose parts go up while the caller writes: Write blocks only when
@@ -208,9 +208,6 @@ func (f *FS) Close() error {
 	}
 	f.stop()
 	f.http.CloseIdleConnections()
-	if f.plain != nil {
-		f.plain.close()
-	}
 	return nil
 }
 
