@@ -10,6 +10,7 @@ type ServerMetrics struct {
 	Conns     atomic.Int64 // gauge: open connections
 	InFlight  atomic.Int64 // gauge: requests in work
 	Handlers  atomic.Int64 // gauge: handler goroutines
+	Bodies    atomic.Int64 // gauge: places of replies with bodies in memory (Request.Place)
 	Accepted  atomic.Int64
 	Refused   atomic.Int64 // connections over MaxConns or while shutting down
 	Requests  atomic.Int64
@@ -20,6 +21,7 @@ type ServerMetrics struct {
 	Violation atomic.Int64 // connections closed for breaking the protocol
 	SlowRead  atomic.Int64 // connections closed: a frame did not arrive in time
 	SlowPeer  atomic.Int64 // connections closed: the peer did not read in time
+	SlowBody  atomic.Int64 // connections closed: they kept too many of those places and did not read
 	ShortFile atomic.Int64 // connections closed: a file was shorter than announced
 	BytesIn   atomic.Int64 // with headers
 	BytesOut  atomic.Int64 // with headers

@@ -34,6 +34,7 @@ type outbox struct {
 	sends    *atomic.Int64 // may be nil
 	slowPeer *atomic.Int64 // may be nil
 	onFail   func()        // called once, when a write has failed; may be called with the turn held
+	full     atomic.Bool   // a writer waits for the peer to read
 
 	turn    sync.Mutex // the right to write to the socket; guards the five below
 	file    *os.File   // of fd, once it has been registered with Go's poller
@@ -80,7 +81,7 @@ func (o *outbox) send(h *frame.Header, meta, body []byte, mayBlock bool) error {
 	if mayBlock && len(meta)+len(body) > copyBody {
 		return o.bulk(h, meta, body, nil, 0, 0)
 	}
-	if mayBlock && o.full() {
+	if mayBlock && o.heavy() {
 		return o.bulk(h, meta, body, nil, 0, 0)
 	}
 	if _, _, err := o.add(h, meta, body); err != nil {
@@ -89,8 +90,8 @@ func (o *outbox) send(h *frame.Header, meta, body []byte, mayBlock bool) error {
 	return o.flush(mayBlock)
 }
 
-// full reports whether so much is queued that who may wait should.
-func (o *outbox) full() bool {
+// heavy reports whether so much is queued that who may wait should.
+func (o *outbox) heavy() bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	return len(o.queue) > maxQueue
@@ -341,6 +342,8 @@ func (o *outbox) waitWritable(armed *bool, left int) error {
 			return err
 		}
 	}
+	o.full.Store(true)
+	defer o.full.Store(false)
 	asked := false
 	err := o.rc.Write(func(uintptr) bool {
 		if asked {

@@ -87,24 +87,30 @@ func (r *Request) Send(p Reply) error {
 
 // Place takes one of the ServerConfig.MaxBodies places that the connection has
 // for replies whose bodies are in memory that others wait for, too: a peer that
-// asks for much and reads nothing has no more than those. Unless now is set it
+// asks for much and reads nothing has no more than those. All connections
+// together have MaxBodiesAll, which slow ones cannot use up. Unless now is set it
 // waits for one; Canceled when ctx ends before, Busy when there is none now.
 // Leave gives it back, at the latest when the reply has left.
 func (r *Request) Place(ctx context.Context, now bool) error {
-	select {
-	case r.conn.places <- struct{}{}:
-		return nil
-	default:
-	}
+	c := r.conn
 	if now {
-		return errNoPlace
+		select {
+		case c.places <- struct{}{}:
+		default:
+			return errNoPlace
+		}
+	} else {
+		select {
+		case c.places <- struct{}{}:
+		case <-ctx.Done():
+			return orca.PathE("transport.Place", r.Op.String(), orca.Canceled, ctx.Err())
+		}
 	}
-	select {
-	case r.conn.places <- struct{}{}:
-		return nil
-	case <-ctx.Done():
-		return orca.PathE("transport.Place", r.Op.String(), orca.Canceled, ctx.Err())
+	err := c.srv.bodies.take(ctx, c, now)
+	if err != nil {
+		<-c.places
 	}
+	return err
 }
 
 // errNoPlace is made once: it is no failure.
@@ -114,7 +120,10 @@ var errNoPlace error = orca.E("transport.Place", orca.Busy, "the replies of this
 // returned.
 func (r *Request) Leave() func() {
 	c := r.conn
-	return func() { <-c.places }
+	return func() {
+		c.srv.bodies.leave(c)
+		<-c.places
+	}
 }
 
 // Deadline is when the caller's time will be over, for a request that has just

@@ -25,6 +25,7 @@ type Server struct {
 	inline  func(frame.Op) bool
 	log     *slog.Logger
 	metrics ServerMetrics
+	bodies  *bodies
 	drain   atomic.Bool
 
 	wg    sync.WaitGroup // accept loops and the sweeper
@@ -82,6 +83,7 @@ func NewServer(cfg ServerConfig, handler Handler, inline func(frame.Op) bool, lo
 		cfg: cfg, handler: handler, inline: inline, log: log,
 		stop: make(chan struct{}), conns: make(map[*serverConn]struct{}),
 	}
+	s.bodies = newBodies(&s.cfg, &s.metrics)
 	s.wg.Add(1)
 	go s.sweep()
 	return s, nil

@@ -95,6 +95,12 @@ type ServerConfig struct {
 	// MaxBodies is how many replies of one connection may have a place
 	// (Request.Place) at once. Default 4.
 	MaxBodies int
+	// MaxBodiesAll is how many those of all connections are. Default 192.
+	MaxBodiesAll int
+	// SlowBody is when a connection with places is slow: it waits for its peer to
+	// read, and none of its replies with a place has left for this long. Slow ones may have half of MaxBodiesAll; those
+	// beyond are closed. Default 1 s.
+	SlowBody time.Duration
 	// MaxHandlers is how many handler goroutines run in all; requests beyond
 	// it are Busy. Default 4096.
 	MaxHandlers int
@@ -114,7 +120,7 @@ type ServerConfig struct {
 
 // Validate fills in the defaults: Invalid for a negative value.
 func (c *ServerConfig) Validate() error {
-	if c.MaxConns < 0 || c.MaxInFlight < 0 || c.MaxInFlightBytes < 0 || c.MaxBodies < 0 || c.MaxHandlers < 0 ||
+	if c.MaxConns < 0 || c.MaxInFlight < 0 || c.MaxInFlightBytes < 0 || c.MaxBodies < 0 || c.MaxBodiesAll < 0 || c.SlowBody < 0 || c.MaxHandlers < 0 ||
 		c.ReadTimeout < 0 || c.WriteTimeout < 0 || c.IdleTimeout < 0 || c.Pollers < 0 {
 		return orca.E("transport.ServerConfig", orca.Invalid, "a limit is negative")
 	}
@@ -122,6 +128,8 @@ func (c *ServerConfig) Validate() error {
 	setDefault(&c.MaxInFlight, 1024)
 	setDefault(&c.MaxInFlightBytes, 64<<20)
 	setDefault(&c.MaxBodies, 4)
+	setDefault(&c.MaxBodiesAll, 192)
+	setDefault(&c.SlowBody, time.Second)
 	setDefault(&c.MaxHandlers, 4096)
 	setDefault(&c.ReadTimeout, 30*time.Second)
 	setDefault(&c.WriteTimeout, 30*time.Second)

@@ -23,7 +23,7 @@ func (r *running) sources() []telemetry.Source {
 			telemetry.Counters("orca_sync", "Looks at the stores below.", &m.service.Syncer.Stats),
 			m.jobs.sources(), m.gauges, m.groupGauges)
 		if m.server != nil {
-			out = append(out, telemetry.Counters("orca_meta_transport", "Connections of the metadata RPC.", m.server.Metrics(), "Conns", "InFlight", "Handlers"))
+			out = append(out, telemetry.Counters("orca_meta_transport", "Connections of the metadata RPC.", m.server.Metrics(), "Conns", "InFlight", "Handlers", "Bodies"))
 		}
 	}
 	if r.worker != nil {

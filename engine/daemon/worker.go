@@ -307,7 +307,7 @@ func (w *workerRole) sources() []telemetry.Source {
 		telemetry.Counters("orca_worker_read", "Reads and fills.", &w.blocks.Read.Metrics, "Streams", "Queued", "Active"),
 		telemetry.Counters("orca_worker_write", "Writers' files.", &w.blocks.Write.Metrics, "Open"),
 		telemetry.Counters("orca_worker_server", "Block operations over the wire.", w.server.Metrics()),
-		telemetry.Counters("orca_worker_transport", "Connections of the block server.", w.server.Transport(), "Conns", "InFlight", "Handlers"),
+		telemetry.Counters("orca_worker_transport", "Connections of the block server.", w.server.Transport(), "Conns", "InFlight", "Handlers", "Bodies"),
 		telemetry.Counters("orca_worker_descriptors", "Descriptors passed to readers on this host.", w.fds.Metrics(), "Conns"),
 		telemetry.Counters("orca_job_worker", "Tasks run by this worker.", &w.jobs.Stats, "Running"),
 		w.tierGauges, w.bytesRead, w.queues,
