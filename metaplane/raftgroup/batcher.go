@@ -265,37 +265,49 @@ func (g *Group) batchLoop() {
 	var e command.Entry
 	for {
 		select {
-		case g.slots <- struct{}{}:
+		case <-g.queue.wake:
 		case <-g.quit:
 			return
 		}
 		select {
-		case <-g.queue.wake:
+		case g.turn <- struct{}{}:
+		case <-g.quit:
+			return
+		}
+		select {
+		case g.slots <- struct{}{}:
 		case <-g.quit:
 			return
 		}
 		// Proposers that were woken together arrive together: let them, for
 		// three times the commands share an entry then.
 		runtime.Gosched()
-		f := &flight{id: g.table.next(), void: make(chan struct{})}
-		e.Reset(true)
-		e.Tag(g.proposer, f.id)
-		if f.ops = g.queue.take(&e); len(f.ops) == 0 {
-			<-g.slots
-			continue
-		}
-		for _, p := range f.ops {
-			f.reign = max(f.reign, p.reign)
-		}
-		if leads, _ := g.Leader(); f.reign != 0 && !leads {
-			fail(f.ops, errOutlived)
-			<-g.slots
-			continue
-		}
-		g.Stats.Proposals.Add(1)
-		g.Stats.Commands.Add(int64(len(f.ops)))
-		g.launch(f, e.Bytes())
+		g.batch(&e)
+		<-g.turn
 	}
+}
+
+// batch packs what waits into an entry and proposes it, if there is anything and
+// this host leads; else it gives the slot back.
+func (g *Group) batch(e *command.Entry) {
+	f := &flight{id: g.table.next(), void: make(chan struct{})}
+	e.Reset(true)
+	e.Tag(g.proposer, f.id)
+	if f.ops = g.queue.take(e); len(f.ops) == 0 {
+		<-g.slots
+		return
+	}
+	for _, p := range f.ops {
+		f.reign = max(f.reign, p.reign)
+	}
+	if leads, _ := g.Leader(); f.reign != 0 && !leads {
+		fail(f.ops, errOutlived)
+		<-g.slots
+		return
+	}
+	g.Stats.Proposals.Add(1)
+	g.Stats.Commands.Add(int64(len(f.ops)))
+	g.launch(f, e.Bytes())
 }
 
 // launch proposes an entry; dragonboat copies it.
@@ -367,6 +379,7 @@ func (g *Group) completeLoop() {
 			case r.Completed():
 				fail(f.ops, orca.E(op, orca.Internal, "an entry was applied without its commands"))
 			case r.Dropped():
+				g.Stats.Dropped.Add(1)
 				fail(f.ops, orca.E(op, orca.Unavailable, "no leader"))
 			default:
 				g.Stats.Timeouts.Add(1)

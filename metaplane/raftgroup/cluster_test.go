@@ -104,8 +104,14 @@ func (c *trio) cutOff(id uint64, cut bool) {
 // proposeUntil proposes until it is acknowledged, with one number.
 func proposeUntil(t testing.TB, g *Group, path string) {
 	t.Helper()
+	proposeAs(t, g, path, 99, uint64(time.Now().UnixNano()))
+}
+
+// proposeAs is proposeUntil as this request of this client.
+func proposeAs(t testing.TB, g *Group, path string, client, seq uint64) {
+	t.Helper()
 	c := create(path)
-	c.Client, c.Seq = 99, uint64(time.Now().UnixNano())
+	c.Client, c.Seq = client, seq
 	deadline := time.Now().Add(time.Minute)
 	for {
 		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)

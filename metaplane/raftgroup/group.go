@@ -24,6 +24,10 @@ type Stats struct {
 	// one for all who wait, and more only around an election; ReadWaits are the
 	// reads that waited for one.
 	ReadIndexes, ReadWaits atomic.Int64
+	// Dropped are entries that Raft refused, since nobody led or the leadership
+	// was being handed over. HandOvers is how often this host has asked another
+	// one to lead, and Summons how often it was reminded that it is to.
+	Dropped, HandOvers, Summons atomic.Int64
 }
 
 // Group is one Raft group with its machine.
@@ -39,6 +43,9 @@ type Group struct {
 	queue         opQueue
 	flights       chan arrival // entries on their way, in order
 	slots         chan struct{}
+	// turn is taken by who proposes an entry, and kept while this host hands the
+	// leadership over, which handing is taken for.
+	turn, handing chan struct{}
 	table         flightTable
 	// proposer marks the entries of this process, in this life.
 	proposer uint64
@@ -54,6 +61,7 @@ type Group struct {
 	// promotionLoop and removalLoop.
 	membership, changes chan struct{}
 	removed             atomic.Pointer[[]uint64] // replicas that were members
+	summons             atomic.Bool              // told to lead, and not yet campaigning
 	// grown are the bytes applied since the journal was cut last; cut has a
 	// token when it is to be cut. Update's.
 	grown int
@@ -71,7 +79,7 @@ type Group struct {
 func newGroup(h *Host, shard uint64, p *part) *Group {
 	g := &Group{
 		host: h, shard: shard, part: p, dir: h.cfg.Dir, machineConfig: h.cfg.Machine, hosted: h.cfg.Hosted, log: h.log, flights: make(chan arrival, inFlight), proposer: rand.Uint64(),
-		slots: make(chan struct{}, inFlight), quit: make(chan struct{}),
+		slots: make(chan struct{}, inFlight), turn: make(chan struct{}, 1), handing: make(chan struct{}, 1), quit: make(chan struct{}),
 		effects: make(chan fsm.Effect, effectQueue), changed: make(chan struct{}),
 		membership: make(chan struct{}, 1), changes: make(chan struct{}, 1), cut: make(chan struct{}, 1),
 	}

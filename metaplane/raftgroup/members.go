@@ -170,52 +170,6 @@ func (g *Group) away(ctx context.Context, m *members.Members) map[uint64]bool {
 	return out
 }
 
-// Transfer hands the leadership to a voter and returns when it leads; 0 means
-// any other that answers. It asks only a group that this host leads: NotLeader
-// when it does not, or does not any more and another one leads than was to.
-func (g *Group) Transfer(ctx context.Context, replica uint64) error {
-	const op = "metaplane.Transfer"
-	ctx, cancel := context.WithTimeout(ctx, changeTimeout)
-	defer cancel()
-	if leader, _ := g.LeaderReplica(); leader != g.Replica() {
-		return g.passed(ctx, op, replica)
-	}
-	leads, stop := g.whileLeading(ctx)
-	m, err := g.Members(leads)
-	if err == nil && replica == 0 {
-		replica, err = g.successor(leads, m)
-	}
-	deposed := leads.Err() != nil
-	stop()
-	switch {
-	case deposed:
-		return g.passed(ctx, op, replica)
-	case err != nil:
-		return err
-	}
-	if to := m.Find(replica); to == nil || !to.Voter {
-		return orca.E(op, orca.NotFound, fmt.Sprintf("no voter has the number %d", replica))
-	}
-	if replica == g.Replica() {
-		return nil // Raft drops a transfer to who leads, and would be asked for ever
-	}
-	for {
-		changed := g.LeaderChanged()
-		if leader, _ := g.LeaderReplica(); leader != g.Replica() {
-			return g.passed(ctx, op, replica)
-		}
-		if err := g.host.nh.RequestLeaderTransfer(g.shard, replica); err != nil {
-			return memberError(op, err)
-		}
-		select {
-		case <-changed:
-		case <-time.After(time.Second): // dragonboat promises nothing: ask again
-		case <-ctx.Done():
-			return orca.PathE(op, "", orca.Timeout, ctx.Err())
-		}
-	}
-}
-
 // successor is another voter that answers.
 func (g *Group) successor(ctx context.Context, m *members.Members) (uint64, error) {
 	away := g.away(ctx, m)

@@ -209,6 +209,7 @@ func (t *transport) receive(raw net.Conn) error {
 				return fmt.Errorf("message batch: %w", err)
 			}
 			t.msgs(m)
+			t.summoned(&m)
 		case recordChunk:
 			var m pb.Chunk
 			if err := m.Unmarshal(b); err != nil {
