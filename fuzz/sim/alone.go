@@ -21,6 +21,9 @@ func (alone) Replica() uint64 { return 1 }
 // LeaderReplica is 1.
 func (alone) LeaderReplica() (replica, term uint64) { return 1, 1 }
 
+// Heir is nobody.
+func (alone) Heir() (replica uint64, over <-chan struct{}) { return 0, nil }
+
 // Known is this one.
 func (alone) Known() []uint64 { return []uint64{1} }
 

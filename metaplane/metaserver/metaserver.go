@@ -161,6 +161,8 @@ type Group interface {
 	Alone() bool
 	Replica() uint64
 	LeaderReplica() (replica, term uint64)
+	// Heir is who this host is handing the leadership to; see raftgroup.Group.
+	Heir() (replica uint64, over <-chan struct{})
 	Known() []uint64
 	Members(ctx context.Context) (*members.Members, error)
 	AddLearner(ctx context.Context, replica uint64, address string) error

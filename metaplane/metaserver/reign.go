@@ -115,9 +115,18 @@ func (s *Service) Reigned() Group { return s.group }
 const provenFor = 100 * time.Millisecond
 
 // stillLeads is asked before each change of a store: a member that was stopped
-// for a while must not go on with what another one has finished since.
+// for a while must not go on with what another one has finished since. One that
+// hands over waits until that is over, for its heir may lead before any proof is
+// old.
 func (s *Service) stillLeads(ctx context.Context) error {
 	l := &s.lead
+	if _, over := s.raw.Heir(); over != nil {
+		select {
+		case <-over:
+		case <-ctx.Done():
+			return orca.PathE("metaserver", "", orca.Canceled, ctx.Err())
+		}
+	}
 	l.mu.Lock()
 	at := l.proven
 	l.mu.Unlock()
@@ -126,6 +135,9 @@ func (s *Service) stillLeads(ctx context.Context) error {
 		return errDeposed
 	}
 	began := time.Now()
+	if leads, term := s.raw.Leader(); !leads || term != reign {
+		return errDeposed
+	}
 	if began.Sub(at) < provenFor {
 		return nil
 	}

@@ -74,6 +74,8 @@ type Group struct {
 	leader  uint64 // replica, 0: none
 	term    uint64
 	changed chan struct{}
+	heir    uint64        // replica that the leadership is handed to, 0: it is not
+	stays   chan struct{} // closed when that is over, nil while it is not
 }
 
 func newGroup(h *Host, shard uint64, p *part) *Group {

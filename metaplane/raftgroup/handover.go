@@ -19,7 +19,7 @@ import (
 //	what is under way is applied
 //	TimeoutNow ──────────────────────────────► campaigns as soon as it has applied
 //	hears of the next term                     what it knows to be committed
-//	refuses what waits: NotLeader              leads
+//	refuses what waits: NotLeader, Heir        leads
 const (
 	// drainFor is how long a hand-over waits for what is under way. It goes on
 	// without: a slow disk is a reason to hand over.
@@ -95,6 +95,8 @@ func (g *Group) handOver(ctx context.Context, heir uint64, changed <-chan struct
 		return ctx.Err()
 	}
 	defer g.hold(ctx)()
+	g.leaving(heir)
+	defer g.leaving(0)
 	g.Stats.HandOvers.Add(1)
 	if err := g.host.nh.RequestLeaderTransfer(g.shard, heir); err != nil {
 		return err
@@ -160,6 +162,26 @@ func (g *Group) led(ctx context.Context) {
 			return
 		}
 	}
+}
+
+// leaving notes that this host hands the leadership to an heir; 0: not any more.
+func (g *Group) leaving(heir uint64) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.heir = heir; heir != 0 {
+		g.stays = make(chan struct{})
+		return
+	}
+	close(g.stays)
+	g.stays = nil
+}
+
+// Heir returns the replica that this host is handing the leadership to, with a
+// channel that is closed when that is over, whichever way; 0, nil: it is not.
+func (g *Group) Heir() (replica uint64, over <-chan struct{}) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.heir, g.stays
 }
 
 // summoned sees to it that this member follows a leader that tells it to take
