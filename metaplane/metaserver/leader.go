@@ -22,6 +22,11 @@ type gatekeeper interface {
 	// Serves reports whether there is anything to refuse, ever.
 	Serves() bool
 	Admit(op metawire.Op, q metawire.Request) error
+	// Settle waits a little until it is known who serves.
+	Settle(ctx context.Context)
+	// Refer adds to an error that says that another member serves, which one, if
+	// that is known.
+	Refer(err error) error
 }
 
 // Serves implements gatekeeper.
@@ -60,6 +65,7 @@ func (s *Service) Serving() error {
 	switch replica, _ := s.raw.LeaderReplica(); replica {
 	case 0:
 		e.Msg = "no member of the metaplane leads now"
+		e.Path = s.nextAddr()
 	case s.raw.Replica():
 		e.Msg = "this member is about to lead"
 	default:

@@ -180,13 +180,14 @@ func (st *started) Done(res *command.Result, err error) {
 
 // parked is a request whose mutation is on its way.
 type parked struct {
-	m *metawire.Method
-	r *transport.Request
+	m    *metawire.Method
+	r    *transport.Request
+	gate gatekeeper // nil: none
 }
 
 func (p *parked) answer(m metawire.Message, err error) {
 	if err != nil {
-		p.r.Answer(transport.Fail(err))
+		p.r.Answer(refuse(p.gate, err))
 		return
 	}
 	p.r.Answer(encode(p.m, p.r, m))
@@ -196,7 +197,7 @@ func (p *parked) resume(rest func(ctx context.Context) (metawire.Message, error)
 	p.r.Resume(func(ctx context.Context, r *transport.Request) transport.Reply {
 		m, err := rest(ctx)
 		if err != nil {
-			return transport.Fail(err)
+			return refuse(p.gate, err)
 		}
 		return encode(p.m, r, m)
 	})

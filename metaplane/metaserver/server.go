@@ -85,18 +85,26 @@ func (s *Server) serve(ctx context.Context, r *transport.Request) transport.Repl
 		return s.serveOther(ctx, m, r, q, g)
 	}
 	if err := s.admit(r, q); err != nil {
-		return transport.Fail(err)
+		if unsettled(err) {
+			if r.Inline {
+				return transport.Reply{Later: true}
+			}
+			err = settled(ctx, s.gate, r.Op, q)
+		}
+		if err != nil {
+			return transport.Fail(err)
+		}
 	}
 	if r.Inline {
-		if s.starter.start(q, r.Deadline(), &parked{m, r}) {
+		if s.starter.start(q, r.Deadline(), &parked{m, r, s.gate}) {
 			return transport.Reply{Parked: true}
 		}
 		return transport.Reply{Later: true}
 	}
 	if l, ok := q.(*metapb.ListRequest); ok && s.lister != nil {
-		return list(ctx, s.lister, l)
+		return list(ctx, s.lister, s.gate, l)
 	}
-	return call(ctx, s.ns, m, r, q)
+	return call(ctx, s.ns, s.gate, m, r, q)
 }
 
 // listener is optional on the Namespace of a Server: it is told over which
@@ -105,11 +113,11 @@ type listener interface {
 	heardOver(worker uint64, p *transport.Peer)
 }
 
-// call has ns answer a request.
-func call(ctx context.Context, ns metaplane.Namespace, m *metawire.Method, r *transport.Request, q metawire.Request) transport.Reply {
+// call has ns answer a request; g, nil for none, is its gatekeeper.
+func call(ctx context.Context, ns metaplane.Namespace, g gatekeeper, m *metawire.Method, r *transport.Request, q metawire.Request) transport.Reply {
 	p, err := m.Call(ctx, ns, q)
 	if err != nil {
-		return transport.Fail(err)
+		return refuse(g, err)
 	}
 	if h, ok := q.(*metapb.HeartbeatRequest); ok {
 		if l, ok := ns.(listener); ok {
@@ -132,17 +140,22 @@ func (s *Server) serveOther(ctx context.Context, m *metawire.Method, r *transpor
 		return transport.Fail(orca.E("metaserver.serve", orca.Unavailable, fmt.Sprintf("group %d does not run here", group)))
 	}
 	s.identify(q.GetH(), r.Peer)
-	if g, ok := ns.(gatekeeper); ok && g.Serves() {
-		if err := g.Admit(r.Op, q); err != nil {
+	g, _ := ns.(gatekeeper)
+	if g != nil && g.Serves() {
+		err := g.Admit(r.Op, q)
+		if unsettled(err) {
+			err = settled(ctx, g, r.Op, q)
+		}
+		if err != nil {
 			return transport.Fail(err)
 		}
 	}
 	if l, ok := q.(*metapb.ListRequest); ok {
 		if ls, ok := ns.(lister); ok {
-			return list(ctx, ls, l)
+			return list(ctx, ls, g, l)
 		}
 	}
-	return call(ctx, ns, m, r, q)
+	return call(ctx, ns, g, m, r, q)
 }
 
 // admit settles who a request comes from, and whether it is served here.
@@ -183,7 +196,7 @@ type lister interface {
 // listBuffers are those of encoded listings.
 var listBuffers = sync.Pool{New: func() any { return new([]byte) }}
 
-func list(ctx context.Context, l lister, q *metapb.ListRequest) transport.Reply {
+func list(ctx context.Context, l lister, g gatekeeper, q *metapb.ListRequest) transport.Reply {
 	buf := listBuffers.Get().(*[]byte)
 	b, err := l.appendList(ctx, q, (*buf)[:0])
 	if err == nil && len(b) > frame.MaxMeta {
@@ -191,7 +204,7 @@ func list(ctx context.Context, l lister, q *metapb.ListRequest) transport.Reply 
 	}
 	if err != nil {
 		listBuffers.Put(buf)
-		return transport.Fail(err)
+		return refuse(g, err)
 	}
 	*buf = b
 	return transport.Reply{Meta: b, Release: func() { listBuffers.Put(buf) }}
