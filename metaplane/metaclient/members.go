@@ -36,6 +36,9 @@ const (
 	// reconnectAfter caps the pause before a member that could not be reached
 	// is tried again.
 	reconnectAfter = 200 * time.Millisecond
+	// lostFor is for how long a member that could not be reached is not gone to
+	// when another one says that it leads: that one has not noticed yet.
+	lostFor = reconnectAfter
 	// maxKnown caps the members that are known: addresses are only ever added.
 	maxKnown = 64
 )
@@ -45,6 +48,7 @@ type peer struct {
 	addr    string
 	replica atomic.Uint64 // 0: not known yet
 	rests   atomic.Int64  // until when reads pass it over, since the stub was made
+	lost    atomic.Int64  // until when nobody is sent to it, since the stub was made
 	c       *transport.Client
 }
 
@@ -215,19 +219,51 @@ func (s *stub) call(ctx context.Context, op frame.Op, b []byte) (transport.Respo
 			s.learn.Do(func() { s.learnFrom(p) })
 			return r, nil
 		case orca.NotLeader:
-			var e *orca.Error
-			if errors.As(err, &e) && e.Path != "" && e.Path != p.addr {
-				if s.pointTo(e.Path) != nil {
-					continue
-				}
+			switch s.follow(p, err) {
+			case followed:
+				continue
+			case lost:
+				return r, err
 			}
 			s.next(p)
 		case orca.Unavailable:
+			p.lost.Store(int64(time.Since(s.born) + lostFor))
 			s.next(p)
+			if s.several.Load() {
+				continue
+			}
 		}
 		return r, err
 	}
 	return r, err
+}
+
+// step is what has come of the word of a member that another one leads.
+type step uint8
+
+// It may not know which. Calls go to the one that it names from now on, or stay
+// if that could not be reached just now.
+const (
+	unknown step = iota
+	followed
+	lost
+)
+
+// follow goes to the member that p says leads.
+func (s *stub) follow(p *peer, err error) step {
+	var e *orca.Error
+	if !errors.As(err, &e) || e.Path == "" || e.Path == p.addr {
+		return unknown
+	}
+	to, err := s.add(e.Path, 0)
+	switch {
+	case err != nil:
+		return unknown
+	case to.lost.Load() > int64(time.Since(s.born)):
+		return lost
+	}
+	s.at.Store(to)
+	return followed
 }
 
 // ask makes one call of one member, and leaves it when it says nothing and

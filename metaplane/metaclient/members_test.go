@@ -5,6 +5,7 @@ package metaclient
 import (
 	"context"
 	"log/slog"
+	"net"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -110,4 +111,62 @@ func TestWatchAsksLittle(t *testing.T) {
 	_, err = cl.Watch(t.Context(), &metapb.WatchRequest{WaitMs: 120_000})
 	require.Error(t, err)
 	require.Less(t, time.Since(began), 30*time.Second, "it stays with a member that hangs")
+}
+
+// widow says that a member leads that is gone, until it was asked often enough.
+type widow struct {
+	metaplane.Namespace
+	gone string
+	left atomic.Int64
+}
+
+func (w *widow) Quorum(context.Context, *metapb.QuorumRequest) (*metapb.QuorumReply, error) {
+	return &metapb.QuorumReply{}, nil
+}
+
+func (w *widow) Mkdir(context.Context, *metapb.MkdirRequest) (*metapb.MkdirReply, error) {
+	if w.left.Add(-1) >= 0 {
+		return nil, &orca.Error{Op: "test", Path: w.gone, Kind: orca.NotLeader}
+	}
+	return &metapb.MkdirReply{}, nil
+}
+
+// TestNobodyWaitsAtTheDeadForLong: while the others still call a leader that is
+// gone theirs, a client asks them at the pace of an election, and does not pause
+// longer and longer since it cannot be reached.
+func TestNobodyWaitsAtTheDeadForLong(t *testing.T) {
+	log := slog.New(slog.DiscardHandler)
+	gone, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	addrs := []string{gone.Addr().String()}
+	require.NoError(t, gone.Close())
+	const asked = 12 // pauses that double would be over a second by then
+	for range 2 {
+		w := &widow{gone: addrs[0]}
+		w.left.Store(asked)
+		srv, err := metaserver.NewServer(w, transport.ServerConfig{}, log)
+		require.NoError(t, err)
+		a, err := srv.Listen("127.0.0.1:0")
+		require.NoError(t, err)
+		t.Cleanup(func() {
+			ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+			defer cancel()
+			_ = srv.Shutdown(ctx)
+		})
+		addrs = append(addrs, a.String())
+	}
+	var longest atomic.Int64
+	chance := func(n uint64) uint64 {
+		if n < uint64(time.Minute) { // else it is the number of a client
+			longest.Store(max(longest.Load(), int64(n)))
+		}
+		return 0
+	}
+	cl, err := New(Config{Addrs: addrs, Session: SessionConfig{Chance: chance}}, log)
+	require.NoError(t, err)
+	defer cl.Close()
+	_, err = cl.Mkdir(t.Context(), &metapb.MkdirRequest{})
+	require.NoError(t, err)
+	require.Positive(t, longest.Load())
+	require.LessOrEqual(t, longest.Load(), int64(electionPause/2+1))
 }
