@@ -48,11 +48,14 @@ type Failover struct {
 	LeadMS    int64         `json:"lead_ms"`
 	Kills     []Outage      `json:"kills"`
 	Transfers []Outage      `json:"transfers"`
+	// Alone are as long, with nothing done to the leader: what the machine and
+	// its other work make of it.
+	Alone []Outage `json:"alone"`
 }
 
 // MeasureFailover has clients create files on a metaplane of three processes,
-// kills its leader (-9) so many times, and as often has it hand over. It
-// reports how long no client got an acknowledgement.
+// kills its leader (-9) so many times, and as often has it hand over, and leaves
+// it alone. It reports how long no client got an acknowledgement.
 func MeasureFailover(ctx context.Context, opt Options, times int, command string) (*Failover, error) {
 	if err := opt.setDefaults(); err != nil {
 		return nil, err
@@ -152,7 +155,7 @@ func (f *failover) load(ctx context.Context, fs *client.FS, id int) error {
 	return nil
 }
 
-// changes has the leader change in both ways.
+// changes has the leader change in both ways, and not at all.
 func (f *failover) changes(ctx context.Context, out *Failover, times int) error {
 	for i := range times {
 		fmt.Fprintf(f.opt.Progress, "kill %d of %d\n", i+1, times)
@@ -171,6 +174,13 @@ func (f *failover) changes(ctx context.Context, out *Failover, times int) error 
 			return err
 		}
 		out.Transfers = append(out.Transfers, *o)
+	}
+	for range times {
+		o, err := f.change(ctx, func(context.Context, *target.Orca) error { return nil })
+		if err != nil {
+			return err
+		}
+		out.Alone = append(out.Alone, *o)
 	}
 	return nil
 }
@@ -271,6 +281,7 @@ func (r *Failover) WriteTable(w io.Writer) error {
 	}
 	row("killed", r.Kills)
 	row("handed over", r.Transfers)
+	row("left alone", r.Alone)
 	if err := tw.Flush(); err != nil {
 		return err
 	}

@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -76,12 +77,13 @@ func TestSmoke(t *testing.T) {
 		var text strings.Builder
 		r, err := MeasureFailover(t.Context(), Options{Clients: 2, Self: self, Orca: bin, Temp: t.TempDir(), Progress: &text}, 1, "test")
 		require.NoError(t, err, text.String())
-		for _, o := range append(r.Kills, r.Transfers...) {
+		for _, o := range slices.Concat(r.Kills, r.Transfers, r.Alone) {
 			require.Positive(t, o.Gap)
 			require.NotEqual(t, make([]int, len(o.Creates)), o.Creates)
 		}
 		require.Len(t, r.Kills, 1)
 		require.Len(t, r.Transfers, 1)
+		require.Len(t, r.Alone, 1)
 		require.NoError(t, r.WriteTable(&text))
 		require.NoError(t, r.WriteJSON(&text))
 		t.Log(text.String())

@@ -220,9 +220,9 @@ func newFailover() *cobra.Command {
 		Use:   "failover",
 		Short: "Measure what clients see when the leader of the metaplane changes",
 		Long: `Start a metaplane of three processes, have clients create files on it, kill its
-leader (-9) and start it again, so many times, and then have it hand over as
-often. It reports the longest time in which no client got an acknowledgement,
-and how many creates there were around the change, as a plot.`,
+leader (-9) and start it again, so many times, then have it hand over as often,
+and as often leave it alone. It reports the longest time in which no client got
+an acknowledgement, and how many creates there were around the change, as a plot.`,
 		Example: "  orcabench failover --times 20 --json failover.json",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
