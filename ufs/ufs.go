@@ -155,6 +155,8 @@ type WriteHint struct {
 	// Expect makes Commit conditional: Conflict unless the key carries this
 	// fingerprint (Absent: no object) at that moment. "": unconditional.
 	Expect string
+	// Named, if set, is called by a Namer with the name that it gives the upload.
+	Named func(name string)
 }
 
 // Hinted is optional on a Writer: Hint must come before the first Write.
@@ -192,6 +194,34 @@ type Copier interface {
 type Lister interface {
 	// Walk is List for all descendants of prefix, without prefix itself.
 	Walk(ctx context.Context, prefix string, fn func(Info) error) error
+}
+
+// Namer is implemented by stores that give unfinished uploads names of their own,
+// and know them by those alone.
+type Namer interface {
+	// SweepNamed removes what is left of one upload of key.
+	SweepNamed(ctx context.Context, key, name string) error
+}
+
+// SweepUpload removes what is left of one upload of key and of no other one: what
+// the store named so or, where it names none, what has the token. A Namer has
+// nothing of an upload that it did not name.
+func SweepUpload(ctx context.Context, fs FS, key, token, name string) error {
+	inner := fs
+	for {
+		u, ok := inner.(interface{ Unwrap() FS }) // a decorator has SweepNamed for any object store
+		if !ok {
+			break
+		}
+		inner = u.Unwrap()
+	}
+	switch _, ok := inner.(Namer); {
+	case !ok:
+		return fs.Sweep(ctx, key, token)
+	case name == "":
+		return nil
+	}
+	return fs.(Namer).SweepNamed(ctx, key, name)
 }
 
 // BulkRemover is implemented by stores that delete many objects in one call.

@@ -18,6 +18,7 @@ import (
 	"orca/metaplane/mount"
 	"orca/tiers/readthrough"
 	"orca/ufs"
+	"orca/ufs/ledger"
 )
 
 // resolver asks the metaplane where the content of a file is.
@@ -77,6 +78,17 @@ type mountsOf func(ctx context.Context, id uint32) (ufs.FS, error)
 
 // FS implements readthrough.Mounts and writeback's.
 func (f mountsOf) FS(ctx context.Context, id uint32) (ufs.FS, error) { return f(ctx, id) }
+
+// writtenDown has the uploads to the stores written down.
+func (f mountsOf) writtenDown(l *ledger.Ledger) mountsOf {
+	return func(ctx context.Context, id uint32) (ufs.FS, error) {
+		fs, err := f(ctx, id)
+		if err != nil {
+			return nil, err
+		}
+		return l.Over(id, fs), nil
+	}
+}
 
 // tableClient is the mount table of a worker in a process of its own: it is
 // read from the metaplane when the heartbeat says that it has changed, and

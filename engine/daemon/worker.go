@@ -30,6 +30,7 @@ import (
 	"orca/tiers/scrub"
 	"orca/tiers/tiered"
 	"orca/tiers/writeback"
+	"orca/ufs/ledger"
 )
 
 // workerRole is a block worker: tiers, the block service with its doors, the
@@ -48,7 +49,9 @@ type workerRole struct {
 	jobs     *jobworker.Worker
 	more     groupJobs
 	scrub    *scrub.Scrubber
-	ns       io.Closer    // the connection to the metaplane, when it is ours
+	uploads  *ledger.Ledger
+	ns       io.Closer // the connection to the metaplane, when it is ours
+	stores   mountsOf
 	begin    func() error // polls for jobs, once registered
 	spool    string
 	log      *slog.Logger
@@ -68,6 +71,10 @@ func startWorker(ctx context.Context, cfg *Config, d *dataDir, ns metaplane.Name
 	if w.tierDirs, err = openTierDirs(d.join("worker", "tiers.json")); err != nil {
 		return nil, err
 	}
+	if w.uploads, err = ledger.Open(d.join("worker", "uploads"), log); err != nil {
+		return nil, err
+	}
+	w.stores, stores = stores, stores.writtenDown(w.uploads)
 	if err := w.openTiers(cfg); err != nil {
 		w.close(ctx)
 		return nil, err
@@ -231,6 +238,7 @@ func (w *workerRole) join(ctx context.Context) error {
 	w.cancel = func() { cancel(); stopStale() }
 	w.wg.Go(func() { w.agent.run(run) })
 	w.wg.Go(func() { w.scrub.Run(run) })
+	w.wg.Go(func() { w.cleanUploads(run) })
 	select {
 	case <-w.agent.registered:
 	case <-ctx.Done():
@@ -238,6 +246,35 @@ func (w *workerRole) join(ctx context.Context) error {
 	}
 	w.agent.settle(ctx)
 	return w.begin()
+}
+
+// cleanEvery is how often the stores are asked again to remove what is left of
+// uploads.
+const cleanEvery = time.Minute
+
+// cleanUploads removes what is left of uploads of an earlier life, and of those
+// whose abort failed.
+func (w *workerRole) cleanUploads(ctx context.Context) {
+	tick := time.NewTicker(cleanEvery)
+	defer tick.Stop()
+	for {
+		if n := w.uploads.Left(); n > 0 {
+			c, done := context.WithTimeout(ctx, cleanEvery)
+			err := w.uploads.Clean(c, w.stores)
+			done()
+			if err != nil && ctx.Err() == nil {
+				w.log.Warn("what uploads have left in a store is not removed yet", "uploads", w.uploads.Left(), "err", err)
+			}
+			if n -= w.uploads.Left(); n > 0 {
+				w.log.Info("removed what uploads had left in a store", "uploads", n)
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+	}
 }
 
 // access is the worker for clients in this process.
@@ -276,6 +313,9 @@ func (w *workerRole) close(ctx context.Context) {
 			w.log.Warn("data that is nowhere else stays in the memory tier; the next start on this data folder finds it, a reboot does not", "dir", w.mem.Dir)
 		}
 		errs = append(errs, w.mem.Close(keep))
+	}
+	if w.uploads != nil {
+		errs = append(errs, w.uploads.Close())
 	}
 	if w.table != nil {
 		errs = append(errs, w.table.stores.Close())

@@ -142,6 +142,15 @@ func (f *FS) Sweep(ctx context.Context, key, _ string) error {
 	}
 }
 
+// SweepNamed implements ufs.Namer.
+func (f *FS) SweepNamed(ctx context.Context, key, name string) error {
+	const op = "Sweep"
+	if err := f.begin(ctx, op, key); err != nil {
+		return err
+	}
+	return f.abort(ctx, op, key, &name)
+}
+
 // abort ends a multipart upload; one that is gone already is no error.
 func (f *FS) abort(ctx context.Context, op, key string, upload *string) error {
 	object := f.object(key)

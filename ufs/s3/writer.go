@@ -221,6 +221,9 @@ func (w *writer) begin() error {
 		return w.f.fail("Write", w.key, err)
 	}
 	w.upload = out.UploadId
+	if w.hint.Named != nil {
+		w.hint.Named(aws.ToString(w.upload))
+	}
 	return nil
 }
 

@@ -3,7 +3,7 @@
 // Package wrap decorates an under file system: Retry, Limit, Metrics,
 // ReadOnly and Faults each take an ufs.FS and return one. A decorated store
 // has exactly the optional interfaces of the store inside (Renamer, Owner and
-// Spacer of file systems; Copier, Lister and BulkRemover of object stores).
+// Spacer of file systems; Copier, Lister, Namer and BulkRemover of object stores).
 //
 // Each decorator is an Around function: every call of the contract becomes a
 // Call and goes through it, so that a decorator is a page and none can forget
@@ -115,6 +115,8 @@ type layer struct {
 	writePiece int
 	// bound: Writes end with the context of their Create.
 	bound bool
+	// begin, if set, is told of uploads.
+	begin func(key, token string) Upload
 }
 
 type lister func(ctx context.Context, c Call, fn func(ufs.Info) error, run func(context.Context, string, func(ufs.Info) error) error) error
@@ -133,6 +135,7 @@ var (
 	_ ufs.Copier      = (*objectLayer)(nil)
 	_ ufs.Lister      = (*objectLayer)(nil)
 	_ ufs.BulkRemover = (*objectLayer)(nil)
+	_ ufs.Namer       = (*objectLayer)(nil)
 )
 
 // Unwrap implements Unwrapper.
@@ -206,14 +209,24 @@ func (r *dataReader) Read(p []byte) (n int, err error) {
 
 // Create implements ufs.FS.
 func (l *layer) Create(ctx context.Context, key, token string) (w ufs.Writer, err error) {
+	var up Upload
+	if l.begin != nil {
+		up = l.begin(key, token)
+	}
 	err = l.around(ctx, Call{Op: Create, Key: key}, func(ctx context.Context) error {
 		w, err = l.in.Create(ctx, key, token)
 		return err
 	})
 	if err != nil {
+		if up != nil {
+			up.Ended(true)
+		}
 		return nil, err
 	}
-	lw := &layerWriter{in: w, l: l, ctx: ctx, key: key}
+	lw := &layerWriter{in: w, l: l, ctx: ctx, key: key, up: up}
+	if up != nil {
+		lw.Hint(ufs.WriteHint{})
+	}
 	if !l.bound {
 		lw.ctx = context.WithoutCancel(ctx)
 	}
@@ -230,6 +243,7 @@ type layerWriter struct {
 	l   *layer
 	ctx context.Context //nolint:containedctx // Write has none
 	key string
+	up  Upload // nil: nobody wants to know
 }
 
 // preparedWriter is a layerWriter over a Preparer.
@@ -240,6 +254,9 @@ type preparedWriter struct {
 
 // Hint implements ufs.Hinted.
 func (w *layerWriter) Hint(h ufs.WriteHint) {
+	if w.up != nil {
+		h.Named = w.up.Named
+	}
 	if x, ok := w.in.(ufs.Hinted); ok {
 		x.Hint(h)
 	}
@@ -272,12 +289,19 @@ func (w *layerWriter) Commit(ctx context.Context) (in ufs.Info, err error) {
 		in, err = w.in.Commit(ctx)
 		return err
 	})
+	if w.up != nil && err == nil {
+		w.up.Ended(true)
+	}
 	return in, err
 }
 
 // Abort implements ufs.Writer.
 func (w *layerWriter) Abort(ctx context.Context) error {
-	return w.l.around(ctx, Call{Op: Abort, Key: w.key}, w.in.Abort)
+	err := w.l.around(ctx, Call{Op: Abort, Key: w.key}, w.in.Abort)
+	if w.up != nil {
+		w.up.Ended(err == nil)
+	}
+	return err
 }
 
 // Prepare implements ufs.Preparer.
@@ -369,6 +393,15 @@ func (l *objectLayer) Walk(ctx context.Context, prefix string, fn func(ufs.Info)
 		return &orca.Error{Op: "wrap.Walk", Path: prefix, Kind: orca.Unsupported}
 	}
 	return l.listing(ctx, Call{Op: Walk, Key: prefix}, fn, w.Walk)
+}
+
+// SweepNamed implements ufs.Namer.
+func (l *objectLayer) SweepNamed(ctx context.Context, key, name string) error {
+	n, ok := l.in.(ufs.Namer)
+	if !ok {
+		return &orca.Error{Op: "wrap.SweepNamed", Path: key, Kind: orca.Unsupported}
+	}
+	return l.around(ctx, Call{Op: Sweep, Key: key}, func(ctx context.Context) error { return n.SweepNamed(ctx, key, name) })
 }
 
 // RemoveMany implements ufs.BulkRemover.
