@@ -15,6 +15,8 @@ import (
 // simulator finds it. The fields that are set act; all of them are pure.
 type Bug struct {
 	Name string
+	// Plan draws the plans that may show it; nil: NewPlan.
+	Plan func(seed uint64) *Plan
 	// Command changes a command (a copy) on its way into the journal.
 	Command func(c *command.Command)
 	// After returns a command that is committed right behind one that came to
@@ -26,6 +28,13 @@ type Bug struct {
 	Expect func(string) string
 	// SkipsEntry: after a power cut the replay begins one entry too late.
 	SkipsEntry bool
+}
+
+func (b *Bug) plan(seed uint64) *Plan {
+	if b.Plan == nil {
+		return NewPlan(seed)
+	}
+	return b.Plan(seed)
 }
 
 func (b *Bug) onCommand(c *command.Command) *command.Command {

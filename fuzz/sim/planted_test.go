@@ -5,6 +5,7 @@ package sim
 import (
 	"context"
 	"math"
+	"strings"
 	"testing"
 
 	"orca/metaplane/command"
@@ -41,6 +42,23 @@ var bugs = []Bug{
 			c.Renew.Length = 0
 		}
 	}},
+	{Name: "a delete keeps nothing", Plan: NewTrashPlan, Command: func(c *command.Command) {
+		if c.Delete != nil {
+			c.Delete.SkipTrash = true
+		}
+	}},
+	{Name: "a restore forgets a name in what comes back", Plan: NewTrashPlan, Call: func(ctx context.Context, c wrap.Call, do func(context.Context) error) error {
+		if c.Op == wrap.Copy && inTrash(c.Key) && strings.HasSuffix(c.Key, "/b") {
+			return nil
+		}
+		return do(ctx)
+	}},
+	{Name: "to empty the trash removes what has been restored meanwhile", Plan: NewTrashPlan, After: func(c *command.Command, r *command.Result) *command.Command {
+		if c.PurgeTrash == nil || len(c.PurgeTrash.Inos) != 1 || r.Kind != 0 || len(r.Ids) > 0 {
+			return nil
+		}
+		return &command.Command{Now: c.Now, Delete: &metapb.DeleteOp{Target: &metapb.Target{Ino: c.PurgeTrash.Inos[0]}, Recursive: true, SkipTrash: true}}
+	}},
 }
 
 // TestPlantedBugsAreCaught plants one bug at a time and runs seeds until one
@@ -50,9 +68,9 @@ func TestPlantedBugsAreCaught(t *testing.T) {
 	for i := range bugs {
 		t.Run(bugs[i].Name, func(t *testing.T) {
 			for seed := uint64(1); seed <= most; seed++ {
-				if f := Play(t, NewPlan(seed), &bugs[i]).Failure; f != nil {
+				if f := Play(t, bugs[i].plan(seed), &bugs[i]).Failure; f != nil {
 					t.Logf("caught: %v", f)
-					if f := Play(t, NewPlan(seed), nil).Failure; f != nil {
+					if f := Play(t, bugs[i].plan(seed), nil).Failure; f != nil {
 						t.Fatalf("but without the bug, too: %v", f)
 					}
 					return
