@@ -112,6 +112,8 @@ func (m *Machine) checkRename(c *call, o *metapb.RenameOp, src, dst *spot) *refu
 		return refuse(orca.NotFound, dst.path, "")
 	case src.isRoot() || dst.isRoot():
 		return refuse(orca.Invalid, src.path, "the root cannot be renamed")
+	case m.part(d) != nil || m.part(e) != nil: // both in the group that the first is in
+		return refuse(orca.CrossMount, dst.path, "")
 	case d != nil && d.rec.Mount != 0 || e != nil && e.rec.Mount != 0:
 		return refuse(orca.Invalid, src.path, "it is a mount point")
 	case !dst.none() && o.NoReplace:

@@ -18,6 +18,23 @@ referral: no mount of this group has this path
 ok
 > mv /a/p /b
 cross-mount
+# So it is where both are parts of this group.
+> mount /c/q file:///r/c/q group=2 id=3 serial=8 part=1 mode=0750 caps=rdox
+mount 3
+> mv /a/p /c/q/p
+cross-mount
+> mv /a/p /c/q
+cross-mount
+> mv -x /a/p /c/q
+cross-mount: a directory in one of them lives in another group
+> create /a/p/f type=must -done
+file 2000000000016 0644 0:0 len 0 v1 NOT_PERSISTED at file:///r/a/p/f
+> mv /a/p/f /a/p
+cross-mount
+> rm /a/p/f
+ok
+> unmount /c/q id=3
+mount 3
 > quota /a/p inodes=10
 ok
 > unmount /a/p id=2 -empty -names
@@ -35,4 +52,4 @@ stale: the mount was unmounted meanwhile
 > stat /a/p
 referral
 > state
-files 0 dirs 3 sessions 0 intents 0 mounts 0 trash 2
+files 0 dirs 5 sessions 0 intents 0 mounts 0 trash 4
