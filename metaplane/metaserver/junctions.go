@@ -8,7 +8,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -30,10 +29,23 @@ const maxGroups = 16
 
 // joints moves junctions on, one at a time.
 type joints struct {
-	mu    sync.Mutex
+	turn  chan struct{} // has a token while one is moved
 	wake  chan struct{}
 	asked atomic.Int32 // requests that see to their junction themselves
 }
+
+// begin waits for the turn. Other groups are asked in it, which may take as long
+// as they are without a leader: who waits may give up.
+func (j *joints) begin(ctx context.Context) error {
+	select {
+	case j.turn <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return orca.PathE("metaserver.joints", "", orca.Canceled, ctx.Err())
+	}
+}
+
+func (j *joints) end() { <-j.turn }
 
 func (s *Service) groupNumber() uint16 { return max(s.cfg.Group, 1) }
 
@@ -245,8 +257,10 @@ func (s *Service) record(ctx context.Context, o *metapb.JunctionOp) (*metapb.Mou
 // join brings the group behind a junction in line with its row. A new mount
 // that the group refuses for good is taken back.
 func (s *Service) join(ctx context.Context, id uint32, fresh bool) (*metapb.Mount, error) {
-	s.joints.mu.Lock()
-	defer s.joints.mu.Unlock()
+	if err := s.joints.begin(ctx); err != nil {
+		return nil, err
+	}
+	defer s.joints.end()
 	m := s.row(id)
 	if m == nil {
 		return nil, orca.E("metaserver.Mount", orca.Stale, "it was unmounted meanwhile")
@@ -316,8 +330,10 @@ type metaplaneMounts interface {
 // after that begins again: its first attempt is all that is remembered of it.
 // With removing, a directory is given back only if it is empty.
 func (s *Service) part(ctx context.Context, id uint32, asked, removing bool) error {
-	s.joints.mu.Lock()
-	defer s.joints.mu.Unlock()
+	if err := s.joints.begin(ctx); err != nil {
+		return err
+	}
+	defer s.joints.end()
 	if m := s.row(id); asked && m != nil && m.Junction != metapb.JunctionState_JUNCTION_LEAVING {
 		if _, err := s.record(ctx, &metapb.JunctionOp{Mount: id, From: m.Junction, To: metapb.JunctionState_JUNCTION_LEAVING,
 			Serial: m.Serial, Removing: removing}); err != nil {

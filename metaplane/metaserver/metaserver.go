@@ -226,6 +226,7 @@ func New(ctx context.Context, cfg Config, g Group, open mount.Opener, log *slog.
 		cfg.Exec.Fence = s.stillLeads
 	}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
+	s.joints.turn = make(chan struct{}, 1)
 	if g.Alone() {
 		if err := g.ReadReady(ctx); err != nil {
 			return nil, err

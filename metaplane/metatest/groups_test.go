@@ -37,13 +37,18 @@ type pair struct {
 	// the other group was asked, or a step was recorded. "": nowhere.
 	cut  atomic.Value // of string
 	dead atomic.Bool
-	slow bool // a store takes its time
+	// then is called at each such point.
+	then atomic.Value // of func(point string)
+	slow bool         // a store takes its time
 }
 
 var errDead = orca.E("metatest", orca.Canceled, "the process is dead")
 
 // at reports whether the process dies at a point.
 func (p *pair) at(point string) bool {
+	if f, ok := p.then.Load().(func(string)); ok {
+		f(point)
+	}
 	if p.cut.Load() == point {
 		p.dead.Store(true)
 	}

@@ -3,8 +3,10 @@
 package metatest
 
 import (
+	"context"
 	"os"
 	"path/filepath"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -215,4 +217,48 @@ func TestPartsSurviveACrashAnywhere(t *testing.T) {
 	}
 	require.NoError(t, p.host.Group().Machine().Check())
 	require.NoError(t, p.second.Machine().Check())
+}
+
+// once has f called at a point, the first time that the process gets there.
+func (p *pair) once(point string, f func()) {
+	var done atomic.Bool
+	p.then.Store(func(at string) {
+		if at == point && !done.Swap(true) {
+			f()
+		}
+	})
+}
+
+// While another group does not answer, who waits for the turn of a junction may
+// give up.
+func TestWhoWaitsForAJunctionMayGiveUp(t *testing.T) {
+	p := newPairOn(t, true)
+	p.mount("/m", "file://"+t.TempDir(), 0)
+	hangs, goOn := make(chan struct{}), make(chan struct{})
+	p.once("before mount", func() {
+		close(hangs)
+		<-goOn
+	})
+	made := make(chan error, 1)
+	go func() {
+		_, err := p.mkdirIn("/m/p", 2)
+		made <- err
+	}()
+	<-hangs
+	ctx, cancel := context.WithCancel(t.Context())
+	gaveUp := make(chan error, 1)
+	go func() {
+		_, err := p.one.Mkdir(ctx, &metapb.MkdirRequest{Target: at("/m/q"), Mode: 0o755, Group: 2})
+		gaveUp <- err
+	}()
+	require.Eventually(t, func() bool { return p.row("/m/q") != nil }, time.Minute, time.Millisecond)
+	cancel()
+	select {
+	case err := <-gaveUp:
+		require.ErrorIs(t, err, orca.Canceled)
+	case <-time.After(time.Minute):
+		t.Error("it waits for who hangs")
+	}
+	close(goOn)
+	require.NoError(t, <-made)
 }
