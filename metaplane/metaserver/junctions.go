@@ -261,33 +261,42 @@ func (s *Service) join(ctx context.Context, id uint32, fresh bool) (*metapb.Moun
 		return nil, err
 	}
 	defer s.joints.end()
-	m := s.row(id)
-	if m == nil {
-		return nil, orca.E("metaserver.Mount", orca.Stale, "it was unmounted meanwhile")
-	}
-	if m.Junction != metapb.JunctionState_JUNCTION_JOINING {
-		return m, nil // somebody was faster
-	}
-	ns, err := s.other(ctx, m)
-	if err != nil {
-		return nil, err
-	}
-	rep, err := s.give(ctx, ns, m)
-	if err == nil {
-		_, err = s.step(ctx, m, metapb.JunctionState_JUNCTION_ACTIVE, rep.Mount.Root)
+	for {
+		m := s.row(id)
+		if m == nil {
+			return nil, orca.E("metaserver.Mount", orca.Stale, "it was unmounted meanwhile")
+		}
+		if m.Junction != metapb.JunctionState_JUNCTION_JOINING {
+			return m, nil // somebody was faster
+		}
+		ns, err := s.other(ctx, m)
 		if err != nil {
 			return nil, err
 		}
-		return s.row(id), nil
-	}
-	if fresh && m.Root == 0 && !orca.KindOf(err).Retryable() && orca.KindOf(err) != orca.Canceled {
-		if next, serr := s.step(ctx, m, metapb.JunctionState_JUNCTION_LEAVING, 0); serr == nil {
-			if perr := s.partLocked(ctx, next.Id); perr != nil {
-				s.log.Warn("taking a failed mount back; it is tried again", "path", m.Path, "err", perr)
-			}
+		rep, err := s.give(ctx, ns, m)
+		if err != nil {
+			s.giveUp(ctx, m, fresh, err)
+			return nil, err
+		}
+		_, err = s.step(ctx, m, metapb.JunctionState_JUNCTION_ACTIVE, rep.Mount.Root)
+		if k := orca.KindOf(err); err != nil && k != orca.Stale && k != orca.NotFound { // those: the row is another one by now, or gone
+			return nil, err
 		}
 	}
-	return nil, err
+}
+
+// giveUp takes a new mount back that its group refuses for good.
+func (s *Service) giveUp(ctx context.Context, m *metapb.Mount, fresh bool, err error) {
+	if !fresh || m.Root != 0 || orca.KindOf(err).Retryable() || orca.KindOf(err) == orca.Canceled {
+		return
+	}
+	next, serr := s.step(ctx, m, metapb.JunctionState_JUNCTION_LEAVING, 0)
+	if serr != nil {
+		return
+	}
+	if perr := s.partLocked(ctx, next.Id); perr != nil {
+		s.log.Warn("taking a failed mount back; it is tried again", "path", m.Path, "err", perr)
+	}
 }
 
 // give has the group behind a junction take a mount, also while it elects a

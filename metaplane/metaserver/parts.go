@@ -37,6 +37,9 @@ func (s *Service) mkdirIn(ctx context.Context, r *metapb.MkdirRequest) (*metapb.
 		return &metapb.MkdirReply{Attr: a}, nil // it was repeated, and is gone or given back
 	}
 	m, err := s.join(ctx, a.MountId, true)
+	if err != nil && s.row(a.MountId) == nil && orca.KindOf(err) == orca.Stale {
+		return &metapb.MkdirReply{Attr: a}, nil // as much as for who asks again after that
+	}
 	if err != nil {
 		return nil, err
 	}

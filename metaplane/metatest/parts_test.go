@@ -13,6 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"orca"
+	"orca/metaplane/command"
 	"orca/metaplane/metapb"
 )
 
@@ -227,6 +228,45 @@ func (p *pair) once(point string, f func()) {
 			f()
 		}
 	})
+}
+
+// The options of its mount change while a directory is being made: it gets the
+// new ones, and who makes it hears nothing of that.
+func TestAMountChangesWhileADirectoryIsMade(t *testing.T) {
+	p := newPairOn(t, true)
+	store := t.TempDir()
+	p.mount("/m", "file://"+store, 0)
+	p.once("before active", func() {
+		_, err := p.host.Group().Propose(t.Context(), &command.Command{Now: 1, Mount: &metapb.MountOp{Update: true, Directories: true, AtomicRename: true,
+			Mount: &metapb.Mount{Path: "/m", Uri: "file://" + store, SyncIntervalMs: 7}}})
+		require.NoError(t, err)
+	})
+	_, err := p.mkdirIn("/m/p", 2)
+	require.NoError(t, err)
+	require.EqualValues(t, 7, p.row("/m/p").SyncIntervalMs)
+	there, err := p.second.Machine().Mount(p.row("/m/p").Id)
+	require.NoError(t, err)
+	require.EqualValues(t, 7, there.Mount.SyncIntervalMs)
+}
+
+// It is unmounted while it is being made: it was made all the same.
+func TestADirectoryIsGivenBackWhileItIsMade(t *testing.T) {
+	p := newPairOn(t, true)
+	store := t.TempDir()
+	p.mount("/m", "file://"+store, 0)
+	p.once("before active", func() {
+		m := p.row("/m/p")
+		g := p.host.Group()
+		for _, to := range []metapb.JunctionState{metapb.JunctionState_JUNCTION_LEAVING, metapb.JunctionState_JUNCTION_NONE} {
+			res, err := g.Propose(t.Context(), &command.Command{Now: 1, Junction: &metapb.JunctionOp{Mount: m.Id, From: m.Junction, To: to, Serial: m.Serial}})
+			require.NoError(t, err)
+			m = res.Mount.Mount
+		}
+	})
+	_, err := p.mkdirIn("/m/p", 2)
+	require.NoError(t, err)
+	require.Nil(t, p.row("/m/p"))
+	require.DirExists(t, filepath.Join(store, "p"))
 }
 
 // While another group does not answer, who waits for the turn of a junction may
