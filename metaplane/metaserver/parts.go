@@ -61,21 +61,35 @@ func (s *Service) joinParts(ctx context.Context, id uint32) error {
 }
 
 // removePart ends the removal of a directory that lives in another group: that
-// group says whether it is empty and forgets it, then it is removed like any
-// other. ino is its number here.
-func (s *Service) removePart(ctx context.Context, r *metapb.DeleteRequest, m *metapb.Mount, ino uint64) error {
+// group says whether it is empty and forgets it, then what is there by then is
+// removed like any other.
+func (s *Service) removePart(ctx context.Context, r *metapb.DeleteRequest, m *metapb.Mount) error {
 	s.joints.asked.Add(1)
 	defer s.joints.asked.Add(-1)
-	if err := s.part(ctx, m.Id, true, true); err != nil {
-		return err
+	for h := secondStep(r.H); m.GetPart() != nil; h = secondStep(nil) {
+		if err := s.part(ctx, m.Id, true, true); err != nil {
+			return err
+		}
+		s.refreshMounts()
+		h.Caller = r.H.GetCaller()
+		res, err := s.change(ctx, h, deleteCommand(&metapb.DeleteRequest{Target: r.Target, Want: r.Want}))
+		if err != nil {
+			return err
+		}
+		m = res.GetMount().GetMount() // somebody has made another one there
 	}
-	s.refreshMounts()
-	_, err := s.change(ctx, &metapb.Header{Caller: r.H.GetCaller()}, deleteCommand(&metapb.DeleteRequest{
-		Target: &metapb.Target{Ino: ino}, Want: r.Want}))
-	if orca.KindOf(err) == orca.NotFound {
-		return nil // by an earlier attempt
+	return nil
+}
+
+// secondStep is the header of what a request comes to after its own command, so
+// that an earlier attempt's is told from somebody else's. Clients have odd
+// numbers (metaclient.Session), so the even ones are free for this.
+func secondStep(h *metapb.Header) *metapb.Header {
+	n := &metapb.Header{Caller: h.GetCaller()}
+	if h.GetClient() != 0 {
+		n.Client, n.Seq = h.Client&^1, h.Seq
 	}
-	return err
+	return n
 }
 
 // removeBelow empties and removes the directories in groups of their own below

@@ -95,7 +95,7 @@ func (s *Service) Delete(ctx context.Context, r *metapb.DeleteRequest) (*metapb.
 	}
 	res, err := s.change(ctx, r.H, deleteCommand(r))
 	if m := res.GetMount().GetMount(); err == nil && m.GetPart() != nil {
-		return &metapb.Empty{}, s.removePart(ctx, r, m, res.Replaced)
+		return &metapb.Empty{}, s.removePart(ctx, r, m)
 	}
 	if orca.KindOf(err) == orca.Permission && res != nil && res.NeedWalk && r.Recursive {
 		err = s.deleteWalk(ctx, r)

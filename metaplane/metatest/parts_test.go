@@ -14,6 +14,7 @@ import (
 
 	"orca"
 	"orca/metaplane/command"
+	"orca/metaplane/metaclient"
 	"orca/metaplane/metapb"
 )
 
@@ -228,6 +229,23 @@ func (p *pair) once(point string, f func()) {
 			f()
 		}
 	})
+}
+
+// Of two who remove a directory in another group one has removed it, and the
+// other finds none.
+func TestOneRemovesADirectoryInAGroup(t *testing.T) {
+	p := newPairOn(t, true)
+	store := t.TempDir()
+	p.mount("/m", "file://"+store, 0)
+	_, err := p.mkdirIn("/m/p", 2)
+	require.NoError(t, err)
+	other := metaclient.NewSession(p.one, p.short(0))
+	p.once("after none", func() {
+		_, err := other.Delete(t.Context(), &metapb.DeleteRequest{Target: at("/m/p")})
+		require.NoError(t, err)
+	})
+	require.ErrorIs(t, p.remove("/m/p", false), orca.NotFound)
+	require.NoDirExists(t, filepath.Join(store, "p"))
 }
 
 // The options of its mount change while a directory is being made: it gets the
