@@ -202,6 +202,11 @@ func (s *Service) mountHere(ctx context.Context, r *metapb.MountRequest) (*metap
 	if err := fs.Close(); err != nil {
 		return nil, err
 	}
+	if m.Part != nil && !caps.Directories && s.row(m.Id) == nil {
+		if err := s.Syncer.Inherit(ctx, m.Id); err != nil {
+			return nil, err
+		}
+	}
 	res, err := s.mutate(ctx, r.H, &command.Command{Mount: &metapb.MountOp{Mount: m, Parents: true,
 		AtomicRename: caps.AtomicRename, Directories: caps.Directories, Owners: caps.Owners, Exchange: caps.Exchange}})
 	if err != nil {
@@ -364,6 +369,11 @@ func (s *Service) partLocked(ctx context.Context, id uint32) error {
 	_, err = ns.Unmount(ctx, &metapb.UnmountRequest{H: &metapb.Header{}, Path: m.Path, Id: id, Empty: m.Part.GetRemoving()})
 	switch k := orca.KindOf(err); {
 	case err == nil:
+		if of, oerr := s.group.Machine().Mount(m.Part.GetMount()); oerr == nil && !of.Directories {
+			if err := s.Syncer.Inherit(ctx, of.Mount.Id); err != nil {
+				return err
+			}
+		}
 		_, err = s.step(ctx, m, metapb.JunctionState_JUNCTION_NONE, 0)
 		return err
 	case k == orca.Busy || !k.Retryable() && k != orca.Canceled:

@@ -41,6 +41,29 @@ func (s *Syncer) Lead() {
 	clear(r.noted)
 }
 
+// Inherit is called before what is in a mount whose listings may be late, or in a
+// directory of it, comes here from another group: that has removed what it liked
+// until now, and what it remembers of that stays there.
+func (s *Syncer) Inherit(ctx context.Context, mountID uint32) error {
+	now := s.cfg.Now().UnixNano()
+	if err := s.note(ctx, mountID, now); err != nil {
+		return err
+	}
+	r := &s.removals
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.inherited[mountID] = max(r.inherited[mountID], now)
+	return nil
+}
+
+// note has whoever leads next know that something may have been removed.
+func (s *Syncer) note(ctx context.Context, mountID uint32, now int64) error {
+	_, err := s.group.Propose(ctx, &command.Command{Now: now, SetFact: &metapb.SetFactOp{
+		Key: removalFact(mountID), Value: binary.BigEndian.AppendUint64(nil, uint64(now)),
+	}})
+	return err
+}
+
 // Removing is called before Orca removes anything from the store of a mount
 // whose listings may be late. It makes sure that whoever leads next knows of it.
 func (s *Syncer) Removing(ctx context.Context, mountID uint32) error {
@@ -53,10 +76,7 @@ func (s *Syncer) Removing(ctx context.Context, mountID uint32) error {
 	if at != 0 && now-at < int64(removalStep) {
 		return nil
 	}
-	_, err := s.group.Propose(ctx, &command.Command{Now: now, SetFact: &metapb.SetFactOp{
-		Key: removalFact(mountID), Value: binary.BigEndian.AppendUint64(nil, uint64(now)),
-	}})
-	if err != nil {
+	if err := s.note(ctx, mountID, now); err != nil {
 		return err
 	}
 	r.mu.Lock()
