@@ -75,6 +75,8 @@ type Call struct {
 	Key string
 	Dst string // of Rename and Copy
 	N   int    // bytes asked for by Read, given to Write
+	// Token of Create and Sweep: which upload.
+	Token string
 }
 
 // Around runs a call by calling do, once, several times or never. The results
@@ -213,7 +215,7 @@ func (l *layer) Create(ctx context.Context, key, token string) (w ufs.Writer, er
 	if l.begin != nil {
 		up = l.begin(key, token)
 	}
-	err = l.around(ctx, Call{Op: Create, Key: key}, func(ctx context.Context) error {
+	err = l.around(ctx, Call{Op: Create, Key: key, Token: token}, func(ctx context.Context) error {
 		w, err = l.in.Create(ctx, key, token)
 		return err
 	})
@@ -321,7 +323,7 @@ func (l *layer) Remove(ctx context.Context, key string) error {
 
 // Sweep implements ufs.FS.
 func (l *layer) Sweep(ctx context.Context, key, token string) error {
-	return l.around(ctx, Call{Op: Sweep, Key: key}, func(ctx context.Context) error { return l.in.Sweep(ctx, key, token) })
+	return l.around(ctx, Call{Op: Sweep, Key: key, Token: token}, func(ctx context.Context) error { return l.in.Sweep(ctx, key, token) })
 }
 
 // Rename implements ufs.Renamer.
