@@ -8,6 +8,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"orca/metaplane/command"
+	"orca/metaplane/metapb"
 	"orca/ufs/wrap"
 )
 
@@ -26,6 +27,13 @@ type Bug struct {
 	Call func(ctx context.Context, c wrap.Call, do func(context.Context) error) error
 	// Expect changes what a worker expects at the key that it uploads to.
 	Expect func(string) string
+	// Join answers for a group that it has taken a mount; nil: it is asked.
+	Join func(r *metapb.MountRequest) *metapb.MountReply
+	// Part changes what a group is asked to give back, and reports whether it is
+	// said to have done so without being asked. has: it has it.
+	Part func(r *metapb.UnmountRequest, has bool) bool
+	// Hasty: who follows answers without having applied what was committed.
+	Hasty bool
 	// SkipsEntry: after a power cut the replay begins one entry too late.
 	SkipsEntry bool
 }
@@ -66,5 +74,18 @@ func (b *Bug) onExpect(s string) string {
 	}
 	return b.Expect(s)
 }
+
+func (b *Bug) onJoin(r *metapb.MountRequest) *metapb.MountReply {
+	if b == nil || b.Join == nil {
+		return nil
+	}
+	return b.Join(r)
+}
+
+func (b *Bug) onPart(r *metapb.UnmountRequest, has bool) bool {
+	return b != nil && b.Part != nil && b.Part(r, has)
+}
+
+func (b *Bug) hasty() bool { return b != nil && b.Hasty }
 
 func (b *Bug) skipsEntry() bool { return b != nil && b.SkipsEntry }

@@ -14,6 +14,7 @@ import (
 
 	"orca"
 	"orca/fuzz/model"
+	"orca/metaplane"
 	"orca/metaplane/metaclient"
 	"orca/metaplane/metapb"
 	"orca/metaplane/ufsexec"
@@ -58,7 +59,7 @@ func (e *event) String() string {
 type client struct {
 	w   *world
 	id  int
-	ns  *metaclient.Session
+	ns  metaplane.Namespace
 	ctx context.Context //nolint:containedctx // a client lives as long as the run
 }
 
@@ -73,7 +74,16 @@ func (w *world) newClient(id int) *client {
 		defer mu.Unlock()
 		return r.Uint64N(n)
 	}}
-	return &client{w: w, id: id, ns: metaclient.NewSession(&wire{w: w, client: name}, cfg), ctx: context.WithValue(context.Background(), whoKey{}, name)}
+	to := func(g *group, number uint16) *metaclient.Session {
+		cfg.Group = number
+		return metaclient.NewSession(&wire{w: w, g: g, client: name}, cfg)
+	}
+	c := &client{w: w, id: id, ctx: context.WithValue(context.Background(), whoKey{}, name)}
+	home := to(w.groups[0], 0)
+	if c.ns = home; w.plan.Groups > 0 {
+		c.ns = metaclient.NewRouter(home, func(n uint16) (*metaclient.Session, error) { return to(w.group(uint32(n)), n), nil })
+	}
+	return c
 }
 
 // clients starts them.
@@ -119,7 +129,7 @@ func (c *client) end(e *event, err error) {
 	e.ret = c.w.clock
 	switch {
 	case !e.unknown:
-	case e.verb == "stat" || e.verb == "list" || e.verb == "create", e.verb == "exchange" && e.kind == orca.Unsupported:
+	case c.w.verbs[e.verb].asks, e.kind == orca.Unsupported:
 		return // it says nothing
 	default:
 		e.ret = never
@@ -144,51 +154,13 @@ const (
 
 // do does one operation.
 func (c *client) do(o Op) {
-	var err error
-	if o.Verb == "undelete" || o.Verb == "purge" {
-		c.trash(o)
+	x := c.w.verbs[o.Verb]
+	if x.run != nil {
+		x.run(c, o)
 		return
 	}
 	e := c.begin(o, o.Verb)
-	switch o.Verb {
-	case "mkdir":
-		_, err = c.ns.Mkdir(c.ctx, &metapb.MkdirRequest{Target: at(o.Path), Mode: dirMode, Parents: o.Parents})
-	case "touch":
-		_, err = c.ns.Create(c.ctx, &metapb.CreateRequest{Target: at(o.Path), Mode: fileMode, Complete: true, Overwrite: o.Overwrite})
-	case "rename":
-		_, err = c.ns.Rename(c.ctx, &metapb.RenameRequest{Src: at(o.Path), Dst: at(o.Dst)})
-	case "link":
-		_, err = c.ns.Link(c.ctx, &metapb.LinkRequest{Src: at(o.Path), Dst: at(o.Dst)})
-	case "exchange":
-		_, err = c.ns.Rename(c.ctx, &metapb.RenameRequest{Src: at(o.Path), Dst: at(o.Dst), Exchange: true})
-	case "delete":
-		_, err = c.ns.Delete(c.ctx, &metapb.DeleteRequest{Target: at(o.Path), Recursive: o.Recursive, SkipTrash: o.Skip})
-	case "chmod":
-		_, err = c.ns.SetAttr(c.ctx, &metapb.SetAttrRequest{Target: at(o.Path), Mask: uint32(metapb.SetAttrMask_SET_MODE), Mode: o.Mode})
-	case "keep":
-		_, err = c.ns.SetAttr(c.ctx, &metapb.SetAttrRequest{Target: at(o.Path), Mask: uint32(metapb.SetAttrMask_SET_REPLICAS), ReplicaMin: o.Copies})
-	case "stat":
-		var r *metapb.StatReply
-		if r, err = c.ns.Stat(c.ctx, &metapb.StatRequest{Target: at(o.Path), Sync: o.sync()}); err == nil {
-			e.node = nodeOf(r.Attr)
-		}
-	case "list":
-		var r *metapb.ListReply
-		if r, err = c.ns.List(c.ctx, &metapb.ListRequest{Target: at(o.Path), Sync: o.sync()}); err == nil {
-			for _, x := range r.Entries {
-				e.names = append(e.names, x.Name)
-			}
-		}
-	case "quota":
-		_, err = c.ns.SetQuota(c.ctx, &metapb.SetQuotaRequest{Target: at(o.Path), Bytes: o.Length, Inodes: o.Inodes})
-	case "sync":
-		_, _ = c.ns.Sync(c.ctx, &metapb.SyncRequest{Target: at(o.Path), Recursive: o.Recursive})
-		return
-	case "write":
-		c.write(o)
-		return
-	}
-	c.end(e, err)
+	c.end(e, x.do(c, o, e))
 }
 
 func nodeOf(a *metapb.Attr) model.Node {
@@ -222,7 +194,8 @@ func (c *client) write(o Op) {
 	s, a := r.Session, r.Attr
 	// The name may be one of several, and go meanwhile: what the session holds
 	// is the one that the store has the content under.
-	o.Path = o.Path[:3] + s.UfsKey
+	at := c.w.mounted(s.MountId)
+	o.Path = at.store.name + "/" + at.key(s.UfsKey)
 	e = c.begin(o, "complete")
 	q := &metapb.CompleteRequest{Session: s.Id, Fence: s.Fence, Length: o.Length}
 	if o.Type == orca.CacheThrough || o.Type == orca.Through {
@@ -260,7 +233,7 @@ var errDied = errors.New("the client has died")
 // upload is the worker's half of a write; may says that it may have taken
 // effect although it failed.
 func (c *client) upload(s *metapb.WriteSession, a *metapb.Attr, o Op) (info ufs.Info, may bool, err error) {
-	fs, token := c.store(o.Path), fmt.Sprintf("%x", s.Id)
+	fs, token := c.w.through(c.w.mounted(s.MountId), nil), fmt.Sprintf("%x", s.Id)
 	w, err := fs.Create(c.ctx, s.UfsKey, token)
 	if err != nil {
 		for fs.Sweep(c.ctx, s.UfsKey, token) != nil { // its session may be swept already
@@ -288,16 +261,6 @@ func (c *client) upload(s *metapb.WriteSession, a *metapb.Attr, o Op) (info ufs.
 	return info, err != nil && k != orca.Conflict && k != orca.IsDir && k != orca.NotDir && k != orca.Stale, err
 }
 
-// store is the client's way to the store below a path.
-func (c *client) store(path string) ufs.FS {
-	for _, s := range c.w.stores {
-		if strings.HasPrefix(path, s.name+"/") {
-			return c.w.through(s, nil)
-		}
-	}
-	return nil
-}
-
 // persist uploads a file that waits for that, as a worker's job does; what
 // fails is left for another try.
 func (c *client) persist(a *metapb.Attr) {
@@ -308,12 +271,7 @@ func (c *client) persist(a *metapb.Attr) {
 	release := func(unsure bool) {
 		_, _ = c.ns.PersistCommit(c.ctx, &metapb.PersistCommitRequest{Intent: prep.Intent, Unsure: unsure})
 	}
-	var fs ufs.FS
-	for _, s := range c.w.stores {
-		if strings.HasPrefix(prep.Attr.UfsPath, "mem:/"+s.name+"/") {
-			fs = c.w.through(s, nil)
-		}
-	}
+	fs := c.w.through(c.w.mounted(prep.Attr.MountId), nil)
 	token := ufsexec.PersistToken(a.Ino, a.Version)
 	w, err := fs.Create(c.ctx, prep.UfsKey, token)
 	if err != nil {

@@ -8,6 +8,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/anishathalye/porcupine"
@@ -32,9 +33,10 @@ func (w *world) seedStores() {
 }
 
 // origin is the namespace that the clients find.
-func origin() model.Tree {
+func (w *world) origin() model.Tree {
 	t := model.New()
-	for _, root := range []string{"/p", "/o"} {
+	for _, s := range w.stores {
+		root := s.name
 		t[root] = model.Node{Dir: true}
 		t[root+"/a"] = model.Node{Length: 901, Mode: fileMode}
 		for _, d := range []string{"/b", "/b/a"} {
@@ -48,17 +50,21 @@ func origin() model.Tree {
 
 // start opens the first coordinator and mounts the stores, without faults.
 func (w *world) start() {
-	w.healing = true
+	w.healing, w.setup = true, true
 	if w.over() {
 		return
 	}
-	w.begin()
-	if w.over() {
-		return
+	for _, g := range w.groups {
+		if g.begin(); w.over() {
+			return
+		}
+		for _, f := range g.members {
+			f.serve()
+		}
 	}
 	w.quietly("mount", func(c *client) {
 		for i, s := range w.stores {
-			m := &metapb.Mount{Path: s.name, Uri: "mem:/" + s.name, SyncIntervalMs: -1, TrashRetentionMs: w.plan.Keep.Milliseconds()}
+			m := w.mountOf(s)
 			if w.plan.Group > 1 { // as the leader of the first group would have it
 				m.Group, m.Id, m.Serial = uint32(w.plan.Group), uint32(i+1), 1
 			}
@@ -67,7 +73,7 @@ func (w *world) start() {
 			}
 		}
 	})
-	w.healing = false
+	w.healing, w.setup = false, false
 }
 
 // quietly runs something for a client of its own, to its end, without faults.
@@ -94,8 +100,10 @@ func (w *world) heal() {
 	for _, s := range w.stores {
 		s.faults.Clear()
 	}
-	for len(w.journal.late) > 0 && !w.over() {
-		w.journal.catchUp()
+	for _, g := range w.groups {
+		for len(g.journal.late) > 0 && !w.over() {
+			g.journal.catchUp()
+		}
 	}
 	w.settleAll(false)
 }
@@ -126,6 +134,11 @@ func (w *world) settleAll(restored bool) {
 	}
 	w.quietly("sync", func(c *client) {
 		for _, s := range w.stores {
+			if w.mountAt(s.name) == nil { // somebody has unmounted it
+				if _, err := c.ns.Mount(c.ctx, &metapb.MountRequest{Mount: w.mountOf(s)}); err != nil {
+					w.broken("mount", "%v", err)
+				}
+			}
 			if _, err := c.ns.Sync(c.ctx, &metapb.SyncRequest{Target: at(s.name), Recursive: true}); err != nil {
 				w.broken("sync", "%v", err)
 			}
@@ -137,22 +150,31 @@ func (w *world) settleAll(restored bool) {
 }
 
 func (w *world) drained() bool {
-	c := w.journal.machine.Counts()
-	return c.Intents == 0 && c.Sessions == 0 && c.Trash == 0 && len(w.unpersisted()) == 0
+	for _, g := range w.groups {
+		if c := g.machine().Counts(); c.Intents != 0 || c.Sessions != 0 || c.Trash != 0 {
+			return false
+		}
+	}
+	return len(w.unpersisted()) == 0 && w.underWay() == nil
 }
 
 func (w *world) undone() string {
 	var b strings.Builder
 	b.WriteString("never comes to rest:")
-	for _, it := range w.journal.machine.Intents() {
-		st := w.life.svc.Exec.Status(it.Id)
-		b.WriteString("\n  intent " + it.String() + ": " + st.Err)
-	}
-	for _, s := range w.journal.machine.Sessions() {
-		b.WriteString("\n  session " + s.String())
+	for _, g := range w.groups {
+		for _, it := range g.machine().Intents() {
+			st := g.life.svc.Exec.Status(it.Id)
+			b.WriteString("\n  " + g.prefix() + "intent " + it.String() + ": " + st.Err)
+		}
+		for _, s := range g.machine().Sessions() {
+			b.WriteString("\n  " + g.prefix() + "session " + s.String())
+		}
 	}
 	for _, a := range w.unpersisted() {
 		b.WriteString("\n  not persisted: " + a.String())
+	}
+	if m := w.underWay(); m != nil {
+		b.WriteString("\n  junction: " + m.String())
 	}
 	return b.String()
 }
@@ -160,9 +182,9 @@ func (w *world) undone() string {
 // unpersisted returns the files that wait for their store.
 func (w *world) unpersisted() []*metapb.Attr {
 	var out []*metapb.Attr
-	w.files(func(_ string, v *fsm.View) {
-		if v.Attr.Persist == uint32(orca.ToBePersisted) {
-			out = append(out, v.Attr)
+	w.files(func(x *spot) {
+		if x.Attr.Persist == uint32(orca.ToBePersisted) {
+			out = append(out, x.Attr)
 		}
 	})
 	return out
@@ -181,102 +203,61 @@ func (w *world) persistRest() {
 	})
 }
 
-// walk calls fn for everything in the namespace, by path.
-func (w *world) walk(fn func(path string, v *fsm.View)) { w.below("/", orca.RootIno, fn) }
-
-// below is walk from a directory on.
-func (w *world) below(dir string, ino orca.Ino, fn func(path string, v *fsm.View)) {
-	m := w.journal.machine
-	var down func(dir string, ino orca.Ino)
-	down = func(dir string, ino orca.Ino) {
-		kids, more, err := m.Children(orca.Caller{}, ino, "", 10_000)
-		if err != nil || more {
-			w.broken("list", "%s: %v", dir, err)
-			return
-		}
-		for i := range kids {
-			p := orca.JoinPath(dir, kids[i].Name)
-			fn(p, &kids[i].View)
-			if kids[i].Attr.Type == uint32(orca.TypeDir) {
-				down(p, orca.Ino(kids[i].Attr.Ino))
-			}
-		}
-	}
-	down(dir, ino)
-}
-
-// files calls fn for all files, those in the trash, too.
-func (w *world) files(fn func(path string, v *fsm.View)) {
-	one := func(p string, v *fsm.View) {
-		if v.Attr.Type == uint32(orca.TypeFile) {
-			fn(p, v)
-		}
-	}
-	w.walk(one)
-	w.walkTrash(one)
-}
-
-// storeAt returns the store of a path below a mount.
-func (w *world) storeAt(path string) *store {
-	for _, s := range w.stores {
-		if strings.HasPrefix(path, s.name+"/") {
-			return s
-		}
-	}
-	return nil
-}
-
-// look checks, when something changed, that every file can be read.
+// look checks, when something changed, that every file can be read, and that
+// what the groups have of each other agrees.
 func (w *world) look() {
 	w.mu.Lock()
 	touched := w.touched
 	w.touched = false
 	w.mu.Unlock()
-	if !touched || w.over() || w.plan.Faults.Strangers > 0 {
+	if !touched || w.over() {
 		return
 	}
-	w.files(func(p string, v *fsm.View) {
-		if v.Attr.Persist == uint32(orca.Persisted) && !w.readable(p, v) {
-			w.broken("readable", "%s: its key %q has no object with fingerprint %s", p, v.Key, v.Attr.Fingerprint)
+	w.joined()
+	if w.plan.Faults.Strangers > 0 {
+		return
+	}
+	w.files(func(x *spot) {
+		if x.Attr.Persist == uint32(orca.Persisted) && !w.readable(x) {
+			w.broken("readable", "%s: its key %q has no object with fingerprint %s", x.path, x.Key, x.Attr.Fingerprint)
 		}
 	})
 }
 
 // readable reports whether a file's content is where the namespace says, or
 // where a mutation that is in the making puts it.
-func (w *world) readable(p string, v *fsm.View) bool {
-	s := w.storeAt(p)
-	if s == nil || w.has(s, v.Key, v.Attr.Fingerprint) {
+func (w *world) readable(x *spot) bool {
+	if x.at.store == nil || x.at.has(x.Key, x.Attr.Fingerprint) {
 		return true
 	}
-	m := w.journal.machine
+	m := x.g.machine()
 	for _, ws := range m.Sessions() {
-		if ws.MountId == v.Attr.MountId && ws.UfsKey == v.Key {
+		if ws.MountId == x.Attr.MountId && ws.UfsKey == x.Key {
 			return true // it is being written
 		}
 	}
 	for _, it := range m.Intents() {
-		if it.Deferred || it.MountId != v.Attr.MountId {
+		if it.Deferred || it.MountId != x.Attr.MountId {
 			continue
 		}
 		switch it.Op {
 		case metapb.IntentOp_INTENT_REMOVE:
-			if it.Source == v.Key || it.Target == v.Key {
+			if it.Source == x.Key || it.Target == x.Key {
 				return true
 			}
 		case metapb.IntentOp_INTENT_PUT_EMPTY, metapb.IntentOp_INTENT_PERSIST:
-			if it.Target == v.Key {
+			if it.Target == x.Key {
 				return true
 			}
 		case metapb.IntentOp_INTENT_RENAME:
-			if it.Target == v.Key {
+			if it.Target == x.Key {
 				return true // it is being replaced
 			}
-			if w.hasMoved(s, v, it.Source, it.Target) {
+			if x.hasMoved(it.Source, it.Target) {
 				return true
 			}
 		case metapb.IntentOp_INTENT_EXCHANGE:
-			if w.hasMoved(s, v, it.Source, it.Target) || w.hasMoved(s, v, it.Target, it.Source) {
+			if x.hasMoved(it.Source, it.Target) || x.hasMoved(it.Target, it.Source) {
 				return true
 			}
 		}
@@ -285,25 +266,24 @@ func (w *world) readable(p string, v *fsm.View) bool {
 }
 
 // hasMoved reports whether a file at or below one key is at the other.
-func (w *world) hasMoved(s *store, v *fsm.View, from, to string) bool {
-	rest, ok := strings.CutPrefix(v.Key, from)
-	return ok && (rest == "" || rest[0] == '/') && w.has(s, to+rest, v.Attr.Fingerprint)
-}
-
-func (w *world) has(s *store, key, fingerprint string) bool {
-	i, err := s.raw.Stat(context.Background(), key)
-	return err == nil && !i.Dir && i.Fingerprint == fingerprint
+func (x *spot) hasMoved(from, to string) bool {
+	rest, ok := strings.CutPrefix(x.Key, from)
+	return ok && (rest == "" || rest[0] == '/') && x.at.has(to+rest, x.Attr.Fingerprint)
 }
 
 // compare holds the namespace against the stores, and adds what the namespace
 // shows in the end to the history.
 func (w *world) compare() {
-	tree := model.Tree{"/": {Dir: true}, "/p": {Dir: true}, "/o": {Dir: true}}
+	w.remains()
+	tree := model.Tree{"/": {Dir: true}}
+	for _, s := range w.stores {
+		tree[s.name] = model.Node{Dir: true}
+	}
 	have := map[string]bool{}
 	names := map[uint64][]string{} // of files with several
-	w.walk(func(p string, v *fsm.View) {
-		s := w.storeAt(p)
-		if s == nil {
+	w.walk(func(x *spot) {
+		p, v, s := x.path, x.View, x.at.store
+		if s == nil || p == s.name {
 			return
 		}
 		n := nodeOf(v.Attr)
@@ -311,14 +291,17 @@ func (w *world) compare() {
 			names[v.Attr.Ino] = append(names[v.Attr.Ino], p)
 		}
 		tree[p] = n
+		if x.away {
+			tree[part+p] = model.Node{}
+		}
 		key := strings.TrimPrefix(p, s.name+"/")
 		if v.Alias {
 			// What strangers have put there is none of the namespace's.
 			have[s.name+":"+key] = w.plan.Faults.Strangers > 0
 			return
 		}
-		if v.Key != key {
-			w.broken("key", "%s has the key %q when nothing is on its way", p, v.Key)
+		if x.at.key(v.Key) != key {
+			w.broken("key", "%s has the key %q when nothing is on its way", p, x.at.key(v.Key))
 		}
 		if !v.InUFS {
 			return
@@ -370,20 +353,18 @@ func (w *world) compare() {
 // stop ends everything, whatever state it is in.
 func (w *world) stop() {
 	w.healing = true
-	if w.life != nil {
-		w.mu.Lock()
-		w.life.over, w.leader = true, nil
-		w.mu.Unlock()
+	var ends sync.WaitGroup
+	for _, g := range w.groups {
+		g.drop(g.life)
+		for _, svc := range g.services() {
+			ends.Go(func() { _ = svc.Close() })
+		}
 	}
 	closed := make(chan struct{})
-	if l := w.life; l != nil && l.svc != nil {
-		go func() {
-			_ = l.svc.Close()
-			close(closed)
-		}()
-	} else {
+	go func() {
+		ends.Wait()
 		close(closed)
-	}
+	}()
 	for w.settle(); ; w.settle() {
 		gates := w.waiting()
 		for _, g := range gates {
@@ -395,7 +376,9 @@ func (w *world) stop() {
 		select {
 		case <-closed:
 			if !w.busy() {
-				w.journal.close()
+				for _, g := range w.groups {
+					g.close()
+				}
 				w.settle()
 				return
 			}
@@ -417,7 +400,7 @@ func (w *world) judge() {
 		ops = append(ops, porcupine.Operation{ClientId: min(e.client, 20), Input: e, Call: e.call, Output: e, Return: e.ret})
 	}
 	m := porcupine.NondeterministicModel{
-		Init: func() []any { return []any{origin()} },
+		Init: func() []any { return []any{w.origin()} },
 		Step: func(state, input, _ any) []any {
 			var out []any
 			for _, t := range w.outcomes(state.(model.Tree), input.(*event)) {
@@ -435,96 +418,12 @@ func (w *world) judge() {
 	}
 }
 
-// step returns the trees that an operation with this answer may leave.
-func (w *world) outcomes(t model.Tree, e *event) []model.Tree {
-	switch e.verb {
-	case "undelete", "purge":
-		return stepTrash(t, e)
-	}
-	after := t.Clone()
-	var k orca.Kind
-	o := e.op
-	switch e.verb {
-	case "mkdir":
-		k = after.Mkdir(o.Path, dirMode, o.Parents)
-	case "touch":
-		k = after.Put(o.Path, model.Node{Mode: fileMode}, o.Overwrite)
-	case "create":
-		k = after.Create(o.Path, o.Overwrite)
-	case "complete":
-		k = after.Put(o.Path, model.Node{Length: o.Length, Mode: fileMode, Min: o.Copies}, true)
-		if e.unknown && k == orca.OK && o.Copies > 0 {
-			// What a dead session has uploaded is taken in as any change of the
-			// store is: by its content.
-			found := t.Clone()
-			found.Put(o.Path, model.Node{Length: o.Length, Mode: fileMode}, true)
-			return []model.Tree{t, after, found}
-		}
-	case "rename":
-		k = after.Rename(o.Path, o.Dst)
-	case "link":
-		k = after.Link(o.Path, o.Dst)
-	case "exchange":
-		k = after.Exchange(o.Path, o.Dst)
-	case "delete":
-		var all []model.Tree
-		if all, k = w.discards(t, o); k == orca.OK && (e.kind == orca.OK || e.unknown) {
-			if e.unknown {
-				all = append(all, t)
-			}
-			return all
-		}
-	case "chmod":
-		k = after.Chmod(o.Path, o.Mode)
-	case "quota": // the model has none: what they refuse is taken as it is
-		var n model.Node
-		if n, k = t.Find(o.Path); k == orca.OK && !n.Dir {
-			k = orca.NotDir
-		}
-	case "keep":
-		k = after.Keep(o.Path, o.Copies)
-	case "stat":
-		var n model.Node
-		n, k = t.Find(o.Path)
-		if n.Peer = ""; k == orca.OK && e.kind == orca.OK && n != e.node {
-			return nil
-		}
-	case "list":
-		var n model.Node
-		if n, k = t.Find(o.Path); k == orca.OK && !n.Dir {
-			k = orca.NotDir
-		}
-		if k == orca.OK && e.kind == orca.OK && !slices.Equal(t.Children(o.Path), e.names) {
-			return nil
-		}
-	case "tree":
-		if w.plan.Keep != 0 && w.plan.Keep != forLong {
-			t = untrashed(t) // it has expired
-		}
-		if !maps.Equal(t, withRoots(t, e.tree)) {
-			return nil
-		}
-	}
-	switch {
-	case e.kind == orca.OverQuota:
-		return []model.Tree{t}
-	case e.unknown && k == orca.OK:
-		return []model.Tree{t, after}
-	case e.unknown:
-		return []model.Tree{t}
-	case k != e.kind:
-		return nil
-	case k != orca.OK:
-		return []model.Tree{t}
-	}
-	return []model.Tree{after}
-}
-
 // withRoots takes over from t what is not compared: the mount points.
-func withRoots(t, shown model.Tree) model.Tree {
+func (w *world) withRoots(t, shown model.Tree) model.Tree {
 	out := shown.Clone()
-	for _, p := range []string{"/", "/p", "/o"} {
-		out[p] = t[p]
+	out["/"] = t["/"]
+	for _, s := range w.stores {
+		out[s.name] = t[s.name]
 	}
 	return out
 }

@@ -17,6 +17,7 @@ import (
 	"orca/metaplane/command"
 	"orca/metaplane/fsm"
 	"orca/metaplane/inodekv"
+	"orca/metaplane/metaclient"
 	"orca/metaplane/metapb"
 	"orca/metaplane/metaserver"
 	"orca/ufs"
@@ -30,6 +31,7 @@ var quiet = slog.New(slog.DiscardHandler)
 // coordinator.
 type journal struct {
 	w       *world
+	g       *group
 	disk    *inodekv.Disk
 	db      *inodekv.DB
 	machine *fsm.Machine
@@ -44,12 +46,6 @@ type proposal struct {
 	err error
 }
 
-func newJournal(w *world) *journal {
-	j := &journal{w: w, disk: inodekv.NewDisk()}
-	j.open()
-	return j
-}
-
 // open opens the machine from its disk and replays the journal.
 func (j *journal) open() {
 	w := j.w
@@ -58,7 +54,7 @@ func (j *journal) open() {
 		w.broken("open", "%v", err)
 		return
 	}
-	if j.machine, err = fsm.Open(fsm.Config{CacheEntries: 64, Group: w.plan.Group}, j.db, nil, quiet); err != nil {
+	if j.machine, err = fsm.Open(fsm.Config{CacheEntries: 64, Group: j.g.number}, j.db, nil, quiet); err != nil {
 		w.broken("open", "%v", err)
 		return
 	}
@@ -164,7 +160,7 @@ func (j *journal) append(cmds []*command.Command) []*command.Result {
 	entry := fsm.Entry{Index: uint64(len(j.entries) + 1), Data: e.Bytes()}
 	j.entries = append(j.entries, entry)
 	w.stats.Entries++
-	before, rehomed := j.machine.Quotas(orca.Caller{}), j.machine.Counts().Rehomed
+	before, rehomed, rows := j.machine.Quotas(orca.Caller{}), j.machine.Counts().Rehomed, j.machine.Mounts()
 	outs, err := j.machine.Apply([]fsm.Entry{entry})
 	if err != nil {
 		w.broken("apply", "%v", err)
@@ -187,7 +183,8 @@ func (j *journal) append(cmds []*command.Command) []*command.Result {
 		w.broken("check", "after entry %d (%s): %v", entry.Index, describe(cmds[0]), err)
 	}
 	j.within(before, rehomed, cmds)
-	if l := w.life; l != nil {
+	j.noted(rows)
+	if l := j.g.life; l != nil {
 		for _, e := range outs[0].Effects {
 			select {
 			case l.effects <- e:
@@ -228,7 +225,8 @@ func (w *world) commit(g *gate, gates []*gate, f Faults) {
 		return
 	case w.chance(f.Proposals):
 		w.tracef("%s COMES LATE", g.label)
-		w.journal.late = append(w.journal.late, g.prop.cmd)
+		j := g.life.g.journal
+		j.late = append(j.late, g.prop.cmd)
 		g.prop.err = orca.E("sim.Propose", orca.Timeout, "no answer in time")
 		w.release(g, late)
 		return
@@ -245,7 +243,7 @@ func (w *world) commit(g *gate, gates []*gate, f Faults) {
 	for i, b := range batch {
 		cmds[i] = b.prop.cmd
 	}
-	res := w.journal.append(cmds)
+	res := g.life.g.journal.append(cmds)
 	if res == nil {
 		return
 	}
@@ -265,108 +263,23 @@ func (w *world) commit(g *gate, gates []*gate, f Faults) {
 type life struct {
 	alone
 	w       *world
+	g       *group
 	term    uint64
 	machine *fsm.Machine
 	svc     *metaserver.Service
 	effects chan fsm.Effect
 	changed chan struct{}
-	over    bool // GUARDED_BY(world.mu)
+	dead    chan struct{}                  // closed when it is over
+	others  map[string]*metaclient.Session // to other groups; GUARDED_BY(world.mu)
+	over    bool                           // GUARDED_BY(world.mu)
 }
 
 var _ metaserver.Group = (*life)(nil)
 
-// begin starts a coordinator over the machine.
-func (w *world) begin() {
-	term := uint64(w.stats.Crashes + 1)
-	l := &life{w: w, term: term, machine: w.journal.machine, effects: make(chan fsm.Effect, 1<<12), changed: make(chan struct{})}
-	type made struct {
-		svc *metaserver.Service
-		err error
-	}
-	ch := make(chan made, 1)
-	go func() {
-		cfg := metaserver.Config{Group: w.plan.Group, SessionTTL: 10 * time.Second, BusyWait: time.Second, UFSWait: 5 * time.Second}
-		cfg.Exec.Copies, cfg.Exec.Concurrent = 2, 4
-		cfg.Exec.PersistTimeout = time.Minute
-		svc, err := metaserver.New(context.Background(), cfg, l, l.openStore, quiet)
-		ch <- made{svc, err}
-	}()
-	w.life = l
-	for {
-		w.settle()
-		select {
-		case m := <-ch:
-			if m.err != nil {
-				w.broken("start", "%v", m.err)
-			}
-			l.svc = m.svc
-			w.mu.Lock()
-			w.leader = l
-			w.mu.Unlock()
-			return
-		default:
-		}
-		for _, g := range w.waiting() { // the key of grants, made once
-			if g.life == l && g.kind == gatePropose {
-				w.commit(g, nil, Faults{})
-			}
-		}
-	}
-}
-
-// crash ends the coordinator where it is and starts another one; cut takes the
-// power from the machine, too.
-func (w *world) crash(cut bool) {
-	w.stats.Crashes++
-	w.tracef("CRASH of the coordinator, cut=%v", cut)
-	w.end()
-	if cut {
-		w.stats.Cuts++
-		w.journal.cut()
-	}
-	if !w.over() {
-		w.begin()
-	}
-}
-
-// end stops the coordinator. What it had proposed may have reached the journal.
-func (w *world) end() {
-	l := w.life
-	if l == nil {
-		return
-	}
-	for _, g := range w.waiting() {
-		if g.life == l && g.kind == gatePropose && w.rng.IntN(2) == 0 {
-			w.journal.late = append(w.journal.late, g.prop.cmd)
-		}
-	}
-	w.life = nil
-	for _, c := range w.journal.late {
-		if w.rng.IntN(2) == 0 && !w.over() {
-			w.tracef("LAST WORD %s", describe(c))
-			w.journal.append([]*command.Command{c})
-		}
-	}
-	w.journal.late = nil
-	w.mu.Lock()
-	l.over, w.leader = true, nil
-	w.mu.Unlock()
-	for _, g := range w.waiting() {
-		if g.life == l {
-			w.release(g, gone)
-		}
-	}
-	w.settle()
-	if l.svc != nil {
-		_ = l.svc.Close()
-	}
-	w.settle()
-}
-
 // Propose implements ufsexec.Group.
 func (l *life) Propose(ctx context.Context, c *command.Command) (*command.Result, error) {
 	p := &proposal{cmd: proto.Clone(c).(*command.Command)}
-	g := &gate{kind: gatePropose, life: l, prop: p, label: who(ctx) + "propose " + describe(c)}
+	g := &gate{kind: gatePropose, life: l, prop: p, label: l.g.prefix() + who(ctx) + "propose " + describe(c)}
 	if l.w.wait(ctx, g) == gone {
 		return nil, orca.E("sim.Propose", orca.Timeout, "the group is closing; the outcome is unknown")
 	}
@@ -411,20 +324,25 @@ func (l *life) Watch(ctx context.Context, cursor uint64) (events []fsm.Event, ne
 }
 
 func (l *life) openStore(_ context.Context, m *metapb.Mount) (ufs.FS, error) {
-	for _, s := range l.w.stores {
-		if m.Uri == "mem:/"+s.name {
-			return l.w.through(s, l), nil
-		}
+	if p := l.w.placeOf(m.Uri); p.store != nil {
+		return l.w.through(p, l), nil
 	}
 	return nil, orca.E("sim.open", orca.NotFound, "no such store "+m.Uri)
 }
 
 // through returns a handle on a store whose calls wait at gates. l is the life
 // that they end with; nil for those of workers.
-func (w *world) through(s *store, l *life) ufs.FS {
-	return wrap.Intercept(s.faults.FS(), func(ctx context.Context, c wrap.Call, do func(context.Context) error) error {
-		g := &gate{kind: gateStore, life: l, write: c.Op.Mutates() || c.Op == wrap.Abort || c.Op == wrap.Sweep,
-			label: fmt.Sprintf("%s%s %s:%s %s", who(ctx), c.Op, s.name, c.Key, c.Dst)}
+func (w *world) through(p place, l *life) ufs.FS {
+	s, name := p.store, p.store.name
+	if p.dir != "" {
+		name += "/" + p.dir
+	}
+	if l != nil {
+		name = l.g.prefix() + name
+	}
+	return wrap.Intercept(sub(s.faults.FS(), p.dir), func(ctx context.Context, c wrap.Call, do func(context.Context) error) error {
+		g := &gate{kind: gateStore, life: l, token: c.Token, write: c.Op.Mutates() || c.Op == wrap.Abort || c.Op == wrap.Sweep,
+			label: fmt.Sprintf("%s%s %s:%s %s", who(ctx), c.Op, name, c.Key, c.Dst)}
 		v := w.wait(ctx, g)
 		switch v {
 		case gone:
@@ -489,6 +407,8 @@ func describe(c *command.Command) string {
 		return fmt.Sprintf("%sabandon s%d", id, c.Abandon.Session)
 	case c.Renew != nil:
 		return fmt.Sprintf("%srenew %v fence=%d", id, c.Renew.Sessions, c.Renew.Fence)
+	case c.Mkdir.GetGroup() > 1:
+		return fmt.Sprintf("%smkdir %s group %d", id, t(c.Mkdir.Target), c.Mkdir.Group)
 	case c.Mkdir != nil:
 		return fmt.Sprintf("%smkdir %s", id, t(c.Mkdir.Target))
 	case c.Rename != nil:
@@ -526,7 +446,11 @@ func describeRest(c *command.Command) string {
 	case c.PurgeTrash != nil:
 		return fmt.Sprintf("purge %d expired=%v", len(c.PurgeTrash.Inos), c.PurgeTrash.Expired)
 	case c.Mount != nil:
-		return "mount " + c.Mount.Mount.GetPath()
+		return fmt.Sprintf("mount %s m%d group %d", c.Mount.Mount.GetPath(), c.Mount.Mount.GetId(), c.Mount.Mount.GetGroup())
+	case c.Unmount != nil:
+		return fmt.Sprintf("unmount %s m%d empty=%v", c.Unmount.Path, c.Unmount.Id, c.Unmount.Empty)
+	case c.Junction != nil:
+		return fmt.Sprintf("junction m%d %v->%v removing=%v", c.Junction.Mount, c.Junction.From, c.Junction.To, c.Junction.Removing)
 	case c.SetFact != nil:
 		return "fact " + c.SetFact.Key
 	}

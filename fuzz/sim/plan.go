@@ -17,9 +17,13 @@ type Plan struct {
 	Seed    uint64
 	Clients [][]Op
 	Faults  Faults
-	Group   uint16        // 0: the first, that has the root; else one behind junctions
-	Keep    time.Duration // how long the mounts keep what is deleted
-	Roots   []string      // that clients work below: "/p" like a file system, "/o" like an object store
+	Group   uint16 // of one group, 0: the first, that has the root; else one behind junctions
+	Groups  int    // how many there are; 0: one
+	// Followers are members of each group beside the one that leads, which
+	// answer reads, too.
+	Followers int
+	Keep      time.Duration // how long the mounts keep what is deleted
+	Roots     []string      // that clients work below: "/p" like a file system, "/o" like an object store
 }
 
 // Faults are how often things go wrong, in a thousand: per message, proposal
@@ -30,11 +34,12 @@ type Faults struct {
 
 // Op is one thing that a client does.
 type Op struct {
-	Verb      string // mkdir touch write rename link exchange delete chmod keep stat list sync quota undelete purge
+	Verb      string // see operations
 	Path, Dst string
 	Length    int64 // of what is written; each write has its own
 	Inodes    int64 // quota; Length is its limit of bytes
 	Mode      uint32
+	Group     uint16 // put in group, mount: which
 	Copies    uint32 // write: on how many workers; keep: the least
 	Type      orca.WriteType
 	Parents   bool // mkdir
@@ -66,6 +71,9 @@ func (o Op) String() string {
 	if o.Verb == "quota" {
 		s += fmt.Sprintf(" %d bytes, %d inodes", o.Length, o.Inodes)
 	}
+	if o.Group != 0 {
+		s += fmt.Sprintf(", group %d", o.Group)
+	}
 	if o.Mode != 0 {
 		s += fmt.Sprintf(", mode %o", o.Mode)
 	}
@@ -83,6 +91,9 @@ func (p *Plan) String() string {
 	var b strings.Builder
 	if p.Keep != 0 {
 		fmt.Fprintf(&b, "what is deleted is kept for %v\n", p.Keep)
+	}
+	if p.Groups != 0 || p.Followers != 0 {
+		fmt.Fprintf(&b, "%d groups, followers of each: %d\n", max(p.Groups, 1), p.Followers)
 	}
 	fmt.Fprintf(&b, "plan: group %d, below %v, faults in a thousand %+v\n", max(p.Group, 1), p.Roots, p.Faults)
 	for i, ops := range p.Clients {

@@ -5,9 +5,13 @@ package sim
 import (
 	"context"
 	"math"
+	"slices"
 	"strings"
 	"testing"
 
+	"google.golang.org/protobuf/proto"
+
+	"orca"
 	"orca/metaplane/command"
 	"orca/metaplane/metapb"
 	"orca/ufs/wrap"
@@ -61,10 +65,42 @@ var bugs = []Bug{
 	}},
 }
 
+// groupBugs are those of several groups, and of members that follow.
+var groupBugs = []Bug{
+	{Name: "a row goes active before the mount is in its group", Plan: NewGroupsPlan, Join: func(r *metapb.MountRequest) *metapb.MountReply {
+		m := proto.Clone(r.Mount).(*metapb.Mount)
+		m.Root = uint64(orca.NewIno(uint16(m.Group), 1000))
+		return &metapb.MountReply{Mount: m}
+	}},
+	{Name: "a part goes without a look at what is in it", Plan: NewGroupsPlan, Part: func(r *metapb.UnmountRequest, _ bool) bool {
+		r.Empty = false
+		return false
+	}},
+	{Name: "a part that is not empty is removed by the first look alone", Plan: NewGroupsPlan, Part: func(r *metapb.UnmountRequest, _ bool) bool {
+		r.Empty = false
+		return false
+	}, Command: func(c *command.Command) {
+		if c.Delete != nil && c.Delete.Target.GetPath() == "" {
+			c.Checks, c.Delete.Recursive = 0, true
+		}
+	}},
+	{Name: "a number that the group does not have is not forgotten", Plan: NewGroupsPlan, Part: func(_ *metapb.UnmountRequest, has bool) bool {
+		return !has
+	}},
+	{Name: "a number is used again", Plan: NewGroupsPlan, Command: func(c *command.Command) {
+		if m := c.Mount.GetMount(); m.GetId() > 3 {
+			m.Id = 3
+		}
+	}},
+	{Name: "the first group believes that a part has gone which its group keeps", Plan: NewGroupsPlan, Part: func(*metapb.UnmountRequest, bool) bool { return true }},
+	{Name: "who follows answers before it has applied what was committed", Plan: NewFollowersPlan, Hasty: true},
+}
+
 // TestPlantedBugsAreCaught plants one bug at a time and runs seeds until one
 // of them shows it.
 func TestPlantedBugsAreCaught(t *testing.T) {
 	const most = 1000
+	bugs := slices.Concat(bugs, groupBugs)
 	for i := range bugs {
 		t.Run(bugs[i].Name, func(t *testing.T) {
 			for seed := uint64(1); seed <= most; seed++ {

@@ -1,7 +1,7 @@
 // Copyright The Orca Authors. SPDX-License-Identifier: Apache-2.0
 
 // Package sim runs the metaplane as it is, in one process and from one seed:
-// the session of a client, the service, the executor of intents, the syncer and
+// the session and the router of a client, the services, the executor of intents, the syncer and
 // the state machine on its store, over stores in memory. Only the Raft journal
 // and the wire are its own, for they are where it does harm.
 //
@@ -33,11 +33,25 @@
 // changes the stores); and once the faults are over, every intent is drained,
 // every session is gone, no upload is left, and tree and stores are equal.
 //
-// What it does not do: more than one Raft group or voter (so no coordinator
-// that does not know it was replaced); a call of a store that takes effect
-// after its caller has given it up; permissions, owners, links, mounts
-// that come and go; blocks on workers (a file that is not persisted has no
-// content here); wrong disks (inodekv's own tests); the transport's frames.
+// Several groups: each has a journal, a machine and coordinators of its own, and
+// what these say to each other fares as the messages of clients do; what a
+// coordinator has asked another group for goes on there when it ends. Clients
+// walk through referrals by the real metaclient.Router. At every moment what is
+// referred to is there, what is there is referred to, and no number is used
+// again; at rest no row of the mount table is in between, and the stores are the
+// namespace over all groups. The history has, beside what clients were told, what
+// the mount table says at the moment at which it changes.
+//
+// Members that follow apply the journal later and answer reads after a round.
+//
+// What it does not do: more than one voter (so no coordinator that does not know
+// it was replaced); a call of a store that takes effect after its caller has
+// given it up; permissions, owners; trash in several groups; blocks on workers
+// (a file that is not persisted has no content here); wrong disks (inodekv's own
+// tests); the transport's frames.
+//
+// One more operation: its meaning is an entry of operations (ops.go, groups.go),
+// and a plan draws it. One more defect: an entry of bugs in the tests.
 //
 // Goroutines: those of the metaplane, one per client, one per repeated message;
 // all end before Run returns. Locks: world.mu guards the gates and what they
@@ -57,6 +71,7 @@ import (
 	"time"
 
 	"orca"
+	"orca/metaplane/metapb"
 	"orca/ufs"
 	"orca/ufs/memufs"
 	"orca/ufs/wrap"
@@ -125,6 +140,7 @@ const (
 	gatePropose                     // a command on its way into the journal
 	gateStore                       // a call of a store
 	gateStart                       // a client's next operation
+	gateRead                        // who follows, on its way to learn what was committed
 )
 
 // verdict is what happens at a gate.
@@ -146,8 +162,10 @@ type gate struct {
 	life  *life // that it ends with; nil: none
 	open  chan verdict
 	prop  *proposal
-	again int  // of a repeated message: which; tells gates of one label apart
-	write bool // a call that changes a store
+	again int    // of a repeated message: which; tells gates of one label apart
+	token string // of an upload: does the same
+	write bool   // a call that changes a store
+	index int    // of gateRead: what was committed
 }
 
 // world is one run. Fields without a guard belong to the scheduler, which runs
@@ -161,11 +179,13 @@ type world struct {
 	trace []string
 	clock int64       // of the history
 	came  map[int]int // clients so far, by number
+	verbs map[string]*operation
 
-	stores  [2]*store
-	journal *journal
-	life    *life // that serves; nil: none
+	stores  []*store
+	groups  []*group                 // the first is the one that clients ask first
+	mounts  map[uint32]*metapb.Mount // all that there have been, by number, as they were made
 	healing bool
+	setup   bool // nothing that happens is part of the history
 
 	mu      sync.Mutex
 	gates   []*gate          // GUARDED_BY(mu)
@@ -173,7 +193,6 @@ type world struct {
 	history []event          // GUARDED_BY(mu)
 	outcome map[string]first // by client and seq; GUARDED_BY(mu)
 	notes   []string         // for the trace; GUARDED_BY(mu)
-	leader  *life            // that answers requests; GUARDED_BY(mu)
 	touched bool             // a store changed since the last look; GUARDED_BY(mu)
 	failure *Failure         // GUARDED_BY(mu)
 }
@@ -185,6 +204,7 @@ type first struct{ what, outcome string }
 type store struct {
 	name   string // of the mount: "/p" or "/o"
 	mem    *memufs.Store
+	group  uint32 // that it is mounted in at first
 	raw    ufs.FS // without gates and faults
 	faults *wrap.Faults
 }
@@ -221,14 +241,24 @@ func (keptFiles) Close() error   { return nil }
 func (keptObjects) Close() error { return nil }
 
 func newWorld(p *Plan, bug *Bug) *world {
-	w := &world{plan: p, bug: bug, rng: rand.New(rand.NewPCG(p.Seed, 2)), began: time.Now(), came: map[int]int{}, outcome: map[string]first{}}
-	for i, name := range []string{"/p", "/o"} {
-		mem := memufs.New(memufs.Config{Objects: i == 1})
-		w.stores[i] = &store{name: name, mem: mem, raw: mem.FS(), faults: wrap.NewFaults(keepOpen(mem.FS()))}
+	w := &world{plan: p, bug: bug, rng: rand.New(rand.NewPCG(p.Seed, 2)), began: time.Now(), came: map[int]int{},
+		verbs: operations(), mounts: map[uint32]*metapb.Mount{}, outcome: map[string]first{}}
+	w.addStore("/p", false, 0)
+	w.addStore("/o", true, 0)
+	if p.Groups > 0 {
+		w.addStore("/q", p.Seed%2 == 0, 2)
 	}
 	w.seedStores()
-	w.journal = newJournal(w)
+	w.groups = []*group{newGroup(w, p.Group)}
+	for n := 2; n <= p.Groups; n++ {
+		w.groups = append(w.groups, newGroup(w, uint16(n)))
+	}
 	return w
+}
+
+func (w *world) addStore(name string, objects bool, group uint32) {
+	mem := memufs.New(memufs.Config{Objects: objects})
+	w.stores = append(w.stores, &store{name: name, group: group, mem: mem, raw: mem.FS(), faults: wrap.NewFaults(keepOpen(mem.FS()))})
 }
 
 // broken notes the first thing that does not hold. Safe for any goroutine.
@@ -302,7 +332,7 @@ func (w *world) waiting() []*gate {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	slices.SortStableFunc(w.gates, func(a, b *gate) int {
-		return cmp.Or(strings.Compare(a.label, b.label), cmp.Compare(a.again, b.again))
+		return cmp.Or(strings.Compare(a.label, b.label), cmp.Compare(a.again, b.again), strings.Compare(a.token, b.token))
 	})
 	return slices.Clone(w.gates)
 }
@@ -358,7 +388,11 @@ func (w *world) step() {
 	w.settle()
 	w.look()
 	w.stats.Steps++
-	if !w.healing && w.disaster() {
+	if w.healing {
+		for _, g := range w.groups {
+			g.catchUp()
+		}
+	} else if w.disaster() {
 		return
 	}
 	gates := w.waiting()
@@ -419,6 +453,11 @@ func (w *world) open(gates []*gate) {
 			v = lose
 			w.stats.Faults++
 		}
+	case gateRead:
+		if w.chance(f.Messages) {
+			v = fail
+		}
+		g.index = len(g.life.g.journal.entries)
 	case gatePropose:
 		w.commit(g, gates, f)
 		return
@@ -432,7 +471,7 @@ func (w *world) disaster() bool {
 	f := w.plan.Faults
 	switch {
 	case w.chance(f.Crashes):
-		w.crash(w.rng.IntN(3) == 0)
+		w.any().crash(w.rng.IntN(3) == 0)
 	case w.chance(f.Lags):
 		d := time.Duration(w.rng.IntN(4)) * time.Second
 		w.tracef("LISTINGS of /o are late by %v", d)
@@ -440,9 +479,11 @@ func (w *world) disaster() bool {
 	case w.chance(f.Strangers):
 		w.stranger()
 	case w.chance(10):
-		w.journal.flush()
+		w.any().journal.flush()
 	case w.chance(20):
-		w.journal.catchUp()
+		w.any().journal.catchUp()
+	case w.plan.Followers > 0 && w.chance(200):
+		w.any().follows()
 	default:
 		return false
 	}
@@ -454,7 +495,7 @@ func (w *world) disaster() bool {
 // does not put a file where Orca may have a directory, or the other way round:
 // one of the two would have to go.
 func (w *world) stranger() {
-	s := w.stores[w.rng.IntN(2)]
+	s := w.stores[w.rng.IntN(len(w.stores))]
 	keys := s.mem.Keys()
 	if len(keys) == 0 {
 		return

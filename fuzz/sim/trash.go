@@ -61,6 +61,14 @@ func NewTrashPlan(seed uint64) *Plan {
 	return p
 }
 
+// trashed are the operations of the trash.
+func trashed() map[string]*operation {
+	return map[string]*operation{
+		"undelete": {run: (*client).trash, outcomes: stepTrash},
+		"purge":    {run: (*client).trash, outcomes: stepTrash},
+	}
+}
+
 // trash restores or purges the last thing that was deleted at a path, if it is
 // still there.
 func (c *client) trash(o Op) {
@@ -91,8 +99,8 @@ func (c *client) use(o Op, ino uint64) {
 	c.end(e, err)
 }
 
-// stepTrash is step for what is about the trash.
-func stepTrash(t model.Tree, e *event) []model.Tree {
+// stepTrash is the outcome of what is about the trash.
+func stepTrash(_ *world, t model.Tree, e *event) []model.Tree {
 	var out []model.Tree
 	switch o := e.op; {
 	case e.verb == "purge":
@@ -152,27 +160,10 @@ func (w *world) discards(t model.Tree, o Op) ([]model.Tree, orca.Kind) {
 func (w *world) undelete() {
 	w.quietly("undelete", func(*client) {
 		c := w.newClient(91) // that of the mounts has numbers of its own
-		for i, e := range w.journal.machine.Trash(orca.Caller{}, "", nil, 1000) {
+		for i, e := range w.groups[0].machine().Trash(orca.Caller{}, "", nil, 1000) {
 			c.use(Op{Verb: "undelete", Path: e.Path, Dst: fmt.Sprintf("%s/restored%d", e.Path[:2], i)}, e.Ino)
 		}
 	})
-}
-
-// walkTrash calls fn for everything in the trash, by the path that it has there.
-func (w *world) walkTrash(fn func(path string, v *fsm.View)) {
-	m := w.journal.machine
-	for _, e := range m.Trash(orca.Caller{}, "", nil, 1000) {
-		v, err := m.Lookup(orca.Ino(e.Ino))
-		if err != nil {
-			w.broken("trash", "%s: %v", e.Path, err)
-			return
-		}
-		p := e.Path[:2] + "/" + fsm.BinName + "/" + e.Name
-		fn(p, v)
-		if e.Dir {
-			w.below(p, orca.Ino(e.Ino), fn)
-		}
-	}
 }
 
 // inTrash reports whether a key of a store is the trash, or in it.

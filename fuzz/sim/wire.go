@@ -11,13 +11,17 @@ import (
 	"orca"
 	"orca/metaplane"
 	"orca/metaplane/metapb"
+	"orca/metaplane/metawire"
 )
 
 // wire is the way of a client's messages to the service that leads.
 type wire struct {
 	metaplane.Namespace // nil: what is not overridden is not called here
 	w                   *world
+	g                   *group // that is asked
+	from                *life  // of a coordinator's: that it ends with; nil: a client's
 	client              string
+	turn                int // of the members, for reads
 }
 
 // message is a request.
@@ -31,14 +35,16 @@ func send[Q message, R interface{ GetAttr() *metapb.Attr }](ctx context.Context,
 	var none R
 	w := n.w
 	label := n.client + ": " + what
-	v := w.wait(ctx, &gate{kind: gateSend, label: label})
+	v := w.wait(ctx, &gate{kind: gateSend, label: label, life: n.from})
 	switch v {
-	case fail, gone:
+	case gone:
+		return none, n.lost()
+	case fail:
 		return none, down("send")
 	case repeat:
 		w.join()
 		copied := proto.Clone(r).(Q)
-		ctx := context.WithValue(ctx, againKey{}, w.stats.Repeats)
+		ctx := context.WithValue(context.WithoutCancel(ctx), againKey{}, w.stats.Repeats)
 		go func() {
 			defer w.leave()
 			if w.wait(ctx, &gate{kind: gateRepeat, label: label + " (again)"}) == pass {
@@ -46,18 +52,57 @@ func send[Q message, R interface{ GetAttr() *metapb.Attr }](ctx context.Context,
 			}
 		}()
 	}
-	p, err, alive := serve(ctx, n, what, proto.Clone(r).(Q), call)
-	if !alive || w.wait(ctx, &gate{kind: gateReply, label: label + " answers " + orca.KindOf(err).String()}) != pass {
-		return none, &orca.Error{Op: "sim.send", Kind: orca.Unavailable, Msg: "connection lost"}
+	p, err, alive := apart(ctx, n, what, proto.Clone(r).(Q), call)
+	if !alive || w.wait(ctx, &gate{kind: gateReply, label: label + " answers " + orca.KindOf(err).String(), life: n.from}) != pass {
+		return none, n.lost()
 	}
 	return p, err
+}
+
+// lost is what is known when no answer comes: nothing, and to a coordinator that
+// is over nothing matters any more.
+func (n *wire) lost() error {
+	if l := n.from; l != nil {
+		select {
+		case <-l.dead:
+			return orca.E("sim.send", orca.Canceled, "its coordinator is over")
+		default:
+		}
+	}
+	return orca.E("sim.send", orca.Unavailable, "connection lost")
+}
+
+// apart is serve, for a coordinator in a goroutine that goes on without it.
+func apart[Q message, R interface{ GetAttr() *metapb.Attr }](ctx context.Context, n *wire, what string, r Q, call func(metaplane.Namespace, context.Context, Q) (R, error)) (p R, err error, alive bool) { //nolint:revive // the error is the service's
+	if n.from == nil {
+		return serve(ctx, n, what, r, call)
+	}
+	done := make(chan struct{})
+	var (
+		q    R
+		qerr error
+		ok   bool
+	)
+	n.w.join()
+	go func() {
+		defer n.w.leave()
+		q, qerr, ok = serve(context.WithoutCancel(ctx), n, what, r, call)
+		close(done)
+	}()
+	select {
+	case <-done:
+		return q, qerr, ok
+	case <-ctx.Done():
+	case <-n.from.dead:
+	}
+	return p, nil, false
 }
 
 // serve has the present service answer a request; alive is false when it ended
 // meanwhile.
 func serve[Q message, R interface{ GetAttr() *metapb.Attr }](ctx context.Context, n *wire, what string, r Q, call func(metaplane.Namespace, context.Context, Q) (R, error)) (p R, err error, alive bool) { //nolint:revive // the error is the service's
 	w := n.w
-	l := w.serving()
+	l := n.g.serving()
 	if l == nil {
 		return p, down("serve"), false
 	}
@@ -76,16 +121,6 @@ func serve[Q message, R interface{ GetAttr() *metapb.Attr }](ctx context.Context
 	return p, err, true
 }
 
-// serving returns the coordinator that answers now; nil if there is none.
-func (w *world) serving() *life {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if l := w.leader; l != nil && l.svc != nil && !l.over {
-		return l
-	}
-	return nil
-}
-
 // outcomeOf holds the outcome of a request against the one it had before.
 // Advice to try again is no outcome, nor is what a service that could not ask
 // its store says, nor that the request is too old to be told.
@@ -95,7 +130,10 @@ func (w *world) outcomeOf(id, what string, a *metapb.Attr, err error) {
 		return
 	}
 	out := k.String()
-	if err == nil && a != nil {
+	// Of a directory in another group the number is that of its root there, and
+	// when it has been given back by the time that the request is repeated, that
+	// of the directory.
+	if err == nil && a != nil && (w.plan.Groups == 0 || a.Type != uint32(orca.TypeDir)) {
 		out = fmt.Sprintf("%s ino=%x version=%d length=%d", k, a.Ino, a.Version, a.Length)
 	}
 	w.mu.Lock()
@@ -137,12 +175,22 @@ func sendBare[Q message, T any](ctx context.Context, n *wire, what string, r Q, 
 
 // Stat implements metaplane.Reader.
 func (n *wire) Stat(ctx context.Context, r *metapb.StatRequest) (*metapb.StatReply, error) {
-	return send(ctx, n, "stat "+r.Target.GetPath(), r, metaplane.Namespace.Stat)
+	what := "stat " + r.Target.GetPath()
+	p, err, ok := readAny(ctx, n, metawire.OpStat, what, r, r.Sync, metaplane.Namespace.Stat)
+	if !ok {
+		p, err = send(ctx, n, what, r, metaplane.Namespace.Stat)
+	}
+	return p, err
 }
 
 // List implements metaplane.Reader.
 func (n *wire) List(ctx context.Context, r *metapb.ListRequest) (*metapb.ListReply, error) {
-	return sendBare(ctx, n, "list "+r.Target.GetPath(), r, metaplane.Namespace.List)
+	what := "list " + r.Target.GetPath()
+	p, err, ok := readAny(ctx, n, metawire.OpList, what, r, r.Sync, metaplane.Namespace.List)
+	if !ok {
+		p, err = sendBare(ctx, n, what, r, metaplane.Namespace.List)
+	}
+	return p, err
 }
 
 // Mkdir implements metaplane.Writer.
@@ -233,4 +281,14 @@ func (n *wire) PersistCommit(ctx context.Context, r *metapb.PersistCommitRequest
 // Mount implements metaplane.Mounts.
 func (n *wire) Mount(ctx context.Context, r *metapb.MountRequest) (*metapb.MountReply, error) {
 	return sendBare(ctx, n, "mount "+r.Mount.GetPath(), r, metaplane.Namespace.Mount)
+}
+
+// Unmount implements metaplane.Mounts.
+func (n *wire) Unmount(ctx context.Context, r *metapb.UnmountRequest) (*metapb.Empty, error) {
+	return sendBare(ctx, n, fmt.Sprintf("unmount %s m%d", r.Path, r.Id), r, metaplane.Namespace.Unmount)
+}
+
+// ListMounts implements metaplane.Mounts.
+func (n *wire) ListMounts(ctx context.Context, r *metapb.ListMountsRequest) (*metapb.ListMountsReply, error) {
+	return sendBare(ctx, n, "mounts", r, metaplane.Namespace.ListMounts)
 }

@@ -1,0 +1,125 @@
+// Copyright The Orca Authors. SPDX-License-Identifier: Apache-2.0
+
+package sim
+
+import (
+	"context"
+	"fmt"
+	"hash/fnv"
+	"math/rand/v2"
+	"sync"
+	"time"
+
+	"orca"
+	"orca/metaplane"
+	"orca/metaplane/metaclient"
+	"orca/metaplane/metapb"
+)
+
+// between is the way of a coordinator to those of other groups. Its messages
+// fare as those of clients do. A request that is being served goes on when the
+// coordinator that sent it ends: nothing tells who serves it.
+type between struct {
+	metaplane.Namespace // nil: what is not overridden is not called here
+	l                   *life
+	to                  *group
+}
+
+// session returns the session for what a request does: each has one of its own,
+// so that the numbers do not depend on which of two is faster.
+func (b *between) session(ctx context.Context) *metaclient.Session {
+	w := b.l.w
+	again, _ := ctx.Value(againKey{}).(int)
+	name, _ := ctx.Value(whoKey{}).(string)
+	key := fmt.Sprintf("%s %d>%d", name, again, b.to.number)
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if s := b.l.others[key]; s != nil {
+		return s
+	}
+	h := fnv.New64a()
+	fmt.Fprintf(h, "%s %d", key, b.l.term)
+	r := rand.New(rand.NewPCG(w.plan.Seed, h.Sum64()))
+	var mu sync.Mutex
+	s := metaclient.NewSession(&wire{w: w, g: b.to, from: b.l, client: who(ctx) + b.l.g.prefix() + "to " + b.to.prefix()}, metaclient.SessionConfig{
+		Group: b.to.number, MutationPatience: 30 * time.Second, ReadPatience: 10 * time.Second, Chance: func(n uint64) uint64 {
+			mu.Lock()
+			defer mu.Unlock()
+			return r.Uint64N(n)
+		}})
+	b.l.others[key] = s
+	return s
+}
+
+// Mount implements metaplane.Mounts.
+func (b *between) Mount(ctx context.Context, r *metapb.MountRequest) (*metapb.MountReply, error) {
+	if p := b.l.w.bug.onJoin(r); p != nil {
+		return p, nil
+	}
+	return b.session(ctx).Mount(ctx, r)
+}
+
+// Unmount implements metaplane.Mounts.
+func (b *between) Unmount(ctx context.Context, r *metapb.UnmountRequest) (*metapb.Empty, error) {
+	if b.l.w.bug.onPart(r, b.to.row(r.Id) != nil) {
+		return &metapb.Empty{}, nil
+	}
+	return b.session(ctx).Unmount(ctx, r)
+}
+
+// List implements metaplane.Reader. It is only asked for to empty a part, so one
+// without names comes before its removal, of which the client learns nothing.
+func (b *between) List(ctx context.Context, r *metapb.ListRequest) (*metapb.ListReply, error) {
+	began := b.l.w.now()
+	p, err := b.session(ctx).List(ctx, r)
+	if err == nil && len(p.Entries) == 0 {
+		if path := b.pathOf(r.Target.Ino); path != "" {
+			b.l.w.unseen(event{client: 97, op: Op{Verb: "delete", Path: path}, verb: "delete", call: began, ret: never, unknown: true})
+		}
+	}
+	return p, err
+}
+
+// Delete implements metaplane.Writer: a name in a part goes for a client that
+// removes what is above.
+func (b *between) Delete(ctx context.Context, r *metapb.DeleteRequest) (*metapb.Empty, error) {
+	w, path := b.l.w, b.pathOf(r.Target.Ino)
+	e := event{client: 97, op: Op{Verb: "delete", Path: orca.JoinPath(path, r.Target.Path), Recursive: true}, verb: "delete", call: w.now()}
+	p, err := b.session(ctx).Delete(ctx, r)
+	switch e.kind = orca.KindOf(err); {
+	case path == "":
+	case err == nil:
+		e.ret = w.now()
+		w.unseen(e)
+	case e.kind.Retryable() || e.kind == orca.Canceled || e.kind == orca.UFSFailure || e.kind == orca.Internal:
+		e.unknown, e.ret = true, never
+		w.unseen(e)
+	}
+	return p, err
+}
+
+// pathOf returns the path of the part with this root; "" if there is none.
+func (b *between) pathOf(root uint64) string {
+	for _, r := range b.l.machine.Mounts() {
+		if r.Mount.Root == root {
+			return r.Mount.Path
+		}
+	}
+	return ""
+}
+
+// now ticks the clock of the history.
+func (w *world) now() int64 {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.clock++
+	return w.clock
+}
+
+// unseen notes what was done for a client, of which it hears no more than what
+// comes of the whole.
+func (w *world) unseen(e event) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.history = append(w.history, e)
+}
