@@ -63,7 +63,7 @@ type Ledger struct {
 	log  *slog.Logger
 
 	mu   sync.Mutex
-	f    *os.File
+	f    *os.File // nil: what is there is not what is so
 	size int64
 	base int64 // size after it was written anew
 	last uint64
@@ -73,7 +73,8 @@ type Ledger struct {
 
 // Open opens the file at path, or makes it. What it says of an earlier process
 // is left to Clean. What cannot be read, as after the crash of a host, is
-// dropped with a warning: no worker should stay away for that.
+// dropped with a warning, and a file that cannot be written is tried again at
+// the next upload: no worker should stay away for that. Permission.
 func Open(path string, log *slog.Logger) (*Ledger, error) {
 	l := &Ledger{path: path, log: log, live: map[uint64]*entry{}, left: map[uint64]*entry{}}
 	b, err := os.ReadFile(path)
@@ -86,7 +87,7 @@ func Open(path string, log *slog.Logger) (*Ledger, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if err := l.rewriteLocked(); err != nil {
-		return nil, orca.PathE("ledger.Open", path, orca.KindOf(err), err)
+		l.log.Warn("the list of uploads cannot be written", "path", path, "err", err)
 	}
 	return l, nil
 }
@@ -139,14 +140,14 @@ func (l *Ledger) rewriteLocked() error {
 		}
 	}
 	if err := os.WriteFile(l.path+".new", b.Bytes(), 0o600); err != nil {
-		return orca.E("ledger.write", orca.NoSpace, err.Error())
+		return err
 	}
 	if err := os.Rename(l.path+".new", l.path); err != nil {
-		return orca.E("ledger.write", orca.Permission, err.Error())
+		return err
 	}
 	f, err := os.OpenFile(l.path, os.O_WRONLY|os.O_APPEND, 0o600)
 	if err != nil {
-		return orca.E("ledger.write", orca.Permission, err.Error())
+		return err
 	}
 	if l.f != nil {
 		_ = l.f.Close()
@@ -161,19 +162,24 @@ func begun(id uint64, e *entry) string {
 
 func named(id uint64, e *entry) string { return fmt.Sprintf("named %d %q\n", id, e.name) }
 
-// appendLocked appends a line. An upload does not fail for that: what is not
-// written down is known until the process ends.
+// appendLocked appends a line about what live and left say already. An upload
+// does not fail for that: what is not written down is known until the process
+// ends.
 func (l *Ledger) appendLocked(line string) {
-	n, err := l.f.WriteString(line)
-	l.size += int64(n)
+	err := error(nil)
+	if l.f != nil {
+		var n int
+		if n, err = l.f.WriteString(line); err != nil { // there may be half a line
+			_ = l.f.Close()
+			l.f = nil
+		}
+		l.size += int64(n)
+	}
+	if l.f == nil || l.size > max(rewriteFrom, 2*l.base) {
+		err = l.rewriteLocked()
+	}
 	if err != nil {
 		l.log.Warn("an upload is not written down", "path", l.path, "err", err)
-		return
-	}
-	if l.size > max(rewriteFrom, 2*l.base) {
-		if err := l.rewriteLocked(); err != nil {
-			l.log.Warn("the list of uploads is not shortened", "path", l.path, "err", err)
-		}
 	}
 }
 
@@ -290,5 +296,8 @@ func (l *Ledger) again(e *entry) bool {
 func (l *Ledger) Close() error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if l.f == nil {
+		return nil
+	}
 	return l.f.Close()
 }

@@ -256,3 +256,23 @@ func TestFileStaysShort(t *testing.T) {
 	f.start()
 	require.Equal(t, 1, f.l.Left())
 }
+
+// TestFileCannotBeWritten: uploads go on, and are written down once that can be
+// done.
+func TestFileCannotBeWritten(t *testing.T) {
+	f := newFolder(t)
+	require.NoError(t, os.Mkdir(f.path+".new", 0o700)) // in the way of each attempt
+	f.create("a", "1")
+	require.NoError(t, f.l.f.Close()) // and appends fail as on a full disk
+	f.create("b", "2")
+	require.Nil(t, f.l.f)
+	w := f.create("c", "3")
+	require.NoError(t, os.Remove(f.path+".new"))
+	require.NoError(t, w.Abort(t.Context()))
+	f.start()
+	require.Equal(t, 2, f.l.Left())
+
+	require.NoError(t, os.Mkdir(f.path+".new", 0o700))
+	f.start()
+	require.Equal(t, 2, f.l.Left(), "a start that cannot write knows it")
+}
