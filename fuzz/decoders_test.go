@@ -150,7 +150,12 @@ func FuzzRecords(f *testing.F) {
 				t.Fatalf("directory %x: %v", b, err)
 			}
 		}
-		_, _ = inode.DecodeDentry(b)
+		if d, err := inode.DecodeDentry(b); err == nil && d.File != nil {
+			enc := inode.AppendFile(nil, d.File)
+			if d2, err := inode.DecodeDentry(enc); err != nil || !bytes.Equal(inode.AppendFile(nil, d2.File), enc) {
+				t.Fatalf("file %x: %v", b, err)
+			}
+		}
 		if dir, name, err := inode.DecodePlace(b); err == nil {
 			d2, n2, err := inode.DecodePlace(inode.AppendPlace(nil, dir, name))
 			if err != nil || d2 != dir || n2 != name {

@@ -7,7 +7,8 @@
 // It sits between fsm, which works on the records, and inodekv, which keeps
 // their bytes. It is pure, starts no goroutine and holds no lock. It refuses
 // a record of an unknown format version and a truncated one with Corrupt, and
-// ignores bytes after a record's last field, so that fields can be appended.
+// ignores bytes after a record's last field, so that fields can be appended (to
+// a file's: with a bit that says so, which older builds refuse).
 package inode
 
 import (
@@ -19,6 +20,9 @@ import (
 // The first byte of an encoded record is its format.
 const (
 	format = 1
+	// fileFormat 2 leaves out what is as it is of most files (file.go); format 1,
+	// in which each field has its place, is still read.
+	fileFormat = 2
 	// dirFormat 2 has the sum of the lengths; format 1, without it, is still
 	// read. A build that knows only 1 refuses 2: it would not keep the sum.
 	dirFormat = 2
@@ -27,7 +31,7 @@ const (
 // UnknownBytes is what Dir.Bytes is of a record in format 1.
 const UnknownBytes = -1
 
-// Tags of a dentry's value, its second byte.
+// Tags of a dentry's value in format 1, its second byte.
 const (
 	tagFile = 1
 	tagDir  = 2
@@ -135,41 +139,6 @@ type Dentry struct {
 	Dir  orca.Ino // when both are nil
 }
 
-// AppendFile appends the dentry of a file.
-func AppendFile(dst []byte, f *File) []byte {
-	dst = append(dst, format, tagFile)
-	dst = binary.BigEndian.AppendUint64(dst, uint64(f.Ino))
-	dst = append(dst, byte(f.Type), byte(f.Persist), byte(f.WriteType))
-	dst = binary.AppendUvarint(dst, uint64(f.Flags))
-	dst = binary.AppendUvarint(dst, uint64(f.Mode))
-	dst = binary.AppendUvarint(dst, uint64(f.UID))
-	dst = binary.AppendUvarint(dst, uint64(f.GID))
-	dst = binary.AppendUvarint(dst, uint64(f.Length))
-	dst = binary.AppendUvarint(dst, uint64(f.BlockSize))
-	dst = binary.AppendUvarint(dst, uint64(f.Version))
-	dst = binary.AppendUvarint(dst, uint64(f.LastVersion))
-	dst = binary.AppendUvarint(dst, uint64(f.Replicas))
-	dst = binary.BigEndian.AppendUint32(dst, f.CRC)
-	dst = appendTimes(dst, f.Mtime, f.Ctime, f.Atime)
-	dst = binary.AppendUvarint(dst, f.Change)
-	dst = binary.AppendUvarint(dst, uint64(len(f.Runs)))
-	for _, r := range f.Runs {
-		dst = binary.AppendUvarint(dst, uint64(r.First))
-		dst = binary.AppendUvarint(dst, uint64(r.Version))
-	}
-	dst = appendString(dst, f.Fingerprint)
-	dst = appendString(dst, f.Target)
-	dst = appendOverride(dst, f.Override)
-	dst = binary.AppendUvarint(dst, uint64(len(f.Workers)))
-	for _, w := range f.Workers {
-		dst = binary.BigEndian.AppendUint64(dst, w)
-	}
-	if f.Flags.Has(Linked) {
-		dst = binary.AppendUvarint(dst, uint64(f.Links))
-	}
-	return dst
-}
-
 // AppendLink appends a dentry of a file with several names.
 func AppendLink(dst []byte, file orca.Ino) []byte {
 	return binary.BigEndian.AppendUint64(append(dst, format, tagLink), uint64(file))
@@ -183,7 +152,20 @@ func AppendSubdir(dst []byte, dir orca.Ino) []byte {
 // DecodeDentry decodes what AppendFile or AppendSubdir wrote.
 func DecodeDentry(b []byte) (Dentry, error) {
 	r := reader{b: b}
-	if r.byte() != format {
+	switch r.byte() {
+	case format:
+	case fileFormat:
+		one := &struct { // most have one run
+			File
+			run [1]orca.Run
+		}{}
+		f := &one.File
+		f.Runs = one.run[:0:1]
+		if r.file(f); len(f.Runs) == 0 {
+			f.Runs = nil
+		}
+		return Dentry{File: f}, r.err("inode.DecodeDentry")
+	default:
 		return Dentry{}, r.fail("inode.DecodeDentry")
 	}
 	switch r.byte() {
@@ -195,7 +177,7 @@ func DecodeDentry(b []byte) (Dentry, error) {
 		return d, r.err("inode.DecodeDentry")
 	case tagFile:
 		f := &File{}
-		r.file(f)
+		r.wideFile(f)
 		return Dentry{File: f}, r.err("inode.DecodeDentry")
 	}
 	return Dentry{}, r.fail("inode.DecodeDentry")
@@ -207,7 +189,13 @@ func DecodeDentry(b []byte) (Dentry, error) {
 func DecodeDentryTo(b []byte, f *File) (dir, link orca.Ino, file bool, err error) {
 	const op = "inode.DecodeDentry"
 	r := reader{b: b}
-	if r.byte() != format {
+	switch r.byte() {
+	case format:
+	case fileFormat:
+		*f = File{Runs: f.Runs[:0], Workers: f.Workers[:0]}
+		r.file(f)
+		return 0, 0, true, r.err(op)
+	default:
 		return 0, 0, false, r.fail(op)
 	}
 	switch r.byte() {
@@ -219,53 +207,10 @@ func DecodeDentryTo(b []byte, f *File) (dir, link orca.Ino, file bool, err error
 		return 0, link, true, r.err(op)
 	case tagFile:
 		*f = File{Runs: f.Runs[:0], Workers: f.Workers[:0]}
-		r.file(f)
+		r.wideFile(f)
 		return 0, 0, true, r.err(op)
 	}
 	return 0, 0, false, r.fail(op)
-}
-
-func (r *reader) file(f *File) {
-	f.Ino = orca.Ino(r.u64())
-	f.Type = orca.FileType(r.byte())
-	f.Persist = orca.PersistState(r.byte())
-	f.WriteType = orca.WriteType(r.byte())
-	f.Flags = Flags(r.uvarint())
-	f.Mode = uint32(r.uvarint())
-	f.UID = uint32(r.uvarint())
-	f.GID = uint32(r.uvarint())
-	f.Length = int64(r.uvarint())
-	f.BlockSize = int64(r.uvarint())
-	f.Version = uint32(r.uvarint())
-	f.LastVersion = uint32(r.uvarint())
-	f.Replicas = uint32(r.uvarint())
-	f.CRC = r.u32()
-	f.Mtime, f.Ctime, f.Atime = r.times()
-	f.Change = r.uvarint()
-	if n := r.count(2); n > 0 {
-		if cap(f.Runs) < n {
-			f.Runs = make([]orca.Run, n)
-		}
-		f.Runs = f.Runs[:n]
-		for i := range f.Runs {
-			f.Runs[i] = orca.Run{First: uint32(r.uvarint()), Version: uint32(r.uvarint())}
-		}
-	}
-	f.Fingerprint = r.string()
-	f.Target = r.string()
-	f.Override = r.override()
-	if n := r.count(8); n > 0 {
-		if cap(f.Workers) < n {
-			f.Workers = make([]uint64, n)
-		}
-		f.Workers = f.Workers[:n]
-		for i := range f.Workers {
-			f.Workers[i] = r.u64()
-		}
-	}
-	if f.Flags.Has(Linked) {
-		f.Links = uint32(r.uvarint())
-	}
 }
 
 // AppendDir appends a directory record.

@@ -183,6 +183,7 @@ func TestDecodersSurviveAnything(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		b := rapid.SliceOf(rapid.Byte()).Draw(t, "b")
 		_, _ = inode.DecodeDentry(append([]byte{1, 1}, b...))
+		_, _ = inode.DecodeDentry(append([]byte{2}, b...))
 		_, _ = inode.DecodeDir(append([]byte{1}, b...))
 		_, _ = inode.DecodeDir(append([]byte{2}, b...))
 		_, _ = inode.DecodeQuota(append([]byte{1}, b...))
