@@ -72,7 +72,7 @@ func (m *Machine) makeBin(mt *command.Mount) *bin {
 		return b
 	}
 	root := m.dirs[orca.Ino(mt.Root)]
-	d := root.sub[BinName]
+	d := root.sub.get(BinName)
 	if d == nil {
 		mtime, ctime := root.rec.Mtime, root.rec.Ctime
 		d = m.newDir(&call{now: m.batch.now}, root, BinName, 0o700, true)
@@ -85,8 +85,8 @@ func (m *Machine) makeBin(mt *command.Mount) *bin {
 // loadBins reads what bins hold.
 func (m *Machine) loadBins() error {
 	for id, mt := range m.mounts {
-		if root := m.dirs[orca.Ino(mt.Root)]; root != nil && root.sub[BinName] != nil {
-			m.bins[id] = &bin{dir: root.sub[BinName]}
+		if root := m.dirs[orca.Ino(mt.Root)]; root != nil && root.sub.get(BinName) != nil {
+			m.bins[id] = &bin{dir: root.sub.get(BinName)}
 		}
 	}
 	var bad error
@@ -473,7 +473,7 @@ func (m *Machine) InTrash(dir orca.Ino) bool {
 
 // binAttr takes the bin out of the attributes of a mount's root.
 func (m *Machine) binAttr(n *node, a *metapb.Attr) {
-	if n.rec.Mount != 0 && n.sub[BinName] != nil {
+	if n.rec.Mount != 0 && n.sub.get(BinName) != nil {
 		a.Length--
 		a.Nlink--
 	}
@@ -483,7 +483,7 @@ func (m *Machine) binAttr(n *node, a *metapb.Attr) {
 // any other.
 func (m *Machine) dropBin(root *node, mount uint32) {
 	delete(m.bins, mount)
-	if root.sub[BinName] != nil {
+	if root.sub.get(BinName) != nil {
 		m.charge(root, sums{Usage: Usage{Dirs: 1}})
 	}
 }

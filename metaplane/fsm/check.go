@@ -81,7 +81,7 @@ func (c *checker) dir(n *node) {
 			c.wrong("directory %v is below itself", ino)
 			return
 		}
-		if m.dirs[top.rec.Ino] != top || top.parent.sub[top.rec.Name] != top || top.rec.Parent != top.parent.rec.Ino {
+		if m.dirs[top.rec.Ino] != top || top.parent.sub.get(top.rec.Name) != top || top.rec.Parent != top.parent.rec.Ino {
 			c.wrong("directory %v is not in the directory that it says it is in", top.rec.Ino)
 		}
 	}
@@ -93,7 +93,7 @@ func (c *checker) dir(n *node) {
 		entries++
 		if d := m.decoded(v); d.dir != nil {
 			subdirs++
-			if d.dir.parent != n || n.sub[name] != d.dir || d.dir.rec.Name != name {
+			if d.dir.parent != n || n.sub.get(name) != d.dir || d.dir.rec.Name != name {
 				c.wrong("name %q of directory %v leads to a directory that is elsewhere", name, ino)
 			}
 		} else if d.file != nil {
@@ -108,10 +108,10 @@ func (c *checker) dir(n *node) {
 	c.subdirs += subdirs
 	c.equal(fmt.Sprintf("entries of %v", ino), n.rec.Entries, entries)
 	c.equal(fmt.Sprintf("subdirectories of %v", ino), n.rec.Subdirs, subdirs)
-	c.equal(fmt.Sprintf("subdirectories in memory of %v", ino), int64(len(n.sub)), subdirs)
+	c.equal(fmt.Sprintf("subdirectories in memory of %v", ino), int64(n.sub.len()), subdirs)
 	c.equal(fmt.Sprintf("bytes in %v", ino), n.rec.Bytes, bytes)
 	below := sums{Usage: Usage{Bytes: bytes, Files: files}}
-	for _, d := range n.sub {
+	for d := range n.sub.all() {
 		below.add(m.whole(d))
 	}
 	if n.below != below {

@@ -256,7 +256,7 @@ func (m *Machine) noteFinished(it *command.Intent) {
 		if !more {
 			break
 		}
-		n, key = n.sub[head], tail
+		n, key = n.sub.get(head), tail
 	}
 	if n != nil && key != "" && m.lookup(n, key).none() {
 		m.noteRemoved(n, key)

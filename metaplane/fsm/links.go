@@ -465,7 +465,7 @@ func (m *Machine) LinkedNames(dir orca.Ino, limit int) []Place {
 			continue
 		}
 		below := int64(0)
-		for _, sub := range n.sub {
+		for sub := range n.sub.all() {
 			todo = append(todo, sub)
 			below += sub.linked
 		}

@@ -5,6 +5,7 @@ package fsm
 import (
 	"maps"
 	"slices"
+	"unsafe"
 
 	"orca"
 	"orca/metaplane/inode"
@@ -17,10 +18,10 @@ import (
 // (ADR 0019).
 
 const (
-	// dirsTogether is how many directories are read into one piece of memory,
-	// which is held as long as one of them is there, and stepDirs how many such
-	// pieces are handed over at once.
-	dirsTogether = 16
+	// dirsTogether is how many directories are read into one piece of memory, as
+	// many as 8 KiB have, which is held as long as one of them is there, and
+	// stepDirs how many such pieces are handed over at once.
+	dirsTogether = 8 << 10 / int(unsafe.Sizeof(node{}))
 	stepDirs     = 64
 	// maxSized bounds the maps that are made as large as a counter says.
 	maxSized = 1 << 24
@@ -134,7 +135,7 @@ func (m *Machine) placed(n *node) bool {
 
 func (t *tree) link(n, p *node) {
 	t.last, n.parent = p, p
-	p.link(n)
+	t.m.adopt(p, n)
 }
 
 // follow enters what waits for a directory, and for that.
@@ -153,9 +154,10 @@ func (t *tree) follow(n *node) {
 	}
 }
 
-func (n *node) link(child *node) {
+// adopt enters a directory in the one that it is in.
+func (m *Machine) adopt(n, child *node) {
 	if n.sub == nil {
-		n.sub = make(map[string]*node, min(max(n.rec.Subdirs, 1), maxSized))
+		n.sub = newChildren(m.files.seed, int(min(max(n.rec.Subdirs, 1), maxSized)))
 	}
-	n.sub[child.rec.Name] = child
+	n.sub.add(child)
 }

@@ -15,7 +15,12 @@ import (
 // wide fills a store with n directories, 500 in each of those at the top.
 func wide(t testing.TB, db *inodekv.DB, n int) {
 	t.Helper()
-	const branch = 500
+	broad(t, db, n, 500)
+}
+
+// broad fills a store with n directories, branch in each of those at the top.
+func broad(t testing.TB, db *inodekv.DB, n, branch int) {
+	t.Helper()
 	tops := (n + branch) / (branch + 1)
 	tx := db.NewTx()
 	put := func(d inode.Dir) {

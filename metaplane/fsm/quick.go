@@ -128,7 +128,7 @@ func (m *Machine) glance(c *orca.Caller, from orca.Ino, path string) (n *node, n
 		if !allowedDir(c, n, mayExec) {
 			return nil, "", false, false
 		}
-		sub := n.sub[head]
+		sub := n.sub.get(head)
 		if sub == nil {
 			return n, head, !more, m.inside(n)
 		}

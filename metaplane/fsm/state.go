@@ -28,7 +28,7 @@ const firstCounter = 16
 type node struct {
 	rec     inode.Dir
 	parent  *node // nil: the root, or a detached directory
-	sub     map[string]*node
+	sub     *children
 	names   map[uint64]struct{} // hashes of all names in it; nil: not known
 	removed *ring               // names removed lately; nil: not read yet
 	below   sums                // of all below it

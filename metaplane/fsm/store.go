@@ -46,7 +46,7 @@ func (m *Machine) get(key []byte) []byte {
 
 // lookup returns what a name in a directory stands for.
 func (m *Machine) lookup(n *node, name string) dentry {
-	if d := n.sub[name]; d != nil {
+	if d := n.sub.get(name); d != nil {
 		return dentry{dir: d}
 	}
 	if n.rec.Entries == n.rec.Subdirs {
@@ -254,7 +254,7 @@ func (m *Machine) addDir(parent *node, d *node) {
 	m.batch.key = inode.AppendDirent(m.batch.key[:0], parent.rec.Ino, d.rec.Name)
 	m.tx.Set(m.batch.key, inode.AppendSubdir(m.batch.val[:0], d.rec.Ino))
 	d.parent, d.rec.Parent = parent, parent.rec.Ino
-	parent.link(d)
+	m.adopt(parent, d)
 	parent.rec.Entries++
 	parent.rec.Subdirs++
 	m.charge(parent, m.whole(d))
@@ -269,7 +269,7 @@ func (m *Machine) cutDir(d *node) {
 	p := d.parent
 	m.batch.key = inode.AppendDirent(m.batch.key[:0], p.rec.Ino, d.rec.Name)
 	m.tx.Delete(m.batch.key)
-	delete(p.sub, d.rec.Name)
+	p.sub.remove(d.rec.Name)
 	p.rec.Entries--
 	p.rec.Subdirs--
 	m.charge(p, m.whole(d).negated())

@@ -113,7 +113,7 @@ func (m *Machine) sweep(top *node, budget *int) bool {
 
 // sortedSubs returns the sub-directories of n by inode.
 func sortedSubs(n *node) []*node {
-	return slices.SortedFunc(maps.Values(n.sub), func(a, b *node) int { return cmp.Compare(a.rec.Ino, b.rec.Ino) })
+	return slices.SortedFunc(n.sub.all(), func(a, b *node) int { return cmp.Compare(a.rec.Ino, b.rec.Ino) })
 }
 
 // sweepFiles frees files of a directory that has no sub-directories.
