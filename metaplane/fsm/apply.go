@@ -32,20 +32,22 @@ type batch struct {
 	rest     [8]string // of the last spots without an end, in turn
 	turn     int
 	text     []byte // memory of strings that are kept
+	passing  []byte // memory of strings that are gone soon
 }
 
 // textChunk is how much memory kept strings share: it is held as long as one
 // of them is.
 const textChunk = 256
 
-// hold returns n bytes to make a string of, which nobody writes to again.
-func (b *batch) hold(n int) []byte {
-	if cap(b.text)-len(b.text) < n {
-		b.text = make([]byte, 0, max(n, textChunk))
+// hold returns n bytes of a chunk to make a string of, which nobody writes to
+// again.
+func hold(chunk *[]byte, n int) []byte {
+	if cap(*chunk)-len(*chunk) < n {
+		*chunk = make([]byte, 0, max(n, textChunk))
 	}
-	at := len(b.text)
-	b.text = b.text[:at+n]
-	return b.text[at : at+n : at+n]
+	at := len(*chunk)
+	*chunk = (*chunk)[:at+n]
+	return (*chunk)[at : at+n : at+n]
 }
 
 // kept returns a copy of a part of a command that outlives it.
@@ -55,7 +57,7 @@ func (b *batch) kept(s string) string {
 
 // keptBytes is kept of bytes.
 func (b *batch) keptBytes(s []byte) string {
-	p := b.hold(len(s))
+	p := hold(&b.text, len(s))
 	copy(p, s)
 	return unsafe.String(unsafe.SliceData(p), len(p))
 }

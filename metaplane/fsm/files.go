@@ -219,22 +219,13 @@ func (m *Machine) createEmpty(c *call, o *metapb.CreateOp, s *spot, loc located,
 	}
 	name := s.name
 	if fresh {
-		name = m.keptName(&loc, name)
+		name = m.batch.kept(name)
 	}
 	m.publish(c, s.dir, name, s.file, f, loc)
 	if inUFS && !fresh {
 		m.mend(c, s.dir, name, f, owned{o.Mode, c.who.UID, c.who.GID}, false)
 	}
 	return nil
-}
-
-// keptName returns a copy of a new name that outlives the command: the end of
-// its URI is one.
-func (m *Machine) keptName(l *located, name string) string {
-	if at := len(l.uri) - len(name); at > 0 && l.uri[at:] == name {
-		return l.uri[at:]
-	}
-	return m.batch.kept(name)
 }
 
 // publish makes f, which is at loc, what the name stands for, in place of old

@@ -5,6 +5,7 @@ package fsm
 import (
 	"fmt"
 	"log/slog"
+	"runtime"
 	"testing"
 
 	"orca"
@@ -159,4 +160,13 @@ func TestOpenRefusesLostDirectories(t *testing.T) {
 			t.Errorf("%s: %v, want Corrupt", name, err)
 		}
 	}
+}
+
+// heapInUse is what is in use of Go's memory, in bytes.
+func heapInUse() int64 {
+	var s runtime.MemStats
+	runtime.GC()
+	runtime.GC()
+	runtime.ReadMemStats(&s)
+	return int64(s.HeapAlloc)
 }

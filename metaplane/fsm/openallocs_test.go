@@ -98,11 +98,3 @@ func TestDirectoriesAreSmall(t *testing.T) {
 		}
 	}
 }
-
-func heapInUse() int64 {
-	var s runtime.MemStats
-	runtime.GC()
-	runtime.GC()
-	runtime.ReadMemStats(&s)
-	return int64(s.HeapAlloc)
-}

@@ -3,6 +3,8 @@
 package fsm
 
 import (
+	"strings"
+
 	"orca"
 	"orca/metaplane/inode"
 )
@@ -78,6 +80,7 @@ func (m *Machine) lookup(n *node, name string) dentry {
 		m.fail(orca.E("fsm.lookup", orca.Corrupt, "directory "+d.Dir.String()+" is not in memory"))
 		return dentry{}
 	}
+	k.name = strings.Clone(name) // else the cache held the whole path
 	m.files.put(k, d.File)
 	return dentry{file: m.follow(d.File)}
 }

@@ -80,7 +80,7 @@ func (m *Machine) joinKey(root string, parts []string) (uri, key string) {
 	}
 	var buf []byte
 	if m.applying {
-		buf = m.batch.hold(len(root) + n)
+		buf = hold(&m.batch.passing, len(root)+n)
 	} else {
 		buf = make([]byte, len(root)+n)
 	}
