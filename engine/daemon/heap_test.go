@@ -4,7 +4,9 @@ package daemon
 
 import (
 	"context"
+	"runtime"
 	"runtime/debug"
+	"runtime/metrics"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -30,4 +32,32 @@ func TestHeapIsLeftToWhoSetsIt(t *testing.T) {
 	cancel()
 	boundHeap(ctx)
 	require.Equal(t, 77, debug.SetGCPercent(77))
+}
+
+// TestUnusedMemoryIsGivenBack: what a start leaves goes back to the system, what
+// a heap needs between two collections stays.
+func TestUnusedMemoryIsGivenBack(t *testing.T) {
+	for _, live := range []uint64{0, heapRoom, 3 * heapRoom, 100 * heapRoom} {
+		require.Greater(t, idleRoom(live), live*uint64(gcPercent(live))/100, "%d in use", live)
+	}
+	free := func() uint64 {
+		s := []metrics.Sample{{Name: "/memory/classes/heap/free:bytes"}}
+		metrics.Read(s)
+		return s[0].Value.Uint64()
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	defer debug.SetGCPercent(debug.SetGCPercent(heapPercent))
+	var held [][]byte
+	for range 3 * heapRoom >> 20 {
+		held = append(held, make([]byte, 1<<20))
+	}
+	runtime.KeepAlive(held)
+	held = nil
+	runtime.GC()
+	before := free()
+	boundHeap(ctx)
+	after := free()
+	require.Greater(t, before, uint64(heapRoom*3/2), "the collector has given it back by itself")
+	require.Less(t, after, uint64(heapRoom))
 }
