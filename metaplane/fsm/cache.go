@@ -82,26 +82,27 @@ func (m *Machine) present(n *node, name string) bool {
 	if n.names == nil && (!m.applying || n.rec.Entries > presenceScan || !m.learn(n)) {
 		return true
 	}
-	_, ok := n.names[m.hash(name)]
+	ok := n.names.has(m.hash(name))
 	if !ok {
 		m.stats.presence.Add(1)
 	}
 	return ok
 }
 
-func (m *Machine) hash(name string) uint64 { return maphash.String(m.files.seed, name) }
+// hash is never 0.
+func (m *Machine) hash(name string) uint32 { return uint32(maphash.String(m.files.seed, name)) | 1 }
 
 func (m *Machine) learn(n *node) bool {
-	names := make(map[uint64]struct{}, n.rec.Entries+16)
-	m.eachDirent(n, "", "", func(name string, _ []byte) bool {
-		names[m.hash(name)] = struct{}{}
+	names := newNameSet(int(n.rec.Entries) + 1)
+	m.eachDirentKey(n, "", "", func(name, _ []byte) bool {
+		names.add(uint32(maphash.Bytes(m.files.seed, name)) | 1)
 		return true
 	})
 	if m.failed() != nil {
 		return false
 	}
 	n.names = names
-	m.nNames += len(names)
+	m.nNames += names.len()
 	return true
 }
 
@@ -111,30 +112,27 @@ func (m *Machine) noteName(n *node, name string) {
 		if n.rec.Entries > 0 {
 			return
 		}
-		n.names = map[uint64]struct{}{}
+		n.names = newNameSet(1)
 	}
 	if m.nNames >= presenceCap {
 		m.forgetNames()
 		return
 	}
-	n.names[m.hash(name)] = struct{}{}
+	n.names.add(m.hash(name))
 	m.nNames++
 }
 
-// dropName keeps the hashes in step with a removed name. Another name of the
-// same hash would be forgotten with it, so the set is given up when it cannot
-// be told apart: with 64 bits, never in practice, but then presence must not
-// be a promise. It is made one by looking the hash up nowhere else: a set that
-// loses a name by collision is rebuilt from the store.
+// dropName keeps the hashes in step with a removed name. What does not have as
+// many names as the directory is no promise, and is given up.
 func (m *Machine) dropName(n *node, name string) {
 	if n.names == nil {
 		return
 	}
-	before := len(n.names)
-	delete(n.names, m.hash(name))
-	m.nNames -= before - len(n.names)
-	if int64(len(n.names)) != n.rec.Entries {
-		m.nNames -= len(n.names)
+	before := n.names.len()
+	n.names.remove(m.hash(name))
+	m.nNames -= before - n.names.len()
+	if int64(n.names.len()) != n.rec.Entries {
+		m.nNames -= n.names.len()
 		n.names = nil
 	}
 }

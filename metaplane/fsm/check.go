@@ -117,8 +117,8 @@ func (c *checker) dir(n *node) {
 	if n.below != below {
 		c.wrong("below directory %v: %+v, must be %+v", ino, n.below, below)
 	}
-	if n.names != nil && int64(len(n.names)) > entries {
-		c.wrong("directory %v remembers %d names of %d", ino, len(n.names), entries)
+	if n.names != nil && int64(n.names.len()) != entries {
+		c.wrong("directory %v remembers %d names of %d", ino, n.names.len(), entries)
 	}
 	v := m.get(inode.AppendKey8(nil, inode.SpaceDir, uint64(ino)))
 	if v == nil && n == m.root {

@@ -29,13 +29,13 @@ type node struct {
 	rec     inode.Dir
 	parent  *node // nil: the root, or a detached directory
 	sub     *children
-	names   map[uint64]struct{} // hashes of all names in it; nil: not known
-	removed *ring               // names removed lately; nil: not read yet
-	below   sums                // of all below it
-	quota   *quota              // nil: none
-	linked  int64               // names of files with several, in it and below
-	dirty   bool                // rec is to be written at the end of the batch
-	gone    bool                // deleted
+	names   *nameSet // of all names in it; nil: not known
+	removed *ring    // names removed lately; nil: not read yet
+	below   sums     // of all below it
+	quota   *quota   // nil: none
+	linked  int64    // names of files with several, in it and below
+	dirty   bool     // rec is to be written at the end of the batch
+	gone    bool     // deleted
 }
 
 // nameKey names a dentry.

@@ -293,7 +293,7 @@ func (m *Machine) eraseDir(d *node) {
 	m.dropXattrs(d.rec.Ino, d.rec.Flags)
 	m.forgetQuota(d)
 	delete(m.dirs, d.rec.Ino)
-	m.nNames -= len(d.names)
+	m.nNames -= d.names.len()
 	d.gone, d.names = true, nil
 	m.count.dirs--
 }
