@@ -170,7 +170,7 @@ func TestServerDies(t *testing.T) {
 	in, err := ufstest.Put(t.Context(), f, "k", data)
 	require.NoError(t, err)
 
-	fs := wrap.Retry(f, wrap.RetryConfig{Attempts: 10, Max: time.Second})
+	fs := wrap.Retry(f, wrap.RetryConfig{Attempts: 10, Base: 100 * time.Millisecond, Max: time.Minute})
 	r, err := fs.Open(t.Context(), "k", 0, -1, in.Fingerprint)
 	require.NoError(t, err)
 	defer r.Close()
