@@ -374,7 +374,9 @@ func (s *Service) partLocked(ctx context.Context, id uint32) error {
 				return err
 			}
 		}
-		_, err = s.step(ctx, m, metapb.JunctionState_JUNCTION_NONE, 0)
+		if _, err = s.step(ctx, m, metapb.JunctionState_JUNCTION_NONE, 0); err != nil && s.row(id) == nil {
+			return nil // somebody was faster
+		}
 		return err
 	case k == orca.Busy || !k.Retryable() && k != orca.Canceled:
 		if m.Root == 0 {

@@ -130,6 +130,9 @@ func (s *Service) emptyPart(ctx context.Context, r *metapb.DeleteRequest, m *met
 	}
 	for {
 		l, err := ns.List(ctx, &metapb.ListRequest{H: &metapb.Header{Caller: r.H.GetCaller()}, Target: &metapb.Target{Ino: m.Root}})
+		if orca.KindOf(err) == orca.NotFound {
+			return nil // it is being given back: what is there by then is looked at
+		}
 		if err != nil {
 			return err
 		}
