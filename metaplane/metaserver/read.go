@@ -32,12 +32,23 @@ func (s *Service) resolve(ctx context.Context, op string, h *metapb.Header, t *m
 	}
 	w, err := s.Syncer.Path(ctx, callerOf(h), orca.Ino(t.Ino), t.Path, o)
 	if err != nil {
-		return nil, err
+		return nil, s.handedOver(h, t, err)
 	}
 	if !w.Found {
 		return nil, &orca.Error{Op: op, Path: t.Path, Kind: orca.NotFound}
 	}
 	return w, s.hidden(op, t, &w.View)
+}
+
+// handedOver is the error of a read in a group behind junctions: what was not
+// found because its mount left this group meanwhile is where paths begin.
+func (s *Service) handedOver(h *metapb.Header, t *metapb.Target, err error) error {
+	if s.groupNumber() > 1 && orca.KindOf(err) == orca.NotFound {
+		if _, werr := s.group.Machine().Walk(callerOf(h), orca.Ino(t.Ino), t.Path); orca.KindOf(werr) == orca.Referral {
+			return werr
+		}
+	}
+	return err
 }
 
 // Stat implements metaplane.Reader.
@@ -108,7 +119,7 @@ func (s *Service) listing(ctx context.Context, r *metapb.ListRequest) (*listing,
 				return nil, s.refer()
 			}
 		} else if err := s.listed(ctx, &w.View, l.option); err != nil {
-			return nil, err
+			return nil, s.handedOver(r.H, r.Target, err)
 		}
 	}
 	if l.limit <= 0 {
@@ -126,7 +137,7 @@ func (s *Service) List(ctx context.Context, r *metapb.ListRequest) (*metapb.List
 	w := l.dir
 	kids, more, err := s.group.Machine().Children(l.caller, orca.Ino(w.Attr.Ino), r.After, l.limit)
 	if err != nil {
-		return nil, err
+		return nil, s.handedOver(r.H, r.Target, err)
 	}
 	rep := &metapb.ListReply{Entries: make([]*metapb.Entry, 0, len(kids)), More: more, Dir: s.attr(&w.View), TtlMs: s.ttl(&w.View, l.option)}
 	size := 0
@@ -201,7 +212,7 @@ func (s *Service) appendList(ctx context.Context, r *metapb.ListRequest, dst []b
 		return true
 	})
 	if err != nil || bad != nil {
-		return nil, cmp.Or(err, bad)
+		return nil, s.handedOver(r.H, r.Target, cmp.Or(err, bad))
 	}
 	tail := rest.SizeVT()
 	dst = slices.Grow(dst, tail)
