@@ -50,7 +50,7 @@ type follower struct {
 	svc     *metaserver.Service
 	effects chan fsm.Effect
 	changed chan struct{}
-	applied chan struct{} // closed when more is; replaced by the scheduler
+	applied chan struct{} // closed when more is; GUARDED_BY(world.mu)
 }
 
 var _ metaserver.Group = (*follower)(nil)
@@ -109,6 +109,8 @@ func (f *follower) apply(n int) {
 			}
 		}
 	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
 	close(f.applied)
 	f.applied = make(chan struct{})
 }
@@ -172,9 +174,12 @@ func (f *follower) ReadReady(ctx context.Context) error {
 	}
 }
 
-// moved is closed when more is applied. The scheduler changes it only while all
-// others wait.
-func (f *follower) moved() <-chan struct{} { return f.applied }
+// moved is closed when more is applied.
+func (f *follower) moved() <-chan struct{} {
+	f.g.w.mu.Lock()
+	defer f.g.w.mu.Unlock()
+	return f.applied
+}
 
 // Alone implements metaserver.Group.
 func (f *follower) Alone() bool { return false }

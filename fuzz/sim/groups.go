@@ -215,13 +215,18 @@ func (j *journal) noted(before []*command.Mount) {
 	w, g := j.w, j.g
 	old, now := byID(before), byID(j.machine.Mounts())
 	for _, r := range before {
-		if now[r.Mount.Id] == nil && g == w.groups[0] {
-			verb, o := "is unmounted", Op{Path: r.Mount.Path}
-			if r.Mount.Part != nil {
-				verb, o.Recursive = "is given back", r.Mount.Part.Removing
-			}
-			w.happened(verb, o)
+		if now[r.Mount.Id] != nil {
+			continue
 		}
+		if g != w.groups[0] {
+			w.left[r.Mount.Id] = w.now()
+			continue
+		}
+		verb, o := "is unmounted", Op{Path: r.Mount.Path}
+		if r.Mount.Part != nil {
+			verb, o.Recursive = "is given back", r.Mount.Part.Removing
+		}
+		w.happened(verb, o, r.Mount.Id)
 	}
 	for _, r := range j.machine.Mounts() {
 		m := r.Mount
@@ -240,7 +245,7 @@ func (j *journal) noted(before []*command.Mount) {
 		if m.Part != nil {
 			verb = "is a part"
 		}
-		w.happened(verb, Op{Path: m.Path, Group: uint16(m.Group)})
+		w.happened(verb, Op{Path: m.Path, Group: uint16(m.Group)}, m.Id)
 	}
 }
 
@@ -252,15 +257,20 @@ func byID(rows []*command.Mount) map[uint32]*metapb.Mount {
 	return out
 }
 
-// happened notes in the history what has happened at this very moment.
-func (w *world) happened(verb string, o Op) {
+// happened notes in the history what has happened to a mount at this very moment;
+// but that it is unmounted may have been seen since its group had it no more.
+func (w *world) happened(verb string, o Op, id uint32) {
 	if w.plan.Groups == 0 || w.setup {
 		return
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.clock += 2
-	w.history = append(w.history, event{client: 98, op: o, verb: verb, call: w.clock - 1, ret: w.clock})
+	e := event{client: 98, op: o, verb: verb, call: w.clock - 1, ret: w.clock}
+	if at, ok := w.left[id]; ok && verb == "is unmounted" {
+		e.call = at
+	}
+	w.history = append(w.history, e)
 }
 
 // joined checks what the groups have of each other: what is referred to is

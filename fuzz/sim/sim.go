@@ -184,6 +184,7 @@ type world struct {
 	stores  []*store
 	groups  []*group                 // the first is the one that clients ask first
 	mounts  map[uint32]*metapb.Mount // all that there have been, by number, as they were made
+	left    map[uint32]int64         // when the group behind a junction gave a mount up, by number
 	healing bool
 	setup   bool // nothing that happens is part of the history
 
@@ -242,7 +243,7 @@ func (keptObjects) Close() error { return nil }
 
 func newWorld(p *Plan, bug *Bug) *world {
 	w := &world{plan: p, bug: bug, rng: rand.New(rand.NewPCG(p.Seed, 2)), began: time.Now(), came: map[int]int{},
-		verbs: operations(), mounts: map[uint32]*metapb.Mount{}, outcome: map[string]first{}}
+		verbs: operations(), mounts: map[uint32]*metapb.Mount{}, left: map[uint32]int64{}, outcome: map[string]first{}}
 	w.addStore("/p", false, 0)
 	w.addStore("/o", true, 0)
 	if p.Groups > 0 {

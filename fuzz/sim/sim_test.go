@@ -148,14 +148,17 @@ func TestFoundSeedsWithLinks(t *testing.T) {
 // TestFoundSeedsWithGroups is TestFoundSeeds of the plans with groups.
 func TestFoundSeedsWithGroups(t *testing.T) {
 	for seed, why := range map[uint64]string{
-		8:   "a remount gave the row of a part that was being made a new number, and its mkdir came to stale",
-		123: "a rename of a part to a name in another part of the same group was invalid, not across mounts",
-		136: "two removed the same part, and both were told that they had",
-		159: "a part was given back after its content was removed, and a late listing brought that back",
-		222: "as 159, and a coordinator ended in between",
-		238: "a part was given back while it was made, and its mkdir came to stale",
-		422: "as 159, by a recursive delete that was repeated",
-		590: "a directory was moved while a part in it was removed, and the part went under its new name",
+		8:    "a remount gave the row of a part that was being made a new number, and its mkdir came to stale",
+		123:  "a rename of a part to a name in another part of the same group was invalid, not across mounts",
+		136:  "two removed the same part, and both were told that they had",
+		159:  "a part was given back after its content was removed, and a late listing brought that back",
+		222:  "as 159, and a coordinator ended in between",
+		238:  "a part was given back while it was made, and its mkdir came to stale",
+		422:  "as 159, by a recursive delete that was repeated",
+		590:  "a directory was moved while a part in it was removed, and the part went under its new name",
+		2575: "a part was given back while its group was listing it, and it was said that there is none",
+		2591: "a recursive delete that came twice found nothing at the number that its first coming had had forgotten",
+		2851: "an unmount that came twice found its last step done, and failed",
 	} {
 		if r := Play(t, NewGroupsPlan(seed), nil); r.Failure != nil {
 			t.Errorf("%s:\n%s", why, r.Failure.Report())
