@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"slices"
 
+	"google.golang.org/protobuf/proto"
+
 	"orca"
 	"orca/metaplane/metapb"
 )
@@ -43,6 +45,7 @@ func (s *Service) mkdirIn(ctx context.Context, r *metapb.MkdirRequest) (*metapb.
 	if err != nil {
 		return nil, err
 	}
+	a = proto.Clone(a).(*metapb.Attr) // who waits for the same intent has the same result
 	a.Ino, a.MountPoint = m.Root, true
 	return &metapb.MkdirReply{Attr: a}, nil
 }
