@@ -3,6 +3,7 @@
 package suite
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -36,6 +37,8 @@ const (
 type Outage struct {
 	Node string  `json:"node"` // that led before
 	Gap  float64 `json:"gap_ms"`
+	// Began is when the gap did, after the change; it may be that of another one.
+	Began float64 `json:"began_ms"`
 	// Creates are those acknowledged per bucket, of all clients.
 	Creates []int `json:"creates"`
 }
@@ -251,8 +254,8 @@ func (f *failover) outage(node string, when time.Duration) *Outage {
 		if at < when-failoverLead {
 			continue
 		}
-		if at >= when {
-			o.Gap = max(o.Gap, float64((at-last).Microseconds())/1000)
+		if gap := float64((at - last).Microseconds()) / 1000; at >= when && gap > o.Gap {
+			o.Gap, o.Began = gap, float64((last-when).Microseconds())/1000
 		}
 		last = at
 		if b := int((at - when + failoverLead) / failoverBucket); b < len(o.Creates) {
@@ -268,15 +271,11 @@ func (r *Failover) WriteJSON(w io.Writer) error { return report.EncodeJSON(w, r)
 // WriteTable writes the gaps, and the mean timeline as a plot.
 func (r *Failover) WriteTable(w io.Writer) error {
 	tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprintln(tw, "LEADER\tTIMES\tSHORTEST\tMEDIAN\tSLOWEST\t")
+	fmt.Fprintln(tw, "LEADER\tTIMES\tSHORTEST\tMEDIAN\tSLOWEST\tBEGAN\t")
 	row := func(what string, os []Outage) {
-		var gaps []float64
-		for _, o := range os {
-			gaps = append(gaps, o.Gap)
-		}
-		slices.Sort(gaps)
-		if n := len(gaps); n > 0 {
-			fmt.Fprintf(tw, "%s\t%d\t%.0f ms\t%.0f ms\t%.0f ms\t\n", what, n, gaps[0], gaps[n/2], gaps[n-1])
+		by := slices.SortedFunc(slices.Values(os), func(a, b Outage) int { return cmp.Compare(a.Gap, b.Gap) })
+		if n := len(by); n > 0 {
+			fmt.Fprintf(tw, "%s\t%d\t%.0f ms\t%.0f ms\t%.0f ms\t%+.0f ms\t\n", what, n, by[0].Gap, by[n/2].Gap, by[n-1].Gap, by[n-1].Began)
 		}
 	}
 	row("killed", r.Kills)
