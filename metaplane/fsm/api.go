@@ -191,6 +191,7 @@ type Counts struct {
 	Kept                  int64 // deleted, and to be restored or to expire
 	Quotas, OverQuota     int64 // directories that have one; refusals
 	Rehomed               int64 // files that went on in another directory, which no quota was asked for
+	Transfers             int64 // decided here, and not taken note of by the other group
 	CacheHits, CacheMiss  int64
 	Commands, Remembered  int64 // applied; answered from the dedup window
 	PresenceHit, StoreGet int64

@@ -414,6 +414,8 @@ func (m *Machine) dispatchInner(c *call) *refusal {
 		return m.restoreTrash(c, o.RestoreTrash)
 	case o.PurgeTrash != nil:
 		return m.purgeTrash(c, o.PurgeTrash)
+	case o.Transfer != nil:
+		return m.receive(c, o.Transfer)
 	case o.Noop != nil:
 		return nil
 	}

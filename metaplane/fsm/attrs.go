@@ -45,6 +45,9 @@ func (m *Machine) setAttr(c *call, o *metapb.SetAttrOp) *refusal {
 		return refuse(orca.NotFound, s.path, "")
 	}
 	loc := m.locateSpot(&s)
+	if r := m.notLeaving(s.dir, s.name, s.path); r != nil {
+		return r
+	}
 	if c.decided == nil {
 		if r := m.checkSetAttr(c, o, &s, loc); r != nil {
 			return r
@@ -230,7 +233,7 @@ func (m *Machine) xattr(c *call, o *metapb.XattrOp) *refusal {
 	if s.none() {
 		return refuse(orca.NotFound, s.path, "")
 	}
-	if r := checkXattr(c, o, &s); r != nil {
+	if r := firstRefusal(m.notLeaving(s.dir, s.name, s.path), checkXattr(c, o, &s)); r != nil {
 		return r
 	}
 	key := inode.AppendXattr(nil, s.ino(), o.Name)

@@ -42,6 +42,7 @@ func (m *Machine) Check() error {
 	c.holds()
 	c.quotas()
 	c.bins()
+	c.transfers()
 	if c.err == nil {
 		c.err = m.failed()
 	}

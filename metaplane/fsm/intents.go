@@ -22,7 +22,7 @@ func keysOf(it *command.Intent) []mask {
 	switch it.Op {
 	case metapb.IntentOp_INTENT_MKDIR:
 		add(it.Source, true) // the topmost new directory
-	case metapb.IntentOp_INTENT_PUT_EMPTY, metapb.IntentOp_INTENT_PERSIST:
+	case metapb.IntentOp_INTENT_PUT_EMPTY, metapb.IntentOp_INTENT_PERSIST, metapb.IntentOp_INTENT_RECEIVE:
 		add(it.Target, false)
 	case metapb.IntentOp_INTENT_RENAME, metapb.IntentOp_INTENT_MOVE, metapb.IntentOp_INTENT_EXCHANGE:
 		add(it.Source, it.Subtree)
@@ -38,6 +38,7 @@ func keysOf(it *command.Intent) []mask {
 
 func (m *Machine) indexIntent(it *command.Intent) {
 	m.intents[it.Id] = it
+	m.indexTransfer(it)
 	if it.Client != 0 && !it.Deferred {
 		m.byCall[callKey{it.Client, it.Seq}] = it.Id
 	}
@@ -138,6 +139,7 @@ func (m *Machine) changeIntent(it *command.Intent, change func(next *command.Int
 func (m *Machine) dropIntent(it *command.Intent) {
 	m.holdIntent(it, -1)
 	delete(m.intents, it.Id)
+	m.dropTransfer(it)
 	if !it.Deferred {
 		delete(m.byCall, callKey{it.Client, it.Seq})
 	}
@@ -168,6 +170,7 @@ func (m *Machine) decide(c *call, o *metapb.DecideOp) *refusal {
 			c.res.Msg = "decided, but not applied: " + c.res.Msg
 		}
 	}
+	m.decidedTransfer(c, it)
 	if it.Client != 0 && final(c.res) {
 		c.res.Index = m.batch.index
 		if b, err := command.AppendResult(nil, c.res); err == nil {

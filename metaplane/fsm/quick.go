@@ -37,7 +37,7 @@ func (m *Machine) Quick(c *orca.Caller, from orca.Ino, path string, a *metapb.At
 		return View{}, false
 	}
 	f, ok := m.cached(nameKey{n.rec.Ino, name})
-	if !ok {
+	if !ok || m.notLeaving(n, name, "") != nil {
 		return View{}, false
 	}
 	m.stats.hits.Add(1)
@@ -55,7 +55,7 @@ func (m *Machine) quickIno(ino orca.Ino, a *metapb.Attr) (View, bool) {
 		return View{}, false
 	}
 	f, ok := m.cached(k)
-	if !ok || f.Ino != ino {
+	if !ok || f.Ino != ino || m.notLeaving(n, k.name, "") != nil {
 		return View{}, false
 	}
 	return m.fileViewTo(a, n, k.name, f), true

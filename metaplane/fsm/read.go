@@ -484,6 +484,7 @@ func (m *Machine) Counts() Counts {
 		Files: m.count.files, Dirs: m.count.dirs, Sessions: int64(len(m.sessions)), Intents: int64(len(m.intents)),
 		Clients: int64(len(m.clients)), Mounts: int64(len(m.mounts)), Trash: int64(len(m.trash)), Kept: int64(len(m.deleted)),
 		Quotas: int64(len(m.quotas)), OverQuota: m.stats.overQuota.Load(), Rehomed: m.stats.rehomed.Load(),
+		Transfers: int64(len(m.outcomes.decided)),
 		CacheHits: m.stats.hits.Load(), CacheMiss: m.stats.misses.Load(), Commands: m.stats.commands.Load(),
 		Remembered: m.stats.remembered.Load(), PresenceHit: m.stats.presence.Load(), StoreGet: m.stats.gets.Load(),
 	}

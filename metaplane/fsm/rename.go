@@ -10,6 +10,9 @@ import (
 
 // rename moves a file or directory, replacing a file or an empty directory.
 func (m *Machine) rename(c *call, o *metapb.RenameOp) *refusal {
+	if o.Away != nil {
+		return m.sendAway(c, o)
+	}
 	src, r := m.resolve(&c.who, o.Src, c.decided == nil)
 	if r != nil {
 		return r

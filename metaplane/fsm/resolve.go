@@ -118,6 +118,9 @@ func (m *Machine) descend(c *orca.Caller, s spot, n *node, path string, check bo
 			}
 			return s, nil
 		case !more:
+			if !m.applying {
+				return s, m.notLeaving(n, name, s.path)
+			}
 			return s, nil
 		case s.dentry.dir == nil:
 			return s, refuse(orca.NotDir, s.path, "")
@@ -142,6 +145,9 @@ func (m *Machine) resolveIno(s spot, ino orca.Ino) (spot, *refusal) {
 	}
 	if n, name, f := m.byIno(ino); f != nil && m.attached(n) {
 		s.dir, s.name, s.file = n, name, f
+		if !m.applying {
+			return s, m.notLeaving(n, name, s.path)
+		}
 		return s, nil
 	}
 	return s, refuse(orca.NotFound, s.path, "")

@@ -92,6 +92,7 @@ type Machine struct {
 	count    counters
 	reign    uint64 // the latest; see underReign
 	restored restored
+	outcomes outcomes
 	nNames   int      // hashes in all nodes' names
 	freed    [][]byte // memory of forgotten results
 	batch    batch
@@ -140,6 +141,7 @@ func (m *Machine) Reset(db *inodekv.DB) error {
 	m.sessions, m.byName, m.byFile = map[uint64]*command.Session{}, map[nameKey]uint64{}, map[orca.Ino]uint64{}
 	m.intents, m.byCall, m.masks = map[uint64]*command.Intent{}, map[callKey]uint64{}, map[uint32]*maskSet{}
 	m.mounts, m.workers, m.clients = map[uint32]*command.Mount{}, map[uint64]*command.Worker{}, map[uint64]*client{}
+	m.outcomes = newOutcomes()
 	m.count, m.nNames, m.batch = counters{ino: firstCounter}, 0, batch{}
 	if !m.first() {
 		m.count.session, m.count.intent = uint64(m.cfg.Group)<<48, uint64(m.cfg.Group)<<48
@@ -163,6 +165,7 @@ func (m *Machine) loadRecords() error {
 		loadProto(m, inode.SpaceSession, func(s *command.Session) { m.indexSession(s) }),
 		loadProto(m, inode.SpaceIntent, func(it *command.Intent) { m.indexIntent(it) }),
 		loadProto(m, inode.SpaceMount, func(r *command.Mount) { m.mounts[r.GetMount().GetId()] = r }),
+		m.loadTransfers(),
 		loadProto(m, inode.SpaceWorker, func(w *command.Worker) { m.workers[w.Id] = w }),
 	)
 }

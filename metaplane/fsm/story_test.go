@@ -275,6 +275,13 @@ func (s *story) show(r *command.Result, a args) string {
 	if r.Mount != nil {
 		fmt.Fprintf(&b, "mount %d\n", r.Mount.Mount.Id)
 	}
+	if d := r.Transfer; d != nil {
+		fmt.Fprintf(&b, "decided %d: %s", d.Tx, orca.Kind(d.Kind))
+		if d.Ino != 0 {
+			fmt.Fprintf(&b, ", as %x", d.Ino)
+		}
+		b.WriteString(strings.TrimSuffix(" "+d.Msg, " ") + "\n")
+	}
 	if len(r.Ids) > 0 {
 		fmt.Fprintf(&b, "ids %v\n", r.Ids)
 	}

@@ -8,6 +8,7 @@ import (
 
 	"orca"
 	"orca/metaplane/command"
+	"orca/metaplane/inode"
 	"orca/metaplane/metapb"
 )
 
@@ -49,6 +50,10 @@ func (s *story) build(verb string, a args) *command.Command {
 		c.Mkdir = &metapb.MkdirOp{Target: s.target(a, 0), Mode: uint32(a.num("mode", 0o755)), Parents: a.has("p"), ExistOk: a.has("x"), Group: uint32(a.num("group", 0))}
 	case "mv":
 		c.Rename = &metapb.RenameOp{Src: at(a.arg(0)), Dst: at(a.arg(1)), NoReplace: a.has("n"), Exchange: a.has("x")}
+		if dir, name, ok := strings.Cut(a.opts["away"], "/"); ok {
+			n, _ := strconv.ParseUint(dir, 16, 64)
+			c.Rename.Dst, c.Rename.Away = nil, &metapb.Target{Ino: n, Path: name}
+		}
 	case "ln":
 		c.Link = &metapb.LinkOp{Src: s.target(a, 0), Dst: at(a.arg(1))}
 	case "rehome":
@@ -137,6 +142,15 @@ func (s *story) buildInner(verb string, a args, c *command.Command) *command.Com
 		c.Hosted = &metapb.HostedOp{Machine: a.arg(0), Body: []byte(a.arg(1))}
 	case "hold":
 		c.Hold = &metapb.HoldOp{File: uint64(a.num("ino", 0)), Version: uint32(a.num("v", 1)), Workers: []uint64{uint64(a.num("w", 9))}}
+	case "transfer":
+		f := &inode.File{Ino: 99, Type: orca.TypeFile, Mode: uint32(a.num("mode", 0o644)), UID: 5, Length: int64(len(a.opts["fp"])), Persist: orca.Persisted,
+			Fingerprint: a.opts["fp"], Version: 3, LastVersion: 3, Runs: wholeRuns(3)}
+		if a.has("link") {
+			f.Type, f.Target, f.Length, f.Persist = orca.TypeSymlink, a.opts["link"], int64(len(a.opts["link"])), orca.NotPersisted
+		}
+		c.Transfer = &metapb.TransferOp{Tx: uint64(a.num("tx", 0)), DoneBelow: uint64(a.num("below", 0)), Dst: at(a.arg(0)), NoReplace: a.has("n"),
+			Caller: &metapb.Caller{Uid: uint32(a.num("by", 0)), Gid: uint32(a.num("by", 0))}, Mount: uint32(a.num("of", 1)), Root: "file:///r", Key: "a/f",
+			File: inode.AppendFile(nil, f), Abort: uint32(a.num("abort", 0))}
 	case "fact":
 		c.SetFact = &metapb.SetFactOp{Key: a.arg(0), Value: []byte(a.arg(1)), Absent: a.has("absent")}
 	default:

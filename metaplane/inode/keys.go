@@ -23,6 +23,7 @@ const (
 	SpaceLinked   = 'l' // l file8              -> record of a file with several names
 	SpaceMount    = 'm' // m id4                -> MountRecord
 	SpaceDir      = 'n' // n dir8               -> directory record
+	SpaceTransfer = 'o' // o transfer8          -> TransferRecord
 	SpaceQuota    = 'q' // q dir8               -> quota of a directory
 	SpaceReplicas = 'r' // r file8              -> bounds of its copies
 	SpaceSession  = 's' // s session8           -> SessionRecord
@@ -42,7 +43,7 @@ var (
 )
 
 // AppendKey8 appends space and one 8-byte number: the keys of b, d (as a
-// prefix), i, j (as a prefix), l, n, q, r, s, t, u, w, x (as a prefix), z and c.
+// prefix), i, j (as a prefix), l, n, o, q, r, s, t, u, w, x (as a prefix), z and c.
 func AppendKey8(dst []byte, space byte, n uint64) []byte {
 	return binary.BigEndian.AppendUint64(append(dst, space), n)
 }

@@ -12,6 +12,7 @@ import (
 	"orca"
 	"orca/metaplane/command"
 	"orca/metaplane/inode"
+	"orca/metaplane/metapb"
 	"orca/metaplane/mount"
 )
 
@@ -34,6 +35,7 @@ var kinds = map[byte]string{
 	inode.SpaceHosted: "hosted", inode.SpaceInode: "place", inode.SpaceCounters: "counters", inode.SpaceMount: "mount",
 	inode.SpaceDir: "directory", inode.SpaceSession: "session", inode.SpaceTrash: "trash", inode.SpaceIntent: "intent",
 	inode.SpaceBin: "deleted", inode.SpaceWorker: "worker", inode.SpaceXattr: "xattr", inode.SpaceRemoved: "removed",
+	inode.SpaceTransfer: "transfer",
 }
 
 // Kind is the name of a key space; "": it is not known.
@@ -104,6 +106,9 @@ func decode(key, value []byte) (map[string]any, any, error) {
 	case inode.SpaceBin:
 		v, err := protoOf(value, &command.Trashed{})
 		return number("inode"), v, err
+	case inode.SpaceTransfer:
+		v, err := protoOf(value, &metapb.TransferRecord{})
+		return number("transfer"), v, err
 	case inode.SpaceIntent:
 		v, err := protoOf(value, &command.Intent{})
 		return number("intent"), v, err

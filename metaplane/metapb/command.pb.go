@@ -80,30 +80,34 @@ type IntentOp int32
 
 const (
 	IntentOp_INTENT_NONE        IntentOp = 0
-	IntentOp_INTENT_MKDIR       IntentOp = 1  // undecided: make target, and the mkdirs-1 directories above it
-	IntentOp_INTENT_REMOVE      IntentOp = 2  // undecided: remove one object or empty directory, source
-	IntentOp_INTENT_RENAME      IntentOp = 3  // undecided: atomic rename source -> target
-	IntentOp_INTENT_SETATTR     IntentOp = 4  // undecided: chmod, chown, utimens of source, by mask
-	IntentOp_INTENT_PUT_EMPTY   IntentOp = 5  // undecided: make the empty object target
-	IntentOp_INTENT_PERSIST     IntentOp = 6  // undecided: a worker commits its upload to target
-	IntentOp_INTENT_MOVE        IntentOp = 7  // deferred: copy source -> target, cut over, delete source
-	IntentOp_INTENT_REMOVE_TREE IntentOp = 8  // deferred: remove all under source
-	IntentOp_INTENT_EXCHANGE    IntentOp = 40 // undecided: source and target change places
+	IntentOp_INTENT_MKDIR       IntentOp = 1   // undecided: make target, and the mkdirs-1 directories above it
+	IntentOp_INTENT_REMOVE      IntentOp = 2   // undecided: remove one object or empty directory, source
+	IntentOp_INTENT_RENAME      IntentOp = 3   // undecided: atomic rename source -> target
+	IntentOp_INTENT_SETATTR     IntentOp = 4   // undecided: chmod, chown, utimens of source, by mask
+	IntentOp_INTENT_PUT_EMPTY   IntentOp = 5   // undecided: make the empty object target
+	IntentOp_INTENT_PERSIST     IntentOp = 6   // undecided: a worker commits its upload to target
+	IntentOp_INTENT_MOVE        IntentOp = 7   // deferred: copy source -> target, cut over, delete source
+	IntentOp_INTENT_REMOVE_TREE IntentOp = 8   // deferred: remove all under source
+	IntentOp_INTENT_EXCHANGE    IntentOp = 40  // undecided: source and target change places
+	IntentOp_INTENT_TRANSFER    IntentOp = 150 // undecided: the file source goes to another group, which decides
+	IntentOp_INTENT_RECEIVE     IntentOp = 151 // undecided: what another group gives becomes target
 )
 
 // Enum value maps for IntentOp.
 var (
 	IntentOp_name = map[int32]string{
-		0:  "INTENT_NONE",
-		1:  "INTENT_MKDIR",
-		2:  "INTENT_REMOVE",
-		3:  "INTENT_RENAME",
-		4:  "INTENT_SETATTR",
-		5:  "INTENT_PUT_EMPTY",
-		6:  "INTENT_PERSIST",
-		7:  "INTENT_MOVE",
-		8:  "INTENT_REMOVE_TREE",
-		40: "INTENT_EXCHANGE",
+		0:   "INTENT_NONE",
+		1:   "INTENT_MKDIR",
+		2:   "INTENT_REMOVE",
+		3:   "INTENT_RENAME",
+		4:   "INTENT_SETATTR",
+		5:   "INTENT_PUT_EMPTY",
+		6:   "INTENT_PERSIST",
+		7:   "INTENT_MOVE",
+		8:   "INTENT_REMOVE_TREE",
+		40:  "INTENT_EXCHANGE",
+		150: "INTENT_TRANSFER",
+		151: "INTENT_RECEIVE",
 	}
 	IntentOp_value = map[string]int32{
 		"INTENT_NONE":        0,
@@ -116,6 +120,8 @@ var (
 		"INTENT_MOVE":        7,
 		"INTENT_REMOVE_TREE": 8,
 		"INTENT_EXCHANGE":    40,
+		"INTENT_TRANSFER":    150,
+		"INTENT_RECEIVE":     151,
 	}
 )
 
@@ -247,6 +253,7 @@ type Command struct {
 	Hold           *HoldOp           `protobuf:"bytes,80,opt,name=hold,proto3" json:"hold,omitempty"`
 	RestoreTrash   *RestoreTrashOp   `protobuf:"bytes,120,opt,name=restore_trash,json=restoreTrash,proto3" json:"restore_trash,omitempty"`
 	PurgeTrash     *PurgeTrashOp     `protobuf:"bytes,121,opt,name=purge_trash,json=purgeTrash,proto3" json:"purge_trash,omitempty"`
+	Transfer       *TransferOp       `protobuf:"bytes,150,opt,name=transfer,proto3" json:"transfer,omitempty"`
 	unknownFields  protoimpl.UnknownFields
 	sizeCache      protoimpl.SizeCache
 }
@@ -564,6 +571,13 @@ func (x *Command) GetRestoreTrash() *RestoreTrashOp {
 func (x *Command) GetPurgeTrash() *PurgeTrashOp {
 	if x != nil {
 		return x.PurgeTrash
+	}
+	return nil
+}
+
+func (x *Command) GetTransfer() *TransferOp {
+	if x != nil {
+		return x.Transfer
 	}
 	return nil
 }
@@ -1206,11 +1220,13 @@ func (x *MkdirOp) GetGroup() uint32 {
 }
 
 type RenameOp struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Src           *Target                `protobuf:"bytes,1,opt,name=src,proto3" json:"src,omitempty"`
-	Dst           *Target                `protobuf:"bytes,2,opt,name=dst,proto3" json:"dst,omitempty"`
-	NoReplace     bool                   `protobuf:"varint,3,opt,name=no_replace,json=noReplace,proto3" json:"no_replace,omitempty"`
-	Exchange      bool                   `protobuf:"varint,40,opt,name=exchange,proto3" json:"exchange,omitempty"` // both exist, and change places
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	Src       *Target                `protobuf:"bytes,1,opt,name=src,proto3" json:"src,omitempty"`
+	Dst       *Target                `protobuf:"bytes,2,opt,name=dst,proto3" json:"dst,omitempty"`
+	NoReplace bool                   `protobuf:"varint,3,opt,name=no_replace,json=noReplace,proto3" json:"no_replace,omitempty"`
+	Exchange  bool                   `protobuf:"varint,40,opt,name=exchange,proto3" json:"exchange,omitempty"` // both exist, and change places
+	// Where it goes instead of dst: a directory of another group, and what is below it.
+	Away          *Target `protobuf:"bytes,150,opt,name=away,proto3" json:"away,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1271,6 +1287,13 @@ func (x *RenameOp) GetExchange() bool {
 		return x.Exchange
 	}
 	return false
+}
+
+func (x *RenameOp) GetAway() *Target {
+	if x != nil {
+		return x.Away
+	}
+	return nil
 }
 
 // LinkOp gives the file or symbolic link src one more name, dst.
@@ -4081,7 +4104,9 @@ type Result struct {
 	Unknown  bool   `protobuf:"varint,19,opt,name=unknown,proto3" json:"unknown,omitempty"` // with kind Busy: the UFS must be asked first, see Command.checks
 	// With kind Busy: content that goes on under other names lies at the key of
 	// the name that is to go. It has to be rehomed first.
-	Rehome        *RehomeOp `protobuf:"bytes,40,opt,name=rehome,proto3" json:"rehome,omitempty"`
+	Rehome *RehomeOp `protobuf:"bytes,40,opt,name=rehome,proto3" json:"rehome,omitempty"`
+	// What a transfer came to, for the group that it comes from.
+	Transfer      *TransferRecord `protobuf:"bytes,150,opt,name=transfer,proto3" json:"transfer,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -4256,12 +4281,19 @@ func (x *Result) GetRehome() *RehomeOp {
 	return nil
 }
 
+func (x *Result) GetTransfer() *TransferRecord {
+	if x != nil {
+		return x.Transfer
+	}
+	return nil
+}
+
 var File_command_proto protoreflect.FileDescriptor
 
 const file_command_proto_rawDesc = "" +
 	"\n" +
 	"\rcommand.proto\x12\torca.meta\x1a\n" +
-	"meta.proto\"\xed\x0e\n" +
+	"meta.proto\"\xa1\x0f\n" +
 	"\aCommand\x12\x16\n" +
 	"\x06client\x18\x01 \x01(\x04R\x06client\x12\x10\n" +
 	"\x03seq\x18\x02 \x01(\x04R\x03seq\x12\x1f\n" +
@@ -4308,7 +4340,8 @@ const file_command_proto_rawDesc = "" +
 	"\x04hold\x18P \x01(\v2\x11.orca.meta.HoldOpR\x04hold\x12>\n" +
 	"\rrestore_trash\x18x \x01(\v2\x19.orca.meta.RestoreTrashOpR\frestoreTrash\x128\n" +
 	"\vpurge_trash\x18y \x01(\v2\x17.orca.meta.PurgeTrashOpR\n" +
-	"purgeTrash\"2\n" +
+	"purgeTrash\x122\n" +
+	"\btransfer\x18\x96\x01 \x01(\v2\x15.orca.meta.TransferOpR\btransfer\"2\n" +
 	"\n" +
 	"AbsentName\x12\x10\n" +
 	"\x03dir\x18\x01 \x01(\x04R\x03dir\x12\x12\n" +
@@ -4366,13 +4399,14 @@ const file_command_proto_rawDesc = "" +
 	"\x04mode\x18\x02 \x01(\rR\x04mode\x12\x18\n" +
 	"\aparents\x18\x03 \x01(\bR\aparents\x12\x19\n" +
 	"\bexist_ok\x18\x04 \x01(\bR\aexistOk\x12\x14\n" +
-	"\x05group\x18d \x01(\rR\x05group\"\x8f\x01\n" +
+	"\x05group\x18d \x01(\rR\x05group\"\xb7\x01\n" +
 	"\bRenameOp\x12#\n" +
 	"\x03src\x18\x01 \x01(\v2\x11.orca.meta.TargetR\x03src\x12#\n" +
 	"\x03dst\x18\x02 \x01(\v2\x11.orca.meta.TargetR\x03dst\x12\x1d\n" +
 	"\n" +
 	"no_replace\x18\x03 \x01(\bR\tnoReplace\x12\x1a\n" +
-	"\bexchange\x18( \x01(\bR\bexchange\"R\n" +
+	"\bexchange\x18( \x01(\bR\bexchange\x12&\n" +
+	"\x04away\x18\x96\x01 \x01(\v2\x11.orca.meta.TargetR\x04away\"R\n" +
 	"\x06LinkOp\x12#\n" +
 	"\x03src\x18\x01 \x01(\v2\x11.orca.meta.TargetR\x03src\x12#\n" +
 	"\x03dst\x18\x02 \x01(\v2\x11.orca.meta.TargetR\x03dst\"t\n" +
@@ -4626,7 +4660,7 @@ const file_command_proto_rawDesc = "" +
 	"committing\x12\x1d\n" +
 	"\n" +
 	"hold_bytes\x182 \x01(\x03R\tholdBytes\x12\x14\n" +
-	"\x05asked\x18P \x01(\rR\x05asked\"\xd7\x04\n" +
+	"\x05asked\x18P \x01(\rR\x05asked\"\x8f\x05\n" +
 	"\x06Result\x12\x12\n" +
 	"\x04kind\x18\x01 \x01(\rR\x04kind\x12\x12\n" +
 	"\x04path\x18\x02 \x01(\tR\x04path\x12\x10\n" +
@@ -4649,12 +4683,13 @@ const file_command_proto_rawDesc = "" +
 	"\x05index\x18\x11 \x01(\x04R\x05index\x12\x16\n" +
 	"\x06parent\x18\x12 \x01(\x04R\x06parent\x12\x18\n" +
 	"\aunknown\x18\x13 \x01(\bR\aunknown\x12+\n" +
-	"\x06rehome\x18( \x01(\v2\x13.orca.meta.RehomeOpR\x06rehome*B\n" +
+	"\x06rehome\x18( \x01(\v2\x13.orca.meta.RehomeOpR\x06rehome\x126\n" +
+	"\btransfer\x18\x96\x01 \x01(\v2\x19.orca.meta.TransferRecordR\btransfer*B\n" +
 	"\fCommandCheck\x12\x0e\n" +
 	"\n" +
 	"CHECK_NONE\x10\x00\x12\x0f\n" +
 	"\vCHECK_NAMES\x10\x01\x12\x11\n" +
-	"\rCHECK_CONTENT\x10\x02*\xcf\x01\n" +
+	"\rCHECK_CONTENT\x10\x02*\xfa\x01\n" +
 	"\bIntentOp\x12\x0f\n" +
 	"\vINTENT_NONE\x10\x00\x12\x10\n" +
 	"\fINTENT_MKDIR\x10\x01\x12\x11\n" +
@@ -4665,7 +4700,9 @@ const file_command_proto_rawDesc = "" +
 	"\x0eINTENT_PERSIST\x10\x06\x12\x0f\n" +
 	"\vINTENT_MOVE\x10\a\x12\x16\n" +
 	"\x12INTENT_REMOVE_TREE\x10\b\x12\x13\n" +
-	"\x0fINTENT_EXCHANGE\x10(*[\n" +
+	"\x0fINTENT_EXCHANGE\x10(\x12\x14\n" +
+	"\x0fINTENT_TRANSFER\x10\x96\x01\x12\x13\n" +
+	"\x0eINTENT_RECEIVE\x10\x97\x01*[\n" +
 	"\fSessionState\x12\x10\n" +
 	"\fSESSION_NONE\x10\x00\x12\x10\n" +
 	"\fSESSION_OPEN\x10\x01\x12\x13\n" +
@@ -4734,10 +4771,12 @@ var file_command_proto_goTypes = []any{
 	(*SessionRecord)(nil),    // 44: orca.meta.SessionRecord
 	(*Result)(nil),           // 45: orca.meta.Result
 	(*Caller)(nil),           // 46: orca.meta.Caller
-	(*Target)(nil),           // 47: orca.meta.Target
-	(*Mount)(nil),            // 48: orca.meta.Mount
-	(JunctionState)(0),       // 49: orca.meta.JunctionState
-	(*Attr)(nil),             // 50: orca.meta.Attr
+	(*TransferOp)(nil),       // 47: orca.meta.TransferOp
+	(*Target)(nil),           // 48: orca.meta.Target
+	(*Mount)(nil),            // 49: orca.meta.Mount
+	(JunctionState)(0),       // 50: orca.meta.JunctionState
+	(*Attr)(nil),             // 51: orca.meta.Attr
+	(*TransferRecord)(nil),   // 52: orca.meta.TransferRecord
 }
 var file_command_proto_depIdxs = []int32{
 	46, // 0: orca.meta.Command.caller:type_name -> orca.meta.Caller
@@ -4775,39 +4814,42 @@ var file_command_proto_depIdxs = []int32{
 	43, // 32: orca.meta.Command.hold:type_name -> orca.meta.HoldOp
 	36, // 33: orca.meta.Command.restore_trash:type_name -> orca.meta.RestoreTrashOp
 	37, // 34: orca.meta.Command.purge_trash:type_name -> orca.meta.PurgeTrashOp
-	47, // 35: orca.meta.CreateOp.target:type_name -> orca.meta.Target
-	47, // 36: orca.meta.MkdirOp.target:type_name -> orca.meta.Target
-	47, // 37: orca.meta.RenameOp.src:type_name -> orca.meta.Target
-	47, // 38: orca.meta.RenameOp.dst:type_name -> orca.meta.Target
-	47, // 39: orca.meta.LinkOp.src:type_name -> orca.meta.Target
-	47, // 40: orca.meta.LinkOp.dst:type_name -> orca.meta.Target
-	47, // 41: orca.meta.DeleteOp.target:type_name -> orca.meta.Target
-	47, // 42: orca.meta.SetAttrOp.target:type_name -> orca.meta.Target
-	47, // 43: orca.meta.XattrOp.target:type_name -> orca.meta.Target
-	48, // 44: orca.meta.MountOp.mount:type_name -> orca.meta.Mount
-	49, // 45: orca.meta.JunctionOp.from:type_name -> orca.meta.JunctionState
-	49, // 46: orca.meta.JunctionOp.to:type_name -> orca.meta.JunctionState
-	47, // 47: orca.meta.SetQuotaOp.target:type_name -> orca.meta.Target
-	48, // 48: orca.meta.MountRecord.mount:type_name -> orca.meta.Mount
-	1,  // 49: orca.meta.UFSIntent.op:type_name -> orca.meta.IntentOp
-	3,  // 50: orca.meta.UFSIntent.command:type_name -> orca.meta.Command
-	27, // 51: orca.meta.SyncApplyOp.entries:type_name -> orca.meta.SyncEntry
-	27, // 52: orca.meta.SyncApplyOp.self:type_name -> orca.meta.SyncEntry
-	47, // 53: orca.meta.PersistOp.target:type_name -> orca.meta.Target
-	47, // 54: orca.meta.RestoreTrashOp.dst:type_name -> orca.meta.Target
-	2,  // 55: orca.meta.SessionRecord.state:type_name -> orca.meta.SessionState
-	46, // 56: orca.meta.SessionRecord.caller:type_name -> orca.meta.Caller
-	50, // 57: orca.meta.Result.attr:type_name -> orca.meta.Attr
-	44, // 58: orca.meta.Result.session:type_name -> orca.meta.SessionRecord
-	23, // 59: orca.meta.Result.intent:type_name -> orca.meta.UFSIntent
-	22, // 60: orca.meta.Result.mount:type_name -> orca.meta.MountRecord
-	29, // 61: orca.meta.Result.sync:type_name -> orca.meta.SyncResult
-	14, // 62: orca.meta.Result.rehome:type_name -> orca.meta.RehomeOp
-	63, // [63:63] is the sub-list for method output_type
-	63, // [63:63] is the sub-list for method input_type
-	63, // [63:63] is the sub-list for extension type_name
-	63, // [63:63] is the sub-list for extension extendee
-	0,  // [0:63] is the sub-list for field type_name
+	47, // 35: orca.meta.Command.transfer:type_name -> orca.meta.TransferOp
+	48, // 36: orca.meta.CreateOp.target:type_name -> orca.meta.Target
+	48, // 37: orca.meta.MkdirOp.target:type_name -> orca.meta.Target
+	48, // 38: orca.meta.RenameOp.src:type_name -> orca.meta.Target
+	48, // 39: orca.meta.RenameOp.dst:type_name -> orca.meta.Target
+	48, // 40: orca.meta.RenameOp.away:type_name -> orca.meta.Target
+	48, // 41: orca.meta.LinkOp.src:type_name -> orca.meta.Target
+	48, // 42: orca.meta.LinkOp.dst:type_name -> orca.meta.Target
+	48, // 43: orca.meta.DeleteOp.target:type_name -> orca.meta.Target
+	48, // 44: orca.meta.SetAttrOp.target:type_name -> orca.meta.Target
+	48, // 45: orca.meta.XattrOp.target:type_name -> orca.meta.Target
+	49, // 46: orca.meta.MountOp.mount:type_name -> orca.meta.Mount
+	50, // 47: orca.meta.JunctionOp.from:type_name -> orca.meta.JunctionState
+	50, // 48: orca.meta.JunctionOp.to:type_name -> orca.meta.JunctionState
+	48, // 49: orca.meta.SetQuotaOp.target:type_name -> orca.meta.Target
+	49, // 50: orca.meta.MountRecord.mount:type_name -> orca.meta.Mount
+	1,  // 51: orca.meta.UFSIntent.op:type_name -> orca.meta.IntentOp
+	3,  // 52: orca.meta.UFSIntent.command:type_name -> orca.meta.Command
+	27, // 53: orca.meta.SyncApplyOp.entries:type_name -> orca.meta.SyncEntry
+	27, // 54: orca.meta.SyncApplyOp.self:type_name -> orca.meta.SyncEntry
+	48, // 55: orca.meta.PersistOp.target:type_name -> orca.meta.Target
+	48, // 56: orca.meta.RestoreTrashOp.dst:type_name -> orca.meta.Target
+	2,  // 57: orca.meta.SessionRecord.state:type_name -> orca.meta.SessionState
+	46, // 58: orca.meta.SessionRecord.caller:type_name -> orca.meta.Caller
+	51, // 59: orca.meta.Result.attr:type_name -> orca.meta.Attr
+	44, // 60: orca.meta.Result.session:type_name -> orca.meta.SessionRecord
+	23, // 61: orca.meta.Result.intent:type_name -> orca.meta.UFSIntent
+	22, // 62: orca.meta.Result.mount:type_name -> orca.meta.MountRecord
+	29, // 63: orca.meta.Result.sync:type_name -> orca.meta.SyncResult
+	14, // 64: orca.meta.Result.rehome:type_name -> orca.meta.RehomeOp
+	52, // 65: orca.meta.Result.transfer:type_name -> orca.meta.TransferRecord
+	66, // [66:66] is the sub-list for method output_type
+	66, // [66:66] is the sub-list for method input_type
+	66, // [66:66] is the sub-list for extension type_name
+	66, // [66:66] is the sub-list for extension extendee
+	0,  // [0:66] is the sub-list for field type_name
 }
 
 func init() { file_command_proto_init() }

@@ -7182,6 +7182,394 @@ func (x *ErrorReply) GetMsg() string {
 	return ""
 }
 
+// TransferOp takes over a file of another group of the same mount. It is decided
+// here, once for each tx.
+type TransferOp struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Tx    uint64                 `protobuf:"varint,1,opt,name=tx,proto3" json:"tx,omitempty"` // the intent of the other group; 0: only done_below counts
+	// The other group has taken note of all decisions about its earlier ones, and
+	// asks for none of them again. Its upper 16 bits are that group's, as tx's are.
+	DoneBelow    uint64           `protobuf:"varint,2,opt,name=done_below,json=doneBelow,proto3" json:"done_below,omitempty"`
+	Dst          *Target          `protobuf:"bytes,3,opt,name=dst,proto3" json:"dst,omitempty"`
+	NoReplace    bool             `protobuf:"varint,4,opt,name=no_replace,json=noReplace,proto3" json:"no_replace,omitempty"`
+	Caller       *Caller          `protobuf:"bytes,5,opt,name=caller,proto3" json:"caller,omitempty"` // whose rename it is; absent: root
+	Mount        uint32           `protobuf:"varint,6,opt,name=mount,proto3" json:"mount,omitempty"`  // of the first group, that the file is in
+	Root         string           `protobuf:"bytes,7,opt,name=root,proto3" json:"root,omitempty"`     // URI of the mount or part that it is in
+	Key          string           `protobuf:"bytes,8,opt,name=key,proto3" json:"key,omitempty"`       // its key there
+	File         []byte           `protobuf:"bytes,9,opt,name=file,proto3" json:"file,omitempty"`     // its record, a dentry of docs/format/inodekeys.md
+	Xattrs       []*TransferXattr `protobuf:"bytes,10,rep,name=xattrs,proto3" json:"xattrs,omitempty"`
+	ReplicaMin   uint32           `protobuf:"varint,11,opt,name=replica_min,json=replicaMin,proto3" json:"replica_min,omitempty"`
+	ReplicaLimit uint32           `protobuf:"varint,12,opt,name=replica_limit,json=replicaLimit,proto3" json:"replica_limit,omitempty"`
+	// Not 0: unless it is under way or decided, it is refused with this orca.Kind.
+	Abort         uint32 `protobuf:"varint,13,opt,name=abort,proto3" json:"abort,omitempty"`
+	AbortMsg      string `protobuf:"bytes,14,opt,name=abort_msg,json=abortMsg,proto3" json:"abort_msg,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TransferOp) Reset() {
+	*x = TransferOp{}
+	mi := &file_meta_proto_msgTypes[94]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TransferOp) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TransferOp) ProtoMessage() {}
+
+func (x *TransferOp) ProtoReflect() protoreflect.Message {
+	mi := &file_meta_proto_msgTypes[94]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TransferOp.ProtoReflect.Descriptor instead.
+func (*TransferOp) Descriptor() ([]byte, []int) {
+	return file_meta_proto_rawDescGZIP(), []int{94}
+}
+
+func (x *TransferOp) GetTx() uint64 {
+	if x != nil {
+		return x.Tx
+	}
+	return 0
+}
+
+func (x *TransferOp) GetDoneBelow() uint64 {
+	if x != nil {
+		return x.DoneBelow
+	}
+	return 0
+}
+
+func (x *TransferOp) GetDst() *Target {
+	if x != nil {
+		return x.Dst
+	}
+	return nil
+}
+
+func (x *TransferOp) GetNoReplace() bool {
+	if x != nil {
+		return x.NoReplace
+	}
+	return false
+}
+
+func (x *TransferOp) GetCaller() *Caller {
+	if x != nil {
+		return x.Caller
+	}
+	return nil
+}
+
+func (x *TransferOp) GetMount() uint32 {
+	if x != nil {
+		return x.Mount
+	}
+	return 0
+}
+
+func (x *TransferOp) GetRoot() string {
+	if x != nil {
+		return x.Root
+	}
+	return ""
+}
+
+func (x *TransferOp) GetKey() string {
+	if x != nil {
+		return x.Key
+	}
+	return ""
+}
+
+func (x *TransferOp) GetFile() []byte {
+	if x != nil {
+		return x.File
+	}
+	return nil
+}
+
+func (x *TransferOp) GetXattrs() []*TransferXattr {
+	if x != nil {
+		return x.Xattrs
+	}
+	return nil
+}
+
+func (x *TransferOp) GetReplicaMin() uint32 {
+	if x != nil {
+		return x.ReplicaMin
+	}
+	return 0
+}
+
+func (x *TransferOp) GetReplicaLimit() uint32 {
+	if x != nil {
+		return x.ReplicaLimit
+	}
+	return 0
+}
+
+func (x *TransferOp) GetAbort() uint32 {
+	if x != nil {
+		return x.Abort
+	}
+	return 0
+}
+
+func (x *TransferOp) GetAbortMsg() string {
+	if x != nil {
+		return x.AbortMsg
+	}
+	return ""
+}
+
+type TransferXattr struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Value         []byte                 `protobuf:"bytes,2,opt,name=value,proto3" json:"value,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TransferXattr) Reset() {
+	*x = TransferXattr{}
+	mi := &file_meta_proto_msgTypes[95]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TransferXattr) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TransferXattr) ProtoMessage() {}
+
+func (x *TransferXattr) ProtoReflect() protoreflect.Message {
+	mi := &file_meta_proto_msgTypes[95]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TransferXattr.ProtoReflect.Descriptor instead.
+func (*TransferXattr) Descriptor() ([]byte, []int) {
+	return file_meta_proto_rawDescGZIP(), []int{95}
+}
+
+func (x *TransferXattr) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *TransferXattr) GetValue() []byte {
+	if x != nil {
+		return x.Value
+	}
+	return nil
+}
+
+// TransferRecord is what was decided about a transfer. With tx a group's first
+// number, below is that under which no decision is kept any more.
+type TransferRecord struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Tx            uint64                 `protobuf:"varint,1,opt,name=tx,proto3" json:"tx,omitempty"`
+	Kind          uint32                 `protobuf:"varint,2,opt,name=kind,proto3" json:"kind,omitempty"` // orca.Kind; 0: the file is here
+	Path          string                 `protobuf:"bytes,3,opt,name=path,proto3" json:"path,omitempty"`
+	Msg           string                 `protobuf:"bytes,4,opt,name=msg,proto3" json:"msg,omitempty"`
+	Ino           uint64                 `protobuf:"varint,5,opt,name=ino,proto3" json:"ino,omitempty"` // its number here
+	Below         uint64                 `protobuf:"varint,6,opt,name=below,proto3" json:"below,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TransferRecord) Reset() {
+	*x = TransferRecord{}
+	mi := &file_meta_proto_msgTypes[96]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TransferRecord) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TransferRecord) ProtoMessage() {}
+
+func (x *TransferRecord) ProtoReflect() protoreflect.Message {
+	mi := &file_meta_proto_msgTypes[96]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TransferRecord.ProtoReflect.Descriptor instead.
+func (*TransferRecord) Descriptor() ([]byte, []int) {
+	return file_meta_proto_rawDescGZIP(), []int{96}
+}
+
+func (x *TransferRecord) GetTx() uint64 {
+	if x != nil {
+		return x.Tx
+	}
+	return 0
+}
+
+func (x *TransferRecord) GetKind() uint32 {
+	if x != nil {
+		return x.Kind
+	}
+	return 0
+}
+
+func (x *TransferRecord) GetPath() string {
+	if x != nil {
+		return x.Path
+	}
+	return ""
+}
+
+func (x *TransferRecord) GetMsg() string {
+	if x != nil {
+		return x.Msg
+	}
+	return ""
+}
+
+func (x *TransferRecord) GetIno() uint64 {
+	if x != nil {
+		return x.Ino
+	}
+	return 0
+}
+
+func (x *TransferRecord) GetBelow() uint64 {
+	if x != nil {
+		return x.Below
+	}
+	return 0
+}
+
+type TransferRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	H             *Header                `protobuf:"bytes,1,opt,name=h,proto3" json:"h,omitempty"`
+	Op            *TransferOp            `protobuf:"bytes,2,opt,name=op,proto3" json:"op,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TransferRequest) Reset() {
+	*x = TransferRequest{}
+	mi := &file_meta_proto_msgTypes[97]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TransferRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TransferRequest) ProtoMessage() {}
+
+func (x *TransferRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_meta_proto_msgTypes[97]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TransferRequest.ProtoReflect.Descriptor instead.
+func (*TransferRequest) Descriptor() ([]byte, []int) {
+	return file_meta_proto_rawDescGZIP(), []int{97}
+}
+
+func (x *TransferRequest) GetH() *Header {
+	if x != nil {
+		return x.H
+	}
+	return nil
+}
+
+func (x *TransferRequest) GetOp() *TransferOp {
+	if x != nil {
+		return x.Op
+	}
+	return nil
+}
+
+// TransferReply has the decision.
+type TransferReply struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Record        *TransferRecord        `protobuf:"bytes,1,opt,name=record,proto3" json:"record,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TransferReply) Reset() {
+	*x = TransferReply{}
+	mi := &file_meta_proto_msgTypes[98]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TransferReply) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TransferReply) ProtoMessage() {}
+
+func (x *TransferReply) ProtoReflect() protoreflect.Message {
+	mi := &file_meta_proto_msgTypes[98]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TransferReply.ProtoReflect.Descriptor instead.
+func (*TransferReply) Descriptor() ([]byte, []int) {
+	return file_meta_proto_rawDescGZIP(), []int{98}
+}
+
+func (x *TransferReply) GetRecord() *TransferRecord {
+	if x != nil {
+		return x.Record
+	}
+	return nil
+}
+
 type ConfReply_Value struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Key           string                 `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"`
@@ -7193,7 +7581,7 @@ type ConfReply_Value struct {
 
 func (x *ConfReply_Value) Reset() {
 	*x = ConfReply_Value{}
-	mi := &file_meta_proto_msgTypes[96]
+	mi := &file_meta_proto_msgTypes[101]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7205,7 +7593,7 @@ func (x *ConfReply_Value) String() string {
 func (*ConfReply_Value) ProtoMessage() {}
 
 func (x *ConfReply_Value) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[96]
+	mi := &file_meta_proto_msgTypes[101]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7837,7 +8225,42 @@ const file_meta_proto_rawDesc = "" +
 	"ErrorReply\x12\x0e\n" +
 	"\x02op\x18\x01 \x01(\tR\x02op\x12\x12\n" +
 	"\x04path\x18\x02 \x01(\tR\x04path\x12\x10\n" +
-	"\x03msg\x18\x03 \x01(\tR\x03msg*\x93\x01\n" +
+	"\x03msg\x18\x03 \x01(\tR\x03msg\"\xa5\x03\n" +
+	"\n" +
+	"TransferOp\x12\x0e\n" +
+	"\x02tx\x18\x01 \x01(\x04R\x02tx\x12\x1d\n" +
+	"\n" +
+	"done_below\x18\x02 \x01(\x04R\tdoneBelow\x12#\n" +
+	"\x03dst\x18\x03 \x01(\v2\x11.orca.meta.TargetR\x03dst\x12\x1d\n" +
+	"\n" +
+	"no_replace\x18\x04 \x01(\bR\tnoReplace\x12)\n" +
+	"\x06caller\x18\x05 \x01(\v2\x11.orca.meta.CallerR\x06caller\x12\x14\n" +
+	"\x05mount\x18\x06 \x01(\rR\x05mount\x12\x12\n" +
+	"\x04root\x18\a \x01(\tR\x04root\x12\x10\n" +
+	"\x03key\x18\b \x01(\tR\x03key\x12\x12\n" +
+	"\x04file\x18\t \x01(\fR\x04file\x120\n" +
+	"\x06xattrs\x18\n" +
+	" \x03(\v2\x18.orca.meta.TransferXattrR\x06xattrs\x12\x1f\n" +
+	"\vreplica_min\x18\v \x01(\rR\n" +
+	"replicaMin\x12#\n" +
+	"\rreplica_limit\x18\f \x01(\rR\freplicaLimit\x12\x14\n" +
+	"\x05abort\x18\r \x01(\rR\x05abort\x12\x1b\n" +
+	"\tabort_msg\x18\x0e \x01(\tR\babortMsg\"9\n" +
+	"\rTransferXattr\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\fR\x05value\"\x82\x01\n" +
+	"\x0eTransferRecord\x12\x0e\n" +
+	"\x02tx\x18\x01 \x01(\x04R\x02tx\x12\x12\n" +
+	"\x04kind\x18\x02 \x01(\rR\x04kind\x12\x12\n" +
+	"\x04path\x18\x03 \x01(\tR\x04path\x12\x10\n" +
+	"\x03msg\x18\x04 \x01(\tR\x03msg\x12\x10\n" +
+	"\x03ino\x18\x05 \x01(\x04R\x03ino\x12\x14\n" +
+	"\x05below\x18\x06 \x01(\x04R\x05below\"Y\n" +
+	"\x0fTransferRequest\x12\x1f\n" +
+	"\x01h\x18\x01 \x01(\v2\x11.orca.meta.HeaderR\x01h\x12%\n" +
+	"\x02op\x18\x02 \x01(\v2\x15.orca.meta.TransferOpR\x02op\"B\n" +
+	"\rTransferReply\x121\n" +
+	"\x06record\x18\x01 \x01(\v2\x19.orca.meta.TransferRecordR\x06record*\x93\x01\n" +
 	"\vSetAttrMask\x12\f\n" +
 	"\bSET_NONE\x10\x00\x12\f\n" +
 	"\bSET_MODE\x10\x01\x12\v\n" +
@@ -7876,7 +8299,7 @@ func file_meta_proto_rawDescGZIP() []byte {
 }
 
 var file_meta_proto_enumTypes = make([]protoimpl.EnumInfo, 6)
-var file_meta_proto_msgTypes = make([]protoimpl.MessageInfo, 97)
+var file_meta_proto_msgTypes = make([]protoimpl.MessageInfo, 102)
 var file_meta_proto_goTypes = []any{
 	(SetAttrMask)(0),              // 0: orca.meta.SetAttrMask
 	(JunctionState)(0),            // 1: orca.meta.JunctionState
@@ -7978,9 +8401,14 @@ var file_meta_proto_goTypes = []any{
 	(*HostedRequest)(nil),         // 97: orca.meta.HostedRequest
 	(*HostedReply)(nil),           // 98: orca.meta.HostedReply
 	(*ErrorReply)(nil),            // 99: orca.meta.ErrorReply
-	nil,                           // 100: orca.meta.Mount.OptionsEntry
-	nil,                           // 101: orca.meta.ReportReply.CountersEntry
-	(*ConfReply_Value)(nil),       // 102: orca.meta.ConfReply.Value
+	(*TransferOp)(nil),            // 100: orca.meta.TransferOp
+	(*TransferXattr)(nil),         // 101: orca.meta.TransferXattr
+	(*TransferRecord)(nil),        // 102: orca.meta.TransferRecord
+	(*TransferRequest)(nil),       // 103: orca.meta.TransferRequest
+	(*TransferReply)(nil),         // 104: orca.meta.TransferReply
+	nil,                           // 105: orca.meta.Mount.OptionsEntry
+	nil,                           // 106: orca.meta.ReportReply.CountersEntry
+	(*ConfReply_Value)(nil),       // 107: orca.meta.ConfReply.Value
 }
 var file_meta_proto_depIdxs = []int32{
 	6,   // 0: orca.meta.Header.caller:type_name -> orca.meta.Caller
@@ -8030,7 +8458,7 @@ var file_meta_proto_depIdxs = []int32{
 	10,  // 44: orca.meta.SetAttrReply.attr:type_name -> orca.meta.Attr
 	7,   // 45: orca.meta.XattrRequest.h:type_name -> orca.meta.Header
 	8,   // 46: orca.meta.XattrRequest.target:type_name -> orca.meta.Target
-	100, // 47: orca.meta.Mount.options:type_name -> orca.meta.Mount.OptionsEntry
+	105, // 47: orca.meta.Mount.options:type_name -> orca.meta.Mount.OptionsEntry
 	1,   // 48: orca.meta.Mount.junction:type_name -> orca.meta.JunctionState
 	41,  // 49: orca.meta.Mount.part:type_name -> orca.meta.Part
 	7,   // 50: orca.meta.MountRequest.h:type_name -> orca.meta.Header
@@ -8074,9 +8502,9 @@ var file_meta_proto_depIdxs = []int32{
 	72,  // 88: orca.meta.ReportReply.intents:type_name -> orca.meta.Intent
 	40,  // 89: orca.meta.ReportReply.mounts:type_name -> orca.meta.Mount
 	51,  // 90: orca.meta.ReportReply.workers:type_name -> orca.meta.Worker
-	101, // 91: orca.meta.ReportReply.counters:type_name -> orca.meta.ReportReply.CountersEntry
+	106, // 91: orca.meta.ReportReply.counters:type_name -> orca.meta.ReportReply.CountersEntry
 	7,   // 92: orca.meta.ConfRequest.h:type_name -> orca.meta.Header
-	102, // 93: orca.meta.ConfReply.values:type_name -> orca.meta.ConfReply.Value
+	107, // 93: orca.meta.ConfReply.values:type_name -> orca.meta.ConfReply.Value
 	7,   // 94: orca.meta.UsageRequest.h:type_name -> orca.meta.Header
 	8,   // 95: orca.meta.UsageRequest.target:type_name -> orca.meta.Target
 	78,  // 96: orca.meta.UsageReply.usage:type_name -> orca.meta.Usage
@@ -8100,11 +8528,17 @@ var file_meta_proto_depIdxs = []int32{
 	5,   // 114: orca.meta.UpkeepRequest.kind:type_name -> orca.meta.UpkeepRequest.Kind
 	96,  // 115: orca.meta.UpkeepReply.entries:type_name -> orca.meta.JournalEntry
 	7,   // 116: orca.meta.HostedRequest.h:type_name -> orca.meta.Header
-	117, // [117:117] is the sub-list for method output_type
-	117, // [117:117] is the sub-list for method input_type
-	117, // [117:117] is the sub-list for extension type_name
-	117, // [117:117] is the sub-list for extension extendee
-	0,   // [0:117] is the sub-list for field type_name
+	8,   // 117: orca.meta.TransferOp.dst:type_name -> orca.meta.Target
+	6,   // 118: orca.meta.TransferOp.caller:type_name -> orca.meta.Caller
+	101, // 119: orca.meta.TransferOp.xattrs:type_name -> orca.meta.TransferXattr
+	7,   // 120: orca.meta.TransferRequest.h:type_name -> orca.meta.Header
+	100, // 121: orca.meta.TransferRequest.op:type_name -> orca.meta.TransferOp
+	102, // 122: orca.meta.TransferReply.record:type_name -> orca.meta.TransferRecord
+	123, // [123:123] is the sub-list for method output_type
+	123, // [123:123] is the sub-list for method input_type
+	123, // [123:123] is the sub-list for extension type_name
+	123, // [123:123] is the sub-list for extension extendee
+	0,   // [0:123] is the sub-list for field type_name
 }
 
 func init() { file_meta_proto_init() }
@@ -8118,7 +8552,7 @@ func file_meta_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_meta_proto_rawDesc), len(file_meta_proto_rawDesc)),
 			NumEnums:      6,
-			NumMessages:   97,
+			NumMessages:   102,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
