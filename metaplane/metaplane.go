@@ -100,6 +100,13 @@ type Admin interface {
 	Hosted(ctx context.Context, r *metapb.HostedRequest) (*metapb.HostedReply, error)
 }
 
+// Groups is what the groups of a metaplane ask of each other.
+type Groups interface {
+	// Transfer takes over a file of another group, and answers with what was
+	// decided; an error says that nothing is decided yet.
+	Transfer(ctx context.Context, r *metapb.TransferRequest) (*metapb.TransferReply, error)
+}
+
 // Namespace is the whole.
 type Namespace interface {
 	Reader
@@ -111,4 +118,5 @@ type Namespace interface {
 	Mounts
 	Workers
 	Admin
+	Groups
 }

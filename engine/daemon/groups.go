@@ -139,8 +139,14 @@ func noGroup(n uint16) error {
 	return &orca.Error{Op: "daemon.group", Path: orca.NewIno(n, 0).String(), Kind: orca.Unavailable, Msg: "the group does not run here yet"}
 }
 
-// otherGroup is the way to who leads a group.
+// otherGroup is the way to who leads a group. Services ask for it as soon as they
+// run.
 func (m *metaRole) otherGroup(n uint16) (metaplane.Namespace, error) {
+	select {
+	case <-m.made:
+	default:
+		return nil, noGroup(n)
+	}
 	if m.alone() {
 		return m.session.In(n)
 	}

@@ -34,6 +34,7 @@ type metaRole struct {
 	log     *slog.Logger
 
 	addr, socket string
+	made         chan struct{} // closed when all of this is there
 }
 
 // startMeta opens the journal and the namespace. Nothing listens yet.
@@ -41,7 +42,7 @@ func startMeta(ctx context.Context, cfg *Config, d *dataDir, st *stores, ends en
 	if err := d.unfinished(); err != nil {
 		return nil, err
 	}
-	m := &metaRole{log: log, cfg: cfg, stores: st}
+	m := &metaRole{log: log, cfg: cfg, stores: st, made: make(chan struct{})}
 	m.groups.init()
 	var err error
 	if m.jobs, err = newJobsRole(cfg, 1, log); err != nil {
@@ -58,14 +59,13 @@ func startMeta(ctx context.Context, cfg *Config, d *dataDir, st *stores, ends en
 		return nil, err
 	}
 	sc := m.serviceConfig()
-	sc.Conf, sc.Others, sc.Groups, sc.OnGroups = cfg.values, m.otherGroup, m.groups.numbers, m.groups.changed
+	sc.Conf, sc.Groups, sc.OnGroups = cfg.values, m.groups.numbers, m.groups.changed
 	sc.Here = m.groupHere
 	m.jobs.attach(&sc)
-	made := make(chan struct{}) // m is whole
 	if !m.alone() {
 		lead := m.onLead(cfg)
 		sc.OnLead = func(ctx context.Context) error {
-			<-made
+			<-m.made
 			return lead(ctx)
 		}
 	}
@@ -75,7 +75,7 @@ func startMeta(ctx context.Context, cfg *Config, d *dataDir, st *stores, ends en
 		return nil, err
 	}
 	m.session = metaclient.NewRouter(metaclient.NewSession(m.service, metaclient.SessionConfig{}), m.openGroup)
-	close(made)
+	close(m.made)
 	go boundHeap(ctx)
 	m.jobs.start(m.service)
 	if err := m.startGroups(ctx); err != nil {
@@ -95,6 +95,7 @@ func (m *metaRole) serviceConfig() metaserver.Config {
 		Replicas:   m.cfg.Replicas,
 		WholeMax:   m.cfg.WholeMax,
 		SessionTTL: m.cfg.SessionTTL,
+		Others:     m.otherGroup,
 		// Mounts are told of changes by the watch stream. A path's sync
 		// interval still bounds what depends on its store.
 		CacheTTL: time.Hour,

@@ -216,8 +216,21 @@ func divided(t *testing.T, c *cluster, lead *proc, dir string) {
 	if out := c.must(lead, "fs", "cat", "/own/part/d/made"); out != "by the mount" {
 		t.Errorf("cat: %q", out)
 	}
-	if err := os.Rename(filepath.Join(dir, "own", "part", "d", "made"), filepath.Join(dir, "own", "made")); !errors.Is(err, syscall.EXDEV) {
+	if err := os.Rename(filepath.Join(dir, "own", "part", "d"), filepath.Join(dir, "own", "d")); !errors.Is(err, syscall.EXDEV) {
+		t.Errorf("a rename of a directory between groups: %v", err)
+	}
+	moved := filepath.Join(dir, "own", "made")
+	if err := os.Rename(filepath.Join(dir, "own", "part", "d", "made"), moved); err != nil {
 		t.Errorf("a rename between groups: %v", err)
+	}
+	if b, err := os.ReadFile(moved); string(b) != "by the mount" {
+		t.Errorf("after a rename between groups: %q, %v", b, err)
+	}
+	if out := c.must(lead, "fs", "mv", "/own/made", "/own/part/d/again"); out != "" {
+		t.Errorf("mv: %q", out)
+	}
+	if out := c.must(lead, "fs", "cat", "/own/part/d/again"); out != "by the mount" {
+		t.Errorf("cat: %q", out)
 	}
 	if err := os.Rename(filepath.Join(dir, "own"), filepath.Join(dir, "owned")); !errors.Is(err, syscall.EXDEV) {
 		t.Errorf("a rename above a directory in another group: %v", err)

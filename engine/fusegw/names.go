@@ -203,6 +203,10 @@ func (g *gateway) whileQuiet(ctx context.Context, fn func() error) error {
 	return g.retryBusy(ctx, fn)
 }
 
+// errRenumbered is the outcome of a rename into another group: the kernel has the
+// old number under the new name, so what the watch stream says of that is news.
+var errRenumbered = orca.E("fusegw.Rename", orca.Stale, "the file has another number")
+
 // Rename moves a name. Files being written are published before, so that there
 // is something to move.
 func (g *gateway) Rename(_ <-chan struct{}, in *fuse.RenameIn, name, newName string) fuse.Status {
@@ -240,6 +244,12 @@ func (g *gateway) Rename(_ <-chan struct{}, in *fuse.RenameIn, name, newName str
 			return g.fail(err)
 		}
 	}
+	across := dir.Home() != newDir.Home()
+	if across { // who has it open goes on with what is there now
+		if e, err := g.fs.Lookup(ctx, c, dir, name); err == nil && e.Type == orca.TypeFile {
+			g.bury(ctx, e.Ino)
+		}
+	}
 	removed := func(error) {}
 	if !noReplace {
 		g.settleDir(ctx, c, newDir, newName)
@@ -257,6 +267,10 @@ func (g *gateway) Rename(_ <-chan struct{}, in *fuse.RenameIn, name, newName str
 		if e, err := g.fs.Lookup(ctx, c, newDir, newName); err == nil {
 			moved = e.Ino
 		}
+	}
+	if across && err == nil {
+		done2(moved, errRenumbered)
+		return fuse.OK
 	}
 	done2(moved, err)
 	return g.fail(err)

@@ -123,3 +123,12 @@ func (w *world) unseen(e event) {
 	defer w.mu.Unlock()
 	w.history = append(w.history, e)
 }
+
+// Transfer implements metaplane.Groups. Files do not go between groups here: who
+// is asked refuses, as it does when the two directories are of different mounts.
+func (b *between) Transfer(_ context.Context, r *metapb.TransferRequest) (*metapb.TransferReply, error) {
+	if r.Op.Tx == 0 {
+		return &metapb.TransferReply{}, nil
+	}
+	return &metapb.TransferReply{Record: &metapb.TransferRecord{Tx: r.Op.Tx, Kind: uint32(orca.CrossMount)}}, nil
+}

@@ -251,6 +251,12 @@ func (s *Session) Watch(ctx context.Context, r *metapb.WatchRequest) (*metapb.Wa
 // a word from the metaplane.
 const watchPatience = time.Second
 
+// Transfer is metaplane.Namespace's, tried once.
+func (s *Session) Transfer(ctx context.Context, r *metapb.TransferRequest) (*metapb.TransferReply, error) {
+	r.H = s.header(r.H, ticket{})
+	return s.ns.Transfer(ctx, r)
+}
+
 // Register is metaplane.Namespace's, tried once.
 func (s *Session) Register(ctx context.Context, r *metapb.RegisterRequest) (*metapb.RegisterReply, error) {
 	r.H = s.header(r.H, ticket{})

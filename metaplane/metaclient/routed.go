@@ -103,17 +103,10 @@ func (r *Router) SetQuota(ctx context.Context, q *metapb.SetQuotaRequest) (*meta
 	return route(ctx, r, q.H, &q.Target, func(s *Session) (*metapb.SetQuotaReply, error) { return s.SetQuota(ctx, q) })
 }
 
-// Rename is metaplane.Namespace's. Names of two groups are of two mounts.
+// Rename is metaplane.Namespace's, of the group that has the source: it finds
+// that of the target.
 func (r *Router) Rename(ctx context.Context, q *metapb.RenameRequest) (*metapb.Empty, error) {
-	p, err := route(ctx, r, q.H, &q.Src, func(s *Session) (*metapb.Empty, error) {
-		// A name in a directory of another group is in another mount; an
-		// absolute path is resolved by the group of the source.
-		if orca.Ino(q.Dst.GetIno()) > orca.RootIno && orca.Ino(q.Dst.Ino).Home() != max(s.cfg.Group, 1) {
-			return nil, orca.PathE("metaclient.Rename", q.Dst.Path, orca.CrossMount, nil)
-		}
-		return s.Rename(ctx, q)
-	})
-	return p, err
+	return route(ctx, r, q.H, &q.Src, func(s *Session) (*metapb.Empty, error) { return s.Rename(ctx, q) })
 }
 
 // Link is metaplane.Namespace's. Names of two groups are of two mounts.
@@ -298,6 +291,15 @@ func (r *Router) Upkeep(ctx context.Context, q *metapb.UpkeepRequest) (*metapb.U
 		return nil, err
 	}
 	return s.Upkeep(ctx, q)
+}
+
+// Transfer is metaplane.Namespace's, of the group in the header.
+func (r *Router) Transfer(ctx context.Context, q *metapb.TransferRequest) (*metapb.TransferReply, error) {
+	s, err := r.asked(q.H)
+	if err != nil {
+		return nil, err
+	}
+	return s.Transfer(ctx, q)
 }
 
 // Report is metaplane.Namespace's, the sum of all groups.

@@ -152,3 +152,7 @@ func (s *stub) RestoreTrash(ctx context.Context, r *metapb.RestoreTrashRequest) 
 func (s *stub) PurgeTrash(ctx context.Context, r *metapb.PurgeTrashRequest) (*metapb.PurgeTrashReply, error) {
 	return invoke(ctx, s, metawire.OpPurgeTrash, r, new(metapb.PurgeTrashReply))
 }
+
+func (s *stub) Transfer(ctx context.Context, r *metapb.TransferRequest) (*metapb.TransferReply, error) {
+	return invoke(ctx, s, metawire.OpTransfer, r, new(metapb.TransferReply))
+}

@@ -326,10 +326,7 @@ const electionWait = 5 * time.Second
 
 // other is the way to the group behind a junction.
 func (s *Service) other(_ context.Context, m *metapb.Mount) (metaplaneMounts, error) {
-	if s.cfg.Others == nil {
-		return nil, orca.E("metaserver.Mount", orca.Unavailable, "this process has no way to other groups")
-	}
-	return s.cfg.Others(uint16(m.Group))
+	return s.groupAt(uint16(m.Group))
 }
 
 type metaplaneMounts interface {

@@ -49,6 +49,10 @@ func (s *Service) learn(ctx context.Context, c *command.Command) error {
 		names = append(names, o.Create.Target)
 	case o.Mkdir != nil:
 		names = append(names, o.Mkdir.Target)
+	case o.Rename.GetAway() != nil:
+		names = append(names, o.Rename.Src)
+	case o.Transfer.GetDst() != nil:
+		names = append(names, o.Transfer.Dst)
 	case o.Rename != nil:
 		names = append(names, o.Rename.Src, o.Rename.Dst)
 		if !o.Rename.Exchange {

@@ -87,10 +87,11 @@ type Config struct {
 	// Home is the service of the first group in this process, of any other
 	// group: it knows the members and the key of grants. Nil: this is the first.
 	Home *Service
-	// Others returns the way to who serves another group; Groups the numbers of
-	// the groups that there are, OnGroups is told when they may have changed.
-	// Of the first group; may be nil: there are no others.
-	Others   func(group uint16) (metaplane.Namespace, error)
+	// Others returns the way to who serves another group. May be nil: there are
+	// none.
+	Others func(group uint16) (metaplane.Namespace, error)
+	// Groups returns the numbers of the groups that there are, OnGroups is told
+	// when they may have changed. Of the first group; may be nil.
 	Groups   func() []uint32
 	OnGroups func()
 	// Here returns the service of another group in this process, nil while it
@@ -202,6 +203,7 @@ type Service struct {
 
 	mountMu sync.Mutex // serialises rebuilding
 	joints  joints
+	owing   owing
 	mounts  atomic.Pointer[mount.Table]
 
 	ctx    context.Context
@@ -240,11 +242,14 @@ func New(ctx context.Context, cfg Config, g Group, open mount.Opener, log *slog.
 	s.refreshMounts()
 	s.Stores = mount.NewStores(open, s.mounts.Load)
 	s.Syncer = ufssync.New(cfg.Sync, s.group, s.Stores, log)
+	cfg.Exec.Transfer = s.sendAway
 	s.Exec = ufsexec.New(cfg.Exec, s.group, s.Stores, s.Syncer, log)
 	s.wg.Add(1)
 	go s.effects()
 	s.Exec.Start()
-	if s.cfg.Others != nil {
+	s.wg.Add(1)
+	go s.acknowledge()
+	if s.cfg.Others != nil && s.groupNumber() == 1 {
 		s.wakeJoints()
 		s.wg.Add(1)
 		go s.joinLoop()

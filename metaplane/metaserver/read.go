@@ -110,6 +110,9 @@ func (s *Service) listing(ctx context.Context, r *metapb.ListRequest) (*listing,
 	if l.dir = w; w.Attr.Type != uint32(orca.TypeDir) {
 		return nil, &orca.Error{Op: op, Path: r.Target.Path, Kind: orca.NotDir}
 	}
+	if err := s.departed(ctx, r.H, orca.Ino(w.Attr.Ino)); err != nil {
+		return nil, err
+	}
 	if r.After == "" || !w.Loaded {
 		if err := s.group.Machine().Access(l.caller, orca.Ino(w.Attr.Ino), 4); err != nil {
 			return nil, err

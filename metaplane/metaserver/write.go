@@ -62,7 +62,14 @@ func (s *Service) Rename(ctx context.Context, r *metapb.RenameRequest) (*metapb.
 	if r.Exchange && r.NoReplace {
 		return nil, &orca.Error{Op: op, Path: r.Dst.Path, Kind: orca.Invalid, Msg: "to exchange and not to replace exclude each other"}
 	}
-	if _, err := s.change(ctx, r.H, renameCommand(r)); err != nil {
+	c, lost := s.renaming(ctx, r)
+	if orca.KindOf(lost).Retryable() {
+		return nil, lost
+	}
+	switch _, err := s.change(ctx, r.H, c); {
+	case err != nil && lost != nil && !orca.KindOf(err).Retryable():
+		return nil, lost // it was not done by an earlier attempt, or that would have been said
+	case err != nil:
 		return nil, err
 	}
 	return &metapb.Empty{}, nil

@@ -19,9 +19,11 @@ import (
 	"orca/metaplane/metaclient"
 	"orca/metaplane/metapb"
 	"orca/metaplane/metaserver"
+	"orca/metaplane/mount"
 	"orca/metaplane/raftgroup"
 	"orca/ufs"
 	"orca/ufs/local"
+	"orca/ufs/wrap"
 )
 
 // pair is a metaplane of one host with two groups.
@@ -33,10 +35,10 @@ type pair struct {
 	second   *raftgroup.Group
 	one, two *metaserver.Service
 	ns       *metaclient.Router
-	// cut is the point where the first group's process dies: before or after
-	// the other group was asked, or a step was recorded. "": nowhere.
-	cut  atomic.Value // of string
-	dead atomic.Bool
+	// cut is the point where who leads a group dies: before or after the other
+	// group was asked, a step was recorded, or a store called. "": nowhere.
+	cut  atomic.Value   // of string
+	dead [3]atomic.Bool // by group
 	// then is called at each such point.
 	then atomic.Value // of func(point string)
 	slow bool         // a store takes its time
@@ -44,62 +46,112 @@ type pair struct {
 
 var errDead = orca.E("metatest", orca.Canceled, "the process is dead")
 
-// at reports whether the process dies at a point.
-func (p *pair) at(point string) bool {
+// at reports whether who leads a group dies at a point.
+func (p *pair) at(group uint16, point string) bool {
 	if f, ok := p.then.Load().(func(string)); ok {
 		f(point)
 	}
 	if p.cut.Load() == point {
-		p.dead.Store(true)
+		p.dead[group].Store(true)
 	}
-	return p.dead.Load()
+	return p.dead[group].Load()
 }
 
-// cutGroup dies around the steps of junctions.
+// cutGroup dies around the steps of junctions and of transfers.
 type cutGroup struct {
 	*raftgroup.Group
 	p *pair
 }
 
+// stepOf names what a command does; "": nobody dies there.
+func stepOf(g *raftgroup.Group, c *command.Command) string {
+	switch {
+	case c.Junction != nil:
+		return strings.ToLower(strings.TrimPrefix(c.Junction.To.String(), "JUNCTION_"))
+	case c.Rename.GetAway() != nil:
+		return "sending"
+	case c.Transfer.GetTx() != 0:
+		return "receiving"
+	case c.Decide != nil:
+		if it, err := g.Machine().Intent(c.Decide.Intent); err == nil {
+			return "deciding " + strings.ToLower(strings.TrimPrefix(it.Op.String(), "INTENT_"))
+		}
+	}
+	return ""
+}
+
 func (g cutGroup) Propose(ctx context.Context, c *command.Command) (*command.Result, error) {
-	if c.Junction == nil {
+	name := stepOf(g.Group, c)
+	if name == "" && !g.p.dead[g.Number()].Load() {
 		return g.Group.Propose(ctx, c)
 	}
-	name := strings.ToLower(strings.TrimPrefix(c.Junction.To.String(), "JUNCTION_"))
-	if g.p.at("before " + name) {
+	if g.p.at(g.Number(), "before "+name) {
 		return nil, errDead
 	}
 	res, err := g.Group.Propose(ctx, c)
-	if g.p.at("after " + name) {
+	if g.p.at(g.Number(), "after "+name) {
 		return nil, errDead
 	}
 	return res, err
 }
 
-// cutOther dies around calls of the other group.
+// cutOther dies around calls of another group.
 type cutOther struct {
 	metaplane.Namespace
-	p *pair
+	p  *pair
+	by uint16 // whose leader calls
 }
 
-func around[R any](p *pair, what string, call func() (R, error)) (R, error) {
+func around[R any](o cutOther, what string, call func() (R, error)) (R, error) {
 	var zero R
-	if p.at("before " + what) {
+	if o.p.at(o.by, "before "+what) {
 		return zero, errDead
 	}
 	r, err := call()
-	if p.at("after " + what) {
+	if o.p.at(o.by, "after "+what) {
 		return zero, errDead
 	}
 	return r, err
 }
 
 func (o cutOther) Mount(ctx context.Context, r *metapb.MountRequest) (*metapb.MountReply, error) {
-	return around(o.p, "mount", func() (*metapb.MountReply, error) { return o.Namespace.Mount(ctx, r) })
+	return around(o, "mount", func() (*metapb.MountReply, error) { return o.Namespace.Mount(ctx, r) })
 }
 
 func (o cutOther) Unmount(ctx context.Context, r *metapb.UnmountRequest) (*metapb.Empty, error) {
-	return around(o.p, "unmount", func() (*metapb.Empty, error) { return o.Namespace.Unmount(ctx, r) })
+	return around(o, "unmount", func() (*metapb.Empty, error) { return o.Namespace.Unmount(ctx, r) })
+}
+
+func (o cutOther) Transfer(ctx context.Context, r *metapb.TransferRequest) (*metapb.TransferReply, error) {
+	if r.Op.GetTx() == 0 {
+		return o.Namespace.Transfer(ctx, r)
+	}
+	return around(o, "transfer", func() (*metapb.TransferReply, error) { return o.Namespace.Transfer(ctx, r) })
+}
+
+// cutStore has the leader of a group die around renames in a store.
+func (p *pair) cutStore(group uint16) mount.Opener {
+	return func(ctx context.Context, m *metapb.Mount) (ufs.FS, error) {
+		fs, err := p.openStore(ctx, m)
+		if err != nil {
+			return nil, err
+		}
+		return wrap.Intercept(fs, func(ctx context.Context, c wrap.Call, do func(context.Context) error) error {
+			if c.Op != wrap.Rename {
+				return do(ctx)
+			}
+			if p.at(group, "before store") {
+				return errDead
+			}
+			if err := do(ctx); err != nil {
+				return err
+			}
+			if p.at(group, "after store") {
+				return errDead
+			}
+			return nil
+		}), nil
+	}
 }
 
 func (p *pair) openStore(ctx context.Context, m *metapb.Mount) (ufs.FS, error) {
@@ -130,21 +182,25 @@ func (p *pair) serve() {
 	t := p.t
 	t.Helper()
 	log := slog.New(slog.DiscardHandler)
-	p.dead.Store(false)
+	for i := range p.dead {
+		p.dead[i].Store(false)
+	}
 	var err error
 	// What was begun before goes on as soon as the first service is there.
 	var ns *metaclient.Router
 	ready := make(chan struct{})
-	other := func(uint16) (metaplane.Namespace, error) {
-		<-ready
-		s, err := ns.In(2)
-		return cutOther{s, p}, err
+	other := func(by uint16) func(uint16) (metaplane.Namespace, error) {
+		return func(n uint16) (metaplane.Namespace, error) {
+			<-ready
+			s, err := ns.In(n)
+			return cutOther{s, p, by}, err
+		}
 	}
 	groups := func() []uint32 { return []uint32{1, 2} }
 	here := func(uint16) *metaserver.Service { return p.two }
-	p.one, err = metaserver.New(t.Context(), metaserver.Config{Others: other, Groups: groups, Here: here}, cutGroup{p.host.Group(), p}, p.openStore, log)
+	p.one, err = metaserver.New(t.Context(), metaserver.Config{Others: other(1), Groups: groups, Here: here}, cutGroup{p.host.Group(), p}, p.cutStore(1), log)
 	require.NoError(t, err)
-	p.two, err = metaserver.New(t.Context(), metaserver.Config{Group: 2, Home: p.one}, p.second, p.openStore, log)
+	p.two, err = metaserver.New(t.Context(), metaserver.Config{Group: 2, Home: p.one, Others: other(2)}, cutGroup{p.second, p}, p.cutStore(2), log)
 	require.NoError(t, err)
 	two := p.two
 	ns = metaclient.NewRouter(metaclient.NewSession(p.one, p.short(0)), func(n uint16) (*metaclient.Session, error) {

@@ -66,6 +66,7 @@ const (
 	OpTrash          Op = 0x02A8
 	OpRestoreTrash   Op = 0x02A9
 	OpPurgeTrash     Op = 0x02AA
+	OpTransfer       Op = 0x02B0
 )
 
 // Message is what vtprotobuf generates for every message.
@@ -165,6 +166,7 @@ func Methods() map[Op]*Method {
 		row(OpTrash, "Trash", metaplane.Namespace.Trash),
 		row(OpRestoreTrash, "RestoreTrash", metaplane.Namespace.RestoreTrash),
 		row(OpPurgeTrash, "PurgeTrash", metaplane.Namespace.PurgeTrash),
+		row(OpTransfer, "Transfer", metaplane.Namespace.Transfer),
 	}
 	out := make(map[Op]*Method, len(rows))
 	for i := range rows {

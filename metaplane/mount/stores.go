@@ -25,8 +25,14 @@ type Stores struct {
 	table func() *Table
 
 	mu     sync.Mutex
-	byID   map[uint32]*store
+	byID   map[storeKey]*store
 	closed bool
+}
+
+// storeKey is a mount, and where its store is opened: "" is its root.
+type storeKey struct {
+	id  uint32
+	uri string
 }
 
 type store struct {
@@ -38,26 +44,39 @@ type store struct {
 
 // NewStores makes an empty set; table returns the present mount table.
 func NewStores(open Opener, table func() *Table) *Stores {
-	return &Stores{open: open, table: table, byID: map[uint32]*store{}}
+	return &Stores{open: open, table: table, byID: map[storeKey]*store{}}
 }
 
 // FS returns the open store of a mount, opening it on first use. NotFound when
 // there is no such mount; else the kinds of the store.
 func (s *Stores) FS(ctx context.Context, id uint32) (ufs.FS, error) {
+	return s.At(ctx, id, "")
+}
+
+// At is FS of a directory of the store above or below the mount's root; "": FS.
+func (s *Stores) At(ctx context.Context, id uint32, uri string) (ufs.FS, error) {
 	const op = "mount.FS"
 	m := s.table().ByID(id)
 	if m == nil {
 		return nil, orca.E(op, orca.NotFound, "no such mount")
 	}
+	if uri == m.Uri {
+		uri = ""
+	}
+	if uri != "" {
+		m = Copy(m)
+		m.Uri = uri
+	}
+	key := storeKey{id, uri}
 	s.mu.Lock()
 	if s.closed {
 		s.mu.Unlock()
 		return nil, orca.E(op, orca.Unavailable, "shutting down")
 	}
-	e := s.byID[id]
+	e := s.byID[key]
 	if e == nil {
 		e = &store{}
-		s.byID[id] = e
+		s.byID[key] = e
 	}
 	s.mu.Unlock()
 
@@ -83,10 +102,10 @@ func (s *Stores) FS(ctx context.Context, id uint32) (ufs.FS, error) {
 // Adopt installs a store that was opened to try a new mount.
 func (s *Stores) Adopt(id uint32, fs ufs.FS) {
 	s.mu.Lock()
-	e := s.byID[id]
+	e := s.byID[storeKey{id: id}]
 	if e == nil {
 		e = &store{}
-		s.byID[id] = e
+		s.byID[storeKey{id: id}] = e
 	}
 	s.mu.Unlock()
 	e.mu.Lock()
@@ -103,18 +122,22 @@ func (s *Stores) Try(ctx context.Context, m *metapb.Mount) (ufs.FS, error) { ret
 
 // Drop closes the store of a mount that is gone.
 func (s *Stores) Drop(id uint32) {
+	var gone []*store
 	s.mu.Lock()
-	e := s.byID[id]
-	delete(s.byID, id)
-	s.mu.Unlock()
-	if e == nil {
-		return
+	for k, e := range s.byID {
+		if k.id == id {
+			gone = append(gone, e)
+			delete(s.byID, k)
+		}
 	}
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	if e.fs != nil {
-		_ = e.fs.Close()
-		e.fs = nil
+	s.mu.Unlock()
+	for _, e := range gone {
+		e.mu.Lock()
+		if e.fs != nil {
+			_ = e.fs.Close()
+			e.fs = nil
+		}
+		e.mu.Unlock()
 	}
 }
 
@@ -123,7 +146,7 @@ func (s *Stores) Close() error {
 	s.mu.Lock()
 	s.closed = true
 	all := s.byID
-	s.byID = map[uint32]*store{}
+	s.byID = map[storeKey]*store{}
 	s.mu.Unlock()
 	var first error
 	for _, e := range all {

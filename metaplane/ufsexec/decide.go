@@ -37,6 +37,9 @@ func (e *Executor) decide(r *run, in *command.Intent) (*command.Result, error) {
 		}
 		out, err := e.perform(r.reign.ctx, in, attempt > 0 || r.reign.inherited[in.Id] || e.orphan(in), &made)
 		final := err == nil || refused(orca.KindOf(err)) || e.hopeless(r.reign.ctx, in, err, attempt)
+		if in.Op == metapb.IntentOp_INTENT_TRANSFER {
+			final, err = transferred(err)
+		}
 		if final && err != nil && (in.Op == metapb.IntentOp_INTENT_MKDIR || in.Op == metapb.IntentOp_INTENT_PUT_EMPTY) {
 			if uerr := e.unmake(r.reign.ctx, in, &made); uerr != nil {
 				final, err = false, uerr
@@ -112,8 +115,15 @@ func (e *Executor) hopeless(ctx context.Context, in *command.Intent, err error, 
 		return false
 	}
 	switch in.Op {
-	case metapb.IntentOp_INTENT_EXCHANGE:
+	case metapb.IntentOp_INTENT_EXCHANGE, metapb.IntentOp_INTENT_TRANSFER:
 		return false // only a repetition can tell
+	case metapb.IntentOp_INTENT_RECEIVE:
+		store, in, oerr = e.receiving(ctx, in)
+		if oerr != nil {
+			return false
+		}
+		_, serr := store.Stat(ctx, in.Source)
+		return serr == nil
 	case metapb.IntentOp_INTENT_MKDIR:
 		_, serr := store.Stat(ctx, in.Target)
 		return orca.KindOf(serr) == orca.NotFound
@@ -132,6 +142,12 @@ func (e *Executor) hopeless(ctx context.Context, in *command.Intent, err error, 
 func (e *Executor) perform(ctx context.Context, in *command.Intent, redo bool, made *directories) (outcome, error) {
 	ctx, cancel := context.WithTimeout(ctx, e.cfg.CallTimeout)
 	defer cancel()
+	switch in.Op {
+	case metapb.IntentOp_INTENT_TRANSFER:
+		return outcome{}, e.transfer(ctx, in)
+	case metapb.IntentOp_INTENT_RECEIVE:
+		return e.receive(ctx, in, redo)
+	}
 	store, err := e.stores.FS(ctx, in.MountId)
 	if err != nil {
 		return outcome{}, err

@@ -17,7 +17,15 @@ type fenced struct {
 
 // FS implements Stores.
 func (f fenced) FS(ctx context.Context, mountID uint32) (ufs.FS, error) {
-	fs, err := f.Stores.FS(ctx, mountID)
+	return f.fenced(f.Stores.FS(ctx, mountID))
+}
+
+// At implements Stores.
+func (f fenced) At(ctx context.Context, mountID uint32, uri string) (ufs.FS, error) {
+	return f.fenced(f.Stores.At(ctx, mountID, uri))
+}
+
+func (f fenced) fenced(fs ufs.FS, err error) (ufs.FS, error) {
 	if err != nil {
 		return nil, err
 	}

@@ -18,6 +18,8 @@ type oneStore struct{ fs ufs.FS }
 
 func (s oneStore) FS(context.Context, uint32) (ufs.FS, error) { return s.fs, nil }
 
+func (s oneStore) At(context.Context, uint32, string) (ufs.FS, error) { return s.fs, nil }
+
 // TestFence: who may not change a store any more may still look at it, and all
 // that it can do otherwise is there.
 func TestFence(t *testing.T) {

@@ -55,6 +55,8 @@ type Group interface {
 // Stores opens the store of a mount; *mount.Stores is one.
 type Stores interface {
 	FS(ctx context.Context, mountID uint32) (ufs.FS, error)
+	// At opens the store of a mount at another URI than its root's.
+	At(ctx context.Context, mountID uint32, uri string) (ufs.FS, error)
 }
 
 // Syncer imports single names; *ufssync.Syncer is one.
@@ -94,6 +96,10 @@ type Config struct {
 	// Fence is asked before each change of a store, and its error is what the
 	// change comes to; nil: there is only one executor.
 	Fence func(ctx context.Context) error
+	// Transfer asks the group that a file goes to for its decision about an
+	// intent; an error that is not a Refused says that it has made none yet. nil:
+	// there are no other groups.
+	Transfer func(ctx context.Context, intent uint64) error
 	// Now is the clock; default time.Now.
 	Now func() time.Time
 }
@@ -175,6 +181,7 @@ type run struct {
 	attempts atomic.Int64
 	last     atomic.Pointer[error]
 	copied   sync.Map // of a move, see move.copied
+	slowest  int      // bounds the backoff: doublings of the first pause
 }
 
 // New makes an executor; Start begins its work.
@@ -285,7 +292,10 @@ func (e *Executor) start(in *command.Intent) (*run, error) {
 	if g == nil {
 		return nil, orca.E("ufsexec.start", orca.Unavailable, "this member does not lead any more")
 	}
-	r := &run{reign: g, done: make(chan struct{})}
+	r := &run{reign: g, done: make(chan struct{}), slowest: 12}
+	if in.Op == metapb.IntentOp_INTENT_TRANSFER {
+		r.slowest = 4 // a name is kept from its readers meanwhile
+	}
 	e.runs[in.Id] = r
 	e.wg.Add(1)
 	go func() {
@@ -343,7 +353,7 @@ func (e *Executor) reigns() (g *reign, first bool) {
 func (e *Executor) again(r *run, err error, attempt int) bool {
 	r.last.Store(&err)
 	e.Stats.Retries.Add(1)
-	pause := e.cfg.FirstPause << min(attempt, 12)
+	pause := e.cfg.FirstPause << min(attempt, r.slowest)
 	t := time.NewTimer(min(pause, e.cfg.LongestPause))
 	defer t.Stop()
 	select {
