@@ -61,6 +61,8 @@ func metaCases() []Case {
 			About: "rename a file within its directory, against create of the same run", open: openRename},
 		{Suite: "meta", Name: "rename-samedir", Metric: "renames", Unit: unitOps, Baseline: createName,
 			About: "rename files of one directory that all clients work in, against create of the same run", open: openRenameSame},
+		{Suite: "meta", Name: "rename-crossgroup", Metric: "renames", Unit: unitOps, Baseline: createName,
+			About: "rename files of a store between directories that live in two groups, against create of the same run", open: openRenameCross},
 		{Suite: "meta", Name: "delete", Metric: "deletes", Unit: unitOps, Baseline: createName,
 			About: "delete a file, against create of the same run", open: openDelete},
 	}
@@ -99,6 +101,15 @@ func (s *stage) metaOf(ctx context.Context, clients int) (*crowd, error) {
 	if err != nil {
 		return nil, err
 	}
+	c, err := s.crowdOf(ctx, o, clients)
+	if err == nil {
+		s.crowds[clients] = c
+	}
+	return c, err
+}
+
+// crowdOf is metaOf at a server.
+func (s *stage) crowdOf(ctx context.Context, o *target.Orca, clients int) (*crowd, error) {
 	c := &crowd{s: s, orca: o, lanes: clients * s.opt.Pipeline}
 	addr := o.Endpoints.Meta
 	if s.opt.Network == "unix" {
@@ -120,7 +131,6 @@ func (s *stage) metaOf(ctx context.Context, clients int) (*crowd, error) {
 	s.facts.Config["pipeline"] = fmt.Sprint(s.opt.Pipeline)
 	s.facts.Config["network"] = s.opt.Network
 	s.facts.Config["sample"] = s.opt.Sample.String()
-	s.crowds[clients] = c
 	return c, nil
 }
 
