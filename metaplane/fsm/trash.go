@@ -118,19 +118,17 @@ func sortedSubs(n *node) []*node {
 
 // sweepFiles frees files of a directory that has no sub-directories.
 func (m *Machine) sweepFiles(n *node, budget *int) {
-	type named struct {
-		name string
-		f    *inode.File
-	}
-	var batch []named
-	m.eachDirent(n, "", "", func(name string, v []byte) bool {
-		if d := m.decoded(v); d.file != nil {
-			batch = append(batch, named{name, d.file})
-			*budget--
-		}
-		return *budget > 0 && m.failed() == nil
+	var names []string
+	m.eachDirent(n, "", "", func(name string, _ []byte) bool {
+		names = append(names, name)
+		*budget--
+		return *budget > 0
 	})
-	for _, e := range batch {
-		m.eraseFile(n, e.name, e.f)
+	// Looked up one by one: a file may have several of the names, and its record
+	// is another one with each that goes.
+	for _, name := range names {
+		if f := m.lookup(n, name).file; f != nil {
+			m.eraseFile(n, name, f)
+		}
 	}
 }

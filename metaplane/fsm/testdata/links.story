@@ -170,4 +170,4 @@ more
 > sweep
 ok
 > state
-files 1 dirs 2 sessions 0 intents 0 mounts 1 trash 0
+files 0 dirs 2 sessions 0 intents 0 mounts 1 trash 0
