@@ -416,6 +416,10 @@ func (m *Machine) dispatchInner(c *call) *refusal {
 		return m.purgeTrash(c, o.PurgeTrash)
 	case o.Transfer != nil:
 		return m.receive(c, o.Transfer)
+	case o.Stage != nil:
+		return m.stage(c, o.Stage)
+	case o.Regroup != nil:
+		return m.regroup(c, o.Regroup)
 	case o.Noop != nil:
 		return nil
 	}

@@ -49,7 +49,7 @@ func (m *Machine) setAttr(c *call, o *metapb.SetAttrOp) *refusal {
 		return r
 	}
 	if c.decided == nil {
-		if r := m.checkSetAttr(c, o, &s, loc); r != nil {
+		if r := firstRefusal(m.checkSetAttr(c, o, &s, loc), m.frozen(&s)); r != nil {
 			return r
 		}
 	}
@@ -233,7 +233,7 @@ func (m *Machine) xattr(c *call, o *metapb.XattrOp) *refusal {
 	if s.none() {
 		return refuse(orca.NotFound, s.path, "")
 	}
-	if r := firstRefusal(m.notLeaving(s.dir, s.name, s.path), checkXattr(c, o, &s)); r != nil {
+	if r := firstRefusal(m.notLeaving(s.dir, s.name, s.path), checkXattr(c, o, &s), m.frozen(&s)); r != nil {
 		return r
 	}
 	key := inode.AppendXattr(nil, s.ino(), o.Name)

@@ -42,6 +42,9 @@ func (m *Machine) indexIntent(it *command.Intent) {
 	if it.Client != 0 && !it.Deferred {
 		m.byCall[callKey{it.Client, it.Seq}] = it.Id
 	}
+	if it.Op == metapb.IntentOp_INTENT_REGROUP {
+		m.regroups[orca.Ino(it.Ino)] = it
+	}
 	set := m.masks[it.MountId]
 	if set == nil {
 		set = &maskSet{}
@@ -143,6 +146,9 @@ func (m *Machine) dropIntent(it *command.Intent) {
 	if !it.Deferred {
 		delete(m.byCall, callKey{it.Client, it.Seq})
 	}
+	if it.Op == metapb.IntentOp_INTENT_REGROUP {
+		delete(m.regroups, orca.Ino(it.Ino))
+	}
 	if set := m.masks[it.MountId]; set != nil {
 		for _, k := range keysOf(it) {
 			set.drop(k.key, it.Id)
@@ -155,7 +161,7 @@ func (m *Machine) dropIntent(it *command.Intent) {
 // operation, and is remembered for the request that began it.
 func (m *Machine) decide(c *call, o *metapb.DecideOp) *refusal {
 	it := m.intents[o.Intent]
-	if it == nil || it.Deferred || it.Op == metapb.IntentOp_INTENT_PERSIST {
+	if it == nil || it.Deferred || it.Op == metapb.IntentOp_INTENT_PERSIST || it.Op == metapb.IntentOp_INTENT_REGROUP {
 		return refuse(orca.NotFound, "", "no undecided intent of that id")
 	}
 	m.dropIntent(it)

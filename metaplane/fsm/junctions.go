@@ -57,14 +57,6 @@ func (m *Machine) refer(d *node, label, rest string) *refusal {
 // inside reports whether a directory is one that this group has for others.
 func (m *Machine) inside(n *node) bool { return m.first() || m.mountOf(n) != nil }
 
-// outside reports whether a spot is in no mount of a group that has only those.
-func (m *Machine) outside(s *spot) bool {
-	if d := s.dentry.dir; d != nil {
-		return !m.inside(d)
-	}
-	return !m.inside(s.dir)
-}
-
 // sendBack refers to where paths begin.
 func sendBack(t *metapb.Target) *refusal {
 	rest := t.GetPath()
@@ -203,7 +195,9 @@ func (m *Machine) mountHere(c *call, o *metapb.MountOp) *refusal {
 		Mount: proto.Clone(mt).(*metapb.Mount), Root: uint64(d.rec.Ino), AtomicRename: o.AtomicRename,
 		Directories: o.Directories, Owners: o.Owners, Exchange: o.Exchange, Created: c.now,
 	}
-	row.Mount.Root, row.Mount.Junction = row.Root, metapb.JunctionState_JUNCTION_NONE
+	if row.Mount.Root = row.Root; mt.Junction != metapb.JunctionState_JUNCTION_STAGED {
+		row.Mount.Junction = metapb.JunctionState_JUNCTION_NONE
+	}
 	if p := mt.Part; p != nil {
 		d.rec.Mode, d.rec.UID, d.rec.GID = p.Mode, p.Uid, p.Gid
 	}

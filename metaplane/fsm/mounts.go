@@ -155,7 +155,7 @@ func (m *Machine) checkMount(c *call, o *metapb.MountOp, s *spot) *refusal {
 		if c.who.UID != 0 && c.who.UID != d.rec.UID {
 			return refuse(orca.Permission, s.path, "")
 		}
-		return m.idle(s.dir, s.name, d, s.path)
+		return firstRefusal(m.idle(s.dir, s.name, d, s.path), m.frozen(s))
 	case len(s.rest) > 1 && !o.Parents:
 		return refuse(orca.NotFound, s.path, "")
 	}

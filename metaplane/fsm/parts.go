@@ -83,7 +83,7 @@ func (m *Machine) checkPart(c *call, o *metapb.MkdirOp, s *spot) *refusal {
 	case retention(mt) > 0:
 		return refuse(orca.Unsupported, s.path, "what is deleted in another group could not be kept in the trash of "+mt.Mount.Path+
 			": mount that with --trash-retention 0, or leave the directory in its group")
-	case len(m.mounts) >= maxMounts:
+	case len(m.mounts)+len(m.regroups) >= maxMounts:
 		return refuse(orca.Busy, s.path, fmt.Sprintf("there are %d mounts and directories in groups of their own already", maxMounts))
 	}
 	for n := s.dir; n != nil; n = n.parent {
@@ -100,17 +100,11 @@ const maxMounts = 4096
 
 // putAway makes a new directory the junction of a part.
 func (m *Machine) putAway(d *node, group uint32) {
-	of, loc := m.mountOf(d), m.locate(d, "")
 	m.count.mount++
-	row := proto.Clone(of).(*command.Mount)
-	row.Root, row.Created, row.Unpersisted = uint64(d.rec.Ino), m.batch.now, 0
-	mt := row.Mount
-	mt.Id, mt.Path, mt.Uri, mt.Group = m.count.mount, d.path(), uri(of, loc.key), group
-	mt.Root, mt.Junction, mt.TrashRetentionMs = 0, metapb.JunctionState_JUNCTION_NONE, 0
-	mt.Part = &metapb.Part{Mount: of.Mount.Id, Mode: d.rec.Mode, Uid: d.rec.UID, Gid: d.rec.GID}
+	row := m.partRow(m.mountOf(d), d, m.count.mount, group)
 	m.joining(row)
 	was := m.unsure(d)
-	d.rec.Mount = mt.Id
+	d.rec.Mount = row.Mount.Id
 	d.rec.Flags &^= inode.Loaded // nobody knows here what is in it
 	m.reassess(d, was)
 	m.dirtied(d)
@@ -165,6 +159,11 @@ func (m *Machine) mayKeep(mt *command.Mount, label string) *refusal {
 	for _, it := range m.intents {
 		if it.Command.GetMkdir().GetGroup() > 1 && it.MountId == mt.Mount.Id {
 			return refuse(orca.Busy, label, "a directory is just being made in a group of its own")
+		}
+	}
+	for _, it := range m.regroups {
+		if it.MountId == mt.Mount.Id {
+			return refuse(orca.Busy, label, "a directory of it is on its way to another group")
 		}
 	}
 	return nil
@@ -225,6 +224,9 @@ func (m *Machine) partUnderWay(n *node, label string) *refusal {
 		if o := it.Command.GetMkdir(); o.GetGroup() > 1 && under(m.dirs[orca.Ino(o.Target.GetIno())], n) {
 			return refuse(orca.Busy, label, "a directory is just being made in a group of its own below it")
 		}
+	}
+	if it := m.regroupBelow(n); it != nil {
+		return refuse(orca.Busy, label, fmt.Sprintf("a directory at or below it is on its way to group %d", it.Group))
 	}
 	return nil
 }

@@ -284,6 +284,9 @@ func (m *Machine) setQuota(c *call, o *metapb.SetQuotaOp) *refusal {
 			return r
 		}
 	}
+	if r := m.frozen(&s); r != nil {
+		return r
+	}
 	key := inode.AppendKey8(nil, inode.SpaceQuota, uint64(n.rec.Ino))
 	if limit == (inode.Quota{}) {
 		m.forgetQuota(n)

@@ -50,8 +50,8 @@ func (m *Machine) resolve(c *orca.Caller, t *metapb.Target, check bool) (spot, *
 	if r == nil && check && m.applying && s.dir != nil && m.binned(s.dir) {
 		return s, refuse(orca.NotFound, s.path, "")
 	}
-	if r == nil && !m.first() && m.outside(&s) {
-		return s, sendBack(t)
+	if r == nil && !m.first() {
+		r = m.notHere(&s, t)
 	}
 	return s, r
 }

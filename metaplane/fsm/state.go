@@ -84,7 +84,8 @@ type Machine struct {
 	byName   map[nameKey]uint64  // sessions that hold a name
 	byFile   map[orca.Ino]uint64 // sessions that hold a file
 	intents  map[uint64]*command.Intent
-	byCall   map[callKey]uint64 // undecided intents by request
+	byCall   map[callKey]uint64           // undecided intents by request
+	regroups map[orca.Ino]*command.Intent // moves to other groups, by directory
 	masks    map[uint32]*maskSet
 	mounts   map[uint32]*command.Mount
 	workers  map[uint64]*command.Worker
@@ -140,6 +141,7 @@ func (m *Machine) Reset(db *inodekv.DB) error {
 	m.bins, m.deleted, m.charged, m.unheld = map[uint32]*bin{}, map[orca.Ino]*command.Trashed{}, map[orca.Ino]room{}, false
 	m.sessions, m.byName, m.byFile = map[uint64]*command.Session{}, map[nameKey]uint64{}, map[orca.Ino]uint64{}
 	m.intents, m.byCall, m.masks = map[uint64]*command.Intent{}, map[callKey]uint64{}, map[uint32]*maskSet{}
+	m.regroups = map[orca.Ino]*command.Intent{}
 	m.mounts, m.workers, m.clients = map[uint32]*command.Mount{}, map[uint64]*command.Worker{}, map[uint64]*client{}
 	m.outcomes = newOutcomes()
 	m.count, m.nNames, m.batch = counters{ino: firstCounter}, 0, batch{}

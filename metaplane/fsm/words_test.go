@@ -107,6 +107,11 @@ func (s *story) buildInner(verb string, a args, c *command.Command) *command.Com
 		c.SetAttr = &metapb.SetAttrOp{Target: s.target(a, 0), Mask: setSync, SyncIntervalMs: a.num("ms", 0)}
 	case "unmount":
 		c.Unmount = &metapb.UnmountOp{Path: a.arg(0), Id: uint32(a.num("id", 0)), Empty: a.has("empty")}
+	case "regroup":
+		c.Regroup = &metapb.RegroupOp{Group: uint32(a.num("group", 0)), Intent: uint64(a.num("i", 0)), Root: uint64(a.num("root", 0)), Cleared: uint32(a.num("cleared", 0))}
+		if c.Regroup.Intent == 0 {
+			c.Regroup.Target = s.target(a, 0)
+		}
 	case "junction":
 		serial := uint64(a.num("serial", 0)) // 0: that of the row
 		if row := s.m.mounts[uint32(a.num("id", 0))]; serial == 0 {

@@ -91,6 +91,7 @@ const (
 	IntentOp_INTENT_EXCHANGE    IntentOp = 40  // undecided: source and target change places
 	IntentOp_INTENT_TRANSFER    IntentOp = 150 // undecided: the file source goes to another group, which decides
 	IntentOp_INTENT_RECEIVE     IntentOp = 151 // undecided: what another group gives becomes target
+	IntentOp_INTENT_REGROUP     IntentOp = 180 // undecided: what is at and below source moves to another group; the UFS is not asked
 )
 
 // Enum value maps for IntentOp.
@@ -108,6 +109,7 @@ var (
 		40:  "INTENT_EXCHANGE",
 		150: "INTENT_TRANSFER",
 		151: "INTENT_RECEIVE",
+		180: "INTENT_REGROUP",
 	}
 	IntentOp_value = map[string]int32{
 		"INTENT_NONE":        0,
@@ -122,6 +124,7 @@ var (
 		"INTENT_EXCHANGE":    40,
 		"INTENT_TRANSFER":    150,
 		"INTENT_RECEIVE":     151,
+		"INTENT_REGROUP":     180,
 	}
 )
 
@@ -254,6 +257,8 @@ type Command struct {
 	RestoreTrash   *RestoreTrashOp   `protobuf:"bytes,120,opt,name=restore_trash,json=restoreTrash,proto3" json:"restore_trash,omitempty"`
 	PurgeTrash     *PurgeTrashOp     `protobuf:"bytes,121,opt,name=purge_trash,json=purgeTrash,proto3" json:"purge_trash,omitempty"`
 	Transfer       *TransferOp       `protobuf:"bytes,150,opt,name=transfer,proto3" json:"transfer,omitempty"`
+	Stage          *StageOp          `protobuf:"bytes,180,opt,name=stage,proto3" json:"stage,omitempty"`
+	Regroup        *RegroupOp        `protobuf:"bytes,181,opt,name=regroup,proto3" json:"regroup,omitempty"`
 	unknownFields  protoimpl.UnknownFields
 	sizeCache      protoimpl.SizeCache
 }
@@ -578,6 +583,20 @@ func (x *Command) GetPurgeTrash() *PurgeTrashOp {
 func (x *Command) GetTransfer() *TransferOp {
 	if x != nil {
 		return x.Transfer
+	}
+	return nil
+}
+
+func (x *Command) GetStage() *StageOp {
+	if x != nil {
+		return x.Stage
+	}
+	return nil
+}
+
+func (x *Command) GetRegroup() *RegroupOp {
+	if x != nil {
+		return x.Regroup
 	}
 	return nil
 }
@@ -1990,6 +2009,158 @@ func (x *JunctionOp) GetRemoving() bool {
 	return false
 }
 
+// RegroupOp begins to move a directory of a mount to another group; with intent
+// and root it switches to what the group has by now at that inode, with intent
+// alone it gives the move up. With cleared it forgets that the group of a move
+// that was given up is to be emptied of this mount.
+type RegroupOp struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Target        *Target                `protobuf:"bytes,1,opt,name=target,proto3" json:"target,omitempty"`
+	Group         uint32                 `protobuf:"varint,2,opt,name=group,proto3" json:"group,omitempty"`
+	Intent        uint64                 `protobuf:"varint,3,opt,name=intent,proto3" json:"intent,omitempty"`
+	Root          uint64                 `protobuf:"varint,4,opt,name=root,proto3" json:"root,omitempty"`
+	Cleared       uint32                 `protobuf:"varint,5,opt,name=cleared,proto3" json:"cleared,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RegroupOp) Reset() {
+	*x = RegroupOp{}
+	mi := &file_command_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RegroupOp) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RegroupOp) ProtoMessage() {}
+
+func (x *RegroupOp) ProtoReflect() protoreflect.Message {
+	mi := &file_command_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RegroupOp.ProtoReflect.Descriptor instead.
+func (*RegroupOp) Descriptor() ([]byte, []int) {
+	return file_command_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *RegroupOp) GetTarget() *Target {
+	if x != nil {
+		return x.Target
+	}
+	return nil
+}
+
+func (x *RegroupOp) GetGroup() uint32 {
+	if x != nil {
+		return x.Group
+	}
+	return 0
+}
+
+func (x *RegroupOp) GetIntent() uint64 {
+	if x != nil {
+		return x.Intent
+	}
+	return 0
+}
+
+func (x *RegroupOp) GetRoot() uint64 {
+	if x != nil {
+		return x.Root
+	}
+	return 0
+}
+
+func (x *RegroupOp) GetCleared() uint32 {
+	if x != nil {
+		return x.Cleared
+	}
+	return 0
+}
+
+// StageOp brings to a mount that is being moved here some of what is in it. What
+// is there already stays as it is; Result.ids are the inodes of all entries, in
+// order.
+type StageOp struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Mount uint32                 `protobuf:"varint,1,opt,name=mount,proto3" json:"mount,omitempty"`
+	Self  *StagedEntry           `protobuf:"bytes,2,opt,name=self,proto3" json:"self,omitempty"` // of the mount's root, optional
+	Pages []*StagedPage          `protobuf:"bytes,3,rep,name=pages,proto3" json:"pages,omitempty"`
+	// All is there, namely this much: from now on the mount is like any other.
+	Seal          *StagedSums `protobuf:"bytes,4,opt,name=seal,proto3" json:"seal,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *StageOp) Reset() {
+	*x = StageOp{}
+	mi := &file_command_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *StageOp) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*StageOp) ProtoMessage() {}
+
+func (x *StageOp) ProtoReflect() protoreflect.Message {
+	mi := &file_command_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use StageOp.ProtoReflect.Descriptor instead.
+func (*StageOp) Descriptor() ([]byte, []int) {
+	return file_command_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *StageOp) GetMount() uint32 {
+	if x != nil {
+		return x.Mount
+	}
+	return 0
+}
+
+func (x *StageOp) GetSelf() *StagedEntry {
+	if x != nil {
+		return x.Self
+	}
+	return nil
+}
+
+func (x *StageOp) GetPages() []*StagedPage {
+	if x != nil {
+		return x.Pages
+	}
+	return nil
+}
+
+func (x *StageOp) GetSeal() *StagedSums {
+	if x != nil {
+		return x.Seal
+	}
+	return nil
+}
+
 // SetQuotaOp limits what may be below a directory. A limit of -1 stays as it
 // is, 0 is none; a directory without limits has no quota.
 type SetQuotaOp struct {
@@ -2003,7 +2174,7 @@ type SetQuotaOp struct {
 
 func (x *SetQuotaOp) Reset() {
 	*x = SetQuotaOp{}
-	mi := &file_command_proto_msgTypes[18]
+	mi := &file_command_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2015,7 +2186,7 @@ func (x *SetQuotaOp) String() string {
 func (*SetQuotaOp) ProtoMessage() {}
 
 func (x *SetQuotaOp) ProtoReflect() protoreflect.Message {
-	mi := &file_command_proto_msgTypes[18]
+	mi := &file_command_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2028,7 +2199,7 @@ func (x *SetQuotaOp) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetQuotaOp.ProtoReflect.Descriptor instead.
 func (*SetQuotaOp) Descriptor() ([]byte, []int) {
-	return file_command_proto_rawDescGZIP(), []int{18}
+	return file_command_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *SetQuotaOp) GetTarget() *Target {
@@ -2072,7 +2243,7 @@ type MountRecord struct {
 
 func (x *MountRecord) Reset() {
 	*x = MountRecord{}
-	mi := &file_command_proto_msgTypes[19]
+	mi := &file_command_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2084,7 +2255,7 @@ func (x *MountRecord) String() string {
 func (*MountRecord) ProtoMessage() {}
 
 func (x *MountRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_command_proto_msgTypes[19]
+	mi := &file_command_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2097,7 +2268,7 @@ func (x *MountRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MountRecord.ProtoReflect.Descriptor instead.
 func (*MountRecord) Descriptor() ([]byte, []int) {
-	return file_command_proto_rawDescGZIP(), []int{19}
+	return file_command_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *MountRecord) GetMount() *Mount {
@@ -2201,17 +2372,20 @@ type UFSIntent struct {
 	HoldBytes  int64  `protobuf:"varint,52,opt,name=hold_bytes,json=holdBytes,proto3" json:"hold_bytes,omitempty"`
 	HoldInodes int64  `protobuf:"varint,53,opt,name=hold_inodes,json=holdInodes,proto3" json:"hold_inodes,omitempty"`
 	// The same for the other side of an exchange.
-	BackDir       uint64 `protobuf:"varint,54,opt,name=back_dir,json=backDir,proto3" json:"back_dir,omitempty"`
-	BackBelow     uint64 `protobuf:"varint,55,opt,name=back_below,json=backBelow,proto3" json:"back_below,omitempty"`
-	BackBytes     int64  `protobuf:"varint,56,opt,name=back_bytes,json=backBytes,proto3" json:"back_bytes,omitempty"`
-	BackInodes    int64  `protobuf:"varint,57,opt,name=back_inodes,json=backInodes,proto3" json:"back_inodes,omitempty"`
+	BackDir    uint64 `protobuf:"varint,54,opt,name=back_dir,json=backDir,proto3" json:"back_dir,omitempty"`
+	BackBelow  uint64 `protobuf:"varint,55,opt,name=back_below,json=backBelow,proto3" json:"back_below,omitempty"`
+	BackBytes  int64  `protobuf:"varint,56,opt,name=back_bytes,json=backBytes,proto3" json:"back_bytes,omitempty"`
+	BackInodes int64  `protobuf:"varint,57,opt,name=back_inodes,json=backInodes,proto3" json:"back_inodes,omitempty"`
+	// Of a move to another group: that group, and the mount that it will have there.
+	Group         uint32 `protobuf:"varint,180,opt,name=group,proto3" json:"group,omitempty"`
+	Part          uint32 `protobuf:"varint,181,opt,name=part,proto3" json:"part,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *UFSIntent) Reset() {
 	*x = UFSIntent{}
-	mi := &file_command_proto_msgTypes[20]
+	mi := &file_command_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2223,7 +2397,7 @@ func (x *UFSIntent) String() string {
 func (*UFSIntent) ProtoMessage() {}
 
 func (x *UFSIntent) ProtoReflect() protoreflect.Message {
-	mi := &file_command_proto_msgTypes[20]
+	mi := &file_command_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2236,7 +2410,7 @@ func (x *UFSIntent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UFSIntent.ProtoReflect.Descriptor instead.
 func (*UFSIntent) Descriptor() ([]byte, []int) {
-	return file_command_proto_rawDescGZIP(), []int{20}
+	return file_command_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *UFSIntent) GetId() uint64 {
@@ -2421,6 +2595,20 @@ func (x *UFSIntent) GetBackInodes() int64 {
 	return 0
 }
 
+func (x *UFSIntent) GetGroup() uint32 {
+	if x != nil {
+		return x.Group
+	}
+	return 0
+}
+
+func (x *UFSIntent) GetPart() uint32 {
+	if x != nil {
+		return x.Part
+	}
+	return 0
+}
+
 // DecideOp ends an undecided intent. kind 0 commits, else aborts with that
 // orca.Kind for the caller.
 type DecideOp struct {
@@ -2440,7 +2628,7 @@ type DecideOp struct {
 
 func (x *DecideOp) Reset() {
 	*x = DecideOp{}
-	mi := &file_command_proto_msgTypes[21]
+	mi := &file_command_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2452,7 +2640,7 @@ func (x *DecideOp) String() string {
 func (*DecideOp) ProtoMessage() {}
 
 func (x *DecideOp) ProtoReflect() protoreflect.Message {
-	mi := &file_command_proto_msgTypes[21]
+	mi := &file_command_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2465,7 +2653,7 @@ func (x *DecideOp) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DecideOp.ProtoReflect.Descriptor instead.
 func (*DecideOp) Descriptor() ([]byte, []int) {
-	return file_command_proto_rawDescGZIP(), []int{21}
+	return file_command_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *DecideOp) GetIntent() uint64 {
@@ -2531,7 +2719,7 @@ type CutoverOp struct {
 
 func (x *CutoverOp) Reset() {
 	*x = CutoverOp{}
-	mi := &file_command_proto_msgTypes[22]
+	mi := &file_command_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2543,7 +2731,7 @@ func (x *CutoverOp) String() string {
 func (*CutoverOp) ProtoMessage() {}
 
 func (x *CutoverOp) ProtoReflect() protoreflect.Message {
-	mi := &file_command_proto_msgTypes[22]
+	mi := &file_command_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2556,7 +2744,7 @@ func (x *CutoverOp) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CutoverOp.ProtoReflect.Descriptor instead.
 func (*CutoverOp) Descriptor() ([]byte, []int) {
-	return file_command_proto_rawDescGZIP(), []int{22}
+	return file_command_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *CutoverOp) GetIntent() uint64 {
@@ -2600,7 +2788,7 @@ type FinishIntentOp struct {
 
 func (x *FinishIntentOp) Reset() {
 	*x = FinishIntentOp{}
-	mi := &file_command_proto_msgTypes[23]
+	mi := &file_command_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2612,7 +2800,7 @@ func (x *FinishIntentOp) String() string {
 func (*FinishIntentOp) ProtoMessage() {}
 
 func (x *FinishIntentOp) ProtoReflect() protoreflect.Message {
-	mi := &file_command_proto_msgTypes[23]
+	mi := &file_command_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2625,7 +2813,7 @@ func (x *FinishIntentOp) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FinishIntentOp.ProtoReflect.Descriptor instead.
 func (*FinishIntentOp) Descriptor() ([]byte, []int) {
-	return file_command_proto_rawDescGZIP(), []int{23}
+	return file_command_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *FinishIntentOp) GetIntent() uint64 {
@@ -2660,7 +2848,7 @@ type SyncEntry struct {
 
 func (x *SyncEntry) Reset() {
 	*x = SyncEntry{}
-	mi := &file_command_proto_msgTypes[24]
+	mi := &file_command_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2672,7 +2860,7 @@ func (x *SyncEntry) String() string {
 func (*SyncEntry) ProtoMessage() {}
 
 func (x *SyncEntry) ProtoReflect() protoreflect.Message {
-	mi := &file_command_proto_msgTypes[24]
+	mi := &file_command_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2685,7 +2873,7 @@ func (x *SyncEntry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SyncEntry.ProtoReflect.Descriptor instead.
 func (*SyncEntry) Descriptor() ([]byte, []int) {
-	return file_command_proto_rawDescGZIP(), []int{24}
+	return file_command_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *SyncEntry) GetName() string {
@@ -2778,7 +2966,7 @@ type SyncApplyOp struct {
 
 func (x *SyncApplyOp) Reset() {
 	*x = SyncApplyOp{}
-	mi := &file_command_proto_msgTypes[25]
+	mi := &file_command_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2790,7 +2978,7 @@ func (x *SyncApplyOp) String() string {
 func (*SyncApplyOp) ProtoMessage() {}
 
 func (x *SyncApplyOp) ProtoReflect() protoreflect.Message {
-	mi := &file_command_proto_msgTypes[25]
+	mi := &file_command_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2803,7 +2991,7 @@ func (x *SyncApplyOp) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SyncApplyOp.ProtoReflect.Descriptor instead.
 func (*SyncApplyOp) Descriptor() ([]byte, []int) {
-	return file_command_proto_rawDescGZIP(), []int{25}
+	return file_command_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *SyncApplyOp) GetDir() uint64 {
@@ -2918,7 +3106,7 @@ type SyncResult struct {
 
 func (x *SyncResult) Reset() {
 	*x = SyncResult{}
-	mi := &file_command_proto_msgTypes[26]
+	mi := &file_command_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2930,7 +3118,7 @@ func (x *SyncResult) String() string {
 func (*SyncResult) ProtoMessage() {}
 
 func (x *SyncResult) ProtoReflect() protoreflect.Message {
-	mi := &file_command_proto_msgTypes[26]
+	mi := &file_command_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2943,7 +3131,7 @@ func (x *SyncResult) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SyncResult.ProtoReflect.Descriptor instead.
 func (*SyncResult) Descriptor() ([]byte, []int) {
-	return file_command_proto_rawDescGZIP(), []int{26}
+	return file_command_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *SyncResult) GetCreated() int64 {
@@ -2991,7 +3179,7 @@ type PersistOp struct {
 
 func (x *PersistOp) Reset() {
 	*x = PersistOp{}
-	mi := &file_command_proto_msgTypes[27]
+	mi := &file_command_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3003,7 +3191,7 @@ func (x *PersistOp) String() string {
 func (*PersistOp) ProtoMessage() {}
 
 func (x *PersistOp) ProtoReflect() protoreflect.Message {
-	mi := &file_command_proto_msgTypes[27]
+	mi := &file_command_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3016,7 +3204,7 @@ func (x *PersistOp) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PersistOp.ProtoReflect.Descriptor instead.
 func (*PersistOp) Descriptor() ([]byte, []int) {
-	return file_command_proto_rawDescGZIP(), []int{27}
+	return file_command_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *PersistOp) GetTarget() *Target {
@@ -3036,7 +3224,7 @@ type PersistPrepareOp struct {
 
 func (x *PersistPrepareOp) Reset() {
 	*x = PersistPrepareOp{}
-	mi := &file_command_proto_msgTypes[28]
+	mi := &file_command_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3048,7 +3236,7 @@ func (x *PersistPrepareOp) String() string {
 func (*PersistPrepareOp) ProtoMessage() {}
 
 func (x *PersistPrepareOp) ProtoReflect() protoreflect.Message {
-	mi := &file_command_proto_msgTypes[28]
+	mi := &file_command_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3061,7 +3249,7 @@ func (x *PersistPrepareOp) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PersistPrepareOp.ProtoReflect.Descriptor instead.
 func (*PersistPrepareOp) Descriptor() ([]byte, []int) {
-	return file_command_proto_rawDescGZIP(), []int{28}
+	return file_command_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *PersistPrepareOp) GetFile() uint64 {
@@ -3096,7 +3284,7 @@ type PersistCommitOp struct {
 
 func (x *PersistCommitOp) Reset() {
 	*x = PersistCommitOp{}
-	mi := &file_command_proto_msgTypes[29]
+	mi := &file_command_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3108,7 +3296,7 @@ func (x *PersistCommitOp) String() string {
 func (*PersistCommitOp) ProtoMessage() {}
 
 func (x *PersistCommitOp) ProtoReflect() protoreflect.Message {
-	mi := &file_command_proto_msgTypes[29]
+	mi := &file_command_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3121,7 +3309,7 @@ func (x *PersistCommitOp) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PersistCommitOp.ProtoReflect.Descriptor instead.
 func (*PersistCommitOp) Descriptor() ([]byte, []int) {
-	return file_command_proto_rawDescGZIP(), []int{29}
+	return file_command_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *PersistCommitOp) GetIntent() uint64 {
@@ -3189,7 +3377,7 @@ type MarkLostOp struct {
 
 func (x *MarkLostOp) Reset() {
 	*x = MarkLostOp{}
-	mi := &file_command_proto_msgTypes[30]
+	mi := &file_command_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3201,7 +3389,7 @@ func (x *MarkLostOp) String() string {
 func (*MarkLostOp) ProtoMessage() {}
 
 func (x *MarkLostOp) ProtoReflect() protoreflect.Message {
-	mi := &file_command_proto_msgTypes[30]
+	mi := &file_command_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3214,7 +3402,7 @@ func (x *MarkLostOp) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MarkLostOp.ProtoReflect.Descriptor instead.
 func (*MarkLostOp) Descriptor() ([]byte, []int) {
-	return file_command_proto_rawDescGZIP(), []int{30}
+	return file_command_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *MarkLostOp) GetFiles() []uint64 {
@@ -3235,7 +3423,7 @@ type SweepTrashOp struct {
 
 func (x *SweepTrashOp) Reset() {
 	*x = SweepTrashOp{}
-	mi := &file_command_proto_msgTypes[31]
+	mi := &file_command_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3247,7 +3435,7 @@ func (x *SweepTrashOp) String() string {
 func (*SweepTrashOp) ProtoMessage() {}
 
 func (x *SweepTrashOp) ProtoReflect() protoreflect.Message {
-	mi := &file_command_proto_msgTypes[31]
+	mi := &file_command_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3260,7 +3448,7 @@ func (x *SweepTrashOp) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SweepTrashOp.ProtoReflect.Descriptor instead.
 func (*SweepTrashOp) Descriptor() ([]byte, []int) {
-	return file_command_proto_rawDescGZIP(), []int{31}
+	return file_command_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *SweepTrashOp) GetLimit() uint32 {
@@ -3293,7 +3481,7 @@ type TrashRecord struct {
 
 func (x *TrashRecord) Reset() {
 	*x = TrashRecord{}
-	mi := &file_command_proto_msgTypes[32]
+	mi := &file_command_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3305,7 +3493,7 @@ func (x *TrashRecord) String() string {
 func (*TrashRecord) ProtoMessage() {}
 
 func (x *TrashRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_command_proto_msgTypes[32]
+	mi := &file_command_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3318,7 +3506,7 @@ func (x *TrashRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TrashRecord.ProtoReflect.Descriptor instead.
 func (*TrashRecord) Descriptor() ([]byte, []int) {
-	return file_command_proto_rawDescGZIP(), []int{32}
+	return file_command_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *TrashRecord) GetIno() uint64 {
@@ -3416,7 +3604,7 @@ type RestoreTrashOp struct {
 
 func (x *RestoreTrashOp) Reset() {
 	*x = RestoreTrashOp{}
-	mi := &file_command_proto_msgTypes[33]
+	mi := &file_command_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3428,7 +3616,7 @@ func (x *RestoreTrashOp) String() string {
 func (*RestoreTrashOp) ProtoMessage() {}
 
 func (x *RestoreTrashOp) ProtoReflect() protoreflect.Message {
-	mi := &file_command_proto_msgTypes[33]
+	mi := &file_command_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3441,7 +3629,7 @@ func (x *RestoreTrashOp) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RestoreTrashOp.ProtoReflect.Descriptor instead.
 func (*RestoreTrashOp) Descriptor() ([]byte, []int) {
-	return file_command_proto_rawDescGZIP(), []int{33}
+	return file_command_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *RestoreTrashOp) GetIno() uint64 {
@@ -3470,7 +3658,7 @@ type PurgeTrashOp struct {
 
 func (x *PurgeTrashOp) Reset() {
 	*x = PurgeTrashOp{}
-	mi := &file_command_proto_msgTypes[34]
+	mi := &file_command_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3482,7 +3670,7 @@ func (x *PurgeTrashOp) String() string {
 func (*PurgeTrashOp) ProtoMessage() {}
 
 func (x *PurgeTrashOp) ProtoReflect() protoreflect.Message {
-	mi := &file_command_proto_msgTypes[34]
+	mi := &file_command_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3495,7 +3683,7 @@ func (x *PurgeTrashOp) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PurgeTrashOp.ProtoReflect.Descriptor instead.
 func (*PurgeTrashOp) Descriptor() ([]byte, []int) {
-	return file_command_proto_rawDescGZIP(), []int{34}
+	return file_command_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *PurgeTrashOp) GetInos() []uint64 {
@@ -3523,7 +3711,7 @@ type WorkerRecord struct {
 
 func (x *WorkerRecord) Reset() {
 	*x = WorkerRecord{}
-	mi := &file_command_proto_msgTypes[35]
+	mi := &file_command_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3535,7 +3723,7 @@ func (x *WorkerRecord) String() string {
 func (*WorkerRecord) ProtoMessage() {}
 
 func (x *WorkerRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_command_proto_msgTypes[35]
+	mi := &file_command_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3548,7 +3736,7 @@ func (x *WorkerRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WorkerRecord.ProtoReflect.Descriptor instead.
 func (*WorkerRecord) Descriptor() ([]byte, []int) {
-	return file_command_proto_rawDescGZIP(), []int{35}
+	return file_command_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *WorkerRecord) GetId() uint64 {
@@ -3583,7 +3771,7 @@ type RegisterWorkerOp struct {
 
 func (x *RegisterWorkerOp) Reset() {
 	*x = RegisterWorkerOp{}
-	mi := &file_command_proto_msgTypes[36]
+	mi := &file_command_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3595,7 +3783,7 @@ func (x *RegisterWorkerOp) String() string {
 func (*RegisterWorkerOp) ProtoMessage() {}
 
 func (x *RegisterWorkerOp) ProtoReflect() protoreflect.Message {
-	mi := &file_command_proto_msgTypes[36]
+	mi := &file_command_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3608,7 +3796,7 @@ func (x *RegisterWorkerOp) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RegisterWorkerOp.ProtoReflect.Descriptor instead.
 func (*RegisterWorkerOp) Descriptor() ([]byte, []int) {
-	return file_command_proto_rawDescGZIP(), []int{36}
+	return file_command_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *RegisterWorkerOp) GetId() uint64 {
@@ -3635,7 +3823,7 @@ type HostedOp struct {
 
 func (x *HostedOp) Reset() {
 	*x = HostedOp{}
-	mi := &file_command_proto_msgTypes[37]
+	mi := &file_command_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3647,7 +3835,7 @@ func (x *HostedOp) String() string {
 func (*HostedOp) ProtoMessage() {}
 
 func (x *HostedOp) ProtoReflect() protoreflect.Message {
-	mi := &file_command_proto_msgTypes[37]
+	mi := &file_command_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3660,7 +3848,7 @@ func (x *HostedOp) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HostedOp.ProtoReflect.Descriptor instead.
 func (*HostedOp) Descriptor() ([]byte, []int) {
-	return file_command_proto_rawDescGZIP(), []int{37}
+	return file_command_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *HostedOp) GetMachine() string {
@@ -3690,7 +3878,7 @@ type SetFactOp struct {
 
 func (x *SetFactOp) Reset() {
 	*x = SetFactOp{}
-	mi := &file_command_proto_msgTypes[38]
+	mi := &file_command_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3702,7 +3890,7 @@ func (x *SetFactOp) String() string {
 func (*SetFactOp) ProtoMessage() {}
 
 func (x *SetFactOp) ProtoReflect() protoreflect.Message {
-	mi := &file_command_proto_msgTypes[38]
+	mi := &file_command_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3715,7 +3903,7 @@ func (x *SetFactOp) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetFactOp.ProtoReflect.Descriptor instead.
 func (*SetFactOp) Descriptor() ([]byte, []int) {
-	return file_command_proto_rawDescGZIP(), []int{38}
+	return file_command_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *SetFactOp) GetKey() string {
@@ -3747,7 +3935,7 @@ type NoopOp struct {
 
 func (x *NoopOp) Reset() {
 	*x = NoopOp{}
-	mi := &file_command_proto_msgTypes[39]
+	mi := &file_command_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3759,7 +3947,7 @@ func (x *NoopOp) String() string {
 func (*NoopOp) ProtoMessage() {}
 
 func (x *NoopOp) ProtoReflect() protoreflect.Message {
-	mi := &file_command_proto_msgTypes[39]
+	mi := &file_command_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3772,7 +3960,7 @@ func (x *NoopOp) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NoopOp.ProtoReflect.Descriptor instead.
 func (*NoopOp) Descriptor() ([]byte, []int) {
-	return file_command_proto_rawDescGZIP(), []int{39}
+	return file_command_proto_rawDescGZIP(), []int{41}
 }
 
 // HoldOp takes note that further workers have a copy of a version that is in no
@@ -3788,7 +3976,7 @@ type HoldOp struct {
 
 func (x *HoldOp) Reset() {
 	*x = HoldOp{}
-	mi := &file_command_proto_msgTypes[40]
+	mi := &file_command_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3800,7 +3988,7 @@ func (x *HoldOp) String() string {
 func (*HoldOp) ProtoMessage() {}
 
 func (x *HoldOp) ProtoReflect() protoreflect.Message {
-	mi := &file_command_proto_msgTypes[40]
+	mi := &file_command_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3813,7 +4001,7 @@ func (x *HoldOp) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HoldOp.ProtoReflect.Descriptor instead.
 func (*HoldOp) Descriptor() ([]byte, []int) {
-	return file_command_proto_rawDescGZIP(), []int{40}
+	return file_command_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *HoldOp) GetFile() uint64 {
@@ -3871,7 +4059,7 @@ type SessionRecord struct {
 
 func (x *SessionRecord) Reset() {
 	*x = SessionRecord{}
-	mi := &file_command_proto_msgTypes[41]
+	mi := &file_command_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3883,7 +4071,7 @@ func (x *SessionRecord) String() string {
 func (*SessionRecord) ProtoMessage() {}
 
 func (x *SessionRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_command_proto_msgTypes[41]
+	mi := &file_command_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3896,7 +4084,7 @@ func (x *SessionRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SessionRecord.ProtoReflect.Descriptor instead.
 func (*SessionRecord) Descriptor() ([]byte, []int) {
-	return file_command_proto_rawDescGZIP(), []int{41}
+	return file_command_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *SessionRecord) GetId() uint64 {
@@ -4113,7 +4301,7 @@ type Result struct {
 
 func (x *Result) Reset() {
 	*x = Result{}
-	mi := &file_command_proto_msgTypes[42]
+	mi := &file_command_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4125,7 +4313,7 @@ func (x *Result) String() string {
 func (*Result) ProtoMessage() {}
 
 func (x *Result) ProtoReflect() protoreflect.Message {
-	mi := &file_command_proto_msgTypes[42]
+	mi := &file_command_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4138,7 +4326,7 @@ func (x *Result) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Result.ProtoReflect.Descriptor instead.
 func (*Result) Descriptor() ([]byte, []int) {
-	return file_command_proto_rawDescGZIP(), []int{42}
+	return file_command_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *Result) GetKind() uint32 {
@@ -4293,7 +4481,7 @@ var File_command_proto protoreflect.FileDescriptor
 const file_command_proto_rawDesc = "" +
 	"\n" +
 	"\rcommand.proto\x12\torca.meta\x1a\n" +
-	"meta.proto\"\xa1\x0f\n" +
+	"meta.proto\"\xfd\x0f\n" +
 	"\aCommand\x12\x16\n" +
 	"\x06client\x18\x01 \x01(\x04R\x06client\x12\x10\n" +
 	"\x03seq\x18\x02 \x01(\x04R\x03seq\x12\x1f\n" +
@@ -4341,7 +4529,9 @@ const file_command_proto_rawDesc = "" +
 	"\rrestore_trash\x18x \x01(\v2\x19.orca.meta.RestoreTrashOpR\frestoreTrash\x128\n" +
 	"\vpurge_trash\x18y \x01(\v2\x17.orca.meta.PurgeTrashOpR\n" +
 	"purgeTrash\x122\n" +
-	"\btransfer\x18\x96\x01 \x01(\v2\x15.orca.meta.TransferOpR\btransfer\"2\n" +
+	"\btransfer\x18\x96\x01 \x01(\v2\x15.orca.meta.TransferOpR\btransfer\x12)\n" +
+	"\x05stage\x18\xb4\x01 \x01(\v2\x12.orca.meta.StageOpR\x05stage\x12/\n" +
+	"\aregroup\x18\xb5\x01 \x01(\v2\x14.orca.meta.RegroupOpR\aregroup\"2\n" +
 	"\n" +
 	"AbsentName\x12\x10\n" +
 	"\x03dir\x18\x01 \x01(\x04R\x03dir\x12\x12\n" +
@@ -4468,7 +4658,18 @@ const file_command_proto_rawDesc = "" +
 	"\x02to\x18\x03 \x01(\x0e2\x18.orca.meta.JunctionStateR\x02to\x12\x12\n" +
 	"\x04root\x18\x04 \x01(\x04R\x04root\x12\x16\n" +
 	"\x06serial\x18\x05 \x01(\x04R\x06serial\x12\x1a\n" +
-	"\bremoving\x18d \x01(\bR\bremoving\"e\n" +
+	"\bremoving\x18d \x01(\bR\bremoving\"\x92\x01\n" +
+	"\tRegroupOp\x12)\n" +
+	"\x06target\x18\x01 \x01(\v2\x11.orca.meta.TargetR\x06target\x12\x14\n" +
+	"\x05group\x18\x02 \x01(\rR\x05group\x12\x16\n" +
+	"\x06intent\x18\x03 \x01(\x04R\x06intent\x12\x12\n" +
+	"\x04root\x18\x04 \x01(\x04R\x04root\x12\x18\n" +
+	"\acleared\x18\x05 \x01(\rR\acleared\"\xa3\x01\n" +
+	"\aStageOp\x12\x14\n" +
+	"\x05mount\x18\x01 \x01(\rR\x05mount\x12*\n" +
+	"\x04self\x18\x02 \x01(\v2\x16.orca.meta.StagedEntryR\x04self\x12+\n" +
+	"\x05pages\x18\x03 \x03(\v2\x15.orca.meta.StagedPageR\x05pages\x12)\n" +
+	"\x04seal\x18\x04 \x01(\v2\x15.orca.meta.StagedSumsR\x04seal\"e\n" +
 	"\n" +
 	"SetQuotaOp\x12)\n" +
 	"\x06target\x18\x01 \x01(\v2\x11.orca.meta.TargetR\x06target\x12\x14\n" +
@@ -4484,7 +4685,7 @@ const file_command_proto_rawDesc = "" +
 	"\x03gid\x18\a \x01(\rR\x03gid\x12\x18\n" +
 	"\acreated\x18\b \x01(\x03R\acreated\x12 \n" +
 	"\vunpersisted\x18\t \x01(\x03R\vunpersisted\x12\x1a\n" +
-	"\bexchange\x18( \x01(\bR\bexchange\"\xc5\x05\n" +
+	"\bexchange\x18( \x01(\bR\bexchange\"\xf1\x05\n" +
 	"\tUFSIntent\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12#\n" +
 	"\x02op\x18\x02 \x01(\x0e2\x13.orca.meta.IntentOpR\x02op\x12\x1a\n" +
@@ -4518,7 +4719,9 @@ const file_command_proto_rawDesc = "" +
 	"\n" +
 	"back_bytes\x188 \x01(\x03R\tbackBytes\x12\x1f\n" +
 	"\vback_inodes\x189 \x01(\x03R\n" +
-	"backInodes\"\xb6\x01\n" +
+	"backInodes\x12\x15\n" +
+	"\x05group\x18\xb4\x01 \x01(\rR\x05group\x12\x13\n" +
+	"\x04part\x18\xb5\x01 \x01(\rR\x04part\"\xb6\x01\n" +
 	"\bDecideOp\x12\x16\n" +
 	"\x06intent\x18\x01 \x01(\x04R\x06intent\x12\x12\n" +
 	"\x04kind\x18\x02 \x01(\rR\x04kind\x12\x10\n" +
@@ -4689,7 +4892,7 @@ const file_command_proto_rawDesc = "" +
 	"\n" +
 	"CHECK_NONE\x10\x00\x12\x0f\n" +
 	"\vCHECK_NAMES\x10\x01\x12\x11\n" +
-	"\rCHECK_CONTENT\x10\x02*\xfa\x01\n" +
+	"\rCHECK_CONTENT\x10\x02*\x8f\x02\n" +
 	"\bIntentOp\x12\x0f\n" +
 	"\vINTENT_NONE\x10\x00\x12\x10\n" +
 	"\fINTENT_MKDIR\x10\x01\x12\x11\n" +
@@ -4702,7 +4905,8 @@ const file_command_proto_rawDesc = "" +
 	"\x12INTENT_REMOVE_TREE\x10\b\x12\x13\n" +
 	"\x0fINTENT_EXCHANGE\x10(\x12\x14\n" +
 	"\x0fINTENT_TRANSFER\x10\x96\x01\x12\x13\n" +
-	"\x0eINTENT_RECEIVE\x10\x97\x01*[\n" +
+	"\x0eINTENT_RECEIVE\x10\x97\x01\x12\x13\n" +
+	"\x0eINTENT_REGROUP\x10\xb4\x01*[\n" +
 	"\fSessionState\x12\x10\n" +
 	"\fSESSION_NONE\x10\x00\x12\x10\n" +
 	"\fSESSION_OPEN\x10\x01\x12\x13\n" +
@@ -4722,7 +4926,7 @@ func file_command_proto_rawDescGZIP() []byte {
 }
 
 var file_command_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_command_proto_msgTypes = make([]protoimpl.MessageInfo, 43)
+var file_command_proto_msgTypes = make([]protoimpl.MessageInfo, 45)
 var file_command_proto_goTypes = []any{
 	(CommandCheck)(0),        // 0: orca.meta.CommandCheck
 	(IntentOp)(0),            // 1: orca.meta.IntentOp
@@ -4745,41 +4949,46 @@ var file_command_proto_goTypes = []any{
 	(*MountOp)(nil),          // 18: orca.meta.MountOp
 	(*UnmountOp)(nil),        // 19: orca.meta.UnmountOp
 	(*JunctionOp)(nil),       // 20: orca.meta.JunctionOp
-	(*SetQuotaOp)(nil),       // 21: orca.meta.SetQuotaOp
-	(*MountRecord)(nil),      // 22: orca.meta.MountRecord
-	(*UFSIntent)(nil),        // 23: orca.meta.UFSIntent
-	(*DecideOp)(nil),         // 24: orca.meta.DecideOp
-	(*CutoverOp)(nil),        // 25: orca.meta.CutoverOp
-	(*FinishIntentOp)(nil),   // 26: orca.meta.FinishIntentOp
-	(*SyncEntry)(nil),        // 27: orca.meta.SyncEntry
-	(*SyncApplyOp)(nil),      // 28: orca.meta.SyncApplyOp
-	(*SyncResult)(nil),       // 29: orca.meta.SyncResult
-	(*PersistOp)(nil),        // 30: orca.meta.PersistOp
-	(*PersistPrepareOp)(nil), // 31: orca.meta.PersistPrepareOp
-	(*PersistCommitOp)(nil),  // 32: orca.meta.PersistCommitOp
-	(*MarkLostOp)(nil),       // 33: orca.meta.MarkLostOp
-	(*SweepTrashOp)(nil),     // 34: orca.meta.SweepTrashOp
-	(*TrashRecord)(nil),      // 35: orca.meta.TrashRecord
-	(*RestoreTrashOp)(nil),   // 36: orca.meta.RestoreTrashOp
-	(*PurgeTrashOp)(nil),     // 37: orca.meta.PurgeTrashOp
-	(*WorkerRecord)(nil),     // 38: orca.meta.WorkerRecord
-	(*RegisterWorkerOp)(nil), // 39: orca.meta.RegisterWorkerOp
-	(*HostedOp)(nil),         // 40: orca.meta.HostedOp
-	(*SetFactOp)(nil),        // 41: orca.meta.SetFactOp
-	(*NoopOp)(nil),           // 42: orca.meta.NoopOp
-	(*HoldOp)(nil),           // 43: orca.meta.HoldOp
-	(*SessionRecord)(nil),    // 44: orca.meta.SessionRecord
-	(*Result)(nil),           // 45: orca.meta.Result
-	(*Caller)(nil),           // 46: orca.meta.Caller
-	(*TransferOp)(nil),       // 47: orca.meta.TransferOp
-	(*Target)(nil),           // 48: orca.meta.Target
-	(*Mount)(nil),            // 49: orca.meta.Mount
-	(JunctionState)(0),       // 50: orca.meta.JunctionState
-	(*Attr)(nil),             // 51: orca.meta.Attr
-	(*TransferRecord)(nil),   // 52: orca.meta.TransferRecord
+	(*RegroupOp)(nil),        // 21: orca.meta.RegroupOp
+	(*StageOp)(nil),          // 22: orca.meta.StageOp
+	(*SetQuotaOp)(nil),       // 23: orca.meta.SetQuotaOp
+	(*MountRecord)(nil),      // 24: orca.meta.MountRecord
+	(*UFSIntent)(nil),        // 25: orca.meta.UFSIntent
+	(*DecideOp)(nil),         // 26: orca.meta.DecideOp
+	(*CutoverOp)(nil),        // 27: orca.meta.CutoverOp
+	(*FinishIntentOp)(nil),   // 28: orca.meta.FinishIntentOp
+	(*SyncEntry)(nil),        // 29: orca.meta.SyncEntry
+	(*SyncApplyOp)(nil),      // 30: orca.meta.SyncApplyOp
+	(*SyncResult)(nil),       // 31: orca.meta.SyncResult
+	(*PersistOp)(nil),        // 32: orca.meta.PersistOp
+	(*PersistPrepareOp)(nil), // 33: orca.meta.PersistPrepareOp
+	(*PersistCommitOp)(nil),  // 34: orca.meta.PersistCommitOp
+	(*MarkLostOp)(nil),       // 35: orca.meta.MarkLostOp
+	(*SweepTrashOp)(nil),     // 36: orca.meta.SweepTrashOp
+	(*TrashRecord)(nil),      // 37: orca.meta.TrashRecord
+	(*RestoreTrashOp)(nil),   // 38: orca.meta.RestoreTrashOp
+	(*PurgeTrashOp)(nil),     // 39: orca.meta.PurgeTrashOp
+	(*WorkerRecord)(nil),     // 40: orca.meta.WorkerRecord
+	(*RegisterWorkerOp)(nil), // 41: orca.meta.RegisterWorkerOp
+	(*HostedOp)(nil),         // 42: orca.meta.HostedOp
+	(*SetFactOp)(nil),        // 43: orca.meta.SetFactOp
+	(*NoopOp)(nil),           // 44: orca.meta.NoopOp
+	(*HoldOp)(nil),           // 45: orca.meta.HoldOp
+	(*SessionRecord)(nil),    // 46: orca.meta.SessionRecord
+	(*Result)(nil),           // 47: orca.meta.Result
+	(*Caller)(nil),           // 48: orca.meta.Caller
+	(*TransferOp)(nil),       // 49: orca.meta.TransferOp
+	(*Target)(nil),           // 50: orca.meta.Target
+	(*Mount)(nil),            // 51: orca.meta.Mount
+	(JunctionState)(0),       // 52: orca.meta.JunctionState
+	(*StagedEntry)(nil),      // 53: orca.meta.StagedEntry
+	(*StagedPage)(nil),       // 54: orca.meta.StagedPage
+	(*StagedSums)(nil),       // 55: orca.meta.StagedSums
+	(*Attr)(nil),             // 56: orca.meta.Attr
+	(*TransferRecord)(nil),   // 57: orca.meta.TransferRecord
 }
 var file_command_proto_depIdxs = []int32{
-	46, // 0: orca.meta.Command.caller:type_name -> orca.meta.Caller
+	48, // 0: orca.meta.Command.caller:type_name -> orca.meta.Caller
 	4,  // 1: orca.meta.Command.absent:type_name -> orca.meta.AbsentName
 	5,  // 2: orca.meta.Command.create:type_name -> orca.meta.CreateOp
 	6,  // 3: orca.meta.Command.complete:type_name -> orca.meta.CompleteOp
@@ -4794,62 +5003,68 @@ var file_command_proto_depIdxs = []int32{
 	17, // 12: orca.meta.Command.xattr:type_name -> orca.meta.XattrOp
 	18, // 13: orca.meta.Command.mount:type_name -> orca.meta.MountOp
 	19, // 14: orca.meta.Command.unmount:type_name -> orca.meta.UnmountOp
-	24, // 15: orca.meta.Command.decide:type_name -> orca.meta.DecideOp
-	25, // 16: orca.meta.Command.cutover:type_name -> orca.meta.CutoverOp
-	26, // 17: orca.meta.Command.finish_intent:type_name -> orca.meta.FinishIntentOp
-	28, // 18: orca.meta.Command.sync_apply:type_name -> orca.meta.SyncApplyOp
-	30, // 19: orca.meta.Command.persist:type_name -> orca.meta.PersistOp
-	31, // 20: orca.meta.Command.persist_prepare:type_name -> orca.meta.PersistPrepareOp
-	32, // 21: orca.meta.Command.persist_commit:type_name -> orca.meta.PersistCommitOp
-	33, // 22: orca.meta.Command.mark_lost:type_name -> orca.meta.MarkLostOp
-	34, // 23: orca.meta.Command.sweep_trash:type_name -> orca.meta.SweepTrashOp
-	39, // 24: orca.meta.Command.register_worker:type_name -> orca.meta.RegisterWorkerOp
-	40, // 25: orca.meta.Command.hosted:type_name -> orca.meta.HostedOp
-	41, // 26: orca.meta.Command.set_fact:type_name -> orca.meta.SetFactOp
-	42, // 27: orca.meta.Command.noop:type_name -> orca.meta.NoopOp
+	26, // 15: orca.meta.Command.decide:type_name -> orca.meta.DecideOp
+	27, // 16: orca.meta.Command.cutover:type_name -> orca.meta.CutoverOp
+	28, // 17: orca.meta.Command.finish_intent:type_name -> orca.meta.FinishIntentOp
+	30, // 18: orca.meta.Command.sync_apply:type_name -> orca.meta.SyncApplyOp
+	32, // 19: orca.meta.Command.persist:type_name -> orca.meta.PersistOp
+	33, // 20: orca.meta.Command.persist_prepare:type_name -> orca.meta.PersistPrepareOp
+	34, // 21: orca.meta.Command.persist_commit:type_name -> orca.meta.PersistCommitOp
+	35, // 22: orca.meta.Command.mark_lost:type_name -> orca.meta.MarkLostOp
+	36, // 23: orca.meta.Command.sweep_trash:type_name -> orca.meta.SweepTrashOp
+	41, // 24: orca.meta.Command.register_worker:type_name -> orca.meta.RegisterWorkerOp
+	42, // 25: orca.meta.Command.hosted:type_name -> orca.meta.HostedOp
+	43, // 26: orca.meta.Command.set_fact:type_name -> orca.meta.SetFactOp
+	44, // 27: orca.meta.Command.noop:type_name -> orca.meta.NoopOp
 	13, // 28: orca.meta.Command.link:type_name -> orca.meta.LinkOp
 	14, // 29: orca.meta.Command.rehome:type_name -> orca.meta.RehomeOp
-	21, // 30: orca.meta.Command.set_quota:type_name -> orca.meta.SetQuotaOp
+	23, // 30: orca.meta.Command.set_quota:type_name -> orca.meta.SetQuotaOp
 	20, // 31: orca.meta.Command.junction:type_name -> orca.meta.JunctionOp
-	43, // 32: orca.meta.Command.hold:type_name -> orca.meta.HoldOp
-	36, // 33: orca.meta.Command.restore_trash:type_name -> orca.meta.RestoreTrashOp
-	37, // 34: orca.meta.Command.purge_trash:type_name -> orca.meta.PurgeTrashOp
-	47, // 35: orca.meta.Command.transfer:type_name -> orca.meta.TransferOp
-	48, // 36: orca.meta.CreateOp.target:type_name -> orca.meta.Target
-	48, // 37: orca.meta.MkdirOp.target:type_name -> orca.meta.Target
-	48, // 38: orca.meta.RenameOp.src:type_name -> orca.meta.Target
-	48, // 39: orca.meta.RenameOp.dst:type_name -> orca.meta.Target
-	48, // 40: orca.meta.RenameOp.away:type_name -> orca.meta.Target
-	48, // 41: orca.meta.LinkOp.src:type_name -> orca.meta.Target
-	48, // 42: orca.meta.LinkOp.dst:type_name -> orca.meta.Target
-	48, // 43: orca.meta.DeleteOp.target:type_name -> orca.meta.Target
-	48, // 44: orca.meta.SetAttrOp.target:type_name -> orca.meta.Target
-	48, // 45: orca.meta.XattrOp.target:type_name -> orca.meta.Target
-	49, // 46: orca.meta.MountOp.mount:type_name -> orca.meta.Mount
-	50, // 47: orca.meta.JunctionOp.from:type_name -> orca.meta.JunctionState
-	50, // 48: orca.meta.JunctionOp.to:type_name -> orca.meta.JunctionState
-	48, // 49: orca.meta.SetQuotaOp.target:type_name -> orca.meta.Target
-	49, // 50: orca.meta.MountRecord.mount:type_name -> orca.meta.Mount
-	1,  // 51: orca.meta.UFSIntent.op:type_name -> orca.meta.IntentOp
-	3,  // 52: orca.meta.UFSIntent.command:type_name -> orca.meta.Command
-	27, // 53: orca.meta.SyncApplyOp.entries:type_name -> orca.meta.SyncEntry
-	27, // 54: orca.meta.SyncApplyOp.self:type_name -> orca.meta.SyncEntry
-	48, // 55: orca.meta.PersistOp.target:type_name -> orca.meta.Target
-	48, // 56: orca.meta.RestoreTrashOp.dst:type_name -> orca.meta.Target
-	2,  // 57: orca.meta.SessionRecord.state:type_name -> orca.meta.SessionState
-	46, // 58: orca.meta.SessionRecord.caller:type_name -> orca.meta.Caller
-	51, // 59: orca.meta.Result.attr:type_name -> orca.meta.Attr
-	44, // 60: orca.meta.Result.session:type_name -> orca.meta.SessionRecord
-	23, // 61: orca.meta.Result.intent:type_name -> orca.meta.UFSIntent
-	22, // 62: orca.meta.Result.mount:type_name -> orca.meta.MountRecord
-	29, // 63: orca.meta.Result.sync:type_name -> orca.meta.SyncResult
-	14, // 64: orca.meta.Result.rehome:type_name -> orca.meta.RehomeOp
-	52, // 65: orca.meta.Result.transfer:type_name -> orca.meta.TransferRecord
-	66, // [66:66] is the sub-list for method output_type
-	66, // [66:66] is the sub-list for method input_type
-	66, // [66:66] is the sub-list for extension type_name
-	66, // [66:66] is the sub-list for extension extendee
-	0,  // [0:66] is the sub-list for field type_name
+	45, // 32: orca.meta.Command.hold:type_name -> orca.meta.HoldOp
+	38, // 33: orca.meta.Command.restore_trash:type_name -> orca.meta.RestoreTrashOp
+	39, // 34: orca.meta.Command.purge_trash:type_name -> orca.meta.PurgeTrashOp
+	49, // 35: orca.meta.Command.transfer:type_name -> orca.meta.TransferOp
+	22, // 36: orca.meta.Command.stage:type_name -> orca.meta.StageOp
+	21, // 37: orca.meta.Command.regroup:type_name -> orca.meta.RegroupOp
+	50, // 38: orca.meta.CreateOp.target:type_name -> orca.meta.Target
+	50, // 39: orca.meta.MkdirOp.target:type_name -> orca.meta.Target
+	50, // 40: orca.meta.RenameOp.src:type_name -> orca.meta.Target
+	50, // 41: orca.meta.RenameOp.dst:type_name -> orca.meta.Target
+	50, // 42: orca.meta.RenameOp.away:type_name -> orca.meta.Target
+	50, // 43: orca.meta.LinkOp.src:type_name -> orca.meta.Target
+	50, // 44: orca.meta.LinkOp.dst:type_name -> orca.meta.Target
+	50, // 45: orca.meta.DeleteOp.target:type_name -> orca.meta.Target
+	50, // 46: orca.meta.SetAttrOp.target:type_name -> orca.meta.Target
+	50, // 47: orca.meta.XattrOp.target:type_name -> orca.meta.Target
+	51, // 48: orca.meta.MountOp.mount:type_name -> orca.meta.Mount
+	52, // 49: orca.meta.JunctionOp.from:type_name -> orca.meta.JunctionState
+	52, // 50: orca.meta.JunctionOp.to:type_name -> orca.meta.JunctionState
+	50, // 51: orca.meta.RegroupOp.target:type_name -> orca.meta.Target
+	53, // 52: orca.meta.StageOp.self:type_name -> orca.meta.StagedEntry
+	54, // 53: orca.meta.StageOp.pages:type_name -> orca.meta.StagedPage
+	55, // 54: orca.meta.StageOp.seal:type_name -> orca.meta.StagedSums
+	50, // 55: orca.meta.SetQuotaOp.target:type_name -> orca.meta.Target
+	51, // 56: orca.meta.MountRecord.mount:type_name -> orca.meta.Mount
+	1,  // 57: orca.meta.UFSIntent.op:type_name -> orca.meta.IntentOp
+	3,  // 58: orca.meta.UFSIntent.command:type_name -> orca.meta.Command
+	29, // 59: orca.meta.SyncApplyOp.entries:type_name -> orca.meta.SyncEntry
+	29, // 60: orca.meta.SyncApplyOp.self:type_name -> orca.meta.SyncEntry
+	50, // 61: orca.meta.PersistOp.target:type_name -> orca.meta.Target
+	50, // 62: orca.meta.RestoreTrashOp.dst:type_name -> orca.meta.Target
+	2,  // 63: orca.meta.SessionRecord.state:type_name -> orca.meta.SessionState
+	48, // 64: orca.meta.SessionRecord.caller:type_name -> orca.meta.Caller
+	56, // 65: orca.meta.Result.attr:type_name -> orca.meta.Attr
+	46, // 66: orca.meta.Result.session:type_name -> orca.meta.SessionRecord
+	25, // 67: orca.meta.Result.intent:type_name -> orca.meta.UFSIntent
+	24, // 68: orca.meta.Result.mount:type_name -> orca.meta.MountRecord
+	31, // 69: orca.meta.Result.sync:type_name -> orca.meta.SyncResult
+	14, // 70: orca.meta.Result.rehome:type_name -> orca.meta.RehomeOp
+	57, // 71: orca.meta.Result.transfer:type_name -> orca.meta.TransferRecord
+	72, // [72:72] is the sub-list for method output_type
+	72, // [72:72] is the sub-list for method input_type
+	72, // [72:72] is the sub-list for extension type_name
+	72, // [72:72] is the sub-list for extension extendee
+	0,  // [0:72] is the sub-list for field type_name
 }
 
 func init() { file_command_proto_init() }
@@ -4864,7 +5079,7 @@ func file_command_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_command_proto_rawDesc), len(file_command_proto_rawDesc)),
 			NumEnums:      3,
-			NumMessages:   43,
+			NumMessages:   45,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

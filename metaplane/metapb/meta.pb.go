@@ -98,22 +98,25 @@ const (
 	JunctionState_JUNCTION_NONE    JunctionState = 0
 	JunctionState_JUNCTION_JOINING JunctionState = 1 // the group is being given the mount, or its options
 	JunctionState_JUNCTION_ACTIVE  JunctionState = 2
-	JunctionState_JUNCTION_LEAVING JunctionState = 3 // the group is being emptied of it
+	JunctionState_JUNCTION_LEAVING JunctionState = 3   // the group is being emptied of it
+	JunctionState_JUNCTION_STAGED  JunctionState = 180 // in the group behind: what is in it is still being brought there
 )
 
 // Enum value maps for JunctionState.
 var (
 	JunctionState_name = map[int32]string{
-		0: "JUNCTION_NONE",
-		1: "JUNCTION_JOINING",
-		2: "JUNCTION_ACTIVE",
-		3: "JUNCTION_LEAVING",
+		0:   "JUNCTION_NONE",
+		1:   "JUNCTION_JOINING",
+		2:   "JUNCTION_ACTIVE",
+		3:   "JUNCTION_LEAVING",
+		180: "JUNCTION_STAGED",
 	}
 	JunctionState_value = map[string]int32{
 		"JUNCTION_NONE":    0,
 		"JUNCTION_JOINING": 1,
 		"JUNCTION_ACTIVE":  2,
 		"JUNCTION_LEAVING": 3,
+		"JUNCTION_STAGED":  180,
 	}
 )
 
@@ -142,6 +145,104 @@ func (x JunctionState) Number() protoreflect.EnumNumber {
 // Deprecated: Use JunctionState.Descriptor instead.
 func (JunctionState) EnumDescriptor() ([]byte, []int) {
 	return file_meta_proto_rawDescGZIP(), []int{1}
+}
+
+type RegroupAsk int32
+
+const (
+	RegroupAsk_REGROUP_BEGIN  RegroupAsk = 0 // returns once writers wait
+	RegroupAsk_REGROUP_STATUS RegroupAsk = 1
+	RegroupAsk_REGROUP_ABORT  RegroupAsk = 2 // it stays where it is
+)
+
+// Enum value maps for RegroupAsk.
+var (
+	RegroupAsk_name = map[int32]string{
+		0: "REGROUP_BEGIN",
+		1: "REGROUP_STATUS",
+		2: "REGROUP_ABORT",
+	}
+	RegroupAsk_value = map[string]int32{
+		"REGROUP_BEGIN":  0,
+		"REGROUP_STATUS": 1,
+		"REGROUP_ABORT":  2,
+	}
+)
+
+func (x RegroupAsk) Enum() *RegroupAsk {
+	p := new(RegroupAsk)
+	*p = x
+	return p
+}
+
+func (x RegroupAsk) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (RegroupAsk) Descriptor() protoreflect.EnumDescriptor {
+	return file_meta_proto_enumTypes[2].Descriptor()
+}
+
+func (RegroupAsk) Type() protoreflect.EnumType {
+	return &file_meta_proto_enumTypes[2]
+}
+
+func (x RegroupAsk) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use RegroupAsk.Descriptor instead.
+func (RegroupAsk) EnumDescriptor() ([]byte, []int) {
+	return file_meta_proto_rawDescGZIP(), []int{2}
+}
+
+type RegroupState int32
+
+const (
+	RegroupState_REGROUP_NONE   RegroupState = 0
+	RegroupState_REGROUP_MOVING RegroupState = 1
+	RegroupState_REGROUP_DONE   RegroupState = 2
+)
+
+// Enum value maps for RegroupState.
+var (
+	RegroupState_name = map[int32]string{
+		0: "REGROUP_NONE",
+		1: "REGROUP_MOVING",
+		2: "REGROUP_DONE",
+	}
+	RegroupState_value = map[string]int32{
+		"REGROUP_NONE":   0,
+		"REGROUP_MOVING": 1,
+		"REGROUP_DONE":   2,
+	}
+)
+
+func (x RegroupState) Enum() *RegroupState {
+	p := new(RegroupState)
+	*p = x
+	return p
+}
+
+func (x RegroupState) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (RegroupState) Descriptor() protoreflect.EnumDescriptor {
+	return file_meta_proto_enumTypes[3].Descriptor()
+}
+
+func (RegroupState) Type() protoreflect.EnumType {
+	return &file_meta_proto_enumTypes[3]
+}
+
+func (x RegroupState) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use RegroupState.Descriptor instead.
+func (RegroupState) EnumDescriptor() ([]byte, []int) {
+	return file_meta_proto_rawDescGZIP(), []int{3}
 }
 
 type EventKind int32
@@ -183,11 +284,11 @@ func (x EventKind) String() string {
 }
 
 func (EventKind) Descriptor() protoreflect.EnumDescriptor {
-	return file_meta_proto_enumTypes[2].Descriptor()
+	return file_meta_proto_enumTypes[4].Descriptor()
 }
 
 func (EventKind) Type() protoreflect.EnumType {
-	return &file_meta_proto_enumTypes[2]
+	return &file_meta_proto_enumTypes[4]
 }
 
 func (x EventKind) Number() protoreflect.EnumNumber {
@@ -196,7 +297,7 @@ func (x EventKind) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use EventKind.Descriptor instead.
 func (EventKind) EnumDescriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{2}
+	return file_meta_proto_rawDescGZIP(), []int{4}
 }
 
 type WorkerOrder_Kind int32
@@ -241,11 +342,11 @@ func (x WorkerOrder_Kind) String() string {
 }
 
 func (WorkerOrder_Kind) Descriptor() protoreflect.EnumDescriptor {
-	return file_meta_proto_enumTypes[3].Descriptor()
+	return file_meta_proto_enumTypes[5].Descriptor()
 }
 
 func (WorkerOrder_Kind) Type() protoreflect.EnumType {
-	return &file_meta_proto_enumTypes[3]
+	return &file_meta_proto_enumTypes[5]
 }
 
 func (x WorkerOrder_Kind) Number() protoreflect.EnumNumber {
@@ -254,7 +355,7 @@ func (x WorkerOrder_Kind) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use WorkerOrder_Kind.Descriptor instead.
 func (WorkerOrder_Kind) EnumDescriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{50, 0}
+	return file_meta_proto_rawDescGZIP(), []int{58, 0}
 }
 
 type QuorumRequest_Change int32
@@ -305,11 +406,11 @@ func (x QuorumRequest_Change) String() string {
 }
 
 func (QuorumRequest_Change) Descriptor() protoreflect.EnumDescriptor {
-	return file_meta_proto_enumTypes[4].Descriptor()
+	return file_meta_proto_enumTypes[6].Descriptor()
 }
 
 func (QuorumRequest_Change) Type() protoreflect.EnumType {
-	return &file_meta_proto_enumTypes[4]
+	return &file_meta_proto_enumTypes[6]
 }
 
 func (x QuorumRequest_Change) Number() protoreflect.EnumNumber {
@@ -318,7 +419,7 @@ func (x QuorumRequest_Change) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use QuorumRequest_Change.Descriptor instead.
 func (QuorumRequest_Change) EnumDescriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{85, 0}
+	return file_meta_proto_rawDescGZIP(), []int{93, 0}
 }
 
 type UpkeepRequest_Kind int32
@@ -360,11 +461,11 @@ func (x UpkeepRequest_Kind) String() string {
 }
 
 func (UpkeepRequest_Kind) Descriptor() protoreflect.EnumDescriptor {
-	return file_meta_proto_enumTypes[5].Descriptor()
+	return file_meta_proto_enumTypes[7].Descriptor()
 }
 
 func (UpkeepRequest_Kind) Type() protoreflect.EnumType {
-	return &file_meta_proto_enumTypes[5]
+	return &file_meta_proto_enumTypes[7]
 }
 
 func (x UpkeepRequest_Kind) Number() protoreflect.EnumNumber {
@@ -373,7 +474,7 @@ func (x UpkeepRequest_Kind) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use UpkeepRequest_Kind.Descriptor instead.
 func (UpkeepRequest_Kind) EnumDescriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{88, 0}
+	return file_meta_proto_rawDescGZIP(), []int{96, 0}
 }
 
 // Caller is a POSIX identity.
@@ -3403,6 +3504,555 @@ func (x *UnmountRequest) GetEmpty() bool {
 	return false
 }
 
+// RegroupRequest moves a directory of a mount of the first group, with all that
+// is below it, to another group. Done already, or on its way: nothing happens.
+type RegroupRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	H             *Header                `protobuf:"bytes,1,opt,name=h,proto3" json:"h,omitempty"`
+	Target        *Target                `protobuf:"bytes,2,opt,name=target,proto3" json:"target,omitempty"`
+	Group         uint32                 `protobuf:"varint,3,opt,name=group,proto3" json:"group,omitempty"` // to begin with
+	Ask           RegroupAsk             `protobuf:"varint,4,opt,name=ask,proto3,enum=orca.meta.RegroupAsk" json:"ask,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RegroupRequest) Reset() {
+	*x = RegroupRequest{}
+	mi := &file_meta_proto_msgTypes[39]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RegroupRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RegroupRequest) ProtoMessage() {}
+
+func (x *RegroupRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_meta_proto_msgTypes[39]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RegroupRequest.ProtoReflect.Descriptor instead.
+func (*RegroupRequest) Descriptor() ([]byte, []int) {
+	return file_meta_proto_rawDescGZIP(), []int{39}
+}
+
+func (x *RegroupRequest) GetH() *Header {
+	if x != nil {
+		return x.H
+	}
+	return nil
+}
+
+func (x *RegroupRequest) GetTarget() *Target {
+	if x != nil {
+		return x.Target
+	}
+	return nil
+}
+
+func (x *RegroupRequest) GetGroup() uint32 {
+	if x != nil {
+		return x.Group
+	}
+	return 0
+}
+
+func (x *RegroupRequest) GetAsk() RegroupAsk {
+	if x != nil {
+		return x.Ask
+	}
+	return RegroupAsk_REGROUP_BEGIN
+}
+
+type RegroupReply struct {
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	State  RegroupState           `protobuf:"varint,1,opt,name=state,proto3,enum=orca.meta.RegroupState" json:"state,omitempty"`
+	Group  uint32                 `protobuf:"varint,2,opt,name=group,proto3" json:"group,omitempty"`
+	Copied int64                  `protobuf:"varint,3,opt,name=copied,proto3" json:"copied,omitempty"` // inodes, by the present attempt
+	Total  int64                  `protobuf:"varint,4,opt,name=total,proto3" json:"total,omitempty"`
+	// Why it does not come on, or why the last one to this directory was given up.
+	Problem       string `protobuf:"bytes,5,opt,name=problem,proto3" json:"problem,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RegroupReply) Reset() {
+	*x = RegroupReply{}
+	mi := &file_meta_proto_msgTypes[40]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RegroupReply) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RegroupReply) ProtoMessage() {}
+
+func (x *RegroupReply) ProtoReflect() protoreflect.Message {
+	mi := &file_meta_proto_msgTypes[40]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RegroupReply.ProtoReflect.Descriptor instead.
+func (*RegroupReply) Descriptor() ([]byte, []int) {
+	return file_meta_proto_rawDescGZIP(), []int{40}
+}
+
+func (x *RegroupReply) GetState() RegroupState {
+	if x != nil {
+		return x.State
+	}
+	return RegroupState_REGROUP_NONE
+}
+
+func (x *RegroupReply) GetGroup() uint32 {
+	if x != nil {
+		return x.Group
+	}
+	return 0
+}
+
+func (x *RegroupReply) GetCopied() int64 {
+	if x != nil {
+		return x.Copied
+	}
+	return 0
+}
+
+func (x *RegroupReply) GetTotal() int64 {
+	if x != nil {
+		return x.Total
+	}
+	return 0
+}
+
+func (x *RegroupReply) GetProblem() string {
+	if x != nil {
+		return x.Problem
+	}
+	return ""
+}
+
+// StagedEntry is one name of a directory that is being moved to another group.
+type StagedEntry struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	File          []byte                 `protobuf:"bytes,2,opt,name=file,proto3" json:"file,omitempty"`  // its record, as in a dentry; what depends on its group is not taken over
+	Dir           []byte                 `protobuf:"bytes,3,opt,name=dir,proto3" json:"dir,omitempty"`    // its record
+	Link          uint64                 `protobuf:"varint,4,opt,name=link,proto3" json:"link,omitempty"` // one more name of a file that is there already, by its inode there
+	Home          bool                   `protobuf:"varint,5,opt,name=home,proto3" json:"home,omitempty"` // with link: this is the name that the UFS has it under
+	Xattrs        []*StagedXattr         `protobuf:"bytes,6,rep,name=xattrs,proto3" json:"xattrs,omitempty"`
+	ReplicaMin    uint32                 `protobuf:"varint,7,opt,name=replica_min,json=replicaMin,proto3" json:"replica_min,omitempty"`
+	ReplicaLimit  uint32                 `protobuf:"varint,8,opt,name=replica_limit,json=replicaLimit,proto3" json:"replica_limit,omitempty"`
+	QuotaBytes    int64                  `protobuf:"varint,9,opt,name=quota_bytes,json=quotaBytes,proto3" json:"quota_bytes,omitempty"`
+	QuotaInodes   int64                  `protobuf:"varint,10,opt,name=quota_inodes,json=quotaInodes,proto3" json:"quota_inodes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *StagedEntry) Reset() {
+	*x = StagedEntry{}
+	mi := &file_meta_proto_msgTypes[41]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *StagedEntry) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*StagedEntry) ProtoMessage() {}
+
+func (x *StagedEntry) ProtoReflect() protoreflect.Message {
+	mi := &file_meta_proto_msgTypes[41]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use StagedEntry.ProtoReflect.Descriptor instead.
+func (*StagedEntry) Descriptor() ([]byte, []int) {
+	return file_meta_proto_rawDescGZIP(), []int{41}
+}
+
+func (x *StagedEntry) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *StagedEntry) GetFile() []byte {
+	if x != nil {
+		return x.File
+	}
+	return nil
+}
+
+func (x *StagedEntry) GetDir() []byte {
+	if x != nil {
+		return x.Dir
+	}
+	return nil
+}
+
+func (x *StagedEntry) GetLink() uint64 {
+	if x != nil {
+		return x.Link
+	}
+	return 0
+}
+
+func (x *StagedEntry) GetHome() bool {
+	if x != nil {
+		return x.Home
+	}
+	return false
+}
+
+func (x *StagedEntry) GetXattrs() []*StagedXattr {
+	if x != nil {
+		return x.Xattrs
+	}
+	return nil
+}
+
+func (x *StagedEntry) GetReplicaMin() uint32 {
+	if x != nil {
+		return x.ReplicaMin
+	}
+	return 0
+}
+
+func (x *StagedEntry) GetReplicaLimit() uint32 {
+	if x != nil {
+		return x.ReplicaLimit
+	}
+	return 0
+}
+
+func (x *StagedEntry) GetQuotaBytes() int64 {
+	if x != nil {
+		return x.QuotaBytes
+	}
+	return 0
+}
+
+func (x *StagedEntry) GetQuotaInodes() int64 {
+	if x != nil {
+		return x.QuotaInodes
+	}
+	return 0
+}
+
+type StagedXattr struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Value         []byte                 `protobuf:"bytes,2,opt,name=value,proto3" json:"value,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *StagedXattr) Reset() {
+	*x = StagedXattr{}
+	mi := &file_meta_proto_msgTypes[42]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *StagedXattr) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*StagedXattr) ProtoMessage() {}
+
+func (x *StagedXattr) ProtoReflect() protoreflect.Message {
+	mi := &file_meta_proto_msgTypes[42]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use StagedXattr.ProtoReflect.Descriptor instead.
+func (*StagedXattr) Descriptor() ([]byte, []int) {
+	return file_meta_proto_rawDescGZIP(), []int{42}
+}
+
+func (x *StagedXattr) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *StagedXattr) GetValue() []byte {
+	if x != nil {
+		return x.Value
+	}
+	return nil
+}
+
+type StagedPage struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Dir           uint64                 `protobuf:"varint,1,opt,name=dir,proto3" json:"dir,omitempty"` // inode there; 0: the root of the mount
+	Entries       []*StagedEntry         `protobuf:"bytes,2,rep,name=entries,proto3" json:"entries,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *StagedPage) Reset() {
+	*x = StagedPage{}
+	mi := &file_meta_proto_msgTypes[43]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *StagedPage) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*StagedPage) ProtoMessage() {}
+
+func (x *StagedPage) ProtoReflect() protoreflect.Message {
+	mi := &file_meta_proto_msgTypes[43]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use StagedPage.ProtoReflect.Descriptor instead.
+func (*StagedPage) Descriptor() ([]byte, []int) {
+	return file_meta_proto_rawDescGZIP(), []int{43}
+}
+
+func (x *StagedPage) GetDir() uint64 {
+	if x != nil {
+		return x.Dir
+	}
+	return 0
+}
+
+func (x *StagedPage) GetEntries() []*StagedEntry {
+	if x != nil {
+		return x.Entries
+	}
+	return nil
+}
+
+type StagedSums struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Bytes         int64                  `protobuf:"varint,1,opt,name=bytes,proto3" json:"bytes,omitempty"`
+	Files         int64                  `protobuf:"varint,2,opt,name=files,proto3" json:"files,omitempty"`
+	Dirs          int64                  `protobuf:"varint,3,opt,name=dirs,proto3" json:"dirs,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *StagedSums) Reset() {
+	*x = StagedSums{}
+	mi := &file_meta_proto_msgTypes[44]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *StagedSums) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*StagedSums) ProtoMessage() {}
+
+func (x *StagedSums) ProtoReflect() protoreflect.Message {
+	mi := &file_meta_proto_msgTypes[44]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use StagedSums.ProtoReflect.Descriptor instead.
+func (*StagedSums) Descriptor() ([]byte, []int) {
+	return file_meta_proto_rawDescGZIP(), []int{44}
+}
+
+func (x *StagedSums) GetBytes() int64 {
+	if x != nil {
+		return x.Bytes
+	}
+	return 0
+}
+
+func (x *StagedSums) GetFiles() int64 {
+	if x != nil {
+		return x.Files
+	}
+	return 0
+}
+
+func (x *StagedSums) GetDirs() int64 {
+	if x != nil {
+		return x.Dirs
+	}
+	return 0
+}
+
+// StageRequest brings what a mount holds to the group behind its junction.
+type StageRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	H             *Header                `protobuf:"bytes,1,opt,name=h,proto3" json:"h,omitempty"`
+	Mount         uint32                 `protobuf:"varint,2,opt,name=mount,proto3" json:"mount,omitempty"`
+	Self          *StagedEntry           `protobuf:"bytes,3,opt,name=self,proto3" json:"self,omitempty"`
+	Pages         []*StagedPage          `protobuf:"bytes,4,rep,name=pages,proto3" json:"pages,omitempty"`
+	Seal          *StagedSums            `protobuf:"bytes,5,opt,name=seal,proto3" json:"seal,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *StageRequest) Reset() {
+	*x = StageRequest{}
+	mi := &file_meta_proto_msgTypes[45]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *StageRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*StageRequest) ProtoMessage() {}
+
+func (x *StageRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_meta_proto_msgTypes[45]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use StageRequest.ProtoReflect.Descriptor instead.
+func (*StageRequest) Descriptor() ([]byte, []int) {
+	return file_meta_proto_rawDescGZIP(), []int{45}
+}
+
+func (x *StageRequest) GetH() *Header {
+	if x != nil {
+		return x.H
+	}
+	return nil
+}
+
+func (x *StageRequest) GetMount() uint32 {
+	if x != nil {
+		return x.Mount
+	}
+	return 0
+}
+
+func (x *StageRequest) GetSelf() *StagedEntry {
+	if x != nil {
+		return x.Self
+	}
+	return nil
+}
+
+func (x *StageRequest) GetPages() []*StagedPage {
+	if x != nil {
+		return x.Pages
+	}
+	return nil
+}
+
+func (x *StageRequest) GetSeal() *StagedSums {
+	if x != nil {
+		return x.Seal
+	}
+	return nil
+}
+
+type StageReply struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Inos          []uint64               `protobuf:"varint,1,rep,packed,name=inos,proto3" json:"inos,omitempty"` // of all entries, in order
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *StageReply) Reset() {
+	*x = StageReply{}
+	mi := &file_meta_proto_msgTypes[46]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *StageReply) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*StageReply) ProtoMessage() {}
+
+func (x *StageReply) ProtoReflect() protoreflect.Message {
+	mi := &file_meta_proto_msgTypes[46]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use StageReply.ProtoReflect.Descriptor instead.
+func (*StageReply) Descriptor() ([]byte, []int) {
+	return file_meta_proto_rawDescGZIP(), []int{46}
+}
+
+func (x *StageReply) GetInos() []uint64 {
+	if x != nil {
+		return x.Inos
+	}
+	return nil
+}
+
 type ListMountsRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	H             *Header                `protobuf:"bytes,1,opt,name=h,proto3" json:"h,omitempty"`
@@ -3413,7 +4063,7 @@ type ListMountsRequest struct {
 
 func (x *ListMountsRequest) Reset() {
 	*x = ListMountsRequest{}
-	mi := &file_meta_proto_msgTypes[39]
+	mi := &file_meta_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3425,7 +4075,7 @@ func (x *ListMountsRequest) String() string {
 func (*ListMountsRequest) ProtoMessage() {}
 
 func (x *ListMountsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[39]
+	mi := &file_meta_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3438,7 +4088,7 @@ func (x *ListMountsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListMountsRequest.ProtoReflect.Descriptor instead.
 func (*ListMountsRequest) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{39}
+	return file_meta_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *ListMountsRequest) GetH() *Header {
@@ -3466,7 +4116,7 @@ type ListMountsReply struct {
 
 func (x *ListMountsReply) Reset() {
 	*x = ListMountsReply{}
-	mi := &file_meta_proto_msgTypes[40]
+	mi := &file_meta_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3478,7 +4128,7 @@ func (x *ListMountsReply) String() string {
 func (*ListMountsReply) ProtoMessage() {}
 
 func (x *ListMountsReply) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[40]
+	mi := &file_meta_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3491,7 +4141,7 @@ func (x *ListMountsReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListMountsReply.ProtoReflect.Descriptor instead.
 func (*ListMountsReply) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{40}
+	return file_meta_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *ListMountsReply) GetMounts() []*Mount {
@@ -3526,7 +4176,7 @@ type WatchRequest struct {
 
 func (x *WatchRequest) Reset() {
 	*x = WatchRequest{}
-	mi := &file_meta_proto_msgTypes[41]
+	mi := &file_meta_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3538,7 +4188,7 @@ func (x *WatchRequest) String() string {
 func (*WatchRequest) ProtoMessage() {}
 
 func (x *WatchRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[41]
+	mi := &file_meta_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3551,7 +4201,7 @@ func (x *WatchRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchRequest.ProtoReflect.Descriptor instead.
 func (*WatchRequest) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{41}
+	return file_meta_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *WatchRequest) GetH() *Header {
@@ -3587,7 +4237,7 @@ type Event struct {
 
 func (x *Event) Reset() {
 	*x = Event{}
-	mi := &file_meta_proto_msgTypes[42]
+	mi := &file_meta_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3599,7 +4249,7 @@ func (x *Event) String() string {
 func (*Event) ProtoMessage() {}
 
 func (x *Event) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[42]
+	mi := &file_meta_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3612,7 +4262,7 @@ func (x *Event) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Event.ProtoReflect.Descriptor instead.
 func (*Event) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{42}
+	return file_meta_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *Event) GetIno() uint64 {
@@ -3654,7 +4304,7 @@ type WatchReply struct {
 
 func (x *WatchReply) Reset() {
 	*x = WatchReply{}
-	mi := &file_meta_proto_msgTypes[43]
+	mi := &file_meta_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3666,7 +4316,7 @@ func (x *WatchReply) String() string {
 func (*WatchReply) ProtoMessage() {}
 
 func (x *WatchReply) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[43]
+	mi := &file_meta_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3679,7 +4329,7 @@ func (x *WatchReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchReply.ProtoReflect.Descriptor instead.
 func (*WatchReply) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{43}
+	return file_meta_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *WatchReply) GetEvents() []*Event {
@@ -3717,7 +4367,7 @@ type TierUsage struct {
 
 func (x *TierUsage) Reset() {
 	*x = TierUsage{}
-	mi := &file_meta_proto_msgTypes[44]
+	mi := &file_meta_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3729,7 +4379,7 @@ func (x *TierUsage) String() string {
 func (*TierUsage) ProtoMessage() {}
 
 func (x *TierUsage) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[44]
+	mi := &file_meta_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3742,7 +4392,7 @@ func (x *TierUsage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TierUsage.ProtoReflect.Descriptor instead.
 func (*TierUsage) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{44}
+	return file_meta_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *TierUsage) GetTier() uint32 {
@@ -3807,7 +4457,7 @@ type Worker struct {
 
 func (x *Worker) Reset() {
 	*x = Worker{}
-	mi := &file_meta_proto_msgTypes[45]
+	mi := &file_meta_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3819,7 +4469,7 @@ func (x *Worker) String() string {
 func (*Worker) ProtoMessage() {}
 
 func (x *Worker) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[45]
+	mi := &file_meta_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3832,7 +4482,7 @@ func (x *Worker) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Worker.ProtoReflect.Descriptor instead.
 func (*Worker) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{45}
+	return file_meta_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *Worker) GetId() uint64 {
@@ -3932,7 +4582,7 @@ type RegisterRequest struct {
 
 func (x *RegisterRequest) Reset() {
 	*x = RegisterRequest{}
-	mi := &file_meta_proto_msgTypes[46]
+	mi := &file_meta_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3944,7 +4594,7 @@ func (x *RegisterRequest) String() string {
 func (*RegisterRequest) ProtoMessage() {}
 
 func (x *RegisterRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[46]
+	mi := &file_meta_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3957,7 +4607,7 @@ func (x *RegisterRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RegisterRequest.ProtoReflect.Descriptor instead.
 func (*RegisterRequest) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{46}
+	return file_meta_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *RegisterRequest) GetH() *Header {
@@ -4007,7 +4657,7 @@ type RegisterReply struct {
 
 func (x *RegisterReply) Reset() {
 	*x = RegisterReply{}
-	mi := &file_meta_proto_msgTypes[47]
+	mi := &file_meta_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4019,7 +4669,7 @@ func (x *RegisterReply) String() string {
 func (*RegisterReply) ProtoMessage() {}
 
 func (x *RegisterReply) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[47]
+	mi := &file_meta_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4032,7 +4682,7 @@ func (x *RegisterReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RegisterReply.ProtoReflect.Descriptor instead.
 func (*RegisterReply) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{47}
+	return file_meta_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *RegisterReply) GetId() uint64 {
@@ -4077,7 +4727,7 @@ type FileReport struct {
 
 func (x *FileReport) Reset() {
 	*x = FileReport{}
-	mi := &file_meta_proto_msgTypes[48]
+	mi := &file_meta_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4089,7 +4739,7 @@ func (x *FileReport) String() string {
 func (*FileReport) ProtoMessage() {}
 
 func (x *FileReport) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[48]
+	mi := &file_meta_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4102,7 +4752,7 @@ func (x *FileReport) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FileReport.ProtoReflect.Descriptor instead.
 func (*FileReport) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{48}
+	return file_meta_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *FileReport) GetFile() uint64 {
@@ -4158,7 +4808,7 @@ type HeartbeatRequest struct {
 
 func (x *HeartbeatRequest) Reset() {
 	*x = HeartbeatRequest{}
-	mi := &file_meta_proto_msgTypes[49]
+	mi := &file_meta_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4170,7 +4820,7 @@ func (x *HeartbeatRequest) String() string {
 func (*HeartbeatRequest) ProtoMessage() {}
 
 func (x *HeartbeatRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[49]
+	mi := &file_meta_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4183,7 +4833,7 @@ func (x *HeartbeatRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HeartbeatRequest.ProtoReflect.Descriptor instead.
 func (*HeartbeatRequest) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{49}
+	return file_meta_proto_rawDescGZIP(), []int{57}
 }
 
 func (x *HeartbeatRequest) GetH() *Header {
@@ -4219,7 +4869,7 @@ type WorkerOrder struct {
 
 func (x *WorkerOrder) Reset() {
 	*x = WorkerOrder{}
-	mi := &file_meta_proto_msgTypes[50]
+	mi := &file_meta_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4231,7 +4881,7 @@ func (x *WorkerOrder) String() string {
 func (*WorkerOrder) ProtoMessage() {}
 
 func (x *WorkerOrder) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[50]
+	mi := &file_meta_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4244,7 +4894,7 @@ func (x *WorkerOrder) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WorkerOrder.ProtoReflect.Descriptor instead.
 func (*WorkerOrder) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{50}
+	return file_meta_proto_rawDescGZIP(), []int{58}
 }
 
 func (x *WorkerOrder) GetKind() WorkerOrder_Kind {
@@ -4283,7 +4933,7 @@ type HeartbeatReply struct {
 
 func (x *HeartbeatReply) Reset() {
 	*x = HeartbeatReply{}
-	mi := &file_meta_proto_msgTypes[51]
+	mi := &file_meta_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4295,7 +4945,7 @@ func (x *HeartbeatReply) String() string {
 func (*HeartbeatReply) ProtoMessage() {}
 
 func (x *HeartbeatReply) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[51]
+	mi := &file_meta_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4308,7 +4958,7 @@ func (x *HeartbeatReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HeartbeatReply.ProtoReflect.Descriptor instead.
 func (*HeartbeatReply) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{51}
+	return file_meta_proto_rawDescGZIP(), []int{59}
 }
 
 func (x *HeartbeatReply) GetOrders() []*WorkerOrder {
@@ -4369,7 +5019,7 @@ type ListWorkersRequest struct {
 
 func (x *ListWorkersRequest) Reset() {
 	*x = ListWorkersRequest{}
-	mi := &file_meta_proto_msgTypes[52]
+	mi := &file_meta_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4381,7 +5031,7 @@ func (x *ListWorkersRequest) String() string {
 func (*ListWorkersRequest) ProtoMessage() {}
 
 func (x *ListWorkersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[52]
+	mi := &file_meta_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4394,7 +5044,7 @@ func (x *ListWorkersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListWorkersRequest.ProtoReflect.Descriptor instead.
 func (*ListWorkersRequest) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{52}
+	return file_meta_proto_rawDescGZIP(), []int{60}
 }
 
 func (x *ListWorkersRequest) GetH() *Header {
@@ -4413,7 +5063,7 @@ type ListWorkersReply struct {
 
 func (x *ListWorkersReply) Reset() {
 	*x = ListWorkersReply{}
-	mi := &file_meta_proto_msgTypes[53]
+	mi := &file_meta_proto_msgTypes[61]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4425,7 +5075,7 @@ func (x *ListWorkersReply) String() string {
 func (*ListWorkersReply) ProtoMessage() {}
 
 func (x *ListWorkersReply) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[53]
+	mi := &file_meta_proto_msgTypes[61]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4438,7 +5088,7 @@ func (x *ListWorkersReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListWorkersReply.ProtoReflect.Descriptor instead.
 func (*ListWorkersReply) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{53}
+	return file_meta_proto_rawDescGZIP(), []int{61}
 }
 
 func (x *ListWorkersReply) GetWorkers() []*Worker {
@@ -4459,7 +5109,7 @@ type ResolveRequest struct {
 
 func (x *ResolveRequest) Reset() {
 	*x = ResolveRequest{}
-	mi := &file_meta_proto_msgTypes[54]
+	mi := &file_meta_proto_msgTypes[62]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4471,7 +5121,7 @@ func (x *ResolveRequest) String() string {
 func (*ResolveRequest) ProtoMessage() {}
 
 func (x *ResolveRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[54]
+	mi := &file_meta_proto_msgTypes[62]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4484,7 +5134,7 @@ func (x *ResolveRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResolveRequest.ProtoReflect.Descriptor instead.
 func (*ResolveRequest) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{54}
+	return file_meta_proto_rawDescGZIP(), []int{62}
 }
 
 func (x *ResolveRequest) GetH() *Header {
@@ -4514,7 +5164,7 @@ type ResolveReply struct {
 
 func (x *ResolveReply) Reset() {
 	*x = ResolveReply{}
-	mi := &file_meta_proto_msgTypes[55]
+	mi := &file_meta_proto_msgTypes[63]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4526,7 +5176,7 @@ func (x *ResolveReply) String() string {
 func (*ResolveReply) ProtoMessage() {}
 
 func (x *ResolveReply) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[55]
+	mi := &file_meta_proto_msgTypes[63]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4539,7 +5189,7 @@ func (x *ResolveReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResolveReply.ProtoReflect.Descriptor instead.
 func (*ResolveReply) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{55}
+	return file_meta_proto_rawDescGZIP(), []int{63}
 }
 
 func (x *ResolveReply) GetAttr() *Attr {
@@ -4587,7 +5237,7 @@ type LocationsRequest struct {
 
 func (x *LocationsRequest) Reset() {
 	*x = LocationsRequest{}
-	mi := &file_meta_proto_msgTypes[56]
+	mi := &file_meta_proto_msgTypes[64]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4599,7 +5249,7 @@ func (x *LocationsRequest) String() string {
 func (*LocationsRequest) ProtoMessage() {}
 
 func (x *LocationsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[56]
+	mi := &file_meta_proto_msgTypes[64]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4612,7 +5262,7 @@ func (x *LocationsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LocationsRequest.ProtoReflect.Descriptor instead.
 func (*LocationsRequest) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{56}
+	return file_meta_proto_rawDescGZIP(), []int{64}
 }
 
 func (x *LocationsRequest) GetH() *Header {
@@ -4640,7 +5290,7 @@ type LocationsReply struct {
 
 func (x *LocationsReply) Reset() {
 	*x = LocationsReply{}
-	mi := &file_meta_proto_msgTypes[57]
+	mi := &file_meta_proto_msgTypes[65]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4652,7 +5302,7 @@ func (x *LocationsReply) String() string {
 func (*LocationsReply) ProtoMessage() {}
 
 func (x *LocationsReply) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[57]
+	mi := &file_meta_proto_msgTypes[65]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4665,7 +5315,7 @@ func (x *LocationsReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LocationsReply.ProtoReflect.Descriptor instead.
 func (*LocationsReply) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{57}
+	return file_meta_proto_rawDescGZIP(), []int{65}
 }
 
 func (x *LocationsReply) GetAttr() *Attr {
@@ -4701,7 +5351,7 @@ type FreeRequest struct {
 
 func (x *FreeRequest) Reset() {
 	*x = FreeRequest{}
-	mi := &file_meta_proto_msgTypes[58]
+	mi := &file_meta_proto_msgTypes[66]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4713,7 +5363,7 @@ func (x *FreeRequest) String() string {
 func (*FreeRequest) ProtoMessage() {}
 
 func (x *FreeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[58]
+	mi := &file_meta_proto_msgTypes[66]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4726,7 +5376,7 @@ func (x *FreeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FreeRequest.ProtoReflect.Descriptor instead.
 func (*FreeRequest) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{58}
+	return file_meta_proto_rawDescGZIP(), []int{66}
 }
 
 func (x *FreeRequest) GetH() *Header {
@@ -4768,7 +5418,7 @@ type SyncRequest struct {
 
 func (x *SyncRequest) Reset() {
 	*x = SyncRequest{}
-	mi := &file_meta_proto_msgTypes[59]
+	mi := &file_meta_proto_msgTypes[67]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4780,7 +5430,7 @@ func (x *SyncRequest) String() string {
 func (*SyncRequest) ProtoMessage() {}
 
 func (x *SyncRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[59]
+	mi := &file_meta_proto_msgTypes[67]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4793,7 +5443,7 @@ func (x *SyncRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SyncRequest.ProtoReflect.Descriptor instead.
 func (*SyncRequest) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{59}
+	return file_meta_proto_rawDescGZIP(), []int{67}
 }
 
 func (x *SyncRequest) GetH() *Header {
@@ -4828,7 +5478,7 @@ type SyncReply struct {
 
 func (x *SyncReply) Reset() {
 	*x = SyncReply{}
-	mi := &file_meta_proto_msgTypes[60]
+	mi := &file_meta_proto_msgTypes[68]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4840,7 +5490,7 @@ func (x *SyncReply) String() string {
 func (*SyncReply) ProtoMessage() {}
 
 func (x *SyncReply) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[60]
+	mi := &file_meta_proto_msgTypes[68]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4853,7 +5503,7 @@ func (x *SyncReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SyncReply.ProtoReflect.Descriptor instead.
 func (*SyncReply) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{60}
+	return file_meta_proto_rawDescGZIP(), []int{68}
 }
 
 func (x *SyncReply) GetCreated() int64 {
@@ -4890,7 +5540,7 @@ type StaleUFSRequest struct {
 
 func (x *StaleUFSRequest) Reset() {
 	*x = StaleUFSRequest{}
-	mi := &file_meta_proto_msgTypes[61]
+	mi := &file_meta_proto_msgTypes[69]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4902,7 +5552,7 @@ func (x *StaleUFSRequest) String() string {
 func (*StaleUFSRequest) ProtoMessage() {}
 
 func (x *StaleUFSRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[61]
+	mi := &file_meta_proto_msgTypes[69]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4915,7 +5565,7 @@ func (x *StaleUFSRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StaleUFSRequest.ProtoReflect.Descriptor instead.
 func (*StaleUFSRequest) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{61}
+	return file_meta_proto_rawDescGZIP(), []int{69}
 }
 
 func (x *StaleUFSRequest) GetH() *Header {
@@ -4950,7 +5600,7 @@ type PersistPrepareRequest struct {
 
 func (x *PersistPrepareRequest) Reset() {
 	*x = PersistPrepareRequest{}
-	mi := &file_meta_proto_msgTypes[62]
+	mi := &file_meta_proto_msgTypes[70]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4962,7 +5612,7 @@ func (x *PersistPrepareRequest) String() string {
 func (*PersistPrepareRequest) ProtoMessage() {}
 
 func (x *PersistPrepareRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[62]
+	mi := &file_meta_proto_msgTypes[70]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4975,7 +5625,7 @@ func (x *PersistPrepareRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PersistPrepareRequest.ProtoReflect.Descriptor instead.
 func (*PersistPrepareRequest) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{62}
+	return file_meta_proto_rawDescGZIP(), []int{70}
 }
 
 func (x *PersistPrepareRequest) GetH() *Header {
@@ -5011,7 +5661,7 @@ type PersistPrepareReply struct {
 
 func (x *PersistPrepareReply) Reset() {
 	*x = PersistPrepareReply{}
-	mi := &file_meta_proto_msgTypes[63]
+	mi := &file_meta_proto_msgTypes[71]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5023,7 +5673,7 @@ func (x *PersistPrepareReply) String() string {
 func (*PersistPrepareReply) ProtoMessage() {}
 
 func (x *PersistPrepareReply) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[63]
+	mi := &file_meta_proto_msgTypes[71]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5036,7 +5686,7 @@ func (x *PersistPrepareReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PersistPrepareReply.ProtoReflect.Descriptor instead.
 func (*PersistPrepareReply) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{63}
+	return file_meta_proto_rawDescGZIP(), []int{71}
 }
 
 func (x *PersistPrepareReply) GetIntent() uint64 {
@@ -5088,7 +5738,7 @@ type PersistCommitRequest struct {
 
 func (x *PersistCommitRequest) Reset() {
 	*x = PersistCommitRequest{}
-	mi := &file_meta_proto_msgTypes[64]
+	mi := &file_meta_proto_msgTypes[72]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5100,7 +5750,7 @@ func (x *PersistCommitRequest) String() string {
 func (*PersistCommitRequest) ProtoMessage() {}
 
 func (x *PersistCommitRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[64]
+	mi := &file_meta_proto_msgTypes[72]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5113,7 +5763,7 @@ func (x *PersistCommitRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PersistCommitRequest.ProtoReflect.Descriptor instead.
 func (*PersistCommitRequest) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{64}
+	return file_meta_proto_rawDescGZIP(), []int{72}
 }
 
 func (x *PersistCommitRequest) GetH() *Header {
@@ -5188,7 +5838,7 @@ type ReportRequest struct {
 
 func (x *ReportRequest) Reset() {
 	*x = ReportRequest{}
-	mi := &file_meta_proto_msgTypes[65]
+	mi := &file_meta_proto_msgTypes[73]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5200,7 +5850,7 @@ func (x *ReportRequest) String() string {
 func (*ReportRequest) ProtoMessage() {}
 
 func (x *ReportRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[65]
+	mi := &file_meta_proto_msgTypes[73]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5213,7 +5863,7 @@ func (x *ReportRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReportRequest.ProtoReflect.Descriptor instead.
 func (*ReportRequest) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{65}
+	return file_meta_proto_rawDescGZIP(), []int{73}
 }
 
 func (x *ReportRequest) GetH() *Header {
@@ -5239,7 +5889,7 @@ type Intent struct {
 
 func (x *Intent) Reset() {
 	*x = Intent{}
-	mi := &file_meta_proto_msgTypes[66]
+	mi := &file_meta_proto_msgTypes[74]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5251,7 +5901,7 @@ func (x *Intent) String() string {
 func (*Intent) ProtoMessage() {}
 
 func (x *Intent) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[66]
+	mi := &file_meta_proto_msgTypes[74]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5264,7 +5914,7 @@ func (x *Intent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Intent.ProtoReflect.Descriptor instead.
 func (*Intent) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{66}
+	return file_meta_proto_rawDescGZIP(), []int{74}
 }
 
 func (x *Intent) GetId() uint64 {
@@ -5342,7 +5992,7 @@ type ReportReply struct {
 
 func (x *ReportReply) Reset() {
 	*x = ReportReply{}
-	mi := &file_meta_proto_msgTypes[67]
+	mi := &file_meta_proto_msgTypes[75]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5354,7 +6004,7 @@ func (x *ReportReply) String() string {
 func (*ReportReply) ProtoMessage() {}
 
 func (x *ReportReply) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[67]
+	mi := &file_meta_proto_msgTypes[75]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5367,7 +6017,7 @@ func (x *ReportReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReportReply.ProtoReflect.Descriptor instead.
 func (*ReportReply) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{67}
+	return file_meta_proto_rawDescGZIP(), []int{75}
 }
 
 func (x *ReportReply) GetCluster() string {
@@ -5456,7 +6106,7 @@ type ConfRequest struct {
 
 func (x *ConfRequest) Reset() {
 	*x = ConfRequest{}
-	mi := &file_meta_proto_msgTypes[68]
+	mi := &file_meta_proto_msgTypes[76]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5468,7 +6118,7 @@ func (x *ConfRequest) String() string {
 func (*ConfRequest) ProtoMessage() {}
 
 func (x *ConfRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[68]
+	mi := &file_meta_proto_msgTypes[76]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5481,7 +6131,7 @@ func (x *ConfRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConfRequest.ProtoReflect.Descriptor instead.
 func (*ConfRequest) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{68}
+	return file_meta_proto_rawDescGZIP(), []int{76}
 }
 
 func (x *ConfRequest) GetH() *Header {
@@ -5500,7 +6150,7 @@ type ConfReply struct {
 
 func (x *ConfReply) Reset() {
 	*x = ConfReply{}
-	mi := &file_meta_proto_msgTypes[69]
+	mi := &file_meta_proto_msgTypes[77]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5512,7 +6162,7 @@ func (x *ConfReply) String() string {
 func (*ConfReply) ProtoMessage() {}
 
 func (x *ConfReply) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[69]
+	mi := &file_meta_proto_msgTypes[77]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5525,7 +6175,7 @@ func (x *ConfReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConfReply.ProtoReflect.Descriptor instead.
 func (*ConfReply) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{69}
+	return file_meta_proto_rawDescGZIP(), []int{77}
 }
 
 func (x *ConfReply) GetValues() []*ConfReply_Value {
@@ -5547,7 +6197,7 @@ type UsageRequest struct {
 
 func (x *UsageRequest) Reset() {
 	*x = UsageRequest{}
-	mi := &file_meta_proto_msgTypes[70]
+	mi := &file_meta_proto_msgTypes[78]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5559,7 +6209,7 @@ func (x *UsageRequest) String() string {
 func (*UsageRequest) ProtoMessage() {}
 
 func (x *UsageRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[70]
+	mi := &file_meta_proto_msgTypes[78]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5572,7 +6222,7 @@ func (x *UsageRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UsageRequest.ProtoReflect.Descriptor instead.
 func (*UsageRequest) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{70}
+	return file_meta_proto_rawDescGZIP(), []int{78}
 }
 
 func (x *UsageRequest) GetH() *Header {
@@ -5604,7 +6254,7 @@ type UsageReply struct {
 
 func (x *UsageReply) Reset() {
 	*x = UsageReply{}
-	mi := &file_meta_proto_msgTypes[71]
+	mi := &file_meta_proto_msgTypes[79]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5616,7 +6266,7 @@ func (x *UsageReply) String() string {
 func (*UsageReply) ProtoMessage() {}
 
 func (x *UsageReply) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[71]
+	mi := &file_meta_proto_msgTypes[79]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5629,7 +6279,7 @@ func (x *UsageReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UsageReply.ProtoReflect.Descriptor instead.
 func (*UsageReply) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{71}
+	return file_meta_proto_rawDescGZIP(), []int{79}
 }
 
 func (x *UsageReply) GetUsage() *Usage {
@@ -5672,7 +6322,7 @@ type Usage struct {
 
 func (x *Usage) Reset() {
 	*x = Usage{}
-	mi := &file_meta_proto_msgTypes[72]
+	mi := &file_meta_proto_msgTypes[80]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5684,7 +6334,7 @@ func (x *Usage) String() string {
 func (*Usage) ProtoMessage() {}
 
 func (x *Usage) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[72]
+	mi := &file_meta_proto_msgTypes[80]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5697,7 +6347,7 @@ func (x *Usage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Usage.ProtoReflect.Descriptor instead.
 func (*Usage) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{72}
+	return file_meta_proto_rawDescGZIP(), []int{80}
 }
 
 func (x *Usage) GetBytes() int64 {
@@ -5735,7 +6385,7 @@ type SetQuotaRequest struct {
 
 func (x *SetQuotaRequest) Reset() {
 	*x = SetQuotaRequest{}
-	mi := &file_meta_proto_msgTypes[73]
+	mi := &file_meta_proto_msgTypes[81]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5747,7 +6397,7 @@ func (x *SetQuotaRequest) String() string {
 func (*SetQuotaRequest) ProtoMessage() {}
 
 func (x *SetQuotaRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[73]
+	mi := &file_meta_proto_msgTypes[81]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5760,7 +6410,7 @@ func (x *SetQuotaRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetQuotaRequest.ProtoReflect.Descriptor instead.
 func (*SetQuotaRequest) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{73}
+	return file_meta_proto_rawDescGZIP(), []int{81}
 }
 
 func (x *SetQuotaRequest) GetH() *Header {
@@ -5800,7 +6450,7 @@ type SetQuotaReply struct {
 
 func (x *SetQuotaReply) Reset() {
 	*x = SetQuotaReply{}
-	mi := &file_meta_proto_msgTypes[74]
+	mi := &file_meta_proto_msgTypes[82]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5812,7 +6462,7 @@ func (x *SetQuotaReply) String() string {
 func (*SetQuotaReply) ProtoMessage() {}
 
 func (x *SetQuotaReply) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[74]
+	mi := &file_meta_proto_msgTypes[82]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5825,7 +6475,7 @@ func (x *SetQuotaReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetQuotaReply.ProtoReflect.Descriptor instead.
 func (*SetQuotaReply) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{74}
+	return file_meta_proto_rawDescGZIP(), []int{82}
 }
 
 func (x *SetQuotaReply) GetQuota() *Quota {
@@ -5844,7 +6494,7 @@ type QuotasRequest struct {
 
 func (x *QuotasRequest) Reset() {
 	*x = QuotasRequest{}
-	mi := &file_meta_proto_msgTypes[75]
+	mi := &file_meta_proto_msgTypes[83]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5856,7 +6506,7 @@ func (x *QuotasRequest) String() string {
 func (*QuotasRequest) ProtoMessage() {}
 
 func (x *QuotasRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[75]
+	mi := &file_meta_proto_msgTypes[83]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5869,7 +6519,7 @@ func (x *QuotasRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use QuotasRequest.ProtoReflect.Descriptor instead.
 func (*QuotasRequest) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{75}
+	return file_meta_proto_rawDescGZIP(), []int{83}
 }
 
 func (x *QuotasRequest) GetH() *Header {
@@ -5888,7 +6538,7 @@ type QuotasReply struct {
 
 func (x *QuotasReply) Reset() {
 	*x = QuotasReply{}
-	mi := &file_meta_proto_msgTypes[76]
+	mi := &file_meta_proto_msgTypes[84]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5900,7 +6550,7 @@ func (x *QuotasReply) String() string {
 func (*QuotasReply) ProtoMessage() {}
 
 func (x *QuotasReply) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[76]
+	mi := &file_meta_proto_msgTypes[84]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5913,7 +6563,7 @@ func (x *QuotasReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use QuotasReply.ProtoReflect.Descriptor instead.
 func (*QuotasReply) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{76}
+	return file_meta_proto_rawDescGZIP(), []int{84}
 }
 
 func (x *QuotasReply) GetQuotas() []*Quota {
@@ -5939,7 +6589,7 @@ type Quota struct {
 
 func (x *Quota) Reset() {
 	*x = Quota{}
-	mi := &file_meta_proto_msgTypes[77]
+	mi := &file_meta_proto_msgTypes[85]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5951,7 +6601,7 @@ func (x *Quota) String() string {
 func (*Quota) ProtoMessage() {}
 
 func (x *Quota) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[77]
+	mi := &file_meta_proto_msgTypes[85]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5964,7 +6614,7 @@ func (x *Quota) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Quota.ProtoReflect.Descriptor instead.
 func (*Quota) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{77}
+	return file_meta_proto_rawDescGZIP(), []int{85}
 }
 
 func (x *Quota) GetDir() uint64 {
@@ -6032,7 +6682,7 @@ type TrashRequest struct {
 
 func (x *TrashRequest) Reset() {
 	*x = TrashRequest{}
-	mi := &file_meta_proto_msgTypes[78]
+	mi := &file_meta_proto_msgTypes[86]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6044,7 +6694,7 @@ func (x *TrashRequest) String() string {
 func (*TrashRequest) ProtoMessage() {}
 
 func (x *TrashRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[78]
+	mi := &file_meta_proto_msgTypes[86]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6057,7 +6707,7 @@ func (x *TrashRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TrashRequest.ProtoReflect.Descriptor instead.
 func (*TrashRequest) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{78}
+	return file_meta_proto_rawDescGZIP(), []int{86}
 }
 
 func (x *TrashRequest) GetH() *Header {
@@ -6105,7 +6755,7 @@ type TrashReply struct {
 
 func (x *TrashReply) Reset() {
 	*x = TrashReply{}
-	mi := &file_meta_proto_msgTypes[79]
+	mi := &file_meta_proto_msgTypes[87]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6117,7 +6767,7 @@ func (x *TrashReply) String() string {
 func (*TrashReply) ProtoMessage() {}
 
 func (x *TrashReply) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[79]
+	mi := &file_meta_proto_msgTypes[87]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6130,7 +6780,7 @@ func (x *TrashReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TrashReply.ProtoReflect.Descriptor instead.
 func (*TrashReply) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{79}
+	return file_meta_proto_rawDescGZIP(), []int{87}
 }
 
 func (x *TrashReply) GetEntries() []*Trashed {
@@ -6165,7 +6815,7 @@ type Trashed struct {
 
 func (x *Trashed) Reset() {
 	*x = Trashed{}
-	mi := &file_meta_proto_msgTypes[80]
+	mi := &file_meta_proto_msgTypes[88]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6177,7 +6827,7 @@ func (x *Trashed) String() string {
 func (*Trashed) ProtoMessage() {}
 
 func (x *Trashed) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[80]
+	mi := &file_meta_proto_msgTypes[88]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6190,7 +6840,7 @@ func (x *Trashed) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Trashed.ProtoReflect.Descriptor instead.
 func (*Trashed) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{80}
+	return file_meta_proto_rawDescGZIP(), []int{88}
 }
 
 func (x *Trashed) GetIno() uint64 {
@@ -6269,7 +6919,7 @@ type RestoreTrashRequest struct {
 
 func (x *RestoreTrashRequest) Reset() {
 	*x = RestoreTrashRequest{}
-	mi := &file_meta_proto_msgTypes[81]
+	mi := &file_meta_proto_msgTypes[89]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6281,7 +6931,7 @@ func (x *RestoreTrashRequest) String() string {
 func (*RestoreTrashRequest) ProtoMessage() {}
 
 func (x *RestoreTrashRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[81]
+	mi := &file_meta_proto_msgTypes[89]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6294,7 +6944,7 @@ func (x *RestoreTrashRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RestoreTrashRequest.ProtoReflect.Descriptor instead.
 func (*RestoreTrashRequest) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{81}
+	return file_meta_proto_rawDescGZIP(), []int{89}
 }
 
 func (x *RestoreTrashRequest) GetH() *Header {
@@ -6327,7 +6977,7 @@ type RestoreTrashReply struct {
 
 func (x *RestoreTrashReply) Reset() {
 	*x = RestoreTrashReply{}
-	mi := &file_meta_proto_msgTypes[82]
+	mi := &file_meta_proto_msgTypes[90]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6339,7 +6989,7 @@ func (x *RestoreTrashReply) String() string {
 func (*RestoreTrashReply) ProtoMessage() {}
 
 func (x *RestoreTrashReply) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[82]
+	mi := &file_meta_proto_msgTypes[90]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6352,7 +7002,7 @@ func (x *RestoreTrashReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RestoreTrashReply.ProtoReflect.Descriptor instead.
 func (*RestoreTrashReply) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{82}
+	return file_meta_proto_rawDescGZIP(), []int{90}
 }
 
 func (x *RestoreTrashReply) GetAttr() *Attr {
@@ -6373,7 +7023,7 @@ type PurgeTrashRequest struct {
 
 func (x *PurgeTrashRequest) Reset() {
 	*x = PurgeTrashRequest{}
-	mi := &file_meta_proto_msgTypes[83]
+	mi := &file_meta_proto_msgTypes[91]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6385,7 +7035,7 @@ func (x *PurgeTrashRequest) String() string {
 func (*PurgeTrashRequest) ProtoMessage() {}
 
 func (x *PurgeTrashRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[83]
+	mi := &file_meta_proto_msgTypes[91]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6398,7 +7048,7 @@ func (x *PurgeTrashRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PurgeTrashRequest.ProtoReflect.Descriptor instead.
 func (*PurgeTrashRequest) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{83}
+	return file_meta_proto_rawDescGZIP(), []int{91}
 }
 
 func (x *PurgeTrashRequest) GetH() *Header {
@@ -6424,7 +7074,7 @@ type PurgeTrashReply struct {
 
 func (x *PurgeTrashReply) Reset() {
 	*x = PurgeTrashReply{}
-	mi := &file_meta_proto_msgTypes[84]
+	mi := &file_meta_proto_msgTypes[92]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6436,7 +7086,7 @@ func (x *PurgeTrashReply) String() string {
 func (*PurgeTrashReply) ProtoMessage() {}
 
 func (x *PurgeTrashReply) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[84]
+	mi := &file_meta_proto_msgTypes[92]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6449,7 +7099,7 @@ func (x *PurgeTrashReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PurgeTrashReply.ProtoReflect.Descriptor instead.
 func (*PurgeTrashReply) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{84}
+	return file_meta_proto_rawDescGZIP(), []int{92}
 }
 
 func (x *PurgeTrashReply) GetPurged() []uint64 {
@@ -6473,7 +7123,7 @@ type QuorumRequest struct {
 
 func (x *QuorumRequest) Reset() {
 	*x = QuorumRequest{}
-	mi := &file_meta_proto_msgTypes[85]
+	mi := &file_meta_proto_msgTypes[93]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6485,7 +7135,7 @@ func (x *QuorumRequest) String() string {
 func (*QuorumRequest) ProtoMessage() {}
 
 func (x *QuorumRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[85]
+	mi := &file_meta_proto_msgTypes[93]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6498,7 +7148,7 @@ func (x *QuorumRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use QuorumRequest.ProtoReflect.Descriptor instead.
 func (*QuorumRequest) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{85}
+	return file_meta_proto_rawDescGZIP(), []int{93}
 }
 
 func (x *QuorumRequest) GetH() *Header {
@@ -6550,7 +7200,7 @@ type Member struct {
 
 func (x *Member) Reset() {
 	*x = Member{}
-	mi := &file_meta_proto_msgTypes[86]
+	mi := &file_meta_proto_msgTypes[94]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6562,7 +7212,7 @@ func (x *Member) String() string {
 func (*Member) ProtoMessage() {}
 
 func (x *Member) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[86]
+	mi := &file_meta_proto_msgTypes[94]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6575,7 +7225,7 @@ func (x *Member) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Member.ProtoReflect.Descriptor instead.
 func (*Member) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{86}
+	return file_meta_proto_rawDescGZIP(), []int{94}
 }
 
 func (x *Member) GetReplica() uint64 {
@@ -6637,7 +7287,7 @@ type QuorumReply struct {
 
 func (x *QuorumReply) Reset() {
 	*x = QuorumReply{}
-	mi := &file_meta_proto_msgTypes[87]
+	mi := &file_meta_proto_msgTypes[95]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6649,7 +7299,7 @@ func (x *QuorumReply) String() string {
 func (*QuorumReply) ProtoMessage() {}
 
 func (x *QuorumReply) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[87]
+	mi := &file_meta_proto_msgTypes[95]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6662,7 +7312,7 @@ func (x *QuorumReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use QuorumReply.ProtoReflect.Descriptor instead.
 func (*QuorumReply) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{87}
+	return file_meta_proto_rawDescGZIP(), []int{95}
 }
 
 func (x *QuorumReply) GetCluster() string {
@@ -6744,7 +7394,7 @@ type UpkeepRequest struct {
 
 func (x *UpkeepRequest) Reset() {
 	*x = UpkeepRequest{}
-	mi := &file_meta_proto_msgTypes[88]
+	mi := &file_meta_proto_msgTypes[96]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6756,7 +7406,7 @@ func (x *UpkeepRequest) String() string {
 func (*UpkeepRequest) ProtoMessage() {}
 
 func (x *UpkeepRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[88]
+	mi := &file_meta_proto_msgTypes[96]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6769,7 +7419,7 @@ func (x *UpkeepRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpkeepRequest.ProtoReflect.Descriptor instead.
 func (*UpkeepRequest) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{88}
+	return file_meta_proto_rawDescGZIP(), []int{96}
 }
 
 func (x *UpkeepRequest) GetH() *Header {
@@ -6832,7 +7482,7 @@ type UpkeepReply struct {
 
 func (x *UpkeepReply) Reset() {
 	*x = UpkeepReply{}
-	mi := &file_meta_proto_msgTypes[89]
+	mi := &file_meta_proto_msgTypes[97]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6844,7 +7494,7 @@ func (x *UpkeepReply) String() string {
 func (*UpkeepReply) ProtoMessage() {}
 
 func (x *UpkeepReply) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[89]
+	mi := &file_meta_proto_msgTypes[97]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6857,7 +7507,7 @@ func (x *UpkeepReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpkeepReply.ProtoReflect.Descriptor instead.
 func (*UpkeepReply) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{89}
+	return file_meta_proto_rawDescGZIP(), []int{97}
 }
 
 func (x *UpkeepReply) GetReplica() uint64 {
@@ -6943,7 +7593,7 @@ type JournalEntry struct {
 
 func (x *JournalEntry) Reset() {
 	*x = JournalEntry{}
-	mi := &file_meta_proto_msgTypes[90]
+	mi := &file_meta_proto_msgTypes[98]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6955,7 +7605,7 @@ func (x *JournalEntry) String() string {
 func (*JournalEntry) ProtoMessage() {}
 
 func (x *JournalEntry) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[90]
+	mi := &file_meta_proto_msgTypes[98]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6968,7 +7618,7 @@ func (x *JournalEntry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JournalEntry.ProtoReflect.Descriptor instead.
 func (*JournalEntry) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{90}
+	return file_meta_proto_rawDescGZIP(), []int{98}
 }
 
 func (x *JournalEntry) GetIndex() uint64 {
@@ -7014,7 +7664,7 @@ type HostedRequest struct {
 
 func (x *HostedRequest) Reset() {
 	*x = HostedRequest{}
-	mi := &file_meta_proto_msgTypes[91]
+	mi := &file_meta_proto_msgTypes[99]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7026,7 +7676,7 @@ func (x *HostedRequest) String() string {
 func (*HostedRequest) ProtoMessage() {}
 
 func (x *HostedRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[91]
+	mi := &file_meta_proto_msgTypes[99]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7039,7 +7689,7 @@ func (x *HostedRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HostedRequest.ProtoReflect.Descriptor instead.
 func (*HostedRequest) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{91}
+	return file_meta_proto_rawDescGZIP(), []int{99}
 }
 
 func (x *HostedRequest) GetH() *Header {
@@ -7086,7 +7736,7 @@ type HostedReply struct {
 
 func (x *HostedReply) Reset() {
 	*x = HostedReply{}
-	mi := &file_meta_proto_msgTypes[92]
+	mi := &file_meta_proto_msgTypes[100]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7098,7 +7748,7 @@ func (x *HostedReply) String() string {
 func (*HostedReply) ProtoMessage() {}
 
 func (x *HostedReply) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[92]
+	mi := &file_meta_proto_msgTypes[100]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7111,7 +7761,7 @@ func (x *HostedReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HostedReply.ProtoReflect.Descriptor instead.
 func (*HostedReply) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{92}
+	return file_meta_proto_rawDescGZIP(), []int{100}
 }
 
 func (x *HostedReply) GetBody() []byte {
@@ -7133,7 +7783,7 @@ type ErrorReply struct {
 
 func (x *ErrorReply) Reset() {
 	*x = ErrorReply{}
-	mi := &file_meta_proto_msgTypes[93]
+	mi := &file_meta_proto_msgTypes[101]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7145,7 +7795,7 @@ func (x *ErrorReply) String() string {
 func (*ErrorReply) ProtoMessage() {}
 
 func (x *ErrorReply) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[93]
+	mi := &file_meta_proto_msgTypes[101]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7158,7 +7808,7 @@ func (x *ErrorReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ErrorReply.ProtoReflect.Descriptor instead.
 func (*ErrorReply) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{93}
+	return file_meta_proto_rawDescGZIP(), []int{101}
 }
 
 func (x *ErrorReply) GetOp() string {
@@ -7209,7 +7859,7 @@ type TransferOp struct {
 
 func (x *TransferOp) Reset() {
 	*x = TransferOp{}
-	mi := &file_meta_proto_msgTypes[94]
+	mi := &file_meta_proto_msgTypes[102]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7221,7 +7871,7 @@ func (x *TransferOp) String() string {
 func (*TransferOp) ProtoMessage() {}
 
 func (x *TransferOp) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[94]
+	mi := &file_meta_proto_msgTypes[102]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7234,7 +7884,7 @@ func (x *TransferOp) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TransferOp.ProtoReflect.Descriptor instead.
 func (*TransferOp) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{94}
+	return file_meta_proto_rawDescGZIP(), []int{102}
 }
 
 func (x *TransferOp) GetTx() uint64 {
@@ -7345,7 +7995,7 @@ type TransferXattr struct {
 
 func (x *TransferXattr) Reset() {
 	*x = TransferXattr{}
-	mi := &file_meta_proto_msgTypes[95]
+	mi := &file_meta_proto_msgTypes[103]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7357,7 +8007,7 @@ func (x *TransferXattr) String() string {
 func (*TransferXattr) ProtoMessage() {}
 
 func (x *TransferXattr) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[95]
+	mi := &file_meta_proto_msgTypes[103]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7370,7 +8020,7 @@ func (x *TransferXattr) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TransferXattr.ProtoReflect.Descriptor instead.
 func (*TransferXattr) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{95}
+	return file_meta_proto_rawDescGZIP(), []int{103}
 }
 
 func (x *TransferXattr) GetName() string {
@@ -7403,7 +8053,7 @@ type TransferRecord struct {
 
 func (x *TransferRecord) Reset() {
 	*x = TransferRecord{}
-	mi := &file_meta_proto_msgTypes[96]
+	mi := &file_meta_proto_msgTypes[104]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7415,7 +8065,7 @@ func (x *TransferRecord) String() string {
 func (*TransferRecord) ProtoMessage() {}
 
 func (x *TransferRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[96]
+	mi := &file_meta_proto_msgTypes[104]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7428,7 +8078,7 @@ func (x *TransferRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TransferRecord.ProtoReflect.Descriptor instead.
 func (*TransferRecord) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{96}
+	return file_meta_proto_rawDescGZIP(), []int{104}
 }
 
 func (x *TransferRecord) GetTx() uint64 {
@@ -7483,7 +8133,7 @@ type TransferRequest struct {
 
 func (x *TransferRequest) Reset() {
 	*x = TransferRequest{}
-	mi := &file_meta_proto_msgTypes[97]
+	mi := &file_meta_proto_msgTypes[105]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7495,7 +8145,7 @@ func (x *TransferRequest) String() string {
 func (*TransferRequest) ProtoMessage() {}
 
 func (x *TransferRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[97]
+	mi := &file_meta_proto_msgTypes[105]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7508,7 +8158,7 @@ func (x *TransferRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TransferRequest.ProtoReflect.Descriptor instead.
 func (*TransferRequest) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{97}
+	return file_meta_proto_rawDescGZIP(), []int{105}
 }
 
 func (x *TransferRequest) GetH() *Header {
@@ -7535,7 +8185,7 @@ type TransferReply struct {
 
 func (x *TransferReply) Reset() {
 	*x = TransferReply{}
-	mi := &file_meta_proto_msgTypes[98]
+	mi := &file_meta_proto_msgTypes[106]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7547,7 +8197,7 @@ func (x *TransferReply) String() string {
 func (*TransferReply) ProtoMessage() {}
 
 func (x *TransferReply) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[98]
+	mi := &file_meta_proto_msgTypes[106]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7560,7 +8210,7 @@ func (x *TransferReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TransferReply.ProtoReflect.Descriptor instead.
 func (*TransferReply) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{98}
+	return file_meta_proto_rawDescGZIP(), []int{106}
 }
 
 func (x *TransferReply) GetRecord() *TransferRecord {
@@ -7581,7 +8231,7 @@ type ConfReply_Value struct {
 
 func (x *ConfReply_Value) Reset() {
 	*x = ConfReply_Value{}
-	mi := &file_meta_proto_msgTypes[101]
+	mi := &file_meta_proto_msgTypes[109]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7593,7 +8243,7 @@ func (x *ConfReply_Value) String() string {
 func (*ConfReply_Value) ProtoMessage() {}
 
 func (x *ConfReply_Value) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[101]
+	mi := &file_meta_proto_msgTypes[109]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7606,7 +8256,7 @@ func (x *ConfReply_Value) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConfReply_Value.ProtoReflect.Descriptor instead.
 func (*ConfReply_Value) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{69, 0}
+	return file_meta_proto_rawDescGZIP(), []int{77, 0}
 }
 
 func (x *ConfReply_Value) GetKey() string {
@@ -7901,7 +8551,53 @@ const file_meta_proto_rawDesc = "" +
 	"\x01h\x18\x01 \x01(\v2\x11.orca.meta.HeaderR\x01h\x12\x12\n" +
 	"\x04path\x18\x02 \x01(\tR\x04path\x12\x0e\n" +
 	"\x02id\x18< \x01(\rR\x02id\x12\x14\n" +
-	"\x05empty\x18d \x01(\bR\x05empty\"N\n" +
+	"\x05empty\x18d \x01(\bR\x05empty\"\x9b\x01\n" +
+	"\x0eRegroupRequest\x12\x1f\n" +
+	"\x01h\x18\x01 \x01(\v2\x11.orca.meta.HeaderR\x01h\x12)\n" +
+	"\x06target\x18\x02 \x01(\v2\x11.orca.meta.TargetR\x06target\x12\x14\n" +
+	"\x05group\x18\x03 \x01(\rR\x05group\x12'\n" +
+	"\x03ask\x18\x04 \x01(\x0e2\x15.orca.meta.RegroupAskR\x03ask\"\x9b\x01\n" +
+	"\fRegroupReply\x12-\n" +
+	"\x05state\x18\x01 \x01(\x0e2\x17.orca.meta.RegroupStateR\x05state\x12\x14\n" +
+	"\x05group\x18\x02 \x01(\rR\x05group\x12\x16\n" +
+	"\x06copied\x18\x03 \x01(\x03R\x06copied\x12\x14\n" +
+	"\x05total\x18\x04 \x01(\x03R\x05total\x12\x18\n" +
+	"\aproblem\x18\x05 \x01(\tR\aproblem\"\xa9\x02\n" +
+	"\vStagedEntry\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
+	"\x04file\x18\x02 \x01(\fR\x04file\x12\x10\n" +
+	"\x03dir\x18\x03 \x01(\fR\x03dir\x12\x12\n" +
+	"\x04link\x18\x04 \x01(\x04R\x04link\x12\x12\n" +
+	"\x04home\x18\x05 \x01(\bR\x04home\x12.\n" +
+	"\x06xattrs\x18\x06 \x03(\v2\x16.orca.meta.StagedXattrR\x06xattrs\x12\x1f\n" +
+	"\vreplica_min\x18\a \x01(\rR\n" +
+	"replicaMin\x12#\n" +
+	"\rreplica_limit\x18\b \x01(\rR\freplicaLimit\x12\x1f\n" +
+	"\vquota_bytes\x18\t \x01(\x03R\n" +
+	"quotaBytes\x12!\n" +
+	"\fquota_inodes\x18\n" +
+	" \x01(\x03R\vquotaInodes\"7\n" +
+	"\vStagedXattr\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\fR\x05value\"P\n" +
+	"\n" +
+	"StagedPage\x12\x10\n" +
+	"\x03dir\x18\x01 \x01(\x04R\x03dir\x120\n" +
+	"\aentries\x18\x02 \x03(\v2\x16.orca.meta.StagedEntryR\aentries\"L\n" +
+	"\n" +
+	"StagedSums\x12\x14\n" +
+	"\x05bytes\x18\x01 \x01(\x03R\x05bytes\x12\x14\n" +
+	"\x05files\x18\x02 \x01(\x03R\x05files\x12\x12\n" +
+	"\x04dirs\x18\x03 \x01(\x03R\x04dirs\"\xc9\x01\n" +
+	"\fStageRequest\x12\x1f\n" +
+	"\x01h\x18\x01 \x01(\v2\x11.orca.meta.HeaderR\x01h\x12\x14\n" +
+	"\x05mount\x18\x02 \x01(\rR\x05mount\x12*\n" +
+	"\x04self\x18\x03 \x01(\v2\x16.orca.meta.StagedEntryR\x04self\x12+\n" +
+	"\x05pages\x18\x04 \x03(\v2\x15.orca.meta.StagedPageR\x05pages\x12)\n" +
+	"\x04seal\x18\x05 \x01(\v2\x15.orca.meta.StagedSumsR\x04seal\" \n" +
+	"\n" +
+	"StageReply\x12\x12\n" +
+	"\x04inos\x18\x01 \x03(\x04R\x04inos\"N\n" +
 	"\x11ListMountsRequest\x12\x1f\n" +
 	"\x01h\x18\x01 \x01(\v2\x11.orca.meta.HeaderR\x01h\x12\x18\n" +
 	"\asecrets\x18\x02 \x01(\bR\asecrets\"i\n" +
@@ -8271,12 +8967,22 @@ const file_meta_proto_rawDesc = "" +
 	"\n" +
 	"SET_PINNED\x10 \x12\f\n" +
 	"\bSET_SYNC\x10@\x12\x12\n" +
-	"\fSET_REPLICAS\x10\x80\x80@*c\n" +
+	"\fSET_REPLICAS\x10\x80\x80@*y\n" +
 	"\rJunctionState\x12\x11\n" +
 	"\rJUNCTION_NONE\x10\x00\x12\x14\n" +
 	"\x10JUNCTION_JOINING\x10\x01\x12\x13\n" +
 	"\x0fJUNCTION_ACTIVE\x10\x02\x12\x14\n" +
-	"\x10JUNCTION_LEAVING\x10\x03*`\n" +
+	"\x10JUNCTION_LEAVING\x10\x03\x12\x14\n" +
+	"\x0fJUNCTION_STAGED\x10\xb4\x01*F\n" +
+	"\n" +
+	"RegroupAsk\x12\x11\n" +
+	"\rREGROUP_BEGIN\x10\x00\x12\x12\n" +
+	"\x0eREGROUP_STATUS\x10\x01\x12\x11\n" +
+	"\rREGROUP_ABORT\x10\x02*F\n" +
+	"\fRegroupState\x12\x10\n" +
+	"\fREGROUP_NONE\x10\x00\x12\x12\n" +
+	"\x0eREGROUP_MOVING\x10\x01\x12\x10\n" +
+	"\fREGROUP_DONE\x10\x02*`\n" +
 	"\tEventKind\x12\x0e\n" +
 	"\n" +
 	"EVENT_NONE\x10\x00\x12\x0f\n" +
@@ -8298,247 +9004,267 @@ func file_meta_proto_rawDescGZIP() []byte {
 	return file_meta_proto_rawDescData
 }
 
-var file_meta_proto_enumTypes = make([]protoimpl.EnumInfo, 6)
-var file_meta_proto_msgTypes = make([]protoimpl.MessageInfo, 102)
+var file_meta_proto_enumTypes = make([]protoimpl.EnumInfo, 8)
+var file_meta_proto_msgTypes = make([]protoimpl.MessageInfo, 110)
 var file_meta_proto_goTypes = []any{
 	(SetAttrMask)(0),              // 0: orca.meta.SetAttrMask
 	(JunctionState)(0),            // 1: orca.meta.JunctionState
-	(EventKind)(0),                // 2: orca.meta.EventKind
-	(WorkerOrder_Kind)(0),         // 3: orca.meta.WorkerOrder.Kind
-	(QuorumRequest_Change)(0),     // 4: orca.meta.QuorumRequest.Change
-	(UpkeepRequest_Kind)(0),       // 5: orca.meta.UpkeepRequest.Kind
-	(*Caller)(nil),                // 6: orca.meta.Caller
-	(*Header)(nil),                // 7: orca.meta.Header
-	(*Target)(nil),                // 8: orca.meta.Target
-	(*Run)(nil),                   // 9: orca.meta.Run
-	(*Attr)(nil),                  // 10: orca.meta.Attr
-	(*SyncOption)(nil),            // 11: orca.meta.SyncOption
-	(*StatRequest)(nil),           // 12: orca.meta.StatRequest
-	(*StatReply)(nil),             // 13: orca.meta.StatReply
-	(*ListRequest)(nil),           // 14: orca.meta.ListRequest
-	(*Entry)(nil),                 // 15: orca.meta.Entry
-	(*ListReply)(nil),             // 16: orca.meta.ListReply
-	(*MkdirRequest)(nil),          // 17: orca.meta.MkdirRequest
-	(*MkdirReply)(nil),            // 18: orca.meta.MkdirReply
-	(*CreateRequest)(nil),         // 19: orca.meta.CreateRequest
-	(*CreateReply)(nil),           // 20: orca.meta.CreateReply
-	(*WriteSession)(nil),          // 21: orca.meta.WriteSession
-	(*CompleteRequest)(nil),       // 22: orca.meta.CompleteRequest
-	(*CompleteReply)(nil),         // 23: orca.meta.CompleteReply
-	(*AbandonRequest)(nil),        // 24: orca.meta.AbandonRequest
-	(*Empty)(nil),                 // 25: orca.meta.Empty
-	(*RenewRequest)(nil),          // 26: orca.meta.RenewRequest
-	(*RenewReply)(nil),            // 27: orca.meta.RenewReply
-	(*OpenRequest)(nil),           // 28: orca.meta.OpenRequest
-	(*OpenReply)(nil),             // 29: orca.meta.OpenReply
-	(*Grant)(nil),                 // 30: orca.meta.Grant
-	(*Location)(nil),              // 31: orca.meta.Location
-	(*RenameRequest)(nil),         // 32: orca.meta.RenameRequest
-	(*LinkRequest)(nil),           // 33: orca.meta.LinkRequest
-	(*LinkReply)(nil),             // 34: orca.meta.LinkReply
-	(*DeleteRequest)(nil),         // 35: orca.meta.DeleteRequest
-	(*SetAttrRequest)(nil),        // 36: orca.meta.SetAttrRequest
-	(*SetAttrReply)(nil),          // 37: orca.meta.SetAttrReply
-	(*XattrRequest)(nil),          // 38: orca.meta.XattrRequest
-	(*XattrReply)(nil),            // 39: orca.meta.XattrReply
-	(*Mount)(nil),                 // 40: orca.meta.Mount
-	(*Part)(nil),                  // 41: orca.meta.Part
-	(*MountRequest)(nil),          // 42: orca.meta.MountRequest
-	(*MountReply)(nil),            // 43: orca.meta.MountReply
-	(*UnmountRequest)(nil),        // 44: orca.meta.UnmountRequest
-	(*ListMountsRequest)(nil),     // 45: orca.meta.ListMountsRequest
-	(*ListMountsReply)(nil),       // 46: orca.meta.ListMountsReply
-	(*WatchRequest)(nil),          // 47: orca.meta.WatchRequest
-	(*Event)(nil),                 // 48: orca.meta.Event
-	(*WatchReply)(nil),            // 49: orca.meta.WatchReply
-	(*TierUsage)(nil),             // 50: orca.meta.TierUsage
-	(*Worker)(nil),                // 51: orca.meta.Worker
-	(*RegisterRequest)(nil),       // 52: orca.meta.RegisterRequest
-	(*RegisterReply)(nil),         // 53: orca.meta.RegisterReply
-	(*FileReport)(nil),            // 54: orca.meta.FileReport
-	(*HeartbeatRequest)(nil),      // 55: orca.meta.HeartbeatRequest
-	(*WorkerOrder)(nil),           // 56: orca.meta.WorkerOrder
-	(*HeartbeatReply)(nil),        // 57: orca.meta.HeartbeatReply
-	(*ListWorkersRequest)(nil),    // 58: orca.meta.ListWorkersRequest
-	(*ListWorkersReply)(nil),      // 59: orca.meta.ListWorkersReply
-	(*ResolveRequest)(nil),        // 60: orca.meta.ResolveRequest
-	(*ResolveReply)(nil),          // 61: orca.meta.ResolveReply
-	(*LocationsRequest)(nil),      // 62: orca.meta.LocationsRequest
-	(*LocationsReply)(nil),        // 63: orca.meta.LocationsReply
-	(*FreeRequest)(nil),           // 64: orca.meta.FreeRequest
-	(*SyncRequest)(nil),           // 65: orca.meta.SyncRequest
-	(*SyncReply)(nil),             // 66: orca.meta.SyncReply
-	(*StaleUFSRequest)(nil),       // 67: orca.meta.StaleUFSRequest
-	(*PersistPrepareRequest)(nil), // 68: orca.meta.PersistPrepareRequest
-	(*PersistPrepareReply)(nil),   // 69: orca.meta.PersistPrepareReply
-	(*PersistCommitRequest)(nil),  // 70: orca.meta.PersistCommitRequest
-	(*ReportRequest)(nil),         // 71: orca.meta.ReportRequest
-	(*Intent)(nil),                // 72: orca.meta.Intent
-	(*ReportReply)(nil),           // 73: orca.meta.ReportReply
-	(*ConfRequest)(nil),           // 74: orca.meta.ConfRequest
-	(*ConfReply)(nil),             // 75: orca.meta.ConfReply
-	(*UsageRequest)(nil),          // 76: orca.meta.UsageRequest
-	(*UsageReply)(nil),            // 77: orca.meta.UsageReply
-	(*Usage)(nil),                 // 78: orca.meta.Usage
-	(*SetQuotaRequest)(nil),       // 79: orca.meta.SetQuotaRequest
-	(*SetQuotaReply)(nil),         // 80: orca.meta.SetQuotaReply
-	(*QuotasRequest)(nil),         // 81: orca.meta.QuotasRequest
-	(*QuotasReply)(nil),           // 82: orca.meta.QuotasReply
-	(*Quota)(nil),                 // 83: orca.meta.Quota
-	(*TrashRequest)(nil),          // 84: orca.meta.TrashRequest
-	(*TrashReply)(nil),            // 85: orca.meta.TrashReply
-	(*Trashed)(nil),               // 86: orca.meta.Trashed
-	(*RestoreTrashRequest)(nil),   // 87: orca.meta.RestoreTrashRequest
-	(*RestoreTrashReply)(nil),     // 88: orca.meta.RestoreTrashReply
-	(*PurgeTrashRequest)(nil),     // 89: orca.meta.PurgeTrashRequest
-	(*PurgeTrashReply)(nil),       // 90: orca.meta.PurgeTrashReply
-	(*QuorumRequest)(nil),         // 91: orca.meta.QuorumRequest
-	(*Member)(nil),                // 92: orca.meta.Member
-	(*QuorumReply)(nil),           // 93: orca.meta.QuorumReply
-	(*UpkeepRequest)(nil),         // 94: orca.meta.UpkeepRequest
-	(*UpkeepReply)(nil),           // 95: orca.meta.UpkeepReply
-	(*JournalEntry)(nil),          // 96: orca.meta.JournalEntry
-	(*HostedRequest)(nil),         // 97: orca.meta.HostedRequest
-	(*HostedReply)(nil),           // 98: orca.meta.HostedReply
-	(*ErrorReply)(nil),            // 99: orca.meta.ErrorReply
-	(*TransferOp)(nil),            // 100: orca.meta.TransferOp
-	(*TransferXattr)(nil),         // 101: orca.meta.TransferXattr
-	(*TransferRecord)(nil),        // 102: orca.meta.TransferRecord
-	(*TransferRequest)(nil),       // 103: orca.meta.TransferRequest
-	(*TransferReply)(nil),         // 104: orca.meta.TransferReply
-	nil,                           // 105: orca.meta.Mount.OptionsEntry
-	nil,                           // 106: orca.meta.ReportReply.CountersEntry
-	(*ConfReply_Value)(nil),       // 107: orca.meta.ConfReply.Value
+	(RegroupAsk)(0),               // 2: orca.meta.RegroupAsk
+	(RegroupState)(0),             // 3: orca.meta.RegroupState
+	(EventKind)(0),                // 4: orca.meta.EventKind
+	(WorkerOrder_Kind)(0),         // 5: orca.meta.WorkerOrder.Kind
+	(QuorumRequest_Change)(0),     // 6: orca.meta.QuorumRequest.Change
+	(UpkeepRequest_Kind)(0),       // 7: orca.meta.UpkeepRequest.Kind
+	(*Caller)(nil),                // 8: orca.meta.Caller
+	(*Header)(nil),                // 9: orca.meta.Header
+	(*Target)(nil),                // 10: orca.meta.Target
+	(*Run)(nil),                   // 11: orca.meta.Run
+	(*Attr)(nil),                  // 12: orca.meta.Attr
+	(*SyncOption)(nil),            // 13: orca.meta.SyncOption
+	(*StatRequest)(nil),           // 14: orca.meta.StatRequest
+	(*StatReply)(nil),             // 15: orca.meta.StatReply
+	(*ListRequest)(nil),           // 16: orca.meta.ListRequest
+	(*Entry)(nil),                 // 17: orca.meta.Entry
+	(*ListReply)(nil),             // 18: orca.meta.ListReply
+	(*MkdirRequest)(nil),          // 19: orca.meta.MkdirRequest
+	(*MkdirReply)(nil),            // 20: orca.meta.MkdirReply
+	(*CreateRequest)(nil),         // 21: orca.meta.CreateRequest
+	(*CreateReply)(nil),           // 22: orca.meta.CreateReply
+	(*WriteSession)(nil),          // 23: orca.meta.WriteSession
+	(*CompleteRequest)(nil),       // 24: orca.meta.CompleteRequest
+	(*CompleteReply)(nil),         // 25: orca.meta.CompleteReply
+	(*AbandonRequest)(nil),        // 26: orca.meta.AbandonRequest
+	(*Empty)(nil),                 // 27: orca.meta.Empty
+	(*RenewRequest)(nil),          // 28: orca.meta.RenewRequest
+	(*RenewReply)(nil),            // 29: orca.meta.RenewReply
+	(*OpenRequest)(nil),           // 30: orca.meta.OpenRequest
+	(*OpenReply)(nil),             // 31: orca.meta.OpenReply
+	(*Grant)(nil),                 // 32: orca.meta.Grant
+	(*Location)(nil),              // 33: orca.meta.Location
+	(*RenameRequest)(nil),         // 34: orca.meta.RenameRequest
+	(*LinkRequest)(nil),           // 35: orca.meta.LinkRequest
+	(*LinkReply)(nil),             // 36: orca.meta.LinkReply
+	(*DeleteRequest)(nil),         // 37: orca.meta.DeleteRequest
+	(*SetAttrRequest)(nil),        // 38: orca.meta.SetAttrRequest
+	(*SetAttrReply)(nil),          // 39: orca.meta.SetAttrReply
+	(*XattrRequest)(nil),          // 40: orca.meta.XattrRequest
+	(*XattrReply)(nil),            // 41: orca.meta.XattrReply
+	(*Mount)(nil),                 // 42: orca.meta.Mount
+	(*Part)(nil),                  // 43: orca.meta.Part
+	(*MountRequest)(nil),          // 44: orca.meta.MountRequest
+	(*MountReply)(nil),            // 45: orca.meta.MountReply
+	(*UnmountRequest)(nil),        // 46: orca.meta.UnmountRequest
+	(*RegroupRequest)(nil),        // 47: orca.meta.RegroupRequest
+	(*RegroupReply)(nil),          // 48: orca.meta.RegroupReply
+	(*StagedEntry)(nil),           // 49: orca.meta.StagedEntry
+	(*StagedXattr)(nil),           // 50: orca.meta.StagedXattr
+	(*StagedPage)(nil),            // 51: orca.meta.StagedPage
+	(*StagedSums)(nil),            // 52: orca.meta.StagedSums
+	(*StageRequest)(nil),          // 53: orca.meta.StageRequest
+	(*StageReply)(nil),            // 54: orca.meta.StageReply
+	(*ListMountsRequest)(nil),     // 55: orca.meta.ListMountsRequest
+	(*ListMountsReply)(nil),       // 56: orca.meta.ListMountsReply
+	(*WatchRequest)(nil),          // 57: orca.meta.WatchRequest
+	(*Event)(nil),                 // 58: orca.meta.Event
+	(*WatchReply)(nil),            // 59: orca.meta.WatchReply
+	(*TierUsage)(nil),             // 60: orca.meta.TierUsage
+	(*Worker)(nil),                // 61: orca.meta.Worker
+	(*RegisterRequest)(nil),       // 62: orca.meta.RegisterRequest
+	(*RegisterReply)(nil),         // 63: orca.meta.RegisterReply
+	(*FileReport)(nil),            // 64: orca.meta.FileReport
+	(*HeartbeatRequest)(nil),      // 65: orca.meta.HeartbeatRequest
+	(*WorkerOrder)(nil),           // 66: orca.meta.WorkerOrder
+	(*HeartbeatReply)(nil),        // 67: orca.meta.HeartbeatReply
+	(*ListWorkersRequest)(nil),    // 68: orca.meta.ListWorkersRequest
+	(*ListWorkersReply)(nil),      // 69: orca.meta.ListWorkersReply
+	(*ResolveRequest)(nil),        // 70: orca.meta.ResolveRequest
+	(*ResolveReply)(nil),          // 71: orca.meta.ResolveReply
+	(*LocationsRequest)(nil),      // 72: orca.meta.LocationsRequest
+	(*LocationsReply)(nil),        // 73: orca.meta.LocationsReply
+	(*FreeRequest)(nil),           // 74: orca.meta.FreeRequest
+	(*SyncRequest)(nil),           // 75: orca.meta.SyncRequest
+	(*SyncReply)(nil),             // 76: orca.meta.SyncReply
+	(*StaleUFSRequest)(nil),       // 77: orca.meta.StaleUFSRequest
+	(*PersistPrepareRequest)(nil), // 78: orca.meta.PersistPrepareRequest
+	(*PersistPrepareReply)(nil),   // 79: orca.meta.PersistPrepareReply
+	(*PersistCommitRequest)(nil),  // 80: orca.meta.PersistCommitRequest
+	(*ReportRequest)(nil),         // 81: orca.meta.ReportRequest
+	(*Intent)(nil),                // 82: orca.meta.Intent
+	(*ReportReply)(nil),           // 83: orca.meta.ReportReply
+	(*ConfRequest)(nil),           // 84: orca.meta.ConfRequest
+	(*ConfReply)(nil),             // 85: orca.meta.ConfReply
+	(*UsageRequest)(nil),          // 86: orca.meta.UsageRequest
+	(*UsageReply)(nil),            // 87: orca.meta.UsageReply
+	(*Usage)(nil),                 // 88: orca.meta.Usage
+	(*SetQuotaRequest)(nil),       // 89: orca.meta.SetQuotaRequest
+	(*SetQuotaReply)(nil),         // 90: orca.meta.SetQuotaReply
+	(*QuotasRequest)(nil),         // 91: orca.meta.QuotasRequest
+	(*QuotasReply)(nil),           // 92: orca.meta.QuotasReply
+	(*Quota)(nil),                 // 93: orca.meta.Quota
+	(*TrashRequest)(nil),          // 94: orca.meta.TrashRequest
+	(*TrashReply)(nil),            // 95: orca.meta.TrashReply
+	(*Trashed)(nil),               // 96: orca.meta.Trashed
+	(*RestoreTrashRequest)(nil),   // 97: orca.meta.RestoreTrashRequest
+	(*RestoreTrashReply)(nil),     // 98: orca.meta.RestoreTrashReply
+	(*PurgeTrashRequest)(nil),     // 99: orca.meta.PurgeTrashRequest
+	(*PurgeTrashReply)(nil),       // 100: orca.meta.PurgeTrashReply
+	(*QuorumRequest)(nil),         // 101: orca.meta.QuorumRequest
+	(*Member)(nil),                // 102: orca.meta.Member
+	(*QuorumReply)(nil),           // 103: orca.meta.QuorumReply
+	(*UpkeepRequest)(nil),         // 104: orca.meta.UpkeepRequest
+	(*UpkeepReply)(nil),           // 105: orca.meta.UpkeepReply
+	(*JournalEntry)(nil),          // 106: orca.meta.JournalEntry
+	(*HostedRequest)(nil),         // 107: orca.meta.HostedRequest
+	(*HostedReply)(nil),           // 108: orca.meta.HostedReply
+	(*ErrorReply)(nil),            // 109: orca.meta.ErrorReply
+	(*TransferOp)(nil),            // 110: orca.meta.TransferOp
+	(*TransferXattr)(nil),         // 111: orca.meta.TransferXattr
+	(*TransferRecord)(nil),        // 112: orca.meta.TransferRecord
+	(*TransferRequest)(nil),       // 113: orca.meta.TransferRequest
+	(*TransferReply)(nil),         // 114: orca.meta.TransferReply
+	nil,                           // 115: orca.meta.Mount.OptionsEntry
+	nil,                           // 116: orca.meta.ReportReply.CountersEntry
+	(*ConfReply_Value)(nil),       // 117: orca.meta.ConfReply.Value
 }
 var file_meta_proto_depIdxs = []int32{
-	6,   // 0: orca.meta.Header.caller:type_name -> orca.meta.Caller
-	9,   // 1: orca.meta.Attr.runs:type_name -> orca.meta.Run
-	7,   // 2: orca.meta.StatRequest.h:type_name -> orca.meta.Header
-	8,   // 3: orca.meta.StatRequest.target:type_name -> orca.meta.Target
-	11,  // 4: orca.meta.StatRequest.sync:type_name -> orca.meta.SyncOption
-	10,  // 5: orca.meta.StatReply.attr:type_name -> orca.meta.Attr
-	7,   // 6: orca.meta.ListRequest.h:type_name -> orca.meta.Header
-	8,   // 7: orca.meta.ListRequest.target:type_name -> orca.meta.Target
-	11,  // 8: orca.meta.ListRequest.sync:type_name -> orca.meta.SyncOption
-	10,  // 9: orca.meta.Entry.attr:type_name -> orca.meta.Attr
-	15,  // 10: orca.meta.ListReply.entries:type_name -> orca.meta.Entry
-	10,  // 11: orca.meta.ListReply.dir:type_name -> orca.meta.Attr
-	7,   // 12: orca.meta.MkdirRequest.h:type_name -> orca.meta.Header
-	8,   // 13: orca.meta.MkdirRequest.target:type_name -> orca.meta.Target
-	10,  // 14: orca.meta.MkdirReply.attr:type_name -> orca.meta.Attr
-	7,   // 15: orca.meta.CreateRequest.h:type_name -> orca.meta.Header
-	8,   // 16: orca.meta.CreateRequest.target:type_name -> orca.meta.Target
-	10,  // 17: orca.meta.CreateReply.attr:type_name -> orca.meta.Attr
-	21,  // 18: orca.meta.CreateReply.session:type_name -> orca.meta.WriteSession
-	51,  // 19: orca.meta.CreateReply.workers:type_name -> orca.meta.Worker
-	30,  // 20: orca.meta.WriteSession.grant:type_name -> orca.meta.Grant
-	7,   // 21: orca.meta.CompleteRequest.h:type_name -> orca.meta.Header
-	10,  // 22: orca.meta.CompleteReply.attr:type_name -> orca.meta.Attr
-	21,  // 23: orca.meta.CompleteReply.session:type_name -> orca.meta.WriteSession
-	7,   // 24: orca.meta.AbandonRequest.h:type_name -> orca.meta.Header
-	7,   // 25: orca.meta.RenewRequest.h:type_name -> orca.meta.Header
-	7,   // 26: orca.meta.OpenRequest.h:type_name -> orca.meta.Header
-	8,   // 27: orca.meta.OpenRequest.target:type_name -> orca.meta.Target
-	11,  // 28: orca.meta.OpenRequest.sync:type_name -> orca.meta.SyncOption
-	10,  // 29: orca.meta.OpenReply.attr:type_name -> orca.meta.Attr
-	30,  // 30: orca.meta.OpenReply.grant:type_name -> orca.meta.Grant
-	31,  // 31: orca.meta.OpenReply.locations:type_name -> orca.meta.Location
-	51,  // 32: orca.meta.OpenReply.workers:type_name -> orca.meta.Worker
-	7,   // 33: orca.meta.RenameRequest.h:type_name -> orca.meta.Header
-	8,   // 34: orca.meta.RenameRequest.src:type_name -> orca.meta.Target
-	8,   // 35: orca.meta.RenameRequest.dst:type_name -> orca.meta.Target
-	7,   // 36: orca.meta.LinkRequest.h:type_name -> orca.meta.Header
-	8,   // 37: orca.meta.LinkRequest.src:type_name -> orca.meta.Target
-	8,   // 38: orca.meta.LinkRequest.dst:type_name -> orca.meta.Target
-	10,  // 39: orca.meta.LinkReply.attr:type_name -> orca.meta.Attr
-	7,   // 40: orca.meta.DeleteRequest.h:type_name -> orca.meta.Header
-	8,   // 41: orca.meta.DeleteRequest.target:type_name -> orca.meta.Target
-	7,   // 42: orca.meta.SetAttrRequest.h:type_name -> orca.meta.Header
-	8,   // 43: orca.meta.SetAttrRequest.target:type_name -> orca.meta.Target
-	10,  // 44: orca.meta.SetAttrReply.attr:type_name -> orca.meta.Attr
-	7,   // 45: orca.meta.XattrRequest.h:type_name -> orca.meta.Header
-	8,   // 46: orca.meta.XattrRequest.target:type_name -> orca.meta.Target
-	105, // 47: orca.meta.Mount.options:type_name -> orca.meta.Mount.OptionsEntry
+	8,   // 0: orca.meta.Header.caller:type_name -> orca.meta.Caller
+	11,  // 1: orca.meta.Attr.runs:type_name -> orca.meta.Run
+	9,   // 2: orca.meta.StatRequest.h:type_name -> orca.meta.Header
+	10,  // 3: orca.meta.StatRequest.target:type_name -> orca.meta.Target
+	13,  // 4: orca.meta.StatRequest.sync:type_name -> orca.meta.SyncOption
+	12,  // 5: orca.meta.StatReply.attr:type_name -> orca.meta.Attr
+	9,   // 6: orca.meta.ListRequest.h:type_name -> orca.meta.Header
+	10,  // 7: orca.meta.ListRequest.target:type_name -> orca.meta.Target
+	13,  // 8: orca.meta.ListRequest.sync:type_name -> orca.meta.SyncOption
+	12,  // 9: orca.meta.Entry.attr:type_name -> orca.meta.Attr
+	17,  // 10: orca.meta.ListReply.entries:type_name -> orca.meta.Entry
+	12,  // 11: orca.meta.ListReply.dir:type_name -> orca.meta.Attr
+	9,   // 12: orca.meta.MkdirRequest.h:type_name -> orca.meta.Header
+	10,  // 13: orca.meta.MkdirRequest.target:type_name -> orca.meta.Target
+	12,  // 14: orca.meta.MkdirReply.attr:type_name -> orca.meta.Attr
+	9,   // 15: orca.meta.CreateRequest.h:type_name -> orca.meta.Header
+	10,  // 16: orca.meta.CreateRequest.target:type_name -> orca.meta.Target
+	12,  // 17: orca.meta.CreateReply.attr:type_name -> orca.meta.Attr
+	23,  // 18: orca.meta.CreateReply.session:type_name -> orca.meta.WriteSession
+	61,  // 19: orca.meta.CreateReply.workers:type_name -> orca.meta.Worker
+	32,  // 20: orca.meta.WriteSession.grant:type_name -> orca.meta.Grant
+	9,   // 21: orca.meta.CompleteRequest.h:type_name -> orca.meta.Header
+	12,  // 22: orca.meta.CompleteReply.attr:type_name -> orca.meta.Attr
+	23,  // 23: orca.meta.CompleteReply.session:type_name -> orca.meta.WriteSession
+	9,   // 24: orca.meta.AbandonRequest.h:type_name -> orca.meta.Header
+	9,   // 25: orca.meta.RenewRequest.h:type_name -> orca.meta.Header
+	9,   // 26: orca.meta.OpenRequest.h:type_name -> orca.meta.Header
+	10,  // 27: orca.meta.OpenRequest.target:type_name -> orca.meta.Target
+	13,  // 28: orca.meta.OpenRequest.sync:type_name -> orca.meta.SyncOption
+	12,  // 29: orca.meta.OpenReply.attr:type_name -> orca.meta.Attr
+	32,  // 30: orca.meta.OpenReply.grant:type_name -> orca.meta.Grant
+	33,  // 31: orca.meta.OpenReply.locations:type_name -> orca.meta.Location
+	61,  // 32: orca.meta.OpenReply.workers:type_name -> orca.meta.Worker
+	9,   // 33: orca.meta.RenameRequest.h:type_name -> orca.meta.Header
+	10,  // 34: orca.meta.RenameRequest.src:type_name -> orca.meta.Target
+	10,  // 35: orca.meta.RenameRequest.dst:type_name -> orca.meta.Target
+	9,   // 36: orca.meta.LinkRequest.h:type_name -> orca.meta.Header
+	10,  // 37: orca.meta.LinkRequest.src:type_name -> orca.meta.Target
+	10,  // 38: orca.meta.LinkRequest.dst:type_name -> orca.meta.Target
+	12,  // 39: orca.meta.LinkReply.attr:type_name -> orca.meta.Attr
+	9,   // 40: orca.meta.DeleteRequest.h:type_name -> orca.meta.Header
+	10,  // 41: orca.meta.DeleteRequest.target:type_name -> orca.meta.Target
+	9,   // 42: orca.meta.SetAttrRequest.h:type_name -> orca.meta.Header
+	10,  // 43: orca.meta.SetAttrRequest.target:type_name -> orca.meta.Target
+	12,  // 44: orca.meta.SetAttrReply.attr:type_name -> orca.meta.Attr
+	9,   // 45: orca.meta.XattrRequest.h:type_name -> orca.meta.Header
+	10,  // 46: orca.meta.XattrRequest.target:type_name -> orca.meta.Target
+	115, // 47: orca.meta.Mount.options:type_name -> orca.meta.Mount.OptionsEntry
 	1,   // 48: orca.meta.Mount.junction:type_name -> orca.meta.JunctionState
-	41,  // 49: orca.meta.Mount.part:type_name -> orca.meta.Part
-	7,   // 50: orca.meta.MountRequest.h:type_name -> orca.meta.Header
-	40,  // 51: orca.meta.MountRequest.mount:type_name -> orca.meta.Mount
-	40,  // 52: orca.meta.MountReply.mount:type_name -> orca.meta.Mount
-	7,   // 53: orca.meta.UnmountRequest.h:type_name -> orca.meta.Header
-	7,   // 54: orca.meta.ListMountsRequest.h:type_name -> orca.meta.Header
-	40,  // 55: orca.meta.ListMountsReply.mounts:type_name -> orca.meta.Mount
-	7,   // 56: orca.meta.WatchRequest.h:type_name -> orca.meta.Header
-	2,   // 57: orca.meta.Event.kind:type_name -> orca.meta.EventKind
-	48,  // 58: orca.meta.WatchReply.events:type_name -> orca.meta.Event
-	50,  // 59: orca.meta.Worker.tiers:type_name -> orca.meta.TierUsage
-	7,   // 60: orca.meta.RegisterRequest.h:type_name -> orca.meta.Header
-	51,  // 61: orca.meta.RegisterRequest.worker:type_name -> orca.meta.Worker
-	54,  // 62: orca.meta.RegisterRequest.files:type_name -> orca.meta.FileReport
-	7,   // 63: orca.meta.HeartbeatRequest.h:type_name -> orca.meta.Header
-	51,  // 64: orca.meta.HeartbeatRequest.worker:type_name -> orca.meta.Worker
-	54,  // 65: orca.meta.HeartbeatRequest.files:type_name -> orca.meta.FileReport
-	3,   // 66: orca.meta.WorkerOrder.kind:type_name -> orca.meta.WorkerOrder.Kind
-	56,  // 67: orca.meta.HeartbeatReply.orders:type_name -> orca.meta.WorkerOrder
-	7,   // 68: orca.meta.ListWorkersRequest.h:type_name -> orca.meta.Header
-	51,  // 69: orca.meta.ListWorkersReply.workers:type_name -> orca.meta.Worker
-	7,   // 70: orca.meta.ResolveRequest.h:type_name -> orca.meta.Header
-	10,  // 71: orca.meta.ResolveReply.attr:type_name -> orca.meta.Attr
-	31,  // 72: orca.meta.ResolveReply.locations:type_name -> orca.meta.Location
-	51,  // 73: orca.meta.ResolveReply.workers:type_name -> orca.meta.Worker
-	7,   // 74: orca.meta.LocationsRequest.h:type_name -> orca.meta.Header
-	8,   // 75: orca.meta.LocationsRequest.target:type_name -> orca.meta.Target
-	10,  // 76: orca.meta.LocationsReply.attr:type_name -> orca.meta.Attr
-	31,  // 77: orca.meta.LocationsReply.locations:type_name -> orca.meta.Location
-	51,  // 78: orca.meta.LocationsReply.workers:type_name -> orca.meta.Worker
-	7,   // 79: orca.meta.FreeRequest.h:type_name -> orca.meta.Header
-	8,   // 80: orca.meta.FreeRequest.target:type_name -> orca.meta.Target
-	7,   // 81: orca.meta.SyncRequest.h:type_name -> orca.meta.Header
-	8,   // 82: orca.meta.SyncRequest.target:type_name -> orca.meta.Target
-	7,   // 83: orca.meta.StaleUFSRequest.h:type_name -> orca.meta.Header
-	7,   // 84: orca.meta.PersistPrepareRequest.h:type_name -> orca.meta.Header
-	10,  // 85: orca.meta.PersistPrepareReply.attr:type_name -> orca.meta.Attr
-	7,   // 86: orca.meta.PersistCommitRequest.h:type_name -> orca.meta.Header
-	7,   // 87: orca.meta.ReportRequest.h:type_name -> orca.meta.Header
-	72,  // 88: orca.meta.ReportReply.intents:type_name -> orca.meta.Intent
-	40,  // 89: orca.meta.ReportReply.mounts:type_name -> orca.meta.Mount
-	51,  // 90: orca.meta.ReportReply.workers:type_name -> orca.meta.Worker
-	106, // 91: orca.meta.ReportReply.counters:type_name -> orca.meta.ReportReply.CountersEntry
-	7,   // 92: orca.meta.ConfRequest.h:type_name -> orca.meta.Header
-	107, // 93: orca.meta.ConfReply.values:type_name -> orca.meta.ConfReply.Value
-	7,   // 94: orca.meta.UsageRequest.h:type_name -> orca.meta.Header
-	8,   // 95: orca.meta.UsageRequest.target:type_name -> orca.meta.Target
-	78,  // 96: orca.meta.UsageReply.usage:type_name -> orca.meta.Usage
-	83,  // 97: orca.meta.UsageReply.quotas:type_name -> orca.meta.Quota
-	7,   // 98: orca.meta.SetQuotaRequest.h:type_name -> orca.meta.Header
-	8,   // 99: orca.meta.SetQuotaRequest.target:type_name -> orca.meta.Target
-	83,  // 100: orca.meta.SetQuotaReply.quota:type_name -> orca.meta.Quota
-	7,   // 101: orca.meta.QuotasRequest.h:type_name -> orca.meta.Header
-	83,  // 102: orca.meta.QuotasReply.quotas:type_name -> orca.meta.Quota
-	78,  // 103: orca.meta.Quota.usage:type_name -> orca.meta.Usage
-	7,   // 104: orca.meta.TrashRequest.h:type_name -> orca.meta.Header
-	86,  // 105: orca.meta.TrashReply.entries:type_name -> orca.meta.Trashed
-	7,   // 106: orca.meta.RestoreTrashRequest.h:type_name -> orca.meta.Header
-	8,   // 107: orca.meta.RestoreTrashRequest.dst:type_name -> orca.meta.Target
-	10,  // 108: orca.meta.RestoreTrashReply.attr:type_name -> orca.meta.Attr
-	7,   // 109: orca.meta.PurgeTrashRequest.h:type_name -> orca.meta.Header
-	7,   // 110: orca.meta.QuorumRequest.h:type_name -> orca.meta.Header
-	4,   // 111: orca.meta.QuorumRequest.change:type_name -> orca.meta.QuorumRequest.Change
-	92,  // 112: orca.meta.QuorumReply.members:type_name -> orca.meta.Member
-	7,   // 113: orca.meta.UpkeepRequest.h:type_name -> orca.meta.Header
-	5,   // 114: orca.meta.UpkeepRequest.kind:type_name -> orca.meta.UpkeepRequest.Kind
-	96,  // 115: orca.meta.UpkeepReply.entries:type_name -> orca.meta.JournalEntry
-	7,   // 116: orca.meta.HostedRequest.h:type_name -> orca.meta.Header
-	8,   // 117: orca.meta.TransferOp.dst:type_name -> orca.meta.Target
-	6,   // 118: orca.meta.TransferOp.caller:type_name -> orca.meta.Caller
-	101, // 119: orca.meta.TransferOp.xattrs:type_name -> orca.meta.TransferXattr
-	7,   // 120: orca.meta.TransferRequest.h:type_name -> orca.meta.Header
-	100, // 121: orca.meta.TransferRequest.op:type_name -> orca.meta.TransferOp
-	102, // 122: orca.meta.TransferReply.record:type_name -> orca.meta.TransferRecord
-	123, // [123:123] is the sub-list for method output_type
-	123, // [123:123] is the sub-list for method input_type
-	123, // [123:123] is the sub-list for extension type_name
-	123, // [123:123] is the sub-list for extension extendee
-	0,   // [0:123] is the sub-list for field type_name
+	43,  // 49: orca.meta.Mount.part:type_name -> orca.meta.Part
+	9,   // 50: orca.meta.MountRequest.h:type_name -> orca.meta.Header
+	42,  // 51: orca.meta.MountRequest.mount:type_name -> orca.meta.Mount
+	42,  // 52: orca.meta.MountReply.mount:type_name -> orca.meta.Mount
+	9,   // 53: orca.meta.UnmountRequest.h:type_name -> orca.meta.Header
+	9,   // 54: orca.meta.RegroupRequest.h:type_name -> orca.meta.Header
+	10,  // 55: orca.meta.RegroupRequest.target:type_name -> orca.meta.Target
+	2,   // 56: orca.meta.RegroupRequest.ask:type_name -> orca.meta.RegroupAsk
+	3,   // 57: orca.meta.RegroupReply.state:type_name -> orca.meta.RegroupState
+	50,  // 58: orca.meta.StagedEntry.xattrs:type_name -> orca.meta.StagedXattr
+	49,  // 59: orca.meta.StagedPage.entries:type_name -> orca.meta.StagedEntry
+	9,   // 60: orca.meta.StageRequest.h:type_name -> orca.meta.Header
+	49,  // 61: orca.meta.StageRequest.self:type_name -> orca.meta.StagedEntry
+	51,  // 62: orca.meta.StageRequest.pages:type_name -> orca.meta.StagedPage
+	52,  // 63: orca.meta.StageRequest.seal:type_name -> orca.meta.StagedSums
+	9,   // 64: orca.meta.ListMountsRequest.h:type_name -> orca.meta.Header
+	42,  // 65: orca.meta.ListMountsReply.mounts:type_name -> orca.meta.Mount
+	9,   // 66: orca.meta.WatchRequest.h:type_name -> orca.meta.Header
+	4,   // 67: orca.meta.Event.kind:type_name -> orca.meta.EventKind
+	58,  // 68: orca.meta.WatchReply.events:type_name -> orca.meta.Event
+	60,  // 69: orca.meta.Worker.tiers:type_name -> orca.meta.TierUsage
+	9,   // 70: orca.meta.RegisterRequest.h:type_name -> orca.meta.Header
+	61,  // 71: orca.meta.RegisterRequest.worker:type_name -> orca.meta.Worker
+	64,  // 72: orca.meta.RegisterRequest.files:type_name -> orca.meta.FileReport
+	9,   // 73: orca.meta.HeartbeatRequest.h:type_name -> orca.meta.Header
+	61,  // 74: orca.meta.HeartbeatRequest.worker:type_name -> orca.meta.Worker
+	64,  // 75: orca.meta.HeartbeatRequest.files:type_name -> orca.meta.FileReport
+	5,   // 76: orca.meta.WorkerOrder.kind:type_name -> orca.meta.WorkerOrder.Kind
+	66,  // 77: orca.meta.HeartbeatReply.orders:type_name -> orca.meta.WorkerOrder
+	9,   // 78: orca.meta.ListWorkersRequest.h:type_name -> orca.meta.Header
+	61,  // 79: orca.meta.ListWorkersReply.workers:type_name -> orca.meta.Worker
+	9,   // 80: orca.meta.ResolveRequest.h:type_name -> orca.meta.Header
+	12,  // 81: orca.meta.ResolveReply.attr:type_name -> orca.meta.Attr
+	33,  // 82: orca.meta.ResolveReply.locations:type_name -> orca.meta.Location
+	61,  // 83: orca.meta.ResolveReply.workers:type_name -> orca.meta.Worker
+	9,   // 84: orca.meta.LocationsRequest.h:type_name -> orca.meta.Header
+	10,  // 85: orca.meta.LocationsRequest.target:type_name -> orca.meta.Target
+	12,  // 86: orca.meta.LocationsReply.attr:type_name -> orca.meta.Attr
+	33,  // 87: orca.meta.LocationsReply.locations:type_name -> orca.meta.Location
+	61,  // 88: orca.meta.LocationsReply.workers:type_name -> orca.meta.Worker
+	9,   // 89: orca.meta.FreeRequest.h:type_name -> orca.meta.Header
+	10,  // 90: orca.meta.FreeRequest.target:type_name -> orca.meta.Target
+	9,   // 91: orca.meta.SyncRequest.h:type_name -> orca.meta.Header
+	10,  // 92: orca.meta.SyncRequest.target:type_name -> orca.meta.Target
+	9,   // 93: orca.meta.StaleUFSRequest.h:type_name -> orca.meta.Header
+	9,   // 94: orca.meta.PersistPrepareRequest.h:type_name -> orca.meta.Header
+	12,  // 95: orca.meta.PersistPrepareReply.attr:type_name -> orca.meta.Attr
+	9,   // 96: orca.meta.PersistCommitRequest.h:type_name -> orca.meta.Header
+	9,   // 97: orca.meta.ReportRequest.h:type_name -> orca.meta.Header
+	82,  // 98: orca.meta.ReportReply.intents:type_name -> orca.meta.Intent
+	42,  // 99: orca.meta.ReportReply.mounts:type_name -> orca.meta.Mount
+	61,  // 100: orca.meta.ReportReply.workers:type_name -> orca.meta.Worker
+	116, // 101: orca.meta.ReportReply.counters:type_name -> orca.meta.ReportReply.CountersEntry
+	9,   // 102: orca.meta.ConfRequest.h:type_name -> orca.meta.Header
+	117, // 103: orca.meta.ConfReply.values:type_name -> orca.meta.ConfReply.Value
+	9,   // 104: orca.meta.UsageRequest.h:type_name -> orca.meta.Header
+	10,  // 105: orca.meta.UsageRequest.target:type_name -> orca.meta.Target
+	88,  // 106: orca.meta.UsageReply.usage:type_name -> orca.meta.Usage
+	93,  // 107: orca.meta.UsageReply.quotas:type_name -> orca.meta.Quota
+	9,   // 108: orca.meta.SetQuotaRequest.h:type_name -> orca.meta.Header
+	10,  // 109: orca.meta.SetQuotaRequest.target:type_name -> orca.meta.Target
+	93,  // 110: orca.meta.SetQuotaReply.quota:type_name -> orca.meta.Quota
+	9,   // 111: orca.meta.QuotasRequest.h:type_name -> orca.meta.Header
+	93,  // 112: orca.meta.QuotasReply.quotas:type_name -> orca.meta.Quota
+	88,  // 113: orca.meta.Quota.usage:type_name -> orca.meta.Usage
+	9,   // 114: orca.meta.TrashRequest.h:type_name -> orca.meta.Header
+	96,  // 115: orca.meta.TrashReply.entries:type_name -> orca.meta.Trashed
+	9,   // 116: orca.meta.RestoreTrashRequest.h:type_name -> orca.meta.Header
+	10,  // 117: orca.meta.RestoreTrashRequest.dst:type_name -> orca.meta.Target
+	12,  // 118: orca.meta.RestoreTrashReply.attr:type_name -> orca.meta.Attr
+	9,   // 119: orca.meta.PurgeTrashRequest.h:type_name -> orca.meta.Header
+	9,   // 120: orca.meta.QuorumRequest.h:type_name -> orca.meta.Header
+	6,   // 121: orca.meta.QuorumRequest.change:type_name -> orca.meta.QuorumRequest.Change
+	102, // 122: orca.meta.QuorumReply.members:type_name -> orca.meta.Member
+	9,   // 123: orca.meta.UpkeepRequest.h:type_name -> orca.meta.Header
+	7,   // 124: orca.meta.UpkeepRequest.kind:type_name -> orca.meta.UpkeepRequest.Kind
+	106, // 125: orca.meta.UpkeepReply.entries:type_name -> orca.meta.JournalEntry
+	9,   // 126: orca.meta.HostedRequest.h:type_name -> orca.meta.Header
+	10,  // 127: orca.meta.TransferOp.dst:type_name -> orca.meta.Target
+	8,   // 128: orca.meta.TransferOp.caller:type_name -> orca.meta.Caller
+	111, // 129: orca.meta.TransferOp.xattrs:type_name -> orca.meta.TransferXattr
+	9,   // 130: orca.meta.TransferRequest.h:type_name -> orca.meta.Header
+	110, // 131: orca.meta.TransferRequest.op:type_name -> orca.meta.TransferOp
+	112, // 132: orca.meta.TransferReply.record:type_name -> orca.meta.TransferRecord
+	133, // [133:133] is the sub-list for method output_type
+	133, // [133:133] is the sub-list for method input_type
+	133, // [133:133] is the sub-list for extension type_name
+	133, // [133:133] is the sub-list for extension extendee
+	0,   // [0:133] is the sub-list for field type_name
 }
 
 func init() { file_meta_proto_init() }
@@ -8551,8 +9277,8 @@ func file_meta_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_meta_proto_rawDesc), len(file_meta_proto_rawDesc)),
-			NumEnums:      6,
-			NumMessages:   102,
+			NumEnums:      8,
+			NumMessages:   110,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

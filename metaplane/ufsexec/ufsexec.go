@@ -288,6 +288,9 @@ func (e *Executor) start(in *command.Intent) (*run, error) {
 	if r := e.runs[in.Id]; r != nil {
 		return r, nil
 	}
+	if in.Op == metapb.IntentOp_INTENT_REGROUP { // no store is asked: metaserver ends it
+		return nil, orca.E("ufsexec.start", orca.Busy, "a directory is on its way to another group")
+	}
 	g := e.reignLocked()
 	if g == nil {
 		return nil, orca.E("ufsexec.start", orca.Unavailable, "this member does not lead any more")
@@ -399,6 +402,7 @@ func (e *Executor) round(g *reign, first bool) {
 	now := e.cfg.Now().UnixNano()
 	for _, in := range m.Intents() {
 		switch {
+		case in.Op == metapb.IntentOp_INTENT_REGROUP:
 		case in.Op == metapb.IntentOp_INTENT_PERSIST && !in.Unsure:
 			if now-in.Created > int64(e.cfg.PersistTimeout) {
 				e.release(g, in)

@@ -1,0 +1,397 @@
+// Copyright The Orca Authors. SPDX-License-Identifier: Apache-2.0
+
+package fsm
+
+import (
+	"cmp"
+	"encoding/binary"
+	"fmt"
+	"maps"
+	"slices"
+
+	"google.golang.org/protobuf/proto"
+
+	"orca"
+	"orca/metaplane/command"
+	"orca/metaplane/inode"
+	"orca/metaplane/metapb"
+)
+
+// A directory of a mount of the first group may move to another group with all
+// that is below it. The intent of that move is an undecided one that no store is
+// asked about: it masks the keys of the whole tree, so that whatever would change
+// one waits, a sync included, while reads go on. It ends in one of two applies:
+//
+//	begin ─► (what is under way below ends; the tree is brought to the other group, stage.go)
+//	      └► switch: a part, and what was in the directory is swept
+//	      └► give up: as it was; the other group has something to forget
+//
+// Sessions and intents that were there before the move go on: the tree rests when
+// they have ended, for no new ones begin. From then on nothing below changes, and
+// whoever leads may bring it over, from the beginning and more than once. The number of the mount
+// that the part will be is the intent's, so that what comes late for a move that
+// was given up is refused in the other group.
+
+// regroup begins a move to another group, or moves one on.
+func (m *Machine) regroup(c *call, o *metapb.RegroupOp) *refusal {
+	if !m.first() {
+		return refuse(orca.Unsupported, label(o.Target), "only directories of mounts of the first group are moved to others")
+	}
+	if o.Cleared != 0 {
+		m.tx.Delete(abandonedKey(o.Cleared))
+		return nil
+	}
+	if o.Intent == 0 {
+		return m.beginRegroup(c, o)
+	}
+	it := m.intents[o.Intent]
+	if it == nil || it.Op != metapb.IntentOp_INTENT_REGROUP {
+		return refuse(orca.NotFound, "", "no such move: it was given up, or has ended")
+	}
+	if o.Root == 0 {
+		m.dropIntent(it)
+		m.tx.Set(abandonedKey(it.Part), binary.BigEndian.AppendUint32(nil, it.Group))
+		return nil
+	}
+	return m.switchGroup(c, it, o.Root)
+}
+
+// beginRegroup has whoever would begin to change something below a directory
+// wait. A move that is on its way, or over, is no refusal.
+func (m *Machine) beginRegroup(c *call, o *metapb.RegroupOp) *refusal {
+	s, r := m.resolve(&c.who, o.Target, true)
+	if row := m.part(s.dentry.dir); r != nil && r.junction && row != nil && row.Mount.Group == o.Group {
+		c.res.Existed, c.res.Mount = true, bare(row)
+		return nil
+	}
+	if r != nil {
+		return r
+	}
+	if r := m.unknownName(c, &s); r != nil {
+		return r
+	}
+	if r := m.checkRegroup(c, o, &s); r != nil {
+		return r
+	}
+	d := s.dentry.dir
+	if it := m.regroups[d.rec.Ino]; it != nil {
+		if it.Group != o.Group {
+			return refuse(orca.Exists, s.path, fmt.Sprintf("it is on its way to group %d", it.Group))
+		}
+		c.res.Intent = it
+		return nil
+	}
+	if it := m.regroupBelow(d); it != nil {
+		return &refusal{kind: orca.Busy, path: s.path, busy: it.Id, msg: fmt.Sprintf("a directory below it is on its way to group %d", it.Group)}
+	}
+	loc := m.locate(d, "")
+	if r := m.free(c, loc, false, s.path); r != nil {
+		return r
+	}
+	if len(m.intents) >= m.cfg.MaxIntents {
+		return refuse(orca.Busy, s.path, "too many changes are on their way to the UFS")
+	}
+	m.count.mount++
+	it := &command.Intent{
+		Op: metapb.IntentOp_INTENT_REGROUP, Source: loc.key, Ino: uint64(d.rec.Ino), Dir: true, Subtree: true,
+		Group: o.Group, Part: m.count.mount,
+	}
+	m.enterIntent(c, it, loc)
+	c.res.Intent = it
+	return nil
+}
+
+// checkRegroup refuses what cannot be a part, as checkPart does for a new
+// directory.
+func (m *Machine) checkRegroup(c *call, o *metapb.RegroupOp, s *spot) *refusal {
+	d := s.dentry.dir
+	switch {
+	case s.none():
+		return refuse(orca.NotFound, s.path, "")
+	case d == nil:
+		return refuse(orca.NotDir, s.path, "")
+	case o.Group <= 1:
+		return refuse(orca.Unsupported, s.path, "what is in the first group already stays there; a directory in another one comes back by unmounting it")
+	case s.isRoot() || d.rec.Mount != 0:
+		return refuse(orca.Unsupported, s.path, "a mount stays in its group: only a directory of one is moved")
+	}
+	if r := m.checkPart(c, &metapb.MkdirOp{Group: o.Group}, s); r != nil {
+		return r
+	}
+	if b := m.binOf(m.mountOf(d).Mount.Id); b != nil && len(b.entries) > 0 {
+		return refuse(orca.Unsupported, s.path, "what was deleted there could not be restored: empty the trash of its mount first")
+	}
+	if p := m.partBelow(d); p != nil {
+		return refuse(orca.Unsupported, s.path, fmt.Sprintf("%s lives in group %d, and what lives in a group of its own is not divided further", p.Mount.Path, p.Mount.Group))
+	}
+	if m.mountBelow(d) {
+		return refuse(orca.Unsupported, s.path, "there is a mount point below it")
+	}
+	if !d.rec.Flags.Has(inode.Persisted) {
+		return refuse(orca.Unsupported, s.path, "the store does not have it yet: only what it has is moved")
+	}
+	return nil
+}
+
+// switchGroup makes a directory the junction of the part that its content has
+// been brought to. What it held here is swept.
+func (m *Machine) switchGroup(c *call, it *command.Intent, root uint64) *refusal {
+	d, of := m.dirs[orca.Ino(it.Ino)], m.mounts[it.MountId]
+	if d == nil || of == nil || !m.attached(d) || d.parent == nil {
+		return refuse(orca.Internal, "", "BUG: a directory has gone while it was on its way to another group")
+	}
+	if r := m.restless(it, d); r != nil {
+		return r
+	}
+	row := m.partRow(of, d, it.Part, it.Group)
+	m.dropIntent(it)
+	n := &node{rec: d.rec}
+	r := &n.rec
+	r.Ino, r.Change, r.Override = m.newIno(), m.batch.index, inode.Override{}
+	r.Entries, r.Subdirs, r.Bytes = 0, 0, 0
+	r.Flags &= inode.Persisted
+	r.LoadedAt, r.SyncMS, r.Mount = 0, 0, it.Part
+	row.Root, row.Mount.Root = uint64(r.Ino), root
+	m.joining(row) // the options may have changed meanwhile
+	p := d.parent
+	mtime, ctime := p.rec.Mtime, p.rec.Ctime
+	m.detach(d, 0)
+	m.putMount(row)
+	m.dirs[r.Ino] = n
+	m.count.dirs++
+	m.addDir(p, n)
+	p.rec.Mtime, p.rec.Ctime = mtime, ctime
+	m.event(metapb.EventKind_EVENT_ENTRY, d.rec.Ino, p.rec.Ino, r.Name)
+	m.event(metapb.EventKind_EVENT_ENTRY, orca.Ino(root), p.rec.Ino, r.Name)
+	m.mountChanged(n)
+	c.res.Mount = bare(row)
+	return nil
+}
+
+// restless refuses with Busy while something that began before a move is under
+// way in what is to move.
+func (m *Machine) restless(it *command.Intent, d *node) *refusal {
+	if s := m.sessions[m.sessionAt(d.parent, d.rec.Name, d)]; s != nil {
+		return refuse(orca.Busy, orca.JoinPath(m.dirs[orca.Ino(s.Dir)].path(), s.Name), "a file is open for writing there")
+	}
+	if o := m.intents[m.masks[it.MountId].overlap(it.Source, true, it.Id)]; o != nil {
+		return refuse(orca.Busy, uri(m.mounts[it.MountId], cmp.Or(o.Target, o.Source)), "an earlier change is still on its way to the UFS")
+	}
+	return nil
+}
+
+// Restless returns Busy while something that began before a move is under way in
+// what is to move. NotFound: the move is over.
+func (m *Machine) Restless(intent uint64) error {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	it, err := m.underWay(intent)
+	if err != nil {
+		return err
+	}
+	return m.restless(it, m.dirs[orca.Ino(it.Ino)]).err("fsm.Restless")
+}
+
+// frozen refuses to change what is on its way to another group.
+func (m *Machine) frozen(s *spot) *refusal {
+	if len(m.regroups) == 0 {
+		return nil
+	}
+	n := s.dentry.dir
+	if n == nil {
+		n = s.dir
+	}
+	for ; n != nil; n = n.parent {
+		if it := m.regroups[n.rec.Ino]; it != nil {
+			return &refusal{kind: orca.Busy, path: s.path, busy: it.Id, msg: fmt.Sprintf("it is on its way to group %d", it.Group)}
+		}
+	}
+	return nil
+}
+
+// abandonedKey is the fact that a group has to be emptied of a mount whose move
+// there was given up.
+func abandonedKey(mount uint32) []byte {
+	return binary.BigEndian.AppendUint32(inode.AppendFact(nil, abandonedFact), mount)
+}
+
+const abandonedFact = "regroup.abandoned."
+
+// Regroups returns the moves to other groups that are under way, by intent.
+func (m *Machine) Regroups() []*command.Intent {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	if len(m.regroups) == 0 {
+		return nil
+	}
+	return slices.SortedFunc(maps.Values(m.regroups), func(a, b *command.Intent) int { return int(a.Id) - int(b.Id) })
+}
+
+// Abandoned returns the mounts that groups are to be emptied of, because their
+// moves were given up: mount to group.
+func (m *Machine) Abandoned() map[uint32]uint32 {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	out := map[uint32]uint32{}
+	prefix := inode.AppendFact(nil, abandonedFact)
+	m.eachKey(prefix, inode.PrefixEnd(prefix), func(k, v []byte) bool {
+		if k = k[len(prefix):]; len(k) == 4 && len(v) == 4 {
+			out[binary.BigEndian.Uint32(k)] = binary.BigEndian.Uint32(v)
+		}
+		return true
+	})
+	return out
+}
+
+// RegroupMount returns the mount that the group of a move is to have, options
+// included. NotFound: the move is over.
+func (m *Machine) RegroupMount(intent uint64) (*metapb.Mount, error) {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	it, err := m.underWay(intent)
+	if err != nil {
+		return nil, err
+	}
+	d := m.dirs[orca.Ino(it.Ino)]
+	mt := m.partRow(m.mountOf(d), d, it.Part, it.Group).Mount
+	mt.Junction, mt.Serial = metapb.JunctionState_JUNCTION_STAGED, 1 // before that of any row
+	return mt, nil
+}
+
+// underWay returns the intent of a move. NotFound: it is over.
+func (m *Machine) underWay(intent uint64) (*command.Intent, error) {
+	if it := m.intents[intent]; it != nil && it.Op == metapb.IntentOp_INTENT_REGROUP {
+		return it, m.failed()
+	}
+	return nil, orca.E("fsm.Regroup", orca.NotFound, "no such move: it was given up, or has ended")
+}
+
+// regroupBelow returns the first of the moves of directories at or below one;
+// nil if there is none.
+func (m *Machine) regroupBelow(n *node) *command.Intent {
+	var first *command.Intent
+	for ino, it := range m.regroups {
+		if (first == nil || it.Id < first.Id) && under(m.dirs[ino], n) {
+			first = it
+		}
+	}
+	return first
+}
+
+// Leaving is a name of a directory as another group is to get it, and what only
+// this one knows of it.
+type Leaving struct {
+	*metapb.StagedEntry
+	Ino   orca.Ino // here
+	Dir   bool
+	Links uint32 // names of the file, if it has several
+	Home  bool   // this is the one that the UFS has it under
+	size  int
+}
+
+// LeavingDir returns a directory itself as another group is to get it. NotFound.
+func (m *Machine) LeavingDir(dir orca.Ino) (Leaving, error) {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	n := m.dirs[dir]
+	if n == nil || !m.attached(n) {
+		return Leaving{}, orca.PathE("fsm.LeavingDir", dir.String(), orca.NotFound, nil)
+	}
+	return m.leavingDir(n), m.failed()
+}
+
+// LeavingPage returns names of a directory after after, at most limit and not
+// many more bytes than size; more says that there are others. It refuses, with
+// the path, what cannot move to another group: Busy and Unsupported. With an
+// intent that is over it is NotFound: what is there may have changed since.
+func (m *Machine) LeavingPage(intent uint64, dir orca.Ino, after string, limit, size int) (out []Leaving, more bool, err error) {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	if intent != 0 {
+		if _, err := m.underWay(intent); err != nil {
+			return nil, false, err
+		}
+	}
+	n := m.dirs[dir]
+	if n == nil || !m.attached(n) {
+		return nil, false, orca.PathE("fsm.LeavingPage", dir.String(), orca.NotFound, nil)
+	}
+	m.eachDirent(n, after, "", func(name string, v []byte) bool {
+		if more = len(out) == limit || size <= 0; more {
+			return false
+		}
+		d := m.decoded(v)
+		var l Leaving
+		switch {
+		case d.dir != nil:
+			l = m.leavingDir(d.dir)
+		case d.file != nil:
+			if err = m.stuck(n, name, d.file); err != nil {
+				return false
+			}
+			l = m.leavingFile(n, name, d.file)
+		default:
+			return false
+		}
+		out, size = append(out, l), size-l.size
+		return true
+	})
+	return out, more, firstErr(err, m.failed())
+}
+
+// stuck says why a file cannot move to another group; nil: it can.
+func (m *Machine) stuck(n *node, name string, f *inode.File) error {
+	const op = "fsm.Leaving"
+	path := orca.JoinPath(n.path(), name)
+	switch {
+	case f.Type != orca.TypeFile || f.Persist == orca.Persisted:
+		return nil
+	case f.Persist == orca.ToBePersisted:
+		return &orca.Error{Op: op, Path: path, Kind: orca.Busy, Msg: "it waits to be persisted: only what is in the store is moved"}
+	}
+	return &orca.Error{Op: op, Path: path, Kind: orca.Unsupported, Msg: "it is not in the store: persist it first (orca fs persist), or remove it"}
+}
+
+func (m *Machine) leavingDir(n *node) Leaving {
+	l := Leaving{StagedEntry: &metapb.StagedEntry{Name: n.rec.Name, Dir: inode.AppendDir(nil, &n.rec)}, Ino: n.rec.Ino, Dir: true}
+	if n.quota != nil {
+		l.QuotaBytes, l.QuotaInodes = n.quota.limit.Bytes, n.quota.limit.Inodes
+	}
+	m.leavingXattrs(&l, n.rec.Flags)
+	return l
+}
+
+func (m *Machine) leavingFile(n *node, name string, f *inode.File) Leaving {
+	l := Leaving{StagedEntry: &metapb.StagedEntry{Name: name, File: inode.AppendFile(nil, f)}, Ino: f.Ino}
+	if f.Flags.Has(inode.Linked) {
+		l.Links, l.Home = f.Links, !m.alias(n, name, f)
+	}
+	c := m.copies(f)
+	l.ReplicaMin, l.ReplicaLimit = c.Min, c.Max
+	m.leavingXattrs(&l, f.Flags)
+	return l
+}
+
+func (m *Machine) leavingXattrs(l *Leaving, flags inode.Flags) {
+	l.size = 32 + len(l.Name) + len(l.File) + len(l.StagedEntry.Dir)
+	if !flags.Has(inode.HasXattr) {
+		return
+	}
+	lower := inode.AppendXattr(nil, l.Ino, "")
+	m.eachKey(lower, inode.PrefixEnd(lower), func(k, v []byte) bool {
+		l.Xattrs = append(l.Xattrs, &metapb.StagedXattr{Name: inode.NameOf(k), Value: slices.Clone(v)})
+		l.size += len(k) + len(v)
+		return true
+	})
+}
+
+// partRow is the row of a directory of a mount as a part in a group.
+func (m *Machine) partRow(of *command.Mount, d *node, id, group uint32) *command.Mount {
+	row := proto.Clone(of).(*command.Mount)
+	row.Root, row.Created, row.Unpersisted = uint64(d.rec.Ino), m.batch.now, 0
+	mt := row.Mount
+	mt.Id, mt.Path, mt.Uri, mt.Group = id, d.path(), uri(of, m.locate(d, "").key), group
+	mt.Root, mt.Junction, mt.TrashRetentionMs = 0, metapb.JunctionState_JUNCTION_NONE, 0
+	mt.Part = &metapb.Part{Mount: of.Mount.Id, Mode: d.rec.Mode, Uid: d.rec.UID, Gid: d.rec.GID}
+	return row
+}
