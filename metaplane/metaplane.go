@@ -74,6 +74,11 @@ type Mounts interface {
 	Mount(ctx context.Context, r *metapb.MountRequest) (*metapb.MountReply, error)
 	Unmount(ctx context.Context, r *metapb.UnmountRequest) (*metapb.Empty, error)
 	ListMounts(ctx context.Context, r *metapb.ListMountsRequest) (*metapb.ListMountsReply, error)
+	// Regroup moves a directory of a mount to another group. What is done
+	// already is not done again.
+	Regroup(ctx context.Context, r *metapb.RegroupRequest) (*metapb.RegroupReply, error)
+	// Stage is how its content gets there; the first group calls it.
+	Stage(ctx context.Context, r *metapb.StageRequest) (*metapb.StageReply, error)
 }
 
 // Workers is what block workers call.

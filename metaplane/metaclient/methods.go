@@ -228,6 +228,18 @@ func (s *Session) Quorum(ctx context.Context, r *metapb.QuorumRequest) (*metapb.
 	return read(ctx, s, &r.H, func(ctx context.Context) (*metapb.QuorumReply, error) { return s.ns.Quorum(ctx, r) })
 }
 
+// Regroup is metaplane.Namespace's, repeated while the server is away: what was
+// begun already is not begun again.
+func (s *Session) Regroup(ctx context.Context, r *metapb.RegroupRequest) (*metapb.RegroupReply, error) {
+	return read(ctx, s, &r.H, func(ctx context.Context) (*metapb.RegroupReply, error) { return s.ns.Regroup(ctx, r) })
+}
+
+// Stage is metaplane.Namespace's, repeated while the server is away: what is
+// there already stays as it is.
+func (s *Session) Stage(ctx context.Context, r *metapb.StageRequest) (*metapb.StageReply, error) {
+	return read(ctx, s, &r.H, func(ctx context.Context) (*metapb.StageReply, error) { return s.ns.Stage(ctx, r) })
+}
+
 // Upkeep is metaplane.Namespace's, repeated while the server is away: a backup
 // goes on where its caller is.
 func (s *Session) Upkeep(ctx context.Context, r *metapb.UpkeepRequest) (*metapb.UpkeepReply, error) {

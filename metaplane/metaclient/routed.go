@@ -381,6 +381,21 @@ func (r *Router) Unmount(ctx context.Context, q *metapb.UnmountRequest) (*metapb
 	return p, err
 }
 
+// Regroup is metaplane.Namespace's, of the first group, which has the junctions.
+func (r *Router) Regroup(ctx context.Context, q *metapb.RegroupRequest) (*metapb.RegroupReply, error) {
+	p, err := r.home.Regroup(ctx, q)
+	if orca.KindOf(err) == orca.Referral {
+		return nil, &orca.Error{Op: "metaclient.Regroup", Path: q.Target.GetPath(), Kind: orca.Unsupported,
+			Msg: "it lives in another group than the first already, and what does is not divided further"}
+	}
+	return p, err
+}
+
+// Stage is metaplane.Namespace's; only groups call each other so, by number.
+func (r *Router) Stage(ctx context.Context, q *metapb.StageRequest) (*metapb.StageReply, error) {
+	return r.home.Stage(ctx, q)
+}
+
 // ListMounts is metaplane.Namespace's: the first group has the whole table.
 func (r *Router) ListMounts(ctx context.Context, q *metapb.ListMountsRequest) (*metapb.ListMountsReply, error) {
 	return r.home.ListMounts(ctx, q)

@@ -57,6 +57,14 @@ func (s *stub) Mount(ctx context.Context, r *metapb.MountRequest) (*metapb.Mount
 	return invoke(ctx, s, metawire.OpMount, r, new(metapb.MountReply))
 }
 
+func (s *stub) Regroup(ctx context.Context, r *metapb.RegroupRequest) (*metapb.RegroupReply, error) {
+	return invoke(ctx, s, metawire.OpRegroup, r, new(metapb.RegroupReply))
+}
+
+func (s *stub) Stage(ctx context.Context, r *metapb.StageRequest) (*metapb.StageReply, error) {
+	return invoke(ctx, s, metawire.OpStage, r, new(metapb.StageReply))
+}
+
 func (s *stub) Unmount(ctx context.Context, r *metapb.UnmountRequest) (*metapb.Empty, error) {
 	return invoke(ctx, s, metawire.OpUnmount, r, new(metapb.Empty))
 }

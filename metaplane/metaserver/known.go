@@ -71,6 +71,8 @@ func (s *Service) learn(ctx context.Context, c *command.Command) error {
 		names = append(names, o.RestoreTrash.Dst)
 	case o.SetQuota != nil:
 		names = append(names, o.SetQuota.Target)
+	case o.Regroup != nil:
+		names = append(names, o.Regroup.Target)
 	case o.Mount != nil:
 		names = append(names, &metapb.Target{Path: o.Mount.Mount.Path})
 	}

@@ -204,6 +204,7 @@ type Service struct {
 	mountMu sync.Mutex // serialises rebuilding
 	joints  joints
 	owing   owing
+	movers  movers
 	mounts  atomic.Pointer[mount.Table]
 
 	ctx    context.Context
@@ -221,7 +222,7 @@ func New(ctx context.Context, cfg Config, g Group, open mount.Opener, log *slog.
 	}
 	cfg.setDefaults()
 	s := &Service{cfg: cfg, group: g, raw: g, log: log, started: time.Now()}
-	s.joints.wake = make(chan struct{}, 1)
+	s.joints.wake, s.movers.wake = make(chan struct{}, 1), make(chan struct{}, 1)
 	if !g.Alone() {
 		s.lead.changed = make(chan struct{})
 		s.group = &reigned{g, &s.lead}
@@ -251,8 +252,9 @@ func New(ctx context.Context, cfg Config, g Group, open mount.Opener, log *slog.
 	go s.acknowledge()
 	if s.cfg.Others != nil && s.groupNumber() == 1 {
 		s.wakeJoints()
-		s.wg.Add(1)
+		s.wg.Add(2)
 		go s.joinLoop()
+		go s.regroupLoop()
 	}
 	if !g.Alone() {
 		s.wg.Add(1)
@@ -439,8 +441,9 @@ func waits(res *command.Result) bool {
 }
 
 // undecided reports whether an intent in the result of this command is to be
-// run here: a worker runs that of a persist.
-func undecided(c *command.Command) bool { return c.PersistPrepare == nil }
+// run here: a worker runs that of a persist, and a loop of its own a move to
+// another group.
+func undecided(c *command.Command) bool { return c.PersistPrepare == nil && c.Regroup == nil }
 
 func (s *Service) execute(ctx context.Context, in *command.Intent) (*command.Result, error) {
 	ctx, cancel := context.WithTimeout(ctx, s.cfg.UFSWait)

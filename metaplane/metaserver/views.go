@@ -115,14 +115,17 @@ func (s *Service) services() ([]*Service, error) {
 	return all, nil
 }
 
-// junctions are the states of all junctions; a state is never come back to, for
-// each change of a row has a serial of its own.
+// junctions are the states of all junctions, and of moves to other groups; a state
+// is never come back to, for each change of a row has a serial of its own.
 func (s *Service) junctions() []string {
 	var out []string
 	for _, r := range s.raw.Machine().Mounts() {
 		if m := r.Mount; m.GetGroup() > 1 {
 			out = append(out, fmt.Sprint(m.Id, m.Serial, m.Junction))
 		}
+	}
+	for _, it := range s.raw.Machine().Regroups() {
+		out = append(out, fmt.Sprint("regroup ", it.Id))
 	}
 	for n, members := range s.GroupFacts() {
 		out = append(out, fmt.Sprint(n, members))

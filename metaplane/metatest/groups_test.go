@@ -40,8 +40,10 @@ type pair struct {
 	cut  atomic.Value   // of string
 	dead [3]atomic.Bool // by group
 	// then is called at each such point.
-	then atomic.Value // of func(point string)
-	slow bool         // a store takes its time
+	then atomic.Value  // of func(point string)
+	slow bool          // a store takes its time
+	busy time.Duration // for which who meets another's change waits; 0: the default
+	lame bool          // who is dead does not go on with what moves, but serves clients
 }
 
 var errDead = orca.E("metatest", orca.Canceled, "the process is dead")
@@ -57,7 +59,7 @@ func (p *pair) at(group uint16, point string) bool {
 	return p.dead[group].Load()
 }
 
-// cutGroup dies around the steps of junctions and of transfers.
+// cutGroup dies around the steps of junctions, moves and transfers.
 type cutGroup struct {
 	*raftgroup.Group
 	p *pair
@@ -72,6 +74,8 @@ func stepOf(g *raftgroup.Group, c *command.Command) string {
 		return "sending"
 	case c.Transfer.GetTx() != 0:
 		return "receiving"
+	case c.Regroup != nil:
+		return regroupStep(c.Regroup)
 	case c.Decide != nil:
 		if it, err := g.Machine().Intent(c.Decide.Intent); err == nil {
 			return "deciding " + strings.ToLower(strings.TrimPrefix(it.Op.String(), "INTENT_"))
@@ -82,7 +86,7 @@ func stepOf(g *raftgroup.Group, c *command.Command) string {
 
 func (g cutGroup) Propose(ctx context.Context, c *command.Command) (*command.Result, error) {
 	name := stepOf(g.Group, c)
-	if name == "" && !g.p.dead[g.Number()].Load() {
+	if name == "" && !g.p.dead[g.Number()].Load() || g.p.lame && c.Regroup == nil {
 		return g.Group.Propose(ctx, c)
 	}
 	if g.p.at(g.Number(), "before "+name) {
@@ -137,7 +141,7 @@ func (p *pair) cutStore(group uint16) mount.Opener {
 			return nil, err
 		}
 		return wrap.Intercept(fs, func(ctx context.Context, c wrap.Call, do func(context.Context) error) error {
-			if c.Op != wrap.Rename {
+			if c.Op != wrap.Rename || p.lame {
 				return do(ctx)
 			}
 			if p.at(group, "before store") {
@@ -198,7 +202,7 @@ func (p *pair) serve() {
 	}
 	groups := func() []uint32 { return []uint32{1, 2} }
 	here := func(uint16) *metaserver.Service { return p.two }
-	p.one, err = metaserver.New(t.Context(), metaserver.Config{Others: other(1), Groups: groups, Here: here}, cutGroup{p.host.Group(), p}, p.cutStore(1), log)
+	p.one, err = metaserver.New(t.Context(), metaserver.Config{Others: other(1), Groups: groups, Here: here, BusyWait: p.busy}, cutGroup{p.host.Group(), p}, p.cutStore(1), log)
 	require.NoError(t, err)
 	p.two, err = metaserver.New(t.Context(), metaserver.Config{Group: 2, Home: p.one, Others: other(2)}, cutGroup{p.second, p}, p.cutStore(2), log)
 	require.NoError(t, err)

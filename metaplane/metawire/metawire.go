@@ -67,6 +67,8 @@ const (
 	OpRestoreTrash   Op = 0x02A9
 	OpPurgeTrash     Op = 0x02AA
 	OpTransfer       Op = 0x02B0
+	OpRegroup        Op = 0x02C0
+	OpStage          Op = 0x02C1
 )
 
 // Message is what vtprotobuf generates for every message.
@@ -167,6 +169,8 @@ func Methods() map[Op]*Method {
 		row(OpRestoreTrash, "RestoreTrash", metaplane.Namespace.RestoreTrash),
 		row(OpPurgeTrash, "PurgeTrash", metaplane.Namespace.PurgeTrash),
 		row(OpTransfer, "Transfer", metaplane.Namespace.Transfer),
+		row(OpRegroup, "Regroup", metaplane.Namespace.Regroup),
+		row(OpStage, "Stage", metaplane.Namespace.Stage),
 	}
 	out := make(map[Op]*Method, len(rows))
 	for i := range rows {
