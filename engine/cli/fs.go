@@ -41,7 +41,7 @@ Hands trained on hadoop may put a dash before the verb: orca dfs -ls /.`,
 		e.chmodCommand(), e.chownCommand(), e.chgrpCommand(),
 		e.cpCommand(), e.copyFromLocalCommand(), e.copyToLocalCommand(),
 		e.mountCommand(), e.unmountCommand(), e.loadCommand(), e.persistCommand(), e.freeCommand(), e.pinCommand(), e.unpinCommand(), e.setReplicationCommand(),
-		e.quotaCommand(), e.trashCommand(),
+		e.quotaCommand(), e.trashCommand(), e.regroupCommand(),
 		e.leaderCommand(), e.capacityCommand(), e.usedCommand(),
 	)
 	return c

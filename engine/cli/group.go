@@ -29,8 +29,9 @@ func (e *env) groupCommand() *cobra.Command {
 		Use: "group", Short: "The Raft groups of the metaplane",
 		Long: `The Raft groups of the metaplane. The first has the root of the namespace and
 everything that was not given another one; orca fs mount --group puts a mount
-into a group of its own, and orca fs mkdir --group a directory of a mount of the
-first one. All groups are on all members, each with a journal
+into a group of its own, and orca fs mkdir --group a new directory of a mount of
+the first one; orca fs regroup --group moves one that is there, with all that is
+below it, which is how a cluster that began with one group grows. All groups are on all members, each with a journal
 order and a leader of its own, and the leaders are spread over the members: a
 member that fails takes only the groups that it leads along, and those for a
 second. On one disk each further group makes the others' commits slower: add
@@ -40,7 +41,8 @@ Groups are added, never removed.`,
 		Example: `  orca admin group ls
   orca admin group add
   orca fs mount --group 2 /train s3://training
-  orca fs mkdir --group 3 /data/logs`,
+  orca fs mkdir --group 3 /data/logs
+  orca fs regroup --group 2 /data/old`,
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) > 0 {
 				return usagef("unknown command %q", args[0])
