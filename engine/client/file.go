@@ -37,6 +37,10 @@ type File struct {
 	fs   *FS
 	info Info
 	typ  orca.ReadType
+	// ino is the number of the file: another one than it was opened by once its
+	// directory has moved to another group. fingerprint tells that it is the same.
+	ino         atomic.Uint64
+	fingerprint string
 
 	grant  atomic.Pointer[dataplane.Grant]
 	blocks []atomic.Pointer[descriptor] // by index; nil: not local, or not tried
@@ -72,7 +76,8 @@ func (fs *FS) Open(ctx context.Context, t Target, o ReadOptions) (*File, error) 
 	if err != nil {
 		return nil, err
 	}
-	f := &File{fs: fs, info: infoOf(t.base(), r.Attr, 0, r.TtlMs), typ: o.Type}
+	f := &File{fs: fs, info: infoOf(t.base(), r.Attr, 0, r.TtlMs), typ: o.Type, fingerprint: r.Attr.GetFingerprint()}
+	f.ino.Store(uint64(f.info.Ino))
 	if f.typ == orca.ReadCache {
 		f.typ = fs.cfg.ReadType
 	}
@@ -109,7 +114,7 @@ func (f *File) adopt(r *metapb.OpenReply) {
 			live = append(live, w)
 		}
 	}
-	ws := f.fs.order(f.fs.cfg.ReadPolicy, f.info.Ino, f.info.Length, live)
+	ws := f.fs.order(f.fs.cfg.ReadPolicy, orca.Ino(f.ino.Load()), f.info.Length, live)
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.workers, f.locs, f.absent = ws, locs, time.Time{}
@@ -260,7 +265,7 @@ func (f *File) descriptor(ctx context.Context, idx uint32, now bool) *descriptor
 }
 
 func (f *File) blockID(idx uint32) orca.BlockID {
-	return orca.BlockID{File: f.info.Ino, Version: f.info.BlockVersion(idx), Index: idx}
+	return orca.BlockID{File: orca.Ino(f.ino.Load()), Version: f.info.BlockVersion(idx), Index: idx}
 }
 
 // renew asks the worker whether d, whose lease is over, is still the file of

@@ -46,7 +46,7 @@ func (f *File) fetchAhead(ctx context.Context, idx uint32, boff int64, p []byte,
 			}
 			return n, worse(first, err)
 		}
-		req.Grant, req.Off = *f.grant.Load(), boff+int64(n)
+		req.ID, req.Grant, req.Off = f.blockID(idx), *f.grant.Load(), boff+int64(n)
 		var m int
 		m, err = f.ask(ctx, req, p[n:], 4*attempt) // a worker may have waited for another one, which it knows now to be stuck
 		n += m
@@ -247,13 +247,19 @@ func (f *File) currentGrant(ctx context.Context) (*dataplane.Grant, error) {
 func (f *File) refresh(ctx context.Context) error {
 	f.fs.stats.Refreshes.Add(1)
 	r, err := f.fs.meta.Open(ctx, &metapb.OpenRequest{
-		H: f.fs.header(), Target: &metapb.Target{Ino: uint64(f.info.Ino)}, Sync: SyncNever().pb(),
+		H: f.fs.header(), Target: &metapb.Target{Ino: f.ino.Load()}, Sync: SyncNever().pb(),
 	})
 	if errors.Is(err, orca.NotFound) {
 		return &orca.Error{Op: "client.ReadAt", Path: f.info.Name, Kind: orca.Stale, Msg: "the file was removed", Err: err}
 	}
 	if err != nil {
 		return err
+	}
+	if r.Attr != nil && r.Attr.Ino != f.ino.Load() {
+		if f.fingerprint == "" || r.Attr.Fingerprint != f.fingerprint || int64(r.Attr.Length) != f.info.Length {
+			return &orca.Error{Op: "client.ReadAt", Path: f.info.Name, Kind: orca.Stale, Msg: "the file was removed, or replaced, in another group"}
+		}
+		f.ino.Store(r.Attr.Ino)
 	}
 	if r.Attr == nil || r.Attr.Version != f.info.Version {
 		return &orca.Error{Op: "client.ReadAt", Path: f.info.Name, Kind: orca.Stale, Msg: "the file has a newer version"}

@@ -155,7 +155,7 @@ func (m *Machine) switchGroup(c *call, it *command.Intent, root uint64) *refusal
 	m.joining(row) // the options may have changed meanwhile
 	p := d.parent
 	mtime, ctime := p.rec.Mtime, p.rec.Ctime
-	m.detach(d, 0)
+	m.detachTo(d, root)
 	m.putMount(row)
 	m.dirs[r.Ino] = n
 	m.count.dirs++
@@ -190,6 +190,30 @@ func (m *Machine) Restless(intent uint64) error {
 		return err
 	}
 	return m.restless(it, m.dirs[orca.Ino(it.Ino)]).err("fsm.Restless")
+}
+
+// forwardFor is for how long after a move who has a file open goes on, in ns;
+// what the directory held takes memory until then.
+const forwardFor = 10 * 60 * 1_000_000_000
+
+// Forward returns where a file is now that was in a directory which has moved to
+// another group lately: what a referral says of it (orca.ReferralPath). "": it was
+// in none.
+func (m *Machine) Forward(ino orca.Ino) string {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	n, name, f := m.byIno(ino)
+	if f == nil {
+		return ""
+	}
+	path := name
+	for ; n.parent != nil; n = n.parent {
+		path = n.rec.Name + "/" + path
+	}
+	if t := m.trash[n.rec.Ino]; t != nil && t.to != 0 {
+		return orca.ReferralPath(orca.Ino(t.to), path)
+	}
+	return ""
 }
 
 // frozen refuses to change what is on its way to another group.

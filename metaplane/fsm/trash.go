@@ -21,6 +21,10 @@ const sweepLimit = 4096
 type trashed struct {
 	node  *node
 	mount uint32 // it was in
+	// Of what has moved to another group: its root there, and until when who has
+	// a file of it open is sent there. 0: it is swept at once.
+	to    uint64
+	until int64
 }
 
 // detach moves a directory into the trash, to be swept.
@@ -28,19 +32,49 @@ func (m *Machine) detach(d *node, mount uint32) {
 	m.cutDir(d)
 	d.rec.Parent = trashIno
 	m.dirtied(d)
-	m.trash[d.rec.Ino] = &trashed{d, mount}
+	m.trash[d.rec.Ino] = &trashed{node: d, mount: mount}
 	v := binary.BigEndian.AppendUint32([]byte{recordFormat}, mount)
 	m.tx.Set(inode.AppendKey8(nil, inode.SpaceTrash, uint64(d.rec.Ino)), v)
 	m.effect(Effect{Kind: EffectTrash})
 }
 
+// detachTo is detach of what lives in another group by now, at root.
+func (m *Machine) detachTo(d *node, root uint64) {
+	m.detach(d, 0)
+	t := m.trash[d.rec.Ino]
+	t.to, t.until = root, m.batch.now+forwardFor
+	v := binary.BigEndian.AppendUint32([]byte{recordFormat}, 0)
+	v = binary.BigEndian.AppendUint64(v, t.to)
+	v = binary.BigEndian.AppendUint64(v, uint64(t.until))
+	m.tx.Set(inode.AppendKey8(nil, inode.SpaceTrash, uint64(d.rec.Ino)), v)
+}
+
 func (m *Machine) loadTrash() error {
 	return m.scan(inode.SpaceTrash, func(k, v []byte) bool {
-		if t := m.trash[orca.Ino(inode.Number(k))]; t != nil && len(v) == 5 {
+		if t := m.trash[orca.Ino(inode.Number(k))]; t != nil && len(v) >= 5 {
 			t.mount = binary.BigEndian.Uint32(v[1:])
+			if len(v) >= 21 {
+				t.to, t.until = binary.BigEndian.Uint64(v[5:]), int64(binary.BigEndian.Uint64(v[13:]))
+			}
 		}
 		return true
 	})
+}
+
+// Sweepable reports whether a sweep at now (unix ns) would free anything.
+func (m *Machine) Sweepable(now int64) bool {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	return m.sweepable(now)
+}
+
+func (m *Machine) sweepable(now int64) bool {
+	for _, t := range m.trash {
+		if t.until <= now {
+			return true
+		}
+	}
+	return false
 }
 
 // mountOrTrash is mountOf that also knows what a detached tree was in.
@@ -67,13 +101,16 @@ func (m *Machine) sweepTrash(c *call, o *metapb.SweepTrashOp) *refusal {
 			break
 		}
 		t := m.trash[ino]
+		if t.until > m.batch.now {
+			continue
+		}
 		if m.sweep(t.node, &budget) {
 			m.eraseDir(t.node)
 			delete(m.trash, ino)
 			m.tx.Delete(inode.AppendKey8(nil, inode.SpaceTrash, uint64(ino)))
 		}
 	}
-	c.res.More = len(m.trash) > 0
+	c.res.More = m.sweepable(m.batch.now)
 	return nil
 }
 

@@ -230,7 +230,7 @@ func (s *Service) Open(ctx context.Context, r *metapb.OpenRequest) (*metapb.Open
 	o := ufssync.OptionOf(r.Sync)
 	w, err := s.resolve(ctx, op, r.H, r.Target, o)
 	if err != nil {
-		return nil, err
+		return nil, s.forwarded(r.Target, err)
 	}
 	a := s.attr(&w.View)
 	switch orca.FileType(a.Type) {

@@ -512,6 +512,19 @@ func (m *mover) flush(ctx context.Context) error {
 	return nil
 }
 
+// forwarded sends who asks for a file by the number that it had before its
+// directory moved to where it is; what is there may be another one by now, as who
+// asks can tell.
+func (s *Service) forwarded(t *metapb.Target, err error) error {
+	if t.GetPath() != "" || orca.KindOf(err) != orca.NotFound || s.groupNumber() > 1 {
+		return err
+	}
+	if to := s.group.Machine().Forward(orca.Ino(t.GetIno())); to != "" {
+		return &orca.Error{Op: "metaserver.Open", Path: to, Kind: orca.Referral, Msg: "its directory has moved to another group"}
+	}
+	return err
+}
+
 // Stage implements metaplane.Mounts: what a directory holds that moves to this
 // group.
 func (s *Service) Stage(ctx context.Context, r *metapb.StageRequest) (*metapb.StageReply, error) {

@@ -37,6 +37,9 @@ func (o cutOther) Stage(ctx context.Context, r *metapb.StageRequest) (*metapb.St
 		what = "seal"
 	case r.Self != nil:
 		what = "self"
+	case o.p.cut.Load() == "a name is lost":
+		last := r.Pages[len(r.Pages)-1]
+		last.Entries[len(last.Entries)-1] = last.Entries[0] // there already
 	}
 	return around(o, what, func() (*metapb.StageReply, error) { return o.Namespace.Stage(ctx, r) })
 }
@@ -165,6 +168,8 @@ func TestADirectoryMovesToAGroup(t *testing.T) {
 	p.mount("/m", "file://"+store, 0)
 	p.furnish(store, "/m/p")
 	before, quotas := p.seen("/m/p"), p.quotas("/m/p/d/f01")
+	was, err := p.stat("/m/p/d/f03")
+	require.NoError(t, err)
 	above, err := p.stat("/m")
 	require.NoError(t, err)
 	lists := p.one.Syncer.Stats.Lists.Load()
@@ -183,6 +188,13 @@ func TestADirectoryMovesToAGroup(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, above.Mtime, now.Mtime, "what is above has not changed")
 	p.move("/m/p") // nothing happens
+	// Who has a file open by the number that it had goes on.
+	o, err := p.ns.Open(t.Context(), &metapb.OpenRequest{Target: &metapb.Target{Ino: was.Ino}})
+	require.NoError(t, err)
+	require.Equal(t, uint16(2), orca.Ino(o.Attr.Ino).Group())
+	require.Equal(t, was.Fingerprint, o.Attr.Fingerprint)
+	_, err = p.ns.Stat(t.Context(), &metapb.StatRequest{Target: &metapb.Target{Ino: was.Ino}})
+	require.ErrorIs(t, err, orca.NotFound)
 	p.settled("/m/p")
 	p.check()
 
@@ -202,13 +214,12 @@ func TestADirectoryMovesToAGroup(t *testing.T) {
 	p.check()
 }
 
-// settled waits until the row of a part is active and what was below it in the
-// first group is swept.
+// settled waits until the row of a part is active.
 func (p *pair) settled(path string) {
 	p.t.Helper()
 	require.Eventually(p.t, func() bool {
 		m := p.row(path)
-		return m != nil && m.Junction == metapb.JunctionState_JUNCTION_ACTIVE && p.host.Group().Machine().Counts().Trash == 0
+		return m != nil && m.Junction == metapb.JunctionState_JUNCTION_ACTIVE
 	}, time.Minute, 10*time.Millisecond)
 }
 
@@ -488,5 +499,50 @@ func TestReadersAndWritersOfWhatMovesToAGroup(t *testing.T) {
 	}
 	require.Positive(t, n)
 	p.settled("/m/busy")
+	p.check()
+}
+
+// What comes late is refused, and what has not come is missed.
+func TestWhatComesLateForAMoveToAGroup(t *testing.T) {
+	p := newPairOn(t, true)
+	ctx := t.Context()
+	store := t.TempDir()
+	p.mount("/m", "file://"+store, 0)
+	p.furnish(store, "/m/p")
+	before := p.seen("/m/p")
+	late := func(mount uint32) {
+		t.Helper()
+		f, err := p.host.Group().Machine().LeavingDir(orca.RootIno)
+		require.NoError(t, err)
+		f.Name = "late"
+		_, err = p.two.Stage(ctx, &metapb.StageRequest{H: &metapb.Header{}, Mount: mount, Pages: []*metapb.StagedPage{{Entries: []*metapb.StagedEntry{f.StagedEntry}}}})
+		require.ErrorIs(t, err, orca.Stale)
+	}
+	p.cut.Store("a name is lost")
+	_, err := p.regroup("/m/p", 2, metapb.RegroupAsk_REGROUP_BEGIN)
+	require.NoError(t, err)
+	require.Eventually(t, func() bool {
+		r, err := p.regroup("/m/p", 0, metapb.RegroupAsk_REGROUP_STATUS)
+		require.NoError(t, err)
+		require.NotEqual(t, metapb.RegroupState_REGROUP_DONE, r.State)
+		return r.State == metapb.RegroupState_REGROUP_NONE && len(p.host.Group().Machine().Abandoned()) == 0
+	}, time.Minute, 5*time.Millisecond)
+	require.Equal(t, before, p.seen("/m/p"))
+	late(3) // after / and /m
+
+	// Nobody gets at what is not whole yet, by no way.
+	p.cut.Store("before seal")
+	_, err = p.regroup("/m/p", 2, metapb.RegroupAsk_REGROUP_BEGIN)
+	require.NoError(t, err)
+	require.Eventually(t, func() bool { return p.dead[1].Load() }, time.Minute, time.Millisecond)
+	_, err = p.two.Mkdir(ctx, &metapb.MkdirRequest{H: &metapb.Header{}, Target: at("/m/p/x"), Mode: 0o755})
+	require.ErrorIs(t, err, orca.Busy)
+	number := p.host.Group().Machine().Regroups()[0].Part
+	p.cut.Store("")
+	p.leave()
+	p.serve()
+	p.moved("/m/p")
+	late(number)
+	require.Equal(t, before, p.seen("/m/p"))
 	p.check()
 }

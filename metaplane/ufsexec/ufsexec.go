@@ -418,7 +418,7 @@ func (e *Executor) round(g *reign, first bool) {
 	if old := m.Expired(now, expireBatch); len(old) > 0 {
 		e.expireTrash(g, old)
 	}
-	if m.Counts().Trash > 0 {
+	if m.Sweepable(now) {
 		e.sweepTrash(g)
 	}
 }

@@ -141,6 +141,11 @@ mount 3
 files 2 dirs 6 sessions 0 intents 0 mounts 2 trash 1
 > sweep
 ok
+> state
+files 2 dirs 6 sessions 0 intents 0 mounts 2 trash 1
+> tick s=601
+> sweep
+ok
 > reopen
 > state
 files 0 dirs 3 sessions 0 intents 0 mounts 2 trash 0
