@@ -202,8 +202,12 @@ func (w *world) renamed(t model.Tree, e *event) []model.Tree {
 	dst, _ := orca.SplitPath(o.Dst)
 	_, over := t[part+o.Dst]
 	if o.Path != o.Dst && (w.domain(t, src) != w.domain(t, dst) || partIn(t, o.Path) || over) {
-		if k == orca.OK || e.kind == orca.CrossMount {
+		_, exists := t[o.Path]
+		switch {
+		case k == orca.OK || e.kind == orca.CrossMount:
 			k = orca.CrossMount
+		case k == orca.NotDir && e.kind == orca.NotFound && !exists:
+			k = orca.NotFound // the group of the source is asked first
 		}
 	}
 	return e.agrees(t, after, k)
