@@ -55,7 +55,7 @@ func (m *Machine) partBelow(d *node) *command.Mount {
 	return least
 }
 
-// notLeaving refuses to take a directory from where it is while mounts lie at or
+// stays refuses to take a directory from where it is while mounts lie at or
 // below it; nil if there are none. Of parts the caller can do name by name what
 // cannot be done here.
 func (m *Machine) stays(d *node, label string) *refusal {
