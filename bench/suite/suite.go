@@ -196,7 +196,9 @@ type side struct {
 	name string
 	// before runs untimed ahead of each pass; nil: nothing to do.
 	before func(ctx context.Context) error
-	run    func(ctx context.Context) (measure, error)
+	// once: a pass is a sample, however short; for what is long in the making.
+	once bool
+	run  func(ctx context.Context) (measure, error)
 	// pids are the processes beside this one whose CPU time belongs to the
 	// side.
 	pids []int
@@ -393,14 +395,14 @@ func settle(ctx context.Context, t *trial, tiny bool) error {
 }
 
 // enough is how long a sample works at least: shorter passes are repeated,
-// each after its own before.
+// each after its own before, unless once is enough.
 const enough = 200 * time.Millisecond
 
 // sample runs one side for one sample and adds the CPU time of all its
 // processes.
 func sample(ctx context.Context, s side, tiny bool) (measure, error) {
 	sum, err := pass(ctx, s)
-	for err == nil && !tiny && sum.took < enough {
+	for err == nil && !tiny && !s.once && sum.took < enough {
 		var m measure
 		if m, err = pass(ctx, s); err == nil {
 			sum.add(m)

@@ -124,7 +124,7 @@ func openRemoveTree(ctx context.Context, s *stage) (*trial, error) {
 	s.facts.Config["rm-r-1m"] = fmt.Sprintf("%d files below the directory", n)
 	removal := func(name string, files int) side {
 		path := ""
-		return side{name: name, pids: []int{c.orca.PID()},
+		return side{name: name, pids: []int{c.orca.PID()}, once: true,
 			before: func(ctx context.Context) error {
 				path = fmt.Sprintf("%s/gone-%d", treeRoot, c.s.serial.Add(1))
 				err := c.mkdir(ctx, path)
