@@ -420,6 +420,8 @@ func (m *Machine) dispatchInner(c *call) *refusal {
 		return m.stage(c, o.Stage)
 	case o.Regroup != nil:
 		return m.regroup(c, o.Regroup)
+	case o.Depart != nil:
+		return m.depart(c, o.Depart)
 	case o.Noop != nil:
 		return nil
 	}

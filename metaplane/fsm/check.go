@@ -43,6 +43,7 @@ func (m *Machine) Check() error {
 	c.quotas()
 	c.bins()
 	c.transfers()
+	c.moves()
 	if c.err == nil {
 		c.err = m.failed()
 	}

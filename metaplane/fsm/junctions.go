@@ -3,6 +3,7 @@
 package fsm
 
 import (
+	"fmt"
 	"strconv"
 
 	"google.golang.org/protobuf/proto"
@@ -54,8 +55,14 @@ func (m *Machine) refer(d *node, label, rest string) *refusal {
 	return r
 }
 
-// inside reports whether a directory is one that this group has for others.
-func (m *Machine) inside(n *node) bool { return m.first() || m.mountOf(n) != nil }
+// inside reports whether a directory is one that this group has for others, now.
+func (m *Machine) inside(n *node) bool {
+	if m.first() {
+		return true
+	}
+	row := m.mountOf(n)
+	return row != nil && row.Mount.Junction != metapb.JunctionState_JUNCTION_STAGED && m.closed(row, "") == nil
+}
 
 // sendBack refers to where paths begin.
 func sendBack(t *metapb.Target) *refusal {
@@ -78,6 +85,9 @@ func (m *Machine) joining(row *command.Mount) {
 
 // leave begins to unmount what a junction leads to.
 func (m *Machine) leave(c *call, row *command.Mount) *refusal {
+	if it := m.regroups[orca.Ino(row.Root)]; it != nil {
+		return &refusal{kind: orca.Busy, path: row.Mount.Path, busy: it.Id, msg: fmt.Sprintf("it is on its way to group %d", it.Group)}
+	}
 	if row.Mount.Junction != metapb.JunctionState_JUNCTION_LEAVING {
 		next := proto.Clone(row).(*command.Mount)
 		next.Mount.Junction, next.Mount.Serial = metapb.JunctionState_JUNCTION_LEAVING, m.batch.index
@@ -240,12 +250,9 @@ func (m *Machine) unmountHere(c *call, o *metapb.UnmountOp) *refusal {
 		if r := m.unmountAt(c, &s, row); r != nil {
 			return r
 		}
-		for n := s.dir; n != m.root && n.rec.Mount == 0 && n.rec.Entries == 0; {
-			up := n.parent
-			m.detach(n, 0)
-			n = up
-		}
+		m.forgetMount(o.Id, s.dir)
+		return nil
 	}
-	m.tx.Set(forgottenKey(o.Id), []byte{1})
+	m.forgetMount(o.Id, nil)
 	return nil
 }

@@ -51,7 +51,7 @@ func (m *Machine) quickIno(ino orca.Ino, a *metapb.Attr) (View, bool) {
 		return View{}, false
 	}
 	n := m.dirs[k.dir]
-	if n == nil || !m.attached(n) {
+	if n == nil || !m.attached(n) || !m.inside(n) {
 		return View{}, false
 	}
 	f, ok := m.cached(k)

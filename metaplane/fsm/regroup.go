@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 
 	"google.golang.org/protobuf/proto"
 
@@ -41,6 +42,10 @@ func (m *Machine) regroup(c *call, o *metapb.RegroupOp) *refusal {
 		m.tx.Delete(abandonedKey(o.Cleared))
 		return nil
 	}
+	if o.Settled != 0 {
+		m.tx.Delete(departedKey(o.Settled))
+		return nil
+	}
 	if o.Intent == 0 {
 		return m.beginRegroup(c, o)
 	}
@@ -51,18 +56,22 @@ func (m *Machine) regroup(c *call, o *metapb.RegroupOp) *refusal {
 	if o.Root == 0 {
 		m.dropIntent(it)
 		m.tx.Set(abandonedKey(it.Part), binary.BigEndian.AppendUint32(nil, it.Group))
+		m.tellSource(it, 0)
 		return nil
+	}
+	if it.From != 0 {
+		return m.switchPart(c, it, o.Root)
 	}
 	return m.switchGroup(c, it, o.Root)
 }
 
 // beginRegroup has whoever would begin to change something below a directory
-// wait. A move that is on its way, or over, is no refusal.
+// wait; of a part its group sees to that (depart.go). A move that is on its way,
+// or over, is no refusal.
 func (m *Machine) beginRegroup(c *call, o *metapb.RegroupOp) *refusal {
 	s, r := m.resolve(&c.who, o.Target, true)
-	if row := m.part(s.dentry.dir); r != nil && r.junction && row != nil && row.Mount.Group == o.Group {
-		c.res.Existed, c.res.Mount = true, bare(row)
-		return nil
+	if row := m.part(s.dentry.dir); r != nil && r.junction && row != nil {
+		return m.beginRegroupPart(c, o, &s, row, r)
 	}
 	if r != nil {
 		return r
@@ -75,16 +84,48 @@ func (m *Machine) beginRegroup(c *call, o *metapb.RegroupOp) *refusal {
 	}
 	d := s.dentry.dir
 	if it := m.regroups[d.rec.Ino]; it != nil {
-		if it.Group != o.Group {
-			return refuse(orca.Exists, s.path, fmt.Sprintf("it is on its way to group %d", it.Group))
-		}
-		c.res.Intent = it
-		return nil
+		return m.sameRegroup(c, o, &s, it)
 	}
 	if it := m.regroupBelow(d); it != nil {
 		return &refusal{kind: orca.Busy, path: s.path, busy: it.Id, msg: fmt.Sprintf("a directory below it is on its way to group %d", it.Group)}
 	}
-	loc := m.locate(d, "")
+	return m.enterRegroup(c, o, &s, m.locate(d, ""), 0)
+}
+
+// beginRegroupPart begins to move a part from the group that it is in to another
+// one; r is what its junction says to whoever walks there.
+func (m *Machine) beginRegroupPart(c *call, o *metapb.RegroupOp, s *spot, row *command.Mount, r *refusal) *refusal {
+	d := s.dentry.dir
+	it := m.regroups[d.rec.Ino]
+	switch {
+	case c.who.UID != 0:
+		return refuse(orca.Permission, s.path, "only root puts directories into groups")
+	case it != nil:
+		return m.sameRegroup(c, o, s, it)
+	case row.Mount.Group == o.Group:
+		c.res.Existed, c.res.Mount = true, bare(row)
+		return nil
+	case r.kind != orca.Referral:
+		return r
+	case o.Group <= 1:
+		return refuse(orca.Unsupported, s.path, "a directory in another group comes back to the first by unmounting it")
+	case len(m.mounts)+len(m.regroups) >= maxMounts:
+		return refuse(orca.Busy, s.path, fmt.Sprintf("there are %d mounts and directories in groups of their own already", maxMounts))
+	}
+	return m.enterRegroup(c, o, s, m.locate(d.parent, d.rec.Name), row.Mount.Id)
+}
+
+// sameRegroup answers who begins a move while one is under way.
+func (m *Machine) sameRegroup(c *call, o *metapb.RegroupOp, s *spot, it *command.Intent) *refusal {
+	if it.Group != o.Group {
+		return refuse(orca.Exists, s.path, fmt.Sprintf("it is on its way to group %d", it.Group))
+	}
+	c.res.Intent = it
+	return nil
+}
+
+// enterRegroup puts on record that what is at a spot moves.
+func (m *Machine) enterRegroup(c *call, o *metapb.RegroupOp, s *spot, loc located, from uint32) *refusal {
 	if r := m.free(c, loc, false, s.path); r != nil {
 		return r
 	}
@@ -93,8 +134,8 @@ func (m *Machine) beginRegroup(c *call, o *metapb.RegroupOp) *refusal {
 	}
 	m.count.mount++
 	it := &command.Intent{
-		Op: metapb.IntentOp_INTENT_REGROUP, Source: loc.key, Ino: uint64(d.rec.Ino), Dir: true, Subtree: true,
-		Group: o.Group, Part: m.count.mount,
+		Op: metapb.IntentOp_INTENT_REGROUP, Source: loc.key, Ino: uint64(s.dentry.dir.rec.Ino), Dir: true, Subtree: true,
+		Group: o.Group, Part: m.count.mount, From: from,
 	}
 	m.enterIntent(c, it, loc)
 	c.res.Intent = it
@@ -168,6 +209,44 @@ func (m *Machine) switchGroup(c *call, it *command.Intent, root uint64) *refusal
 	return nil
 }
 
+// switchPart makes the junction of a part that of where its content has been
+// brought to. The group that had it shows it to nobody by now, and is told to
+// forget it.
+func (m *Machine) switchPart(c *call, it *command.Intent, root uint64) *refusal {
+	d, of, old := m.dirs[orca.Ino(it.Ino)], m.mounts[it.MountId], m.mounts[it.From]
+	if d == nil || of == nil || old == nil || d.rec.Mount != it.From || !m.attached(d) {
+		return refuse(orca.Internal, "", "BUG: a directory has gone while it was on its way to another group")
+	}
+	row := m.partRow(of, d, it.Part, it.Group)
+	m.tellSource(it, root)
+	m.dropIntent(it)
+	m.dropMount(old, d)
+	row.Root, row.Mount.Root = uint64(d.rec.Ino), root
+	m.joining(row) // the options may have changed meanwhile
+	m.putMount(row)
+	was := m.unsure(d)
+	d.rec.Mount, d.rec.Change = it.Part, m.batch.index
+	m.reassess(d, was)
+	m.dirtied(d)
+	m.event(metapb.EventKind_EVENT_ENTRY, orca.Ino(old.Mount.Root), d.rec.Parent, d.rec.Name)
+	m.event(metapb.EventKind_EVENT_ENTRY, orca.Ino(root), d.rec.Parent, d.rec.Name)
+	m.mountChanged(d)
+	c.res.Mount = bare(row)
+	return nil
+}
+
+// tellSource puts on record what the group that a part leaves is to be told of
+// the end of its move: where it is now; 0: that it stays.
+func (m *Machine) tellSource(it *command.Intent, root uint64) {
+	if it.From == 0 {
+		return
+	}
+	v := binary.BigEndian.AppendUint32(nil, m.mounts[it.From].GetMount().GetGroup())
+	v = binary.BigEndian.AppendUint32(v, it.From)
+	v = binary.BigEndian.AppendUint64(v, root)
+	m.tx.Set(departedKey(it.Part), v)
+}
+
 // restless refuses with Busy while something that began before a move is under
 // way in what is to move.
 func (m *Machine) restless(it *command.Intent, d *node) *refusal {
@@ -197,16 +276,23 @@ func (m *Machine) Restless(intent uint64) error {
 const forwardFor = 10 * 60 * 1_000_000_000
 
 // Forward returns where a file is now that was in a directory which has moved to
-// another group lately: what a referral says of it (orca.ReferralPath). "": it was
-// in none.
-func (m *Machine) Forward(ino orca.Ino) string {
+// another group lately: what a referral says of it (orca.ReferralPath); of what is
+// at rest below a directory that was in it, too. "": it was in none.
+func (m *Machine) Forward(ino orca.Ino, rest string) string {
 	m.mu.RLock()
 	defer m.mu.RUnlock()
-	n, name, f := m.byIno(ino)
-	if f == nil {
+	if len(m.trash) == 0 {
 		return ""
 	}
-	path := name
+	n, path := m.dirs[ino], strings.Trim(rest, "/")
+	if n == nil {
+		var f *inode.File
+		if n, path, f = m.byIno(ino); f == nil || rest != "" {
+			return ""
+		}
+	} else if path == "" {
+		return "" // the directory itself
+	}
 	for ; n.parent != nil; n = n.parent {
 		path = n.rec.Name + "/" + path
 	}
@@ -239,7 +325,38 @@ func abandonedKey(mount uint32) []byte {
 	return binary.BigEndian.AppendUint32(inode.AppendFact(nil, abandonedFact), mount)
 }
 
-const abandonedFact = "regroup.abandoned."
+// departedKey is the fact that a group does not know yet what has become of the
+// move of a part away from it.
+func departedKey(move uint32) []byte {
+	return binary.BigEndian.AppendUint32(inode.AppendFact(nil, departedFact), move)
+}
+
+const (
+	abandonedFact = "regroup.abandoned."
+	departedFact  = "regroup.departed."
+)
+
+// Departed is what a group is to be told of the move of a part away from it.
+type Departed struct {
+	Move  uint32 // the mount that it was to become
+	Group uint32 // to be told
+	Mount uint32 // of the part there
+	Root  uint64 // where the part is now; 0: it stays
+}
+
+// Departed returns what groups do not know yet of moves away from them, by move.
+func (m *Machine) Departed() (out []Departed) {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	prefix := inode.AppendFact(nil, departedFact)
+	m.eachKey(prefix, inode.PrefixEnd(prefix), func(k, v []byte) bool {
+		if k = k[len(prefix):]; len(k) == 4 && len(v) == 16 {
+			out = append(out, Departed{binary.BigEndian.Uint32(k), binary.BigEndian.Uint32(v), binary.BigEndian.Uint32(v[4:]), binary.BigEndian.Uint64(v[8:])})
+		}
+		return true
+	})
+	return out
+}
 
 // Regroups returns the moves to other groups that are under way, by intent.
 func (m *Machine) Regroups() []*command.Intent {
@@ -276,8 +393,11 @@ func (m *Machine) RegroupMount(intent uint64) (*metapb.Mount, error) {
 	if err != nil {
 		return nil, err
 	}
-	d := m.dirs[orca.Ino(it.Ino)]
-	mt := m.partRow(m.mountOf(d), d, it.Part, it.Group).Mount
+	d, of := m.dirs[orca.Ino(it.Ino)], m.mounts[it.MountId]
+	if d == nil || of == nil {
+		return nil, orca.E("fsm.Regroup", orca.Internal, "BUG: the move of no directory")
+	}
+	mt := m.partRow(of, d, it.Part, it.Group).Mount
 	mt.Junction, mt.Serial = metapb.JunctionState_JUNCTION_STAGED, 1 // before that of any row
 	return mt, nil
 }
@@ -340,6 +460,10 @@ func (m *Machine) LeavingPage(intent uint64, dir orca.Ino, after string, limit, 
 	if n == nil || !m.attached(n) {
 		return nil, false, orca.PathE("fsm.LeavingPage", dir.String(), orca.NotFound, nil)
 	}
+	return m.leavingPage(n, after, limit, size)
+}
+
+func (m *Machine) leavingPage(n *node, after string, limit, size int) (out []Leaving, more bool, err error) {
 	m.eachDirent(n, after, "", func(name string, v []byte) bool {
 		if more = len(out) == limit || size <= 0; more {
 			return false
@@ -413,8 +537,11 @@ func (m *Machine) leavingXattrs(l *Leaving, flags inode.Flags) {
 func (m *Machine) partRow(of *command.Mount, d *node, id, group uint32) *command.Mount {
 	row := proto.Clone(of).(*command.Mount)
 	row.Root, row.Created, row.Unpersisted = uint64(d.rec.Ino), m.batch.now, 0
-	mt := row.Mount
-	mt.Id, mt.Path, mt.Uri, mt.Group = id, d.path(), uri(of, m.locate(d, "").key), group
+	mt, loc := row.Mount, m.locate(d, "")
+	if d.rec.Mount != 0 { // a part already
+		loc = m.locate(d.parent, d.rec.Name)
+	}
+	mt.Id, mt.Path, mt.Uri, mt.Group = id, d.path(), uri(of, loc.key), group
 	mt.Root, mt.Junction, mt.TrashRetentionMs = 0, metapb.JunctionState_JUNCTION_NONE, 0
 	mt.Part = &metapb.Part{Mount: of.Mount.Id, Mode: d.rec.Mode, Uid: d.rec.UID, Gid: d.rec.GID}
 	return row

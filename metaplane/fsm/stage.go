@@ -223,6 +223,7 @@ func (m *Machine) notHere(s *spot, t *metapb.Target) *refusal {
 		return sendBack(t)
 	case row.Mount.Junction == metapb.JunctionState_JUNCTION_STAGED:
 		return refuse(orca.Busy, s.path, "it is just being moved here")
+	default:
+		return m.closed(row, s.path)
 	}
-	return nil
 }

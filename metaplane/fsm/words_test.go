@@ -108,10 +108,13 @@ func (s *story) buildInner(verb string, a args, c *command.Command) *command.Com
 	case "unmount":
 		c.Unmount = &metapb.UnmountOp{Path: a.arg(0), Id: uint32(a.num("id", 0)), Empty: a.has("empty")}
 	case "regroup":
-		c.Regroup = &metapb.RegroupOp{Group: uint32(a.num("group", 0)), Intent: uint64(a.num("i", 0)), Root: uint64(a.num("root", 0)), Cleared: uint32(a.num("cleared", 0))}
+		c.Regroup = &metapb.RegroupOp{Group: uint32(a.num("group", 0)), Intent: uint64(a.num("i", 0)), Root: uint64(a.num("root", 0)), Cleared: uint32(a.num("cleared", 0)), Settled: uint32(a.num("settled", 0))}
 		if c.Regroup.Intent == 0 {
 			c.Regroup.Target = s.target(a, 0)
 		}
+	case "depart":
+		c.Depart = &metapb.DepartOp{Mount: uint32(a.num("id", 0)), Part: uint32(a.num("move", 0)), Group: uint32(a.num("group", 0)), Root: uint64(a.num("root", 0)),
+			Step: metapb.DepartStep(metapb.DepartStep_value["DEPART_"+strings.ToUpper(a.arg(0))])}
 	case "junction":
 		serial := uint64(a.num("serial", 0)) // 0: that of the row
 		if row := s.m.mounts[uint32(a.num("id", 0))]; serial == 0 {

@@ -259,6 +259,7 @@ type Command struct {
 	Transfer       *TransferOp       `protobuf:"bytes,150,opt,name=transfer,proto3" json:"transfer,omitempty"`
 	Stage          *StageOp          `protobuf:"bytes,180,opt,name=stage,proto3" json:"stage,omitempty"`
 	Regroup        *RegroupOp        `protobuf:"bytes,181,opt,name=regroup,proto3" json:"regroup,omitempty"`
+	Depart         *DepartOp         `protobuf:"bytes,190,opt,name=depart,proto3" json:"depart,omitempty"`
 	unknownFields  protoimpl.UnknownFields
 	sizeCache      protoimpl.SizeCache
 }
@@ -597,6 +598,13 @@ func (x *Command) GetStage() *StageOp {
 func (x *Command) GetRegroup() *RegroupOp {
 	if x != nil {
 		return x.Regroup
+	}
+	return nil
+}
+
+func (x *Command) GetDepart() *DepartOp {
+	if x != nil {
+		return x.Depart
 	}
 	return nil
 }
@@ -2020,6 +2028,7 @@ type RegroupOp struct {
 	Intent        uint64                 `protobuf:"varint,3,opt,name=intent,proto3" json:"intent,omitempty"`
 	Root          uint64                 `protobuf:"varint,4,opt,name=root,proto3" json:"root,omitempty"`
 	Cleared       uint32                 `protobuf:"varint,5,opt,name=cleared,proto3" json:"cleared,omitempty"`
+	Settled       uint32                 `protobuf:"varint,190,opt,name=settled,proto3" json:"settled,omitempty"` // the same of the group that a part was to leave, or has left, by the move
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2085,6 +2094,13 @@ func (x *RegroupOp) GetRoot() uint64 {
 func (x *RegroupOp) GetCleared() uint32 {
 	if x != nil {
 		return x.Cleared
+	}
+	return 0
+}
+
+func (x *RegroupOp) GetSettled() uint32 {
+	if x != nil {
+		return x.Settled
 	}
 	return 0
 }
@@ -2235,8 +2251,9 @@ type MountRecord struct {
 	Gid          uint32                 `protobuf:"varint,7,opt,name=gid,proto3" json:"gid,omitempty"`
 	Created      int64                  `protobuf:"varint,8,opt,name=created,proto3" json:"created,omitempty"`
 	// Files below that wait to be persisted.
-	Unpersisted   int64 `protobuf:"varint,9,opt,name=unpersisted,proto3" json:"unpersisted,omitempty"`
-	Exchange      bool  `protobuf:"varint,40,opt,name=exchange,proto3" json:"exchange,omitempty"`
+	Unpersisted   int64  `protobuf:"varint,9,opt,name=unpersisted,proto3" json:"unpersisted,omitempty"`
+	Exchange      bool   `protobuf:"varint,40,opt,name=exchange,proto3" json:"exchange,omitempty"`
+	Ended         uint32 `protobuf:"varint,190,opt,name=ended,proto3" json:"ended,omitempty"` // moves away from here are over up to this one
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2341,6 +2358,13 @@ func (x *MountRecord) GetExchange() bool {
 	return false
 }
 
+func (x *MountRecord) GetEnded() uint32 {
+	if x != nil {
+		return x.Ended
+	}
+	return 0
+}
+
 // UFSIntent is a durable promise to bring a UFS in line with the namespace.
 type UFSIntent struct {
 	state    protoimpl.MessageState `protogen:"open.v1"`
@@ -2379,6 +2403,8 @@ type UFSIntent struct {
 	// Of a move to another group: that group, and the mount that it will have there.
 	Group         uint32 `protobuf:"varint,180,opt,name=group,proto3" json:"group,omitempty"`
 	Part          uint32 `protobuf:"varint,181,opt,name=part,proto3" json:"part,omitempty"`
+	From          uint32 `protobuf:"varint,190,opt,name=from,proto3" json:"from,omitempty"`     // in the first group: the mount of another group that it leaves; 0: it leaves the first
+	Closed        bool   `protobuf:"varint,191,opt,name=closed,proto3" json:"closed,omitempty"` // in the group that it leaves: it is not read any more
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2607,6 +2633,20 @@ func (x *UFSIntent) GetPart() uint32 {
 		return x.Part
 	}
 	return 0
+}
+
+func (x *UFSIntent) GetFrom() uint32 {
+	if x != nil {
+		return x.From
+	}
+	return 0
+}
+
+func (x *UFSIntent) GetClosed() bool {
+	if x != nil {
+		return x.Closed
+	}
+	return false
 }
 
 // DecideOp ends an undecided intent. kind 0 commits, else aborts with that
@@ -4481,7 +4521,7 @@ var File_command_proto protoreflect.FileDescriptor
 const file_command_proto_rawDesc = "" +
 	"\n" +
 	"\rcommand.proto\x12\torca.meta\x1a\n" +
-	"meta.proto\"\xfd\x0f\n" +
+	"meta.proto\"\xab\x10\n" +
 	"\aCommand\x12\x16\n" +
 	"\x06client\x18\x01 \x01(\x04R\x06client\x12\x10\n" +
 	"\x03seq\x18\x02 \x01(\x04R\x03seq\x12\x1f\n" +
@@ -4531,7 +4571,8 @@ const file_command_proto_rawDesc = "" +
 	"purgeTrash\x122\n" +
 	"\btransfer\x18\x96\x01 \x01(\v2\x15.orca.meta.TransferOpR\btransfer\x12)\n" +
 	"\x05stage\x18\xb4\x01 \x01(\v2\x12.orca.meta.StageOpR\x05stage\x12/\n" +
-	"\aregroup\x18\xb5\x01 \x01(\v2\x14.orca.meta.RegroupOpR\aregroup\"2\n" +
+	"\aregroup\x18\xb5\x01 \x01(\v2\x14.orca.meta.RegroupOpR\aregroup\x12,\n" +
+	"\x06depart\x18\xbe\x01 \x01(\v2\x13.orca.meta.DepartOpR\x06depart\"2\n" +
 	"\n" +
 	"AbsentName\x12\x10\n" +
 	"\x03dir\x18\x01 \x01(\x04R\x03dir\x12\x12\n" +
@@ -4658,13 +4699,14 @@ const file_command_proto_rawDesc = "" +
 	"\x02to\x18\x03 \x01(\x0e2\x18.orca.meta.JunctionStateR\x02to\x12\x12\n" +
 	"\x04root\x18\x04 \x01(\x04R\x04root\x12\x16\n" +
 	"\x06serial\x18\x05 \x01(\x04R\x06serial\x12\x1a\n" +
-	"\bremoving\x18d \x01(\bR\bremoving\"\x92\x01\n" +
+	"\bremoving\x18d \x01(\bR\bremoving\"\xad\x01\n" +
 	"\tRegroupOp\x12)\n" +
 	"\x06target\x18\x01 \x01(\v2\x11.orca.meta.TargetR\x06target\x12\x14\n" +
 	"\x05group\x18\x02 \x01(\rR\x05group\x12\x16\n" +
 	"\x06intent\x18\x03 \x01(\x04R\x06intent\x12\x12\n" +
 	"\x04root\x18\x04 \x01(\x04R\x04root\x12\x18\n" +
-	"\acleared\x18\x05 \x01(\rR\acleared\"\xa3\x01\n" +
+	"\acleared\x18\x05 \x01(\rR\acleared\x12\x19\n" +
+	"\asettled\x18\xbe\x01 \x01(\rR\asettled\"\xa3\x01\n" +
 	"\aStageOp\x12\x14\n" +
 	"\x05mount\x18\x01 \x01(\rR\x05mount\x12*\n" +
 	"\x04self\x18\x02 \x01(\v2\x16.orca.meta.StagedEntryR\x04self\x12+\n" +
@@ -4674,7 +4716,7 @@ const file_command_proto_rawDesc = "" +
 	"SetQuotaOp\x12)\n" +
 	"\x06target\x18\x01 \x01(\v2\x11.orca.meta.TargetR\x06target\x12\x14\n" +
 	"\x05bytes\x18\x02 \x01(\x03R\x05bytes\x12\x16\n" +
-	"\x06inodes\x18\x03 \x01(\x03R\x06inodes\"\xa4\x02\n" +
+	"\x06inodes\x18\x03 \x01(\x03R\x06inodes\"\xbb\x02\n" +
 	"\vMountRecord\x12&\n" +
 	"\x05mount\x18\x01 \x01(\v2\x10.orca.meta.MountR\x05mount\x12\x12\n" +
 	"\x04root\x18\x02 \x01(\x04R\x04root\x12#\n" +
@@ -4685,7 +4727,8 @@ const file_command_proto_rawDesc = "" +
 	"\x03gid\x18\a \x01(\rR\x03gid\x12\x18\n" +
 	"\acreated\x18\b \x01(\x03R\acreated\x12 \n" +
 	"\vunpersisted\x18\t \x01(\x03R\vunpersisted\x12\x1a\n" +
-	"\bexchange\x18( \x01(\bR\bexchange\"\xf1\x05\n" +
+	"\bexchange\x18( \x01(\bR\bexchange\x12\x15\n" +
+	"\x05ended\x18\xbe\x01 \x01(\rR\x05ended\"\x9f\x06\n" +
 	"\tUFSIntent\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12#\n" +
 	"\x02op\x18\x02 \x01(\x0e2\x13.orca.meta.IntentOpR\x02op\x12\x1a\n" +
@@ -4721,7 +4764,9 @@ const file_command_proto_rawDesc = "" +
 	"\vback_inodes\x189 \x01(\x03R\n" +
 	"backInodes\x12\x15\n" +
 	"\x05group\x18\xb4\x01 \x01(\rR\x05group\x12\x13\n" +
-	"\x04part\x18\xb5\x01 \x01(\rR\x04part\"\xb6\x01\n" +
+	"\x04part\x18\xb5\x01 \x01(\rR\x04part\x12\x13\n" +
+	"\x04from\x18\xbe\x01 \x01(\rR\x04from\x12\x17\n" +
+	"\x06closed\x18\xbf\x01 \x01(\bR\x06closed\"\xb6\x01\n" +
 	"\bDecideOp\x12\x16\n" +
 	"\x06intent\x18\x01 \x01(\x04R\x06intent\x12\x12\n" +
 	"\x04kind\x18\x02 \x01(\rR\x04kind\x12\x10\n" +
@@ -4978,14 +5023,15 @@ var file_command_proto_goTypes = []any{
 	(*Result)(nil),           // 47: orca.meta.Result
 	(*Caller)(nil),           // 48: orca.meta.Caller
 	(*TransferOp)(nil),       // 49: orca.meta.TransferOp
-	(*Target)(nil),           // 50: orca.meta.Target
-	(*Mount)(nil),            // 51: orca.meta.Mount
-	(JunctionState)(0),       // 52: orca.meta.JunctionState
-	(*StagedEntry)(nil),      // 53: orca.meta.StagedEntry
-	(*StagedPage)(nil),       // 54: orca.meta.StagedPage
-	(*StagedSums)(nil),       // 55: orca.meta.StagedSums
-	(*Attr)(nil),             // 56: orca.meta.Attr
-	(*TransferRecord)(nil),   // 57: orca.meta.TransferRecord
+	(*DepartOp)(nil),         // 50: orca.meta.DepartOp
+	(*Target)(nil),           // 51: orca.meta.Target
+	(*Mount)(nil),            // 52: orca.meta.Mount
+	(JunctionState)(0),       // 53: orca.meta.JunctionState
+	(*StagedEntry)(nil),      // 54: orca.meta.StagedEntry
+	(*StagedPage)(nil),       // 55: orca.meta.StagedPage
+	(*StagedSums)(nil),       // 56: orca.meta.StagedSums
+	(*Attr)(nil),             // 57: orca.meta.Attr
+	(*TransferRecord)(nil),   // 58: orca.meta.TransferRecord
 }
 var file_command_proto_depIdxs = []int32{
 	48, // 0: orca.meta.Command.caller:type_name -> orca.meta.Caller
@@ -5026,45 +5072,46 @@ var file_command_proto_depIdxs = []int32{
 	49, // 35: orca.meta.Command.transfer:type_name -> orca.meta.TransferOp
 	22, // 36: orca.meta.Command.stage:type_name -> orca.meta.StageOp
 	21, // 37: orca.meta.Command.regroup:type_name -> orca.meta.RegroupOp
-	50, // 38: orca.meta.CreateOp.target:type_name -> orca.meta.Target
-	50, // 39: orca.meta.MkdirOp.target:type_name -> orca.meta.Target
-	50, // 40: orca.meta.RenameOp.src:type_name -> orca.meta.Target
-	50, // 41: orca.meta.RenameOp.dst:type_name -> orca.meta.Target
-	50, // 42: orca.meta.RenameOp.away:type_name -> orca.meta.Target
-	50, // 43: orca.meta.LinkOp.src:type_name -> orca.meta.Target
-	50, // 44: orca.meta.LinkOp.dst:type_name -> orca.meta.Target
-	50, // 45: orca.meta.DeleteOp.target:type_name -> orca.meta.Target
-	50, // 46: orca.meta.SetAttrOp.target:type_name -> orca.meta.Target
-	50, // 47: orca.meta.XattrOp.target:type_name -> orca.meta.Target
-	51, // 48: orca.meta.MountOp.mount:type_name -> orca.meta.Mount
-	52, // 49: orca.meta.JunctionOp.from:type_name -> orca.meta.JunctionState
-	52, // 50: orca.meta.JunctionOp.to:type_name -> orca.meta.JunctionState
-	50, // 51: orca.meta.RegroupOp.target:type_name -> orca.meta.Target
-	53, // 52: orca.meta.StageOp.self:type_name -> orca.meta.StagedEntry
-	54, // 53: orca.meta.StageOp.pages:type_name -> orca.meta.StagedPage
-	55, // 54: orca.meta.StageOp.seal:type_name -> orca.meta.StagedSums
-	50, // 55: orca.meta.SetQuotaOp.target:type_name -> orca.meta.Target
-	51, // 56: orca.meta.MountRecord.mount:type_name -> orca.meta.Mount
-	1,  // 57: orca.meta.UFSIntent.op:type_name -> orca.meta.IntentOp
-	3,  // 58: orca.meta.UFSIntent.command:type_name -> orca.meta.Command
-	29, // 59: orca.meta.SyncApplyOp.entries:type_name -> orca.meta.SyncEntry
-	29, // 60: orca.meta.SyncApplyOp.self:type_name -> orca.meta.SyncEntry
-	50, // 61: orca.meta.PersistOp.target:type_name -> orca.meta.Target
-	50, // 62: orca.meta.RestoreTrashOp.dst:type_name -> orca.meta.Target
-	2,  // 63: orca.meta.SessionRecord.state:type_name -> orca.meta.SessionState
-	48, // 64: orca.meta.SessionRecord.caller:type_name -> orca.meta.Caller
-	56, // 65: orca.meta.Result.attr:type_name -> orca.meta.Attr
-	46, // 66: orca.meta.Result.session:type_name -> orca.meta.SessionRecord
-	25, // 67: orca.meta.Result.intent:type_name -> orca.meta.UFSIntent
-	24, // 68: orca.meta.Result.mount:type_name -> orca.meta.MountRecord
-	31, // 69: orca.meta.Result.sync:type_name -> orca.meta.SyncResult
-	14, // 70: orca.meta.Result.rehome:type_name -> orca.meta.RehomeOp
-	57, // 71: orca.meta.Result.transfer:type_name -> orca.meta.TransferRecord
-	72, // [72:72] is the sub-list for method output_type
-	72, // [72:72] is the sub-list for method input_type
-	72, // [72:72] is the sub-list for extension type_name
-	72, // [72:72] is the sub-list for extension extendee
-	0,  // [0:72] is the sub-list for field type_name
+	50, // 38: orca.meta.Command.depart:type_name -> orca.meta.DepartOp
+	51, // 39: orca.meta.CreateOp.target:type_name -> orca.meta.Target
+	51, // 40: orca.meta.MkdirOp.target:type_name -> orca.meta.Target
+	51, // 41: orca.meta.RenameOp.src:type_name -> orca.meta.Target
+	51, // 42: orca.meta.RenameOp.dst:type_name -> orca.meta.Target
+	51, // 43: orca.meta.RenameOp.away:type_name -> orca.meta.Target
+	51, // 44: orca.meta.LinkOp.src:type_name -> orca.meta.Target
+	51, // 45: orca.meta.LinkOp.dst:type_name -> orca.meta.Target
+	51, // 46: orca.meta.DeleteOp.target:type_name -> orca.meta.Target
+	51, // 47: orca.meta.SetAttrOp.target:type_name -> orca.meta.Target
+	51, // 48: orca.meta.XattrOp.target:type_name -> orca.meta.Target
+	52, // 49: orca.meta.MountOp.mount:type_name -> orca.meta.Mount
+	53, // 50: orca.meta.JunctionOp.from:type_name -> orca.meta.JunctionState
+	53, // 51: orca.meta.JunctionOp.to:type_name -> orca.meta.JunctionState
+	51, // 52: orca.meta.RegroupOp.target:type_name -> orca.meta.Target
+	54, // 53: orca.meta.StageOp.self:type_name -> orca.meta.StagedEntry
+	55, // 54: orca.meta.StageOp.pages:type_name -> orca.meta.StagedPage
+	56, // 55: orca.meta.StageOp.seal:type_name -> orca.meta.StagedSums
+	51, // 56: orca.meta.SetQuotaOp.target:type_name -> orca.meta.Target
+	52, // 57: orca.meta.MountRecord.mount:type_name -> orca.meta.Mount
+	1,  // 58: orca.meta.UFSIntent.op:type_name -> orca.meta.IntentOp
+	3,  // 59: orca.meta.UFSIntent.command:type_name -> orca.meta.Command
+	29, // 60: orca.meta.SyncApplyOp.entries:type_name -> orca.meta.SyncEntry
+	29, // 61: orca.meta.SyncApplyOp.self:type_name -> orca.meta.SyncEntry
+	51, // 62: orca.meta.PersistOp.target:type_name -> orca.meta.Target
+	51, // 63: orca.meta.RestoreTrashOp.dst:type_name -> orca.meta.Target
+	2,  // 64: orca.meta.SessionRecord.state:type_name -> orca.meta.SessionState
+	48, // 65: orca.meta.SessionRecord.caller:type_name -> orca.meta.Caller
+	57, // 66: orca.meta.Result.attr:type_name -> orca.meta.Attr
+	46, // 67: orca.meta.Result.session:type_name -> orca.meta.SessionRecord
+	25, // 68: orca.meta.Result.intent:type_name -> orca.meta.UFSIntent
+	24, // 69: orca.meta.Result.mount:type_name -> orca.meta.MountRecord
+	31, // 70: orca.meta.Result.sync:type_name -> orca.meta.SyncResult
+	14, // 71: orca.meta.Result.rehome:type_name -> orca.meta.RehomeOp
+	58, // 72: orca.meta.Result.transfer:type_name -> orca.meta.TransferRecord
+	73, // [73:73] is the sub-list for method output_type
+	73, // [73:73] is the sub-list for method input_type
+	73, // [73:73] is the sub-list for extension type_name
+	73, // [73:73] is the sub-list for extension extendee
+	0,  // [0:73] is the sub-list for field type_name
 }
 
 func init() { file_command_proto_init() }

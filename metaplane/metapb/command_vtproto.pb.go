@@ -48,6 +48,18 @@ func (m *Command) MarshalToSizedBufferVT(dAtA []byte) (int, error) {
 		i -= len(m.unknownFields)
 		copy(dAtA[i:], m.unknownFields)
 	}
+	if m.Depart != nil {
+		size, err := m.Depart.MarshalToSizedBufferVT(dAtA[:i])
+		if err != nil {
+			return 0, err
+		}
+		i -= size
+		i = protohelpers.EncodeVarint(dAtA, i, uint64(size))
+		i--
+		dAtA[i] = 0xb
+		i--
+		dAtA[i] = 0xf2
+	}
 	if m.Regroup != nil {
 		size, err := m.Regroup.MarshalToSizedBufferVT(dAtA[:i])
 		if err != nil {
@@ -1892,6 +1904,13 @@ func (m *RegroupOp) MarshalToSizedBufferVT(dAtA []byte) (int, error) {
 		i -= len(m.unknownFields)
 		copy(dAtA[i:], m.unknownFields)
 	}
+	if m.Settled != 0 {
+		i = protohelpers.EncodeVarint(dAtA, i, uint64(m.Settled))
+		i--
+		dAtA[i] = 0xb
+		i--
+		dAtA[i] = 0xf0
+	}
 	if m.Cleared != 0 {
 		i = protohelpers.EncodeVarint(dAtA, i, uint64(m.Cleared))
 		i--
@@ -2078,6 +2097,13 @@ func (m *MountRecord) MarshalToSizedBufferVT(dAtA []byte) (int, error) {
 		i -= len(m.unknownFields)
 		copy(dAtA[i:], m.unknownFields)
 	}
+	if m.Ended != 0 {
+		i = protohelpers.EncodeVarint(dAtA, i, uint64(m.Ended))
+		i--
+		dAtA[i] = 0xb
+		i--
+		dAtA[i] = 0xf0
+	}
 	if m.Exchange {
 		i--
 		if m.Exchange {
@@ -2187,6 +2213,25 @@ func (m *UFSIntent) MarshalToSizedBufferVT(dAtA []byte) (int, error) {
 	if m.unknownFields != nil {
 		i -= len(m.unknownFields)
 		copy(dAtA[i:], m.unknownFields)
+	}
+	if m.Closed {
+		i--
+		if m.Closed {
+			dAtA[i] = 1
+		} else {
+			dAtA[i] = 0
+		}
+		i--
+		dAtA[i] = 0xb
+		i--
+		dAtA[i] = 0xf8
+	}
+	if m.From != 0 {
+		i = protohelpers.EncodeVarint(dAtA, i, uint64(m.From))
+		i--
+		dAtA[i] = 0xb
+		i--
+		dAtA[i] = 0xf0
 	}
 	if m.Part != 0 {
 		i = protohelpers.EncodeVarint(dAtA, i, uint64(m.Part))
@@ -4235,6 +4280,10 @@ func (m *Command) SizeVT() (n int) {
 		l = m.Regroup.SizeVT()
 		n += 2 + l + protohelpers.SizeOfVarint(uint64(l))
 	}
+	if m.Depart != nil {
+		l = m.Depart.SizeVT()
+		n += 2 + l + protohelpers.SizeOfVarint(uint64(l))
+	}
 	n += len(m.unknownFields)
 	return n
 }
@@ -4751,6 +4800,9 @@ func (m *RegroupOp) SizeVT() (n int) {
 	if m.Cleared != 0 {
 		n += 1 + protohelpers.SizeOfVarint(uint64(m.Cleared))
 	}
+	if m.Settled != 0 {
+		n += 2 + protohelpers.SizeOfVarint(uint64(m.Settled))
+	}
 	n += len(m.unknownFields)
 	return n
 }
@@ -4838,6 +4890,9 @@ func (m *MountRecord) SizeVT() (n int) {
 	}
 	if m.Exchange {
 		n += 3
+	}
+	if m.Ended != 0 {
+		n += 2 + protohelpers.SizeOfVarint(uint64(m.Ended))
 	}
 	n += len(m.unknownFields)
 	return n
@@ -4936,6 +4991,12 @@ func (m *UFSIntent) SizeVT() (n int) {
 	}
 	if m.Part != 0 {
 		n += 2 + protohelpers.SizeOfVarint(uint64(m.Part))
+	}
+	if m.From != 0 {
+		n += 2 + protohelpers.SizeOfVarint(uint64(m.From))
+	}
+	if m.Closed {
+		n += 3
 	}
 	n += len(m.unknownFields)
 	return n
@@ -7112,6 +7173,42 @@ func (m *Command) UnmarshalVT(dAtA []byte) error {
 				m.Regroup = &RegroupOp{}
 			}
 			if err := m.Regroup.UnmarshalVT(dAtA[iNdEx:postIndex]); err != nil {
+				return err
+			}
+			iNdEx = postIndex
+		case 190:
+			if wireType != 2 {
+				return fmt.Errorf("proto: wrong wireType = %d for field Depart", wireType)
+			}
+			var msglen int
+			for shift := uint(0); ; shift += 7 {
+				if shift >= 64 {
+					return protohelpers.ErrIntOverflow
+				}
+				if iNdEx >= l {
+					return io.ErrUnexpectedEOF
+				}
+				b := dAtA[iNdEx]
+				iNdEx++
+				msglen |= int(b&0x7F) << shift
+				if b < 0x80 {
+					break
+				}
+			}
+			if msglen < 0 {
+				return protohelpers.ErrInvalidLength
+			}
+			postIndex := iNdEx + msglen
+			if postIndex < 0 {
+				return protohelpers.ErrInvalidLength
+			}
+			if postIndex > l {
+				return io.ErrUnexpectedEOF
+			}
+			if m.Depart == nil {
+				m.Depart = &DepartOp{}
+			}
+			if err := m.Depart.UnmarshalVT(dAtA[iNdEx:postIndex]); err != nil {
 				return err
 			}
 			iNdEx = postIndex
@@ -10476,6 +10573,25 @@ func (m *RegroupOp) UnmarshalVT(dAtA []byte) error {
 					break
 				}
 			}
+		case 190:
+			if wireType != 0 {
+				return fmt.Errorf("proto: wrong wireType = %d for field Settled", wireType)
+			}
+			m.Settled = 0
+			for shift := uint(0); ; shift += 7 {
+				if shift >= 64 {
+					return protohelpers.ErrIntOverflow
+				}
+				if iNdEx >= l {
+					return io.ErrUnexpectedEOF
+				}
+				b := dAtA[iNdEx]
+				iNdEx++
+				m.Settled |= uint32(b&0x7F) << shift
+				if b < 0x80 {
+					break
+				}
+			}
 		default:
 			iNdEx = preIndex
 			skippy, err := protohelpers.Skip(dAtA[iNdEx:])
@@ -11039,6 +11155,25 @@ func (m *MountRecord) UnmarshalVT(dAtA []byte) error {
 				}
 			}
 			m.Exchange = bool(v != 0)
+		case 190:
+			if wireType != 0 {
+				return fmt.Errorf("proto: wrong wireType = %d for field Ended", wireType)
+			}
+			m.Ended = 0
+			for shift := uint(0); ; shift += 7 {
+				if shift >= 64 {
+					return protohelpers.ErrIntOverflow
+				}
+				if iNdEx >= l {
+					return io.ErrUnexpectedEOF
+				}
+				b := dAtA[iNdEx]
+				iNdEx++
+				m.Ended |= uint32(b&0x7F) << shift
+				if b < 0x80 {
+					break
+				}
+			}
 		default:
 			iNdEx = preIndex
 			skippy, err := protohelpers.Skip(dAtA[iNdEx:])
@@ -11683,6 +11818,45 @@ func (m *UFSIntent) UnmarshalVT(dAtA []byte) error {
 					break
 				}
 			}
+		case 190:
+			if wireType != 0 {
+				return fmt.Errorf("proto: wrong wireType = %d for field From", wireType)
+			}
+			m.From = 0
+			for shift := uint(0); ; shift += 7 {
+				if shift >= 64 {
+					return protohelpers.ErrIntOverflow
+				}
+				if iNdEx >= l {
+					return io.ErrUnexpectedEOF
+				}
+				b := dAtA[iNdEx]
+				iNdEx++
+				m.From |= uint32(b&0x7F) << shift
+				if b < 0x80 {
+					break
+				}
+			}
+		case 191:
+			if wireType != 0 {
+				return fmt.Errorf("proto: wrong wireType = %d for field Closed", wireType)
+			}
+			var v int
+			for shift := uint(0); ; shift += 7 {
+				if shift >= 64 {
+					return protohelpers.ErrIntOverflow
+				}
+				if iNdEx >= l {
+					return io.ErrUnexpectedEOF
+				}
+				b := dAtA[iNdEx]
+				iNdEx++
+				v |= int(b&0x7F) << shift
+				if b < 0x80 {
+					break
+				}
+			}
+			m.Closed = bool(v != 0)
 		default:
 			iNdEx = preIndex
 			skippy, err := protohelpers.Skip(dAtA[iNdEx:])

@@ -245,6 +245,61 @@ func (RegroupState) EnumDescriptor() ([]byte, []int) {
 	return file_meta_proto_rawDescGZIP(), []int{3}
 }
 
+type DepartStep int32
+
+const (
+	DepartStep_DEPART_LOOK  DepartStep = 0 // pages of it
+	DepartStep_DEPART_HOLD  DepartStep = 1 // nothing in it changes any more
+	DepartStep_DEPART_CLOSE DepartStep = 2 // nor is it read
+	DepartStep_DEPART_LIFT  DepartStep = 3 // it stays
+	DepartStep_DEPART_LEAVE DepartStep = 4 // it is elsewhere
+)
+
+// Enum value maps for DepartStep.
+var (
+	DepartStep_name = map[int32]string{
+		0: "DEPART_LOOK",
+		1: "DEPART_HOLD",
+		2: "DEPART_CLOSE",
+		3: "DEPART_LIFT",
+		4: "DEPART_LEAVE",
+	}
+	DepartStep_value = map[string]int32{
+		"DEPART_LOOK":  0,
+		"DEPART_HOLD":  1,
+		"DEPART_CLOSE": 2,
+		"DEPART_LIFT":  3,
+		"DEPART_LEAVE": 4,
+	}
+)
+
+func (x DepartStep) Enum() *DepartStep {
+	p := new(DepartStep)
+	*p = x
+	return p
+}
+
+func (x DepartStep) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (DepartStep) Descriptor() protoreflect.EnumDescriptor {
+	return file_meta_proto_enumTypes[4].Descriptor()
+}
+
+func (DepartStep) Type() protoreflect.EnumType {
+	return &file_meta_proto_enumTypes[4]
+}
+
+func (x DepartStep) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use DepartStep.Descriptor instead.
+func (DepartStep) EnumDescriptor() ([]byte, []int) {
+	return file_meta_proto_rawDescGZIP(), []int{4}
+}
+
 type EventKind int32
 
 const (
@@ -284,11 +339,11 @@ func (x EventKind) String() string {
 }
 
 func (EventKind) Descriptor() protoreflect.EnumDescriptor {
-	return file_meta_proto_enumTypes[4].Descriptor()
+	return file_meta_proto_enumTypes[5].Descriptor()
 }
 
 func (EventKind) Type() protoreflect.EnumType {
-	return &file_meta_proto_enumTypes[4]
+	return &file_meta_proto_enumTypes[5]
 }
 
 func (x EventKind) Number() protoreflect.EnumNumber {
@@ -297,7 +352,7 @@ func (x EventKind) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use EventKind.Descriptor instead.
 func (EventKind) EnumDescriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{4}
+	return file_meta_proto_rawDescGZIP(), []int{5}
 }
 
 type WorkerOrder_Kind int32
@@ -342,11 +397,11 @@ func (x WorkerOrder_Kind) String() string {
 }
 
 func (WorkerOrder_Kind) Descriptor() protoreflect.EnumDescriptor {
-	return file_meta_proto_enumTypes[5].Descriptor()
+	return file_meta_proto_enumTypes[6].Descriptor()
 }
 
 func (WorkerOrder_Kind) Type() protoreflect.EnumType {
-	return &file_meta_proto_enumTypes[5]
+	return &file_meta_proto_enumTypes[6]
 }
 
 func (x WorkerOrder_Kind) Number() protoreflect.EnumNumber {
@@ -355,7 +410,7 @@ func (x WorkerOrder_Kind) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use WorkerOrder_Kind.Descriptor instead.
 func (WorkerOrder_Kind) EnumDescriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{58, 0}
+	return file_meta_proto_rawDescGZIP(), []int{65, 0}
 }
 
 type QuorumRequest_Change int32
@@ -406,11 +461,11 @@ func (x QuorumRequest_Change) String() string {
 }
 
 func (QuorumRequest_Change) Descriptor() protoreflect.EnumDescriptor {
-	return file_meta_proto_enumTypes[6].Descriptor()
+	return file_meta_proto_enumTypes[7].Descriptor()
 }
 
 func (QuorumRequest_Change) Type() protoreflect.EnumType {
-	return &file_meta_proto_enumTypes[6]
+	return &file_meta_proto_enumTypes[7]
 }
 
 func (x QuorumRequest_Change) Number() protoreflect.EnumNumber {
@@ -419,7 +474,7 @@ func (x QuorumRequest_Change) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use QuorumRequest_Change.Descriptor instead.
 func (QuorumRequest_Change) EnumDescriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{93, 0}
+	return file_meta_proto_rawDescGZIP(), []int{100, 0}
 }
 
 type UpkeepRequest_Kind int32
@@ -461,11 +516,11 @@ func (x UpkeepRequest_Kind) String() string {
 }
 
 func (UpkeepRequest_Kind) Descriptor() protoreflect.EnumDescriptor {
-	return file_meta_proto_enumTypes[7].Descriptor()
+	return file_meta_proto_enumTypes[8].Descriptor()
 }
 
 func (UpkeepRequest_Kind) Type() protoreflect.EnumType {
-	return &file_meta_proto_enumTypes[7]
+	return &file_meta_proto_enumTypes[8]
 }
 
 func (x UpkeepRequest_Kind) Number() protoreflect.EnumNumber {
@@ -474,7 +529,7 @@ func (x UpkeepRequest_Kind) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use UpkeepRequest_Kind.Descriptor instead.
 func (UpkeepRequest_Kind) EnumDescriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{96, 0}
+	return file_meta_proto_rawDescGZIP(), []int{103, 0}
 }
 
 // Caller is a POSIX identity.
@@ -3505,7 +3560,8 @@ func (x *UnmountRequest) GetEmpty() bool {
 }
 
 // RegroupRequest moves a directory of a mount of the first group, with all that
-// is below it, to another group. Done already, or on its way: nothing happens.
+// is below it, to another group, wherever that is now. Done already, or on its
+// way: nothing happens.
 type RegroupRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	H             *Header                `protobuf:"bytes,1,opt,name=h,proto3" json:"h,omitempty"`
@@ -4053,6 +4109,471 @@ func (x *StageReply) GetInos() []uint64 {
 	return nil
 }
 
+// DepartOp is what a group is told that a mount of its moves away from.
+type DepartOp struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Mount         uint32                 `protobuf:"varint,1,opt,name=mount,proto3" json:"mount,omitempty"`
+	Part          uint32                 `protobuf:"varint,2,opt,name=part,proto3" json:"part,omitempty"`   // the move, by the mount that it becomes; 0: it is looked at only
+	Group         uint32                 `protobuf:"varint,3,opt,name=group,proto3" json:"group,omitempty"` // with hold: where to
+	Step          DepartStep             `protobuf:"varint,4,opt,name=step,proto3,enum=orca.meta.DepartStep" json:"step,omitempty"`
+	Root          uint64                 `protobuf:"varint,5,opt,name=root,proto3" json:"root,omitempty"` // with leave: where it is now
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DepartOp) Reset() {
+	*x = DepartOp{}
+	mi := &file_meta_proto_msgTypes[47]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DepartOp) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DepartOp) ProtoMessage() {}
+
+func (x *DepartOp) ProtoReflect() protoreflect.Message {
+	mi := &file_meta_proto_msgTypes[47]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DepartOp.ProtoReflect.Descriptor instead.
+func (*DepartOp) Descriptor() ([]byte, []int) {
+	return file_meta_proto_rawDescGZIP(), []int{47}
+}
+
+func (x *DepartOp) GetMount() uint32 {
+	if x != nil {
+		return x.Mount
+	}
+	return 0
+}
+
+func (x *DepartOp) GetPart() uint32 {
+	if x != nil {
+		return x.Part
+	}
+	return 0
+}
+
+func (x *DepartOp) GetGroup() uint32 {
+	if x != nil {
+		return x.Group
+	}
+	return 0
+}
+
+func (x *DepartOp) GetStep() DepartStep {
+	if x != nil {
+		return x.Step
+	}
+	return DepartStep_DEPART_LOOK
+}
+
+func (x *DepartOp) GetRoot() uint64 {
+	if x != nil {
+		return x.Root
+	}
+	return 0
+}
+
+// DepartRequest tells a group how the move of a mount away from it goes on, and
+// asks for what is in it.
+type DepartRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	H             *Header                `protobuf:"bytes,1,opt,name=h,proto3" json:"h,omitempty"`
+	Op            *DepartOp              `protobuf:"bytes,2,opt,name=op,proto3" json:"op,omitempty"`
+	From          []*DepartFrom          `protobuf:"bytes,3,rep,name=from,proto3" json:"from,omitempty"` // with look: pages of these directories, as many as fit
+	Names         uint32                 `protobuf:"varint,4,opt,name=names,proto3" json:"names,omitempty"`
+	Bytes         uint32                 `protobuf:"varint,5,opt,name=bytes,proto3" json:"bytes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DepartRequest) Reset() {
+	*x = DepartRequest{}
+	mi := &file_meta_proto_msgTypes[48]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DepartRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DepartRequest) ProtoMessage() {}
+
+func (x *DepartRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_meta_proto_msgTypes[48]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DepartRequest.ProtoReflect.Descriptor instead.
+func (*DepartRequest) Descriptor() ([]byte, []int) {
+	return file_meta_proto_rawDescGZIP(), []int{48}
+}
+
+func (x *DepartRequest) GetH() *Header {
+	if x != nil {
+		return x.H
+	}
+	return nil
+}
+
+func (x *DepartRequest) GetOp() *DepartOp {
+	if x != nil {
+		return x.Op
+	}
+	return nil
+}
+
+func (x *DepartRequest) GetFrom() []*DepartFrom {
+	if x != nil {
+		return x.From
+	}
+	return nil
+}
+
+func (x *DepartRequest) GetNames() uint32 {
+	if x != nil {
+		return x.Names
+	}
+	return 0
+}
+
+func (x *DepartRequest) GetBytes() uint32 {
+	if x != nil {
+		return x.Bytes
+	}
+	return 0
+}
+
+type DepartFrom struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Dir           uint64                 `protobuf:"varint,1,opt,name=dir,proto3" json:"dir,omitempty"` // 0: the root of the mount
+	After         string                 `protobuf:"bytes,2,opt,name=after,proto3" json:"after,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DepartFrom) Reset() {
+	*x = DepartFrom{}
+	mi := &file_meta_proto_msgTypes[49]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DepartFrom) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DepartFrom) ProtoMessage() {}
+
+func (x *DepartFrom) ProtoReflect() protoreflect.Message {
+	mi := &file_meta_proto_msgTypes[49]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DepartFrom.ProtoReflect.Descriptor instead.
+func (*DepartFrom) Descriptor() ([]byte, []int) {
+	return file_meta_proto_rawDescGZIP(), []int{49}
+}
+
+func (x *DepartFrom) GetDir() uint64 {
+	if x != nil {
+		return x.Dir
+	}
+	return 0
+}
+
+func (x *DepartFrom) GetAfter() string {
+	if x != nil {
+		return x.After
+	}
+	return ""
+}
+
+type DepartReply struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Pages []*DepartPage          `protobuf:"bytes,1,rep,name=pages,proto3" json:"pages,omitempty"` // of the first directories asked for, in order
+	Self  *StagedEntry           `protobuf:"bytes,2,opt,name=self,proto3" json:"self,omitempty"`   // with hold: the root of the mount
+	Sums  *StagedSums            `protobuf:"bytes,3,opt,name=sums,proto3" json:"sums,omitempty"`   // with hold
+	// With hold: what is still under way; with look: what cannot move.
+	Refused       *DepartRefusal `protobuf:"bytes,4,opt,name=refused,proto3" json:"refused,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DepartReply) Reset() {
+	*x = DepartReply{}
+	mi := &file_meta_proto_msgTypes[50]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DepartReply) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DepartReply) ProtoMessage() {}
+
+func (x *DepartReply) ProtoReflect() protoreflect.Message {
+	mi := &file_meta_proto_msgTypes[50]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DepartReply.ProtoReflect.Descriptor instead.
+func (*DepartReply) Descriptor() ([]byte, []int) {
+	return file_meta_proto_rawDescGZIP(), []int{50}
+}
+
+func (x *DepartReply) GetPages() []*DepartPage {
+	if x != nil {
+		return x.Pages
+	}
+	return nil
+}
+
+func (x *DepartReply) GetSelf() *StagedEntry {
+	if x != nil {
+		return x.Self
+	}
+	return nil
+}
+
+func (x *DepartReply) GetSums() *StagedSums {
+	if x != nil {
+		return x.Sums
+	}
+	return nil
+}
+
+func (x *DepartReply) GetRefused() *DepartRefusal {
+	if x != nil {
+		return x.Refused
+	}
+	return nil
+}
+
+type DepartPage struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Entries       []*Departing           `protobuf:"bytes,1,rep,name=entries,proto3" json:"entries,omitempty"`
+	More          bool                   `protobuf:"varint,2,opt,name=more,proto3" json:"more,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DepartPage) Reset() {
+	*x = DepartPage{}
+	mi := &file_meta_proto_msgTypes[51]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DepartPage) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DepartPage) ProtoMessage() {}
+
+func (x *DepartPage) ProtoReflect() protoreflect.Message {
+	mi := &file_meta_proto_msgTypes[51]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DepartPage.ProtoReflect.Descriptor instead.
+func (*DepartPage) Descriptor() ([]byte, []int) {
+	return file_meta_proto_rawDescGZIP(), []int{51}
+}
+
+func (x *DepartPage) GetEntries() []*Departing {
+	if x != nil {
+		return x.Entries
+	}
+	return nil
+}
+
+func (x *DepartPage) GetMore() bool {
+	if x != nil {
+		return x.More
+	}
+	return false
+}
+
+// Departing is a name, and what only the group that it leaves knows of it.
+type Departing struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Entry         *StagedEntry           `protobuf:"bytes,1,opt,name=entry,proto3" json:"entry,omitempty"`
+	Ino           uint64                 `protobuf:"varint,2,opt,name=ino,proto3" json:"ino,omitempty"`
+	Dir           bool                   `protobuf:"varint,3,opt,name=dir,proto3" json:"dir,omitempty"`
+	Links         uint32                 `protobuf:"varint,4,opt,name=links,proto3" json:"links,omitempty"`
+	Home          bool                   `protobuf:"varint,5,opt,name=home,proto3" json:"home,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Departing) Reset() {
+	*x = Departing{}
+	mi := &file_meta_proto_msgTypes[52]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Departing) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Departing) ProtoMessage() {}
+
+func (x *Departing) ProtoReflect() protoreflect.Message {
+	mi := &file_meta_proto_msgTypes[52]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Departing.ProtoReflect.Descriptor instead.
+func (*Departing) Descriptor() ([]byte, []int) {
+	return file_meta_proto_rawDescGZIP(), []int{52}
+}
+
+func (x *Departing) GetEntry() *StagedEntry {
+	if x != nil {
+		return x.Entry
+	}
+	return nil
+}
+
+func (x *Departing) GetIno() uint64 {
+	if x != nil {
+		return x.Ino
+	}
+	return 0
+}
+
+func (x *Departing) GetDir() bool {
+	if x != nil {
+		return x.Dir
+	}
+	return false
+}
+
+func (x *Departing) GetLinks() uint32 {
+	if x != nil {
+		return x.Links
+	}
+	return 0
+}
+
+func (x *Departing) GetHome() bool {
+	if x != nil {
+		return x.Home
+	}
+	return false
+}
+
+type DepartRefusal struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Kind          uint32                 `protobuf:"varint,1,opt,name=kind,proto3" json:"kind,omitempty"`
+	Path          string                 `protobuf:"bytes,2,opt,name=path,proto3" json:"path,omitempty"`
+	Msg           string                 `protobuf:"bytes,3,opt,name=msg,proto3" json:"msg,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DepartRefusal) Reset() {
+	*x = DepartRefusal{}
+	mi := &file_meta_proto_msgTypes[53]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DepartRefusal) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DepartRefusal) ProtoMessage() {}
+
+func (x *DepartRefusal) ProtoReflect() protoreflect.Message {
+	mi := &file_meta_proto_msgTypes[53]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DepartRefusal.ProtoReflect.Descriptor instead.
+func (*DepartRefusal) Descriptor() ([]byte, []int) {
+	return file_meta_proto_rawDescGZIP(), []int{53}
+}
+
+func (x *DepartRefusal) GetKind() uint32 {
+	if x != nil {
+		return x.Kind
+	}
+	return 0
+}
+
+func (x *DepartRefusal) GetPath() string {
+	if x != nil {
+		return x.Path
+	}
+	return ""
+}
+
+func (x *DepartRefusal) GetMsg() string {
+	if x != nil {
+		return x.Msg
+	}
+	return ""
+}
+
 type ListMountsRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	H             *Header                `protobuf:"bytes,1,opt,name=h,proto3" json:"h,omitempty"`
@@ -4063,7 +4584,7 @@ type ListMountsRequest struct {
 
 func (x *ListMountsRequest) Reset() {
 	*x = ListMountsRequest{}
-	mi := &file_meta_proto_msgTypes[47]
+	mi := &file_meta_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4075,7 +4596,7 @@ func (x *ListMountsRequest) String() string {
 func (*ListMountsRequest) ProtoMessage() {}
 
 func (x *ListMountsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[47]
+	mi := &file_meta_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4088,7 +4609,7 @@ func (x *ListMountsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListMountsRequest.ProtoReflect.Descriptor instead.
 func (*ListMountsRequest) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{47}
+	return file_meta_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *ListMountsRequest) GetH() *Header {
@@ -4116,7 +4637,7 @@ type ListMountsReply struct {
 
 func (x *ListMountsReply) Reset() {
 	*x = ListMountsReply{}
-	mi := &file_meta_proto_msgTypes[48]
+	mi := &file_meta_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4128,7 +4649,7 @@ func (x *ListMountsReply) String() string {
 func (*ListMountsReply) ProtoMessage() {}
 
 func (x *ListMountsReply) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[48]
+	mi := &file_meta_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4141,7 +4662,7 @@ func (x *ListMountsReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListMountsReply.ProtoReflect.Descriptor instead.
 func (*ListMountsReply) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{48}
+	return file_meta_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *ListMountsReply) GetMounts() []*Mount {
@@ -4176,7 +4697,7 @@ type WatchRequest struct {
 
 func (x *WatchRequest) Reset() {
 	*x = WatchRequest{}
-	mi := &file_meta_proto_msgTypes[49]
+	mi := &file_meta_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4188,7 +4709,7 @@ func (x *WatchRequest) String() string {
 func (*WatchRequest) ProtoMessage() {}
 
 func (x *WatchRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[49]
+	mi := &file_meta_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4201,7 +4722,7 @@ func (x *WatchRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchRequest.ProtoReflect.Descriptor instead.
 func (*WatchRequest) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{49}
+	return file_meta_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *WatchRequest) GetH() *Header {
@@ -4237,7 +4758,7 @@ type Event struct {
 
 func (x *Event) Reset() {
 	*x = Event{}
-	mi := &file_meta_proto_msgTypes[50]
+	mi := &file_meta_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4249,7 +4770,7 @@ func (x *Event) String() string {
 func (*Event) ProtoMessage() {}
 
 func (x *Event) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[50]
+	mi := &file_meta_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4262,7 +4783,7 @@ func (x *Event) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Event.ProtoReflect.Descriptor instead.
 func (*Event) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{50}
+	return file_meta_proto_rawDescGZIP(), []int{57}
 }
 
 func (x *Event) GetIno() uint64 {
@@ -4304,7 +4825,7 @@ type WatchReply struct {
 
 func (x *WatchReply) Reset() {
 	*x = WatchReply{}
-	mi := &file_meta_proto_msgTypes[51]
+	mi := &file_meta_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4316,7 +4837,7 @@ func (x *WatchReply) String() string {
 func (*WatchReply) ProtoMessage() {}
 
 func (x *WatchReply) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[51]
+	mi := &file_meta_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4329,7 +4850,7 @@ func (x *WatchReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchReply.ProtoReflect.Descriptor instead.
 func (*WatchReply) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{51}
+	return file_meta_proto_rawDescGZIP(), []int{58}
 }
 
 func (x *WatchReply) GetEvents() []*Event {
@@ -4367,7 +4888,7 @@ type TierUsage struct {
 
 func (x *TierUsage) Reset() {
 	*x = TierUsage{}
-	mi := &file_meta_proto_msgTypes[52]
+	mi := &file_meta_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4379,7 +4900,7 @@ func (x *TierUsage) String() string {
 func (*TierUsage) ProtoMessage() {}
 
 func (x *TierUsage) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[52]
+	mi := &file_meta_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4392,7 +4913,7 @@ func (x *TierUsage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TierUsage.ProtoReflect.Descriptor instead.
 func (*TierUsage) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{52}
+	return file_meta_proto_rawDescGZIP(), []int{59}
 }
 
 func (x *TierUsage) GetTier() uint32 {
@@ -4457,7 +4978,7 @@ type Worker struct {
 
 func (x *Worker) Reset() {
 	*x = Worker{}
-	mi := &file_meta_proto_msgTypes[53]
+	mi := &file_meta_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4469,7 +4990,7 @@ func (x *Worker) String() string {
 func (*Worker) ProtoMessage() {}
 
 func (x *Worker) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[53]
+	mi := &file_meta_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4482,7 +5003,7 @@ func (x *Worker) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Worker.ProtoReflect.Descriptor instead.
 func (*Worker) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{53}
+	return file_meta_proto_rawDescGZIP(), []int{60}
 }
 
 func (x *Worker) GetId() uint64 {
@@ -4582,7 +5103,7 @@ type RegisterRequest struct {
 
 func (x *RegisterRequest) Reset() {
 	*x = RegisterRequest{}
-	mi := &file_meta_proto_msgTypes[54]
+	mi := &file_meta_proto_msgTypes[61]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4594,7 +5115,7 @@ func (x *RegisterRequest) String() string {
 func (*RegisterRequest) ProtoMessage() {}
 
 func (x *RegisterRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[54]
+	mi := &file_meta_proto_msgTypes[61]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4607,7 +5128,7 @@ func (x *RegisterRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RegisterRequest.ProtoReflect.Descriptor instead.
 func (*RegisterRequest) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{54}
+	return file_meta_proto_rawDescGZIP(), []int{61}
 }
 
 func (x *RegisterRequest) GetH() *Header {
@@ -4657,7 +5178,7 @@ type RegisterReply struct {
 
 func (x *RegisterReply) Reset() {
 	*x = RegisterReply{}
-	mi := &file_meta_proto_msgTypes[55]
+	mi := &file_meta_proto_msgTypes[62]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4669,7 +5190,7 @@ func (x *RegisterReply) String() string {
 func (*RegisterReply) ProtoMessage() {}
 
 func (x *RegisterReply) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[55]
+	mi := &file_meta_proto_msgTypes[62]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4682,7 +5203,7 @@ func (x *RegisterReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RegisterReply.ProtoReflect.Descriptor instead.
 func (*RegisterReply) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{55}
+	return file_meta_proto_rawDescGZIP(), []int{62}
 }
 
 func (x *RegisterReply) GetId() uint64 {
@@ -4727,7 +5248,7 @@ type FileReport struct {
 
 func (x *FileReport) Reset() {
 	*x = FileReport{}
-	mi := &file_meta_proto_msgTypes[56]
+	mi := &file_meta_proto_msgTypes[63]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4739,7 +5260,7 @@ func (x *FileReport) String() string {
 func (*FileReport) ProtoMessage() {}
 
 func (x *FileReport) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[56]
+	mi := &file_meta_proto_msgTypes[63]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4752,7 +5273,7 @@ func (x *FileReport) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FileReport.ProtoReflect.Descriptor instead.
 func (*FileReport) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{56}
+	return file_meta_proto_rawDescGZIP(), []int{63}
 }
 
 func (x *FileReport) GetFile() uint64 {
@@ -4808,7 +5329,7 @@ type HeartbeatRequest struct {
 
 func (x *HeartbeatRequest) Reset() {
 	*x = HeartbeatRequest{}
-	mi := &file_meta_proto_msgTypes[57]
+	mi := &file_meta_proto_msgTypes[64]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4820,7 +5341,7 @@ func (x *HeartbeatRequest) String() string {
 func (*HeartbeatRequest) ProtoMessage() {}
 
 func (x *HeartbeatRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[57]
+	mi := &file_meta_proto_msgTypes[64]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4833,7 +5354,7 @@ func (x *HeartbeatRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HeartbeatRequest.ProtoReflect.Descriptor instead.
 func (*HeartbeatRequest) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{57}
+	return file_meta_proto_rawDescGZIP(), []int{64}
 }
 
 func (x *HeartbeatRequest) GetH() *Header {
@@ -4869,7 +5390,7 @@ type WorkerOrder struct {
 
 func (x *WorkerOrder) Reset() {
 	*x = WorkerOrder{}
-	mi := &file_meta_proto_msgTypes[58]
+	mi := &file_meta_proto_msgTypes[65]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4881,7 +5402,7 @@ func (x *WorkerOrder) String() string {
 func (*WorkerOrder) ProtoMessage() {}
 
 func (x *WorkerOrder) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[58]
+	mi := &file_meta_proto_msgTypes[65]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4894,7 +5415,7 @@ func (x *WorkerOrder) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WorkerOrder.ProtoReflect.Descriptor instead.
 func (*WorkerOrder) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{58}
+	return file_meta_proto_rawDescGZIP(), []int{65}
 }
 
 func (x *WorkerOrder) GetKind() WorkerOrder_Kind {
@@ -4933,7 +5454,7 @@ type HeartbeatReply struct {
 
 func (x *HeartbeatReply) Reset() {
 	*x = HeartbeatReply{}
-	mi := &file_meta_proto_msgTypes[59]
+	mi := &file_meta_proto_msgTypes[66]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4945,7 +5466,7 @@ func (x *HeartbeatReply) String() string {
 func (*HeartbeatReply) ProtoMessage() {}
 
 func (x *HeartbeatReply) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[59]
+	mi := &file_meta_proto_msgTypes[66]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4958,7 +5479,7 @@ func (x *HeartbeatReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HeartbeatReply.ProtoReflect.Descriptor instead.
 func (*HeartbeatReply) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{59}
+	return file_meta_proto_rawDescGZIP(), []int{66}
 }
 
 func (x *HeartbeatReply) GetOrders() []*WorkerOrder {
@@ -5019,7 +5540,7 @@ type ListWorkersRequest struct {
 
 func (x *ListWorkersRequest) Reset() {
 	*x = ListWorkersRequest{}
-	mi := &file_meta_proto_msgTypes[60]
+	mi := &file_meta_proto_msgTypes[67]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5031,7 +5552,7 @@ func (x *ListWorkersRequest) String() string {
 func (*ListWorkersRequest) ProtoMessage() {}
 
 func (x *ListWorkersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[60]
+	mi := &file_meta_proto_msgTypes[67]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5044,7 +5565,7 @@ func (x *ListWorkersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListWorkersRequest.ProtoReflect.Descriptor instead.
 func (*ListWorkersRequest) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{60}
+	return file_meta_proto_rawDescGZIP(), []int{67}
 }
 
 func (x *ListWorkersRequest) GetH() *Header {
@@ -5063,7 +5584,7 @@ type ListWorkersReply struct {
 
 func (x *ListWorkersReply) Reset() {
 	*x = ListWorkersReply{}
-	mi := &file_meta_proto_msgTypes[61]
+	mi := &file_meta_proto_msgTypes[68]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5075,7 +5596,7 @@ func (x *ListWorkersReply) String() string {
 func (*ListWorkersReply) ProtoMessage() {}
 
 func (x *ListWorkersReply) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[61]
+	mi := &file_meta_proto_msgTypes[68]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5088,7 +5609,7 @@ func (x *ListWorkersReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListWorkersReply.ProtoReflect.Descriptor instead.
 func (*ListWorkersReply) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{61}
+	return file_meta_proto_rawDescGZIP(), []int{68}
 }
 
 func (x *ListWorkersReply) GetWorkers() []*Worker {
@@ -5109,7 +5630,7 @@ type ResolveRequest struct {
 
 func (x *ResolveRequest) Reset() {
 	*x = ResolveRequest{}
-	mi := &file_meta_proto_msgTypes[62]
+	mi := &file_meta_proto_msgTypes[69]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5121,7 +5642,7 @@ func (x *ResolveRequest) String() string {
 func (*ResolveRequest) ProtoMessage() {}
 
 func (x *ResolveRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[62]
+	mi := &file_meta_proto_msgTypes[69]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5134,7 +5655,7 @@ func (x *ResolveRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResolveRequest.ProtoReflect.Descriptor instead.
 func (*ResolveRequest) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{62}
+	return file_meta_proto_rawDescGZIP(), []int{69}
 }
 
 func (x *ResolveRequest) GetH() *Header {
@@ -5164,7 +5685,7 @@ type ResolveReply struct {
 
 func (x *ResolveReply) Reset() {
 	*x = ResolveReply{}
-	mi := &file_meta_proto_msgTypes[63]
+	mi := &file_meta_proto_msgTypes[70]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5176,7 +5697,7 @@ func (x *ResolveReply) String() string {
 func (*ResolveReply) ProtoMessage() {}
 
 func (x *ResolveReply) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[63]
+	mi := &file_meta_proto_msgTypes[70]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5189,7 +5710,7 @@ func (x *ResolveReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResolveReply.ProtoReflect.Descriptor instead.
 func (*ResolveReply) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{63}
+	return file_meta_proto_rawDescGZIP(), []int{70}
 }
 
 func (x *ResolveReply) GetAttr() *Attr {
@@ -5237,7 +5758,7 @@ type LocationsRequest struct {
 
 func (x *LocationsRequest) Reset() {
 	*x = LocationsRequest{}
-	mi := &file_meta_proto_msgTypes[64]
+	mi := &file_meta_proto_msgTypes[71]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5249,7 +5770,7 @@ func (x *LocationsRequest) String() string {
 func (*LocationsRequest) ProtoMessage() {}
 
 func (x *LocationsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[64]
+	mi := &file_meta_proto_msgTypes[71]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5262,7 +5783,7 @@ func (x *LocationsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LocationsRequest.ProtoReflect.Descriptor instead.
 func (*LocationsRequest) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{64}
+	return file_meta_proto_rawDescGZIP(), []int{71}
 }
 
 func (x *LocationsRequest) GetH() *Header {
@@ -5290,7 +5811,7 @@ type LocationsReply struct {
 
 func (x *LocationsReply) Reset() {
 	*x = LocationsReply{}
-	mi := &file_meta_proto_msgTypes[65]
+	mi := &file_meta_proto_msgTypes[72]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5302,7 +5823,7 @@ func (x *LocationsReply) String() string {
 func (*LocationsReply) ProtoMessage() {}
 
 func (x *LocationsReply) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[65]
+	mi := &file_meta_proto_msgTypes[72]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5315,7 +5836,7 @@ func (x *LocationsReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LocationsReply.ProtoReflect.Descriptor instead.
 func (*LocationsReply) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{65}
+	return file_meta_proto_rawDescGZIP(), []int{72}
 }
 
 func (x *LocationsReply) GetAttr() *Attr {
@@ -5351,7 +5872,7 @@ type FreeRequest struct {
 
 func (x *FreeRequest) Reset() {
 	*x = FreeRequest{}
-	mi := &file_meta_proto_msgTypes[66]
+	mi := &file_meta_proto_msgTypes[73]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5363,7 +5884,7 @@ func (x *FreeRequest) String() string {
 func (*FreeRequest) ProtoMessage() {}
 
 func (x *FreeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[66]
+	mi := &file_meta_proto_msgTypes[73]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5376,7 +5897,7 @@ func (x *FreeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FreeRequest.ProtoReflect.Descriptor instead.
 func (*FreeRequest) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{66}
+	return file_meta_proto_rawDescGZIP(), []int{73}
 }
 
 func (x *FreeRequest) GetH() *Header {
@@ -5418,7 +5939,7 @@ type SyncRequest struct {
 
 func (x *SyncRequest) Reset() {
 	*x = SyncRequest{}
-	mi := &file_meta_proto_msgTypes[67]
+	mi := &file_meta_proto_msgTypes[74]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5430,7 +5951,7 @@ func (x *SyncRequest) String() string {
 func (*SyncRequest) ProtoMessage() {}
 
 func (x *SyncRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[67]
+	mi := &file_meta_proto_msgTypes[74]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5443,7 +5964,7 @@ func (x *SyncRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SyncRequest.ProtoReflect.Descriptor instead.
 func (*SyncRequest) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{67}
+	return file_meta_proto_rawDescGZIP(), []int{74}
 }
 
 func (x *SyncRequest) GetH() *Header {
@@ -5478,7 +5999,7 @@ type SyncReply struct {
 
 func (x *SyncReply) Reset() {
 	*x = SyncReply{}
-	mi := &file_meta_proto_msgTypes[68]
+	mi := &file_meta_proto_msgTypes[75]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5490,7 +6011,7 @@ func (x *SyncReply) String() string {
 func (*SyncReply) ProtoMessage() {}
 
 func (x *SyncReply) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[68]
+	mi := &file_meta_proto_msgTypes[75]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5503,7 +6024,7 @@ func (x *SyncReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SyncReply.ProtoReflect.Descriptor instead.
 func (*SyncReply) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{68}
+	return file_meta_proto_rawDescGZIP(), []int{75}
 }
 
 func (x *SyncReply) GetCreated() int64 {
@@ -5540,7 +6061,7 @@ type StaleUFSRequest struct {
 
 func (x *StaleUFSRequest) Reset() {
 	*x = StaleUFSRequest{}
-	mi := &file_meta_proto_msgTypes[69]
+	mi := &file_meta_proto_msgTypes[76]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5552,7 +6073,7 @@ func (x *StaleUFSRequest) String() string {
 func (*StaleUFSRequest) ProtoMessage() {}
 
 func (x *StaleUFSRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[69]
+	mi := &file_meta_proto_msgTypes[76]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5565,7 +6086,7 @@ func (x *StaleUFSRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StaleUFSRequest.ProtoReflect.Descriptor instead.
 func (*StaleUFSRequest) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{69}
+	return file_meta_proto_rawDescGZIP(), []int{76}
 }
 
 func (x *StaleUFSRequest) GetH() *Header {
@@ -5600,7 +6121,7 @@ type PersistPrepareRequest struct {
 
 func (x *PersistPrepareRequest) Reset() {
 	*x = PersistPrepareRequest{}
-	mi := &file_meta_proto_msgTypes[70]
+	mi := &file_meta_proto_msgTypes[77]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5612,7 +6133,7 @@ func (x *PersistPrepareRequest) String() string {
 func (*PersistPrepareRequest) ProtoMessage() {}
 
 func (x *PersistPrepareRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[70]
+	mi := &file_meta_proto_msgTypes[77]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5625,7 +6146,7 @@ func (x *PersistPrepareRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PersistPrepareRequest.ProtoReflect.Descriptor instead.
 func (*PersistPrepareRequest) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{70}
+	return file_meta_proto_rawDescGZIP(), []int{77}
 }
 
 func (x *PersistPrepareRequest) GetH() *Header {
@@ -5661,7 +6182,7 @@ type PersistPrepareReply struct {
 
 func (x *PersistPrepareReply) Reset() {
 	*x = PersistPrepareReply{}
-	mi := &file_meta_proto_msgTypes[71]
+	mi := &file_meta_proto_msgTypes[78]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5673,7 +6194,7 @@ func (x *PersistPrepareReply) String() string {
 func (*PersistPrepareReply) ProtoMessage() {}
 
 func (x *PersistPrepareReply) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[71]
+	mi := &file_meta_proto_msgTypes[78]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5686,7 +6207,7 @@ func (x *PersistPrepareReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PersistPrepareReply.ProtoReflect.Descriptor instead.
 func (*PersistPrepareReply) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{71}
+	return file_meta_proto_rawDescGZIP(), []int{78}
 }
 
 func (x *PersistPrepareReply) GetIntent() uint64 {
@@ -5738,7 +6259,7 @@ type PersistCommitRequest struct {
 
 func (x *PersistCommitRequest) Reset() {
 	*x = PersistCommitRequest{}
-	mi := &file_meta_proto_msgTypes[72]
+	mi := &file_meta_proto_msgTypes[79]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5750,7 +6271,7 @@ func (x *PersistCommitRequest) String() string {
 func (*PersistCommitRequest) ProtoMessage() {}
 
 func (x *PersistCommitRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[72]
+	mi := &file_meta_proto_msgTypes[79]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5763,7 +6284,7 @@ func (x *PersistCommitRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PersistCommitRequest.ProtoReflect.Descriptor instead.
 func (*PersistCommitRequest) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{72}
+	return file_meta_proto_rawDescGZIP(), []int{79}
 }
 
 func (x *PersistCommitRequest) GetH() *Header {
@@ -5838,7 +6359,7 @@ type ReportRequest struct {
 
 func (x *ReportRequest) Reset() {
 	*x = ReportRequest{}
-	mi := &file_meta_proto_msgTypes[73]
+	mi := &file_meta_proto_msgTypes[80]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5850,7 +6371,7 @@ func (x *ReportRequest) String() string {
 func (*ReportRequest) ProtoMessage() {}
 
 func (x *ReportRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[73]
+	mi := &file_meta_proto_msgTypes[80]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5863,7 +6384,7 @@ func (x *ReportRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReportRequest.ProtoReflect.Descriptor instead.
 func (*ReportRequest) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{73}
+	return file_meta_proto_rawDescGZIP(), []int{80}
 }
 
 func (x *ReportRequest) GetH() *Header {
@@ -5889,7 +6410,7 @@ type Intent struct {
 
 func (x *Intent) Reset() {
 	*x = Intent{}
-	mi := &file_meta_proto_msgTypes[74]
+	mi := &file_meta_proto_msgTypes[81]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5901,7 +6422,7 @@ func (x *Intent) String() string {
 func (*Intent) ProtoMessage() {}
 
 func (x *Intent) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[74]
+	mi := &file_meta_proto_msgTypes[81]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5914,7 +6435,7 @@ func (x *Intent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Intent.ProtoReflect.Descriptor instead.
 func (*Intent) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{74}
+	return file_meta_proto_rawDescGZIP(), []int{81}
 }
 
 func (x *Intent) GetId() uint64 {
@@ -5992,7 +6513,7 @@ type ReportReply struct {
 
 func (x *ReportReply) Reset() {
 	*x = ReportReply{}
-	mi := &file_meta_proto_msgTypes[75]
+	mi := &file_meta_proto_msgTypes[82]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6004,7 +6525,7 @@ func (x *ReportReply) String() string {
 func (*ReportReply) ProtoMessage() {}
 
 func (x *ReportReply) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[75]
+	mi := &file_meta_proto_msgTypes[82]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6017,7 +6538,7 @@ func (x *ReportReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReportReply.ProtoReflect.Descriptor instead.
 func (*ReportReply) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{75}
+	return file_meta_proto_rawDescGZIP(), []int{82}
 }
 
 func (x *ReportReply) GetCluster() string {
@@ -6106,7 +6627,7 @@ type ConfRequest struct {
 
 func (x *ConfRequest) Reset() {
 	*x = ConfRequest{}
-	mi := &file_meta_proto_msgTypes[76]
+	mi := &file_meta_proto_msgTypes[83]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6118,7 +6639,7 @@ func (x *ConfRequest) String() string {
 func (*ConfRequest) ProtoMessage() {}
 
 func (x *ConfRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[76]
+	mi := &file_meta_proto_msgTypes[83]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6131,7 +6652,7 @@ func (x *ConfRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConfRequest.ProtoReflect.Descriptor instead.
 func (*ConfRequest) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{76}
+	return file_meta_proto_rawDescGZIP(), []int{83}
 }
 
 func (x *ConfRequest) GetH() *Header {
@@ -6150,7 +6671,7 @@ type ConfReply struct {
 
 func (x *ConfReply) Reset() {
 	*x = ConfReply{}
-	mi := &file_meta_proto_msgTypes[77]
+	mi := &file_meta_proto_msgTypes[84]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6162,7 +6683,7 @@ func (x *ConfReply) String() string {
 func (*ConfReply) ProtoMessage() {}
 
 func (x *ConfReply) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[77]
+	mi := &file_meta_proto_msgTypes[84]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6175,7 +6696,7 @@ func (x *ConfReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConfReply.ProtoReflect.Descriptor instead.
 func (*ConfReply) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{77}
+	return file_meta_proto_rawDescGZIP(), []int{84}
 }
 
 func (x *ConfReply) GetValues() []*ConfReply_Value {
@@ -6197,7 +6718,7 @@ type UsageRequest struct {
 
 func (x *UsageRequest) Reset() {
 	*x = UsageRequest{}
-	mi := &file_meta_proto_msgTypes[78]
+	mi := &file_meta_proto_msgTypes[85]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6209,7 +6730,7 @@ func (x *UsageRequest) String() string {
 func (*UsageRequest) ProtoMessage() {}
 
 func (x *UsageRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[78]
+	mi := &file_meta_proto_msgTypes[85]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6222,7 +6743,7 @@ func (x *UsageRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UsageRequest.ProtoReflect.Descriptor instead.
 func (*UsageRequest) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{78}
+	return file_meta_proto_rawDescGZIP(), []int{85}
 }
 
 func (x *UsageRequest) GetH() *Header {
@@ -6254,7 +6775,7 @@ type UsageReply struct {
 
 func (x *UsageReply) Reset() {
 	*x = UsageReply{}
-	mi := &file_meta_proto_msgTypes[79]
+	mi := &file_meta_proto_msgTypes[86]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6266,7 +6787,7 @@ func (x *UsageReply) String() string {
 func (*UsageReply) ProtoMessage() {}
 
 func (x *UsageReply) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[79]
+	mi := &file_meta_proto_msgTypes[86]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6279,7 +6800,7 @@ func (x *UsageReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UsageReply.ProtoReflect.Descriptor instead.
 func (*UsageReply) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{79}
+	return file_meta_proto_rawDescGZIP(), []int{86}
 }
 
 func (x *UsageReply) GetUsage() *Usage {
@@ -6322,7 +6843,7 @@ type Usage struct {
 
 func (x *Usage) Reset() {
 	*x = Usage{}
-	mi := &file_meta_proto_msgTypes[80]
+	mi := &file_meta_proto_msgTypes[87]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6334,7 +6855,7 @@ func (x *Usage) String() string {
 func (*Usage) ProtoMessage() {}
 
 func (x *Usage) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[80]
+	mi := &file_meta_proto_msgTypes[87]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6347,7 +6868,7 @@ func (x *Usage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Usage.ProtoReflect.Descriptor instead.
 func (*Usage) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{80}
+	return file_meta_proto_rawDescGZIP(), []int{87}
 }
 
 func (x *Usage) GetBytes() int64 {
@@ -6385,7 +6906,7 @@ type SetQuotaRequest struct {
 
 func (x *SetQuotaRequest) Reset() {
 	*x = SetQuotaRequest{}
-	mi := &file_meta_proto_msgTypes[81]
+	mi := &file_meta_proto_msgTypes[88]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6397,7 +6918,7 @@ func (x *SetQuotaRequest) String() string {
 func (*SetQuotaRequest) ProtoMessage() {}
 
 func (x *SetQuotaRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[81]
+	mi := &file_meta_proto_msgTypes[88]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6410,7 +6931,7 @@ func (x *SetQuotaRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetQuotaRequest.ProtoReflect.Descriptor instead.
 func (*SetQuotaRequest) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{81}
+	return file_meta_proto_rawDescGZIP(), []int{88}
 }
 
 func (x *SetQuotaRequest) GetH() *Header {
@@ -6450,7 +6971,7 @@ type SetQuotaReply struct {
 
 func (x *SetQuotaReply) Reset() {
 	*x = SetQuotaReply{}
-	mi := &file_meta_proto_msgTypes[82]
+	mi := &file_meta_proto_msgTypes[89]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6462,7 +6983,7 @@ func (x *SetQuotaReply) String() string {
 func (*SetQuotaReply) ProtoMessage() {}
 
 func (x *SetQuotaReply) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[82]
+	mi := &file_meta_proto_msgTypes[89]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6475,7 +6996,7 @@ func (x *SetQuotaReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetQuotaReply.ProtoReflect.Descriptor instead.
 func (*SetQuotaReply) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{82}
+	return file_meta_proto_rawDescGZIP(), []int{89}
 }
 
 func (x *SetQuotaReply) GetQuota() *Quota {
@@ -6494,7 +7015,7 @@ type QuotasRequest struct {
 
 func (x *QuotasRequest) Reset() {
 	*x = QuotasRequest{}
-	mi := &file_meta_proto_msgTypes[83]
+	mi := &file_meta_proto_msgTypes[90]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6506,7 +7027,7 @@ func (x *QuotasRequest) String() string {
 func (*QuotasRequest) ProtoMessage() {}
 
 func (x *QuotasRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[83]
+	mi := &file_meta_proto_msgTypes[90]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6519,7 +7040,7 @@ func (x *QuotasRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use QuotasRequest.ProtoReflect.Descriptor instead.
 func (*QuotasRequest) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{83}
+	return file_meta_proto_rawDescGZIP(), []int{90}
 }
 
 func (x *QuotasRequest) GetH() *Header {
@@ -6538,7 +7059,7 @@ type QuotasReply struct {
 
 func (x *QuotasReply) Reset() {
 	*x = QuotasReply{}
-	mi := &file_meta_proto_msgTypes[84]
+	mi := &file_meta_proto_msgTypes[91]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6550,7 +7071,7 @@ func (x *QuotasReply) String() string {
 func (*QuotasReply) ProtoMessage() {}
 
 func (x *QuotasReply) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[84]
+	mi := &file_meta_proto_msgTypes[91]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6563,7 +7084,7 @@ func (x *QuotasReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use QuotasReply.ProtoReflect.Descriptor instead.
 func (*QuotasReply) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{84}
+	return file_meta_proto_rawDescGZIP(), []int{91}
 }
 
 func (x *QuotasReply) GetQuotas() []*Quota {
@@ -6589,7 +7110,7 @@ type Quota struct {
 
 func (x *Quota) Reset() {
 	*x = Quota{}
-	mi := &file_meta_proto_msgTypes[85]
+	mi := &file_meta_proto_msgTypes[92]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6601,7 +7122,7 @@ func (x *Quota) String() string {
 func (*Quota) ProtoMessage() {}
 
 func (x *Quota) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[85]
+	mi := &file_meta_proto_msgTypes[92]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6614,7 +7135,7 @@ func (x *Quota) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Quota.ProtoReflect.Descriptor instead.
 func (*Quota) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{85}
+	return file_meta_proto_rawDescGZIP(), []int{92}
 }
 
 func (x *Quota) GetDir() uint64 {
@@ -6682,7 +7203,7 @@ type TrashRequest struct {
 
 func (x *TrashRequest) Reset() {
 	*x = TrashRequest{}
-	mi := &file_meta_proto_msgTypes[86]
+	mi := &file_meta_proto_msgTypes[93]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6694,7 +7215,7 @@ func (x *TrashRequest) String() string {
 func (*TrashRequest) ProtoMessage() {}
 
 func (x *TrashRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[86]
+	mi := &file_meta_proto_msgTypes[93]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6707,7 +7228,7 @@ func (x *TrashRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TrashRequest.ProtoReflect.Descriptor instead.
 func (*TrashRequest) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{86}
+	return file_meta_proto_rawDescGZIP(), []int{93}
 }
 
 func (x *TrashRequest) GetH() *Header {
@@ -6755,7 +7276,7 @@ type TrashReply struct {
 
 func (x *TrashReply) Reset() {
 	*x = TrashReply{}
-	mi := &file_meta_proto_msgTypes[87]
+	mi := &file_meta_proto_msgTypes[94]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6767,7 +7288,7 @@ func (x *TrashReply) String() string {
 func (*TrashReply) ProtoMessage() {}
 
 func (x *TrashReply) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[87]
+	mi := &file_meta_proto_msgTypes[94]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6780,7 +7301,7 @@ func (x *TrashReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TrashReply.ProtoReflect.Descriptor instead.
 func (*TrashReply) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{87}
+	return file_meta_proto_rawDescGZIP(), []int{94}
 }
 
 func (x *TrashReply) GetEntries() []*Trashed {
@@ -6815,7 +7336,7 @@ type Trashed struct {
 
 func (x *Trashed) Reset() {
 	*x = Trashed{}
-	mi := &file_meta_proto_msgTypes[88]
+	mi := &file_meta_proto_msgTypes[95]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6827,7 +7348,7 @@ func (x *Trashed) String() string {
 func (*Trashed) ProtoMessage() {}
 
 func (x *Trashed) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[88]
+	mi := &file_meta_proto_msgTypes[95]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6840,7 +7361,7 @@ func (x *Trashed) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Trashed.ProtoReflect.Descriptor instead.
 func (*Trashed) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{88}
+	return file_meta_proto_rawDescGZIP(), []int{95}
 }
 
 func (x *Trashed) GetIno() uint64 {
@@ -6919,7 +7440,7 @@ type RestoreTrashRequest struct {
 
 func (x *RestoreTrashRequest) Reset() {
 	*x = RestoreTrashRequest{}
-	mi := &file_meta_proto_msgTypes[89]
+	mi := &file_meta_proto_msgTypes[96]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6931,7 +7452,7 @@ func (x *RestoreTrashRequest) String() string {
 func (*RestoreTrashRequest) ProtoMessage() {}
 
 func (x *RestoreTrashRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[89]
+	mi := &file_meta_proto_msgTypes[96]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6944,7 +7465,7 @@ func (x *RestoreTrashRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RestoreTrashRequest.ProtoReflect.Descriptor instead.
 func (*RestoreTrashRequest) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{89}
+	return file_meta_proto_rawDescGZIP(), []int{96}
 }
 
 func (x *RestoreTrashRequest) GetH() *Header {
@@ -6977,7 +7498,7 @@ type RestoreTrashReply struct {
 
 func (x *RestoreTrashReply) Reset() {
 	*x = RestoreTrashReply{}
-	mi := &file_meta_proto_msgTypes[90]
+	mi := &file_meta_proto_msgTypes[97]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6989,7 +7510,7 @@ func (x *RestoreTrashReply) String() string {
 func (*RestoreTrashReply) ProtoMessage() {}
 
 func (x *RestoreTrashReply) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[90]
+	mi := &file_meta_proto_msgTypes[97]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7002,7 +7523,7 @@ func (x *RestoreTrashReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RestoreTrashReply.ProtoReflect.Descriptor instead.
 func (*RestoreTrashReply) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{90}
+	return file_meta_proto_rawDescGZIP(), []int{97}
 }
 
 func (x *RestoreTrashReply) GetAttr() *Attr {
@@ -7023,7 +7544,7 @@ type PurgeTrashRequest struct {
 
 func (x *PurgeTrashRequest) Reset() {
 	*x = PurgeTrashRequest{}
-	mi := &file_meta_proto_msgTypes[91]
+	mi := &file_meta_proto_msgTypes[98]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7035,7 +7556,7 @@ func (x *PurgeTrashRequest) String() string {
 func (*PurgeTrashRequest) ProtoMessage() {}
 
 func (x *PurgeTrashRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[91]
+	mi := &file_meta_proto_msgTypes[98]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7048,7 +7569,7 @@ func (x *PurgeTrashRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PurgeTrashRequest.ProtoReflect.Descriptor instead.
 func (*PurgeTrashRequest) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{91}
+	return file_meta_proto_rawDescGZIP(), []int{98}
 }
 
 func (x *PurgeTrashRequest) GetH() *Header {
@@ -7074,7 +7595,7 @@ type PurgeTrashReply struct {
 
 func (x *PurgeTrashReply) Reset() {
 	*x = PurgeTrashReply{}
-	mi := &file_meta_proto_msgTypes[92]
+	mi := &file_meta_proto_msgTypes[99]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7086,7 +7607,7 @@ func (x *PurgeTrashReply) String() string {
 func (*PurgeTrashReply) ProtoMessage() {}
 
 func (x *PurgeTrashReply) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[92]
+	mi := &file_meta_proto_msgTypes[99]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7099,7 +7620,7 @@ func (x *PurgeTrashReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PurgeTrashReply.ProtoReflect.Descriptor instead.
 func (*PurgeTrashReply) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{92}
+	return file_meta_proto_rawDescGZIP(), []int{99}
 }
 
 func (x *PurgeTrashReply) GetPurged() []uint64 {
@@ -7123,7 +7644,7 @@ type QuorumRequest struct {
 
 func (x *QuorumRequest) Reset() {
 	*x = QuorumRequest{}
-	mi := &file_meta_proto_msgTypes[93]
+	mi := &file_meta_proto_msgTypes[100]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7135,7 +7656,7 @@ func (x *QuorumRequest) String() string {
 func (*QuorumRequest) ProtoMessage() {}
 
 func (x *QuorumRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[93]
+	mi := &file_meta_proto_msgTypes[100]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7148,7 +7669,7 @@ func (x *QuorumRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use QuorumRequest.ProtoReflect.Descriptor instead.
 func (*QuorumRequest) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{93}
+	return file_meta_proto_rawDescGZIP(), []int{100}
 }
 
 func (x *QuorumRequest) GetH() *Header {
@@ -7200,7 +7721,7 @@ type Member struct {
 
 func (x *Member) Reset() {
 	*x = Member{}
-	mi := &file_meta_proto_msgTypes[94]
+	mi := &file_meta_proto_msgTypes[101]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7212,7 +7733,7 @@ func (x *Member) String() string {
 func (*Member) ProtoMessage() {}
 
 func (x *Member) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[94]
+	mi := &file_meta_proto_msgTypes[101]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7225,7 +7746,7 @@ func (x *Member) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Member.ProtoReflect.Descriptor instead.
 func (*Member) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{94}
+	return file_meta_proto_rawDescGZIP(), []int{101}
 }
 
 func (x *Member) GetReplica() uint64 {
@@ -7287,7 +7808,7 @@ type QuorumReply struct {
 
 func (x *QuorumReply) Reset() {
 	*x = QuorumReply{}
-	mi := &file_meta_proto_msgTypes[95]
+	mi := &file_meta_proto_msgTypes[102]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7299,7 +7820,7 @@ func (x *QuorumReply) String() string {
 func (*QuorumReply) ProtoMessage() {}
 
 func (x *QuorumReply) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[95]
+	mi := &file_meta_proto_msgTypes[102]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7312,7 +7833,7 @@ func (x *QuorumReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use QuorumReply.ProtoReflect.Descriptor instead.
 func (*QuorumReply) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{95}
+	return file_meta_proto_rawDescGZIP(), []int{102}
 }
 
 func (x *QuorumReply) GetCluster() string {
@@ -7394,7 +7915,7 @@ type UpkeepRequest struct {
 
 func (x *UpkeepRequest) Reset() {
 	*x = UpkeepRequest{}
-	mi := &file_meta_proto_msgTypes[96]
+	mi := &file_meta_proto_msgTypes[103]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7406,7 +7927,7 @@ func (x *UpkeepRequest) String() string {
 func (*UpkeepRequest) ProtoMessage() {}
 
 func (x *UpkeepRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[96]
+	mi := &file_meta_proto_msgTypes[103]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7419,7 +7940,7 @@ func (x *UpkeepRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpkeepRequest.ProtoReflect.Descriptor instead.
 func (*UpkeepRequest) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{96}
+	return file_meta_proto_rawDescGZIP(), []int{103}
 }
 
 func (x *UpkeepRequest) GetH() *Header {
@@ -7482,7 +8003,7 @@ type UpkeepReply struct {
 
 func (x *UpkeepReply) Reset() {
 	*x = UpkeepReply{}
-	mi := &file_meta_proto_msgTypes[97]
+	mi := &file_meta_proto_msgTypes[104]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7494,7 +8015,7 @@ func (x *UpkeepReply) String() string {
 func (*UpkeepReply) ProtoMessage() {}
 
 func (x *UpkeepReply) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[97]
+	mi := &file_meta_proto_msgTypes[104]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7507,7 +8028,7 @@ func (x *UpkeepReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpkeepReply.ProtoReflect.Descriptor instead.
 func (*UpkeepReply) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{97}
+	return file_meta_proto_rawDescGZIP(), []int{104}
 }
 
 func (x *UpkeepReply) GetReplica() uint64 {
@@ -7593,7 +8114,7 @@ type JournalEntry struct {
 
 func (x *JournalEntry) Reset() {
 	*x = JournalEntry{}
-	mi := &file_meta_proto_msgTypes[98]
+	mi := &file_meta_proto_msgTypes[105]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7605,7 +8126,7 @@ func (x *JournalEntry) String() string {
 func (*JournalEntry) ProtoMessage() {}
 
 func (x *JournalEntry) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[98]
+	mi := &file_meta_proto_msgTypes[105]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7618,7 +8139,7 @@ func (x *JournalEntry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JournalEntry.ProtoReflect.Descriptor instead.
 func (*JournalEntry) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{98}
+	return file_meta_proto_rawDescGZIP(), []int{105}
 }
 
 func (x *JournalEntry) GetIndex() uint64 {
@@ -7664,7 +8185,7 @@ type HostedRequest struct {
 
 func (x *HostedRequest) Reset() {
 	*x = HostedRequest{}
-	mi := &file_meta_proto_msgTypes[99]
+	mi := &file_meta_proto_msgTypes[106]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7676,7 +8197,7 @@ func (x *HostedRequest) String() string {
 func (*HostedRequest) ProtoMessage() {}
 
 func (x *HostedRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[99]
+	mi := &file_meta_proto_msgTypes[106]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7689,7 +8210,7 @@ func (x *HostedRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HostedRequest.ProtoReflect.Descriptor instead.
 func (*HostedRequest) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{99}
+	return file_meta_proto_rawDescGZIP(), []int{106}
 }
 
 func (x *HostedRequest) GetH() *Header {
@@ -7736,7 +8257,7 @@ type HostedReply struct {
 
 func (x *HostedReply) Reset() {
 	*x = HostedReply{}
-	mi := &file_meta_proto_msgTypes[100]
+	mi := &file_meta_proto_msgTypes[107]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7748,7 +8269,7 @@ func (x *HostedReply) String() string {
 func (*HostedReply) ProtoMessage() {}
 
 func (x *HostedReply) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[100]
+	mi := &file_meta_proto_msgTypes[107]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7761,7 +8282,7 @@ func (x *HostedReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HostedReply.ProtoReflect.Descriptor instead.
 func (*HostedReply) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{100}
+	return file_meta_proto_rawDescGZIP(), []int{107}
 }
 
 func (x *HostedReply) GetBody() []byte {
@@ -7783,7 +8304,7 @@ type ErrorReply struct {
 
 func (x *ErrorReply) Reset() {
 	*x = ErrorReply{}
-	mi := &file_meta_proto_msgTypes[101]
+	mi := &file_meta_proto_msgTypes[108]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7795,7 +8316,7 @@ func (x *ErrorReply) String() string {
 func (*ErrorReply) ProtoMessage() {}
 
 func (x *ErrorReply) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[101]
+	mi := &file_meta_proto_msgTypes[108]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7808,7 +8329,7 @@ func (x *ErrorReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ErrorReply.ProtoReflect.Descriptor instead.
 func (*ErrorReply) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{101}
+	return file_meta_proto_rawDescGZIP(), []int{108}
 }
 
 func (x *ErrorReply) GetOp() string {
@@ -7859,7 +8380,7 @@ type TransferOp struct {
 
 func (x *TransferOp) Reset() {
 	*x = TransferOp{}
-	mi := &file_meta_proto_msgTypes[102]
+	mi := &file_meta_proto_msgTypes[109]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7871,7 +8392,7 @@ func (x *TransferOp) String() string {
 func (*TransferOp) ProtoMessage() {}
 
 func (x *TransferOp) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[102]
+	mi := &file_meta_proto_msgTypes[109]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7884,7 +8405,7 @@ func (x *TransferOp) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TransferOp.ProtoReflect.Descriptor instead.
 func (*TransferOp) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{102}
+	return file_meta_proto_rawDescGZIP(), []int{109}
 }
 
 func (x *TransferOp) GetTx() uint64 {
@@ -7995,7 +8516,7 @@ type TransferXattr struct {
 
 func (x *TransferXattr) Reset() {
 	*x = TransferXattr{}
-	mi := &file_meta_proto_msgTypes[103]
+	mi := &file_meta_proto_msgTypes[110]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8007,7 +8528,7 @@ func (x *TransferXattr) String() string {
 func (*TransferXattr) ProtoMessage() {}
 
 func (x *TransferXattr) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[103]
+	mi := &file_meta_proto_msgTypes[110]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8020,7 +8541,7 @@ func (x *TransferXattr) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TransferXattr.ProtoReflect.Descriptor instead.
 func (*TransferXattr) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{103}
+	return file_meta_proto_rawDescGZIP(), []int{110}
 }
 
 func (x *TransferXattr) GetName() string {
@@ -8053,7 +8574,7 @@ type TransferRecord struct {
 
 func (x *TransferRecord) Reset() {
 	*x = TransferRecord{}
-	mi := &file_meta_proto_msgTypes[104]
+	mi := &file_meta_proto_msgTypes[111]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8065,7 +8586,7 @@ func (x *TransferRecord) String() string {
 func (*TransferRecord) ProtoMessage() {}
 
 func (x *TransferRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[104]
+	mi := &file_meta_proto_msgTypes[111]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8078,7 +8599,7 @@ func (x *TransferRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TransferRecord.ProtoReflect.Descriptor instead.
 func (*TransferRecord) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{104}
+	return file_meta_proto_rawDescGZIP(), []int{111}
 }
 
 func (x *TransferRecord) GetTx() uint64 {
@@ -8133,7 +8654,7 @@ type TransferRequest struct {
 
 func (x *TransferRequest) Reset() {
 	*x = TransferRequest{}
-	mi := &file_meta_proto_msgTypes[105]
+	mi := &file_meta_proto_msgTypes[112]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8145,7 +8666,7 @@ func (x *TransferRequest) String() string {
 func (*TransferRequest) ProtoMessage() {}
 
 func (x *TransferRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[105]
+	mi := &file_meta_proto_msgTypes[112]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8158,7 +8679,7 @@ func (x *TransferRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TransferRequest.ProtoReflect.Descriptor instead.
 func (*TransferRequest) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{105}
+	return file_meta_proto_rawDescGZIP(), []int{112}
 }
 
 func (x *TransferRequest) GetH() *Header {
@@ -8185,7 +8706,7 @@ type TransferReply struct {
 
 func (x *TransferReply) Reset() {
 	*x = TransferReply{}
-	mi := &file_meta_proto_msgTypes[106]
+	mi := &file_meta_proto_msgTypes[113]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8197,7 +8718,7 @@ func (x *TransferReply) String() string {
 func (*TransferReply) ProtoMessage() {}
 
 func (x *TransferReply) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[106]
+	mi := &file_meta_proto_msgTypes[113]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8210,7 +8731,7 @@ func (x *TransferReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TransferReply.ProtoReflect.Descriptor instead.
 func (*TransferReply) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{106}
+	return file_meta_proto_rawDescGZIP(), []int{113}
 }
 
 func (x *TransferReply) GetRecord() *TransferRecord {
@@ -8231,7 +8752,7 @@ type ConfReply_Value struct {
 
 func (x *ConfReply_Value) Reset() {
 	*x = ConfReply_Value{}
-	mi := &file_meta_proto_msgTypes[109]
+	mi := &file_meta_proto_msgTypes[116]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8243,7 +8764,7 @@ func (x *ConfReply_Value) String() string {
 func (*ConfReply_Value) ProtoMessage() {}
 
 func (x *ConfReply_Value) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[109]
+	mi := &file_meta_proto_msgTypes[116]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8256,7 +8777,7 @@ func (x *ConfReply_Value) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConfReply_Value.ProtoReflect.Descriptor instead.
 func (*ConfReply_Value) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{77, 0}
+	return file_meta_proto_rawDescGZIP(), []int{84, 0}
 }
 
 func (x *ConfReply_Value) GetKey() string {
@@ -8597,7 +9118,42 @@ const file_meta_proto_rawDesc = "" +
 	"\x04seal\x18\x05 \x01(\v2\x15.orca.meta.StagedSumsR\x04seal\" \n" +
 	"\n" +
 	"StageReply\x12\x12\n" +
-	"\x04inos\x18\x01 \x03(\x04R\x04inos\"N\n" +
+	"\x04inos\x18\x01 \x03(\x04R\x04inos\"\x89\x01\n" +
+	"\bDepartOp\x12\x14\n" +
+	"\x05mount\x18\x01 \x01(\rR\x05mount\x12\x12\n" +
+	"\x04part\x18\x02 \x01(\rR\x04part\x12\x14\n" +
+	"\x05group\x18\x03 \x01(\rR\x05group\x12)\n" +
+	"\x04step\x18\x04 \x01(\x0e2\x15.orca.meta.DepartStepR\x04step\x12\x12\n" +
+	"\x04root\x18\x05 \x01(\x04R\x04root\"\xac\x01\n" +
+	"\rDepartRequest\x12\x1f\n" +
+	"\x01h\x18\x01 \x01(\v2\x11.orca.meta.HeaderR\x01h\x12#\n" +
+	"\x02op\x18\x02 \x01(\v2\x13.orca.meta.DepartOpR\x02op\x12)\n" +
+	"\x04from\x18\x03 \x03(\v2\x15.orca.meta.DepartFromR\x04from\x12\x14\n" +
+	"\x05names\x18\x04 \x01(\rR\x05names\x12\x14\n" +
+	"\x05bytes\x18\x05 \x01(\rR\x05bytes\"4\n" +
+	"\n" +
+	"DepartFrom\x12\x10\n" +
+	"\x03dir\x18\x01 \x01(\x04R\x03dir\x12\x14\n" +
+	"\x05after\x18\x02 \x01(\tR\x05after\"\xc5\x01\n" +
+	"\vDepartReply\x12+\n" +
+	"\x05pages\x18\x01 \x03(\v2\x15.orca.meta.DepartPageR\x05pages\x12*\n" +
+	"\x04self\x18\x02 \x01(\v2\x16.orca.meta.StagedEntryR\x04self\x12)\n" +
+	"\x04sums\x18\x03 \x01(\v2\x15.orca.meta.StagedSumsR\x04sums\x122\n" +
+	"\arefused\x18\x04 \x01(\v2\x18.orca.meta.DepartRefusalR\arefused\"P\n" +
+	"\n" +
+	"DepartPage\x12.\n" +
+	"\aentries\x18\x01 \x03(\v2\x14.orca.meta.DepartingR\aentries\x12\x12\n" +
+	"\x04more\x18\x02 \x01(\bR\x04more\"\x87\x01\n" +
+	"\tDeparting\x12,\n" +
+	"\x05entry\x18\x01 \x01(\v2\x16.orca.meta.StagedEntryR\x05entry\x12\x10\n" +
+	"\x03ino\x18\x02 \x01(\x04R\x03ino\x12\x10\n" +
+	"\x03dir\x18\x03 \x01(\bR\x03dir\x12\x14\n" +
+	"\x05links\x18\x04 \x01(\rR\x05links\x12\x12\n" +
+	"\x04home\x18\x05 \x01(\bR\x04home\"I\n" +
+	"\rDepartRefusal\x12\x12\n" +
+	"\x04kind\x18\x01 \x01(\rR\x04kind\x12\x12\n" +
+	"\x04path\x18\x02 \x01(\tR\x04path\x12\x10\n" +
+	"\x03msg\x18\x03 \x01(\tR\x03msg\"N\n" +
 	"\x11ListMountsRequest\x12\x1f\n" +
 	"\x01h\x18\x01 \x01(\v2\x11.orca.meta.HeaderR\x01h\x12\x18\n" +
 	"\asecrets\x18\x02 \x01(\bR\asecrets\"i\n" +
@@ -8982,7 +9538,14 @@ const file_meta_proto_rawDesc = "" +
 	"\fRegroupState\x12\x10\n" +
 	"\fREGROUP_NONE\x10\x00\x12\x12\n" +
 	"\x0eREGROUP_MOVING\x10\x01\x12\x10\n" +
-	"\fREGROUP_DONE\x10\x02*`\n" +
+	"\fREGROUP_DONE\x10\x02*c\n" +
+	"\n" +
+	"DepartStep\x12\x0f\n" +
+	"\vDEPART_LOOK\x10\x00\x12\x0f\n" +
+	"\vDEPART_HOLD\x10\x01\x12\x10\n" +
+	"\fDEPART_CLOSE\x10\x02\x12\x0f\n" +
+	"\vDEPART_LIFT\x10\x03\x12\x10\n" +
+	"\fDEPART_LEAVE\x10\x04*`\n" +
 	"\tEventKind\x12\x0e\n" +
 	"\n" +
 	"EVENT_NONE\x10\x00\x12\x0f\n" +
@@ -9004,267 +9567,285 @@ func file_meta_proto_rawDescGZIP() []byte {
 	return file_meta_proto_rawDescData
 }
 
-var file_meta_proto_enumTypes = make([]protoimpl.EnumInfo, 8)
-var file_meta_proto_msgTypes = make([]protoimpl.MessageInfo, 110)
+var file_meta_proto_enumTypes = make([]protoimpl.EnumInfo, 9)
+var file_meta_proto_msgTypes = make([]protoimpl.MessageInfo, 117)
 var file_meta_proto_goTypes = []any{
 	(SetAttrMask)(0),              // 0: orca.meta.SetAttrMask
 	(JunctionState)(0),            // 1: orca.meta.JunctionState
 	(RegroupAsk)(0),               // 2: orca.meta.RegroupAsk
 	(RegroupState)(0),             // 3: orca.meta.RegroupState
-	(EventKind)(0),                // 4: orca.meta.EventKind
-	(WorkerOrder_Kind)(0),         // 5: orca.meta.WorkerOrder.Kind
-	(QuorumRequest_Change)(0),     // 6: orca.meta.QuorumRequest.Change
-	(UpkeepRequest_Kind)(0),       // 7: orca.meta.UpkeepRequest.Kind
-	(*Caller)(nil),                // 8: orca.meta.Caller
-	(*Header)(nil),                // 9: orca.meta.Header
-	(*Target)(nil),                // 10: orca.meta.Target
-	(*Run)(nil),                   // 11: orca.meta.Run
-	(*Attr)(nil),                  // 12: orca.meta.Attr
-	(*SyncOption)(nil),            // 13: orca.meta.SyncOption
-	(*StatRequest)(nil),           // 14: orca.meta.StatRequest
-	(*StatReply)(nil),             // 15: orca.meta.StatReply
-	(*ListRequest)(nil),           // 16: orca.meta.ListRequest
-	(*Entry)(nil),                 // 17: orca.meta.Entry
-	(*ListReply)(nil),             // 18: orca.meta.ListReply
-	(*MkdirRequest)(nil),          // 19: orca.meta.MkdirRequest
-	(*MkdirReply)(nil),            // 20: orca.meta.MkdirReply
-	(*CreateRequest)(nil),         // 21: orca.meta.CreateRequest
-	(*CreateReply)(nil),           // 22: orca.meta.CreateReply
-	(*WriteSession)(nil),          // 23: orca.meta.WriteSession
-	(*CompleteRequest)(nil),       // 24: orca.meta.CompleteRequest
-	(*CompleteReply)(nil),         // 25: orca.meta.CompleteReply
-	(*AbandonRequest)(nil),        // 26: orca.meta.AbandonRequest
-	(*Empty)(nil),                 // 27: orca.meta.Empty
-	(*RenewRequest)(nil),          // 28: orca.meta.RenewRequest
-	(*RenewReply)(nil),            // 29: orca.meta.RenewReply
-	(*OpenRequest)(nil),           // 30: orca.meta.OpenRequest
-	(*OpenReply)(nil),             // 31: orca.meta.OpenReply
-	(*Grant)(nil),                 // 32: orca.meta.Grant
-	(*Location)(nil),              // 33: orca.meta.Location
-	(*RenameRequest)(nil),         // 34: orca.meta.RenameRequest
-	(*LinkRequest)(nil),           // 35: orca.meta.LinkRequest
-	(*LinkReply)(nil),             // 36: orca.meta.LinkReply
-	(*DeleteRequest)(nil),         // 37: orca.meta.DeleteRequest
-	(*SetAttrRequest)(nil),        // 38: orca.meta.SetAttrRequest
-	(*SetAttrReply)(nil),          // 39: orca.meta.SetAttrReply
-	(*XattrRequest)(nil),          // 40: orca.meta.XattrRequest
-	(*XattrReply)(nil),            // 41: orca.meta.XattrReply
-	(*Mount)(nil),                 // 42: orca.meta.Mount
-	(*Part)(nil),                  // 43: orca.meta.Part
-	(*MountRequest)(nil),          // 44: orca.meta.MountRequest
-	(*MountReply)(nil),            // 45: orca.meta.MountReply
-	(*UnmountRequest)(nil),        // 46: orca.meta.UnmountRequest
-	(*RegroupRequest)(nil),        // 47: orca.meta.RegroupRequest
-	(*RegroupReply)(nil),          // 48: orca.meta.RegroupReply
-	(*StagedEntry)(nil),           // 49: orca.meta.StagedEntry
-	(*StagedXattr)(nil),           // 50: orca.meta.StagedXattr
-	(*StagedPage)(nil),            // 51: orca.meta.StagedPage
-	(*StagedSums)(nil),            // 52: orca.meta.StagedSums
-	(*StageRequest)(nil),          // 53: orca.meta.StageRequest
-	(*StageReply)(nil),            // 54: orca.meta.StageReply
-	(*ListMountsRequest)(nil),     // 55: orca.meta.ListMountsRequest
-	(*ListMountsReply)(nil),       // 56: orca.meta.ListMountsReply
-	(*WatchRequest)(nil),          // 57: orca.meta.WatchRequest
-	(*Event)(nil),                 // 58: orca.meta.Event
-	(*WatchReply)(nil),            // 59: orca.meta.WatchReply
-	(*TierUsage)(nil),             // 60: orca.meta.TierUsage
-	(*Worker)(nil),                // 61: orca.meta.Worker
-	(*RegisterRequest)(nil),       // 62: orca.meta.RegisterRequest
-	(*RegisterReply)(nil),         // 63: orca.meta.RegisterReply
-	(*FileReport)(nil),            // 64: orca.meta.FileReport
-	(*HeartbeatRequest)(nil),      // 65: orca.meta.HeartbeatRequest
-	(*WorkerOrder)(nil),           // 66: orca.meta.WorkerOrder
-	(*HeartbeatReply)(nil),        // 67: orca.meta.HeartbeatReply
-	(*ListWorkersRequest)(nil),    // 68: orca.meta.ListWorkersRequest
-	(*ListWorkersReply)(nil),      // 69: orca.meta.ListWorkersReply
-	(*ResolveRequest)(nil),        // 70: orca.meta.ResolveRequest
-	(*ResolveReply)(nil),          // 71: orca.meta.ResolveReply
-	(*LocationsRequest)(nil),      // 72: orca.meta.LocationsRequest
-	(*LocationsReply)(nil),        // 73: orca.meta.LocationsReply
-	(*FreeRequest)(nil),           // 74: orca.meta.FreeRequest
-	(*SyncRequest)(nil),           // 75: orca.meta.SyncRequest
-	(*SyncReply)(nil),             // 76: orca.meta.SyncReply
-	(*StaleUFSRequest)(nil),       // 77: orca.meta.StaleUFSRequest
-	(*PersistPrepareRequest)(nil), // 78: orca.meta.PersistPrepareRequest
-	(*PersistPrepareReply)(nil),   // 79: orca.meta.PersistPrepareReply
-	(*PersistCommitRequest)(nil),  // 80: orca.meta.PersistCommitRequest
-	(*ReportRequest)(nil),         // 81: orca.meta.ReportRequest
-	(*Intent)(nil),                // 82: orca.meta.Intent
-	(*ReportReply)(nil),           // 83: orca.meta.ReportReply
-	(*ConfRequest)(nil),           // 84: orca.meta.ConfRequest
-	(*ConfReply)(nil),             // 85: orca.meta.ConfReply
-	(*UsageRequest)(nil),          // 86: orca.meta.UsageRequest
-	(*UsageReply)(nil),            // 87: orca.meta.UsageReply
-	(*Usage)(nil),                 // 88: orca.meta.Usage
-	(*SetQuotaRequest)(nil),       // 89: orca.meta.SetQuotaRequest
-	(*SetQuotaReply)(nil),         // 90: orca.meta.SetQuotaReply
-	(*QuotasRequest)(nil),         // 91: orca.meta.QuotasRequest
-	(*QuotasReply)(nil),           // 92: orca.meta.QuotasReply
-	(*Quota)(nil),                 // 93: orca.meta.Quota
-	(*TrashRequest)(nil),          // 94: orca.meta.TrashRequest
-	(*TrashReply)(nil),            // 95: orca.meta.TrashReply
-	(*Trashed)(nil),               // 96: orca.meta.Trashed
-	(*RestoreTrashRequest)(nil),   // 97: orca.meta.RestoreTrashRequest
-	(*RestoreTrashReply)(nil),     // 98: orca.meta.RestoreTrashReply
-	(*PurgeTrashRequest)(nil),     // 99: orca.meta.PurgeTrashRequest
-	(*PurgeTrashReply)(nil),       // 100: orca.meta.PurgeTrashReply
-	(*QuorumRequest)(nil),         // 101: orca.meta.QuorumRequest
-	(*Member)(nil),                // 102: orca.meta.Member
-	(*QuorumReply)(nil),           // 103: orca.meta.QuorumReply
-	(*UpkeepRequest)(nil),         // 104: orca.meta.UpkeepRequest
-	(*UpkeepReply)(nil),           // 105: orca.meta.UpkeepReply
-	(*JournalEntry)(nil),          // 106: orca.meta.JournalEntry
-	(*HostedRequest)(nil),         // 107: orca.meta.HostedRequest
-	(*HostedReply)(nil),           // 108: orca.meta.HostedReply
-	(*ErrorReply)(nil),            // 109: orca.meta.ErrorReply
-	(*TransferOp)(nil),            // 110: orca.meta.TransferOp
-	(*TransferXattr)(nil),         // 111: orca.meta.TransferXattr
-	(*TransferRecord)(nil),        // 112: orca.meta.TransferRecord
-	(*TransferRequest)(nil),       // 113: orca.meta.TransferRequest
-	(*TransferReply)(nil),         // 114: orca.meta.TransferReply
-	nil,                           // 115: orca.meta.Mount.OptionsEntry
-	nil,                           // 116: orca.meta.ReportReply.CountersEntry
-	(*ConfReply_Value)(nil),       // 117: orca.meta.ConfReply.Value
+	(DepartStep)(0),               // 4: orca.meta.DepartStep
+	(EventKind)(0),                // 5: orca.meta.EventKind
+	(WorkerOrder_Kind)(0),         // 6: orca.meta.WorkerOrder.Kind
+	(QuorumRequest_Change)(0),     // 7: orca.meta.QuorumRequest.Change
+	(UpkeepRequest_Kind)(0),       // 8: orca.meta.UpkeepRequest.Kind
+	(*Caller)(nil),                // 9: orca.meta.Caller
+	(*Header)(nil),                // 10: orca.meta.Header
+	(*Target)(nil),                // 11: orca.meta.Target
+	(*Run)(nil),                   // 12: orca.meta.Run
+	(*Attr)(nil),                  // 13: orca.meta.Attr
+	(*SyncOption)(nil),            // 14: orca.meta.SyncOption
+	(*StatRequest)(nil),           // 15: orca.meta.StatRequest
+	(*StatReply)(nil),             // 16: orca.meta.StatReply
+	(*ListRequest)(nil),           // 17: orca.meta.ListRequest
+	(*Entry)(nil),                 // 18: orca.meta.Entry
+	(*ListReply)(nil),             // 19: orca.meta.ListReply
+	(*MkdirRequest)(nil),          // 20: orca.meta.MkdirRequest
+	(*MkdirReply)(nil),            // 21: orca.meta.MkdirReply
+	(*CreateRequest)(nil),         // 22: orca.meta.CreateRequest
+	(*CreateReply)(nil),           // 23: orca.meta.CreateReply
+	(*WriteSession)(nil),          // 24: orca.meta.WriteSession
+	(*CompleteRequest)(nil),       // 25: orca.meta.CompleteRequest
+	(*CompleteReply)(nil),         // 26: orca.meta.CompleteReply
+	(*AbandonRequest)(nil),        // 27: orca.meta.AbandonRequest
+	(*Empty)(nil),                 // 28: orca.meta.Empty
+	(*RenewRequest)(nil),          // 29: orca.meta.RenewRequest
+	(*RenewReply)(nil),            // 30: orca.meta.RenewReply
+	(*OpenRequest)(nil),           // 31: orca.meta.OpenRequest
+	(*OpenReply)(nil),             // 32: orca.meta.OpenReply
+	(*Grant)(nil),                 // 33: orca.meta.Grant
+	(*Location)(nil),              // 34: orca.meta.Location
+	(*RenameRequest)(nil),         // 35: orca.meta.RenameRequest
+	(*LinkRequest)(nil),           // 36: orca.meta.LinkRequest
+	(*LinkReply)(nil),             // 37: orca.meta.LinkReply
+	(*DeleteRequest)(nil),         // 38: orca.meta.DeleteRequest
+	(*SetAttrRequest)(nil),        // 39: orca.meta.SetAttrRequest
+	(*SetAttrReply)(nil),          // 40: orca.meta.SetAttrReply
+	(*XattrRequest)(nil),          // 41: orca.meta.XattrRequest
+	(*XattrReply)(nil),            // 42: orca.meta.XattrReply
+	(*Mount)(nil),                 // 43: orca.meta.Mount
+	(*Part)(nil),                  // 44: orca.meta.Part
+	(*MountRequest)(nil),          // 45: orca.meta.MountRequest
+	(*MountReply)(nil),            // 46: orca.meta.MountReply
+	(*UnmountRequest)(nil),        // 47: orca.meta.UnmountRequest
+	(*RegroupRequest)(nil),        // 48: orca.meta.RegroupRequest
+	(*RegroupReply)(nil),          // 49: orca.meta.RegroupReply
+	(*StagedEntry)(nil),           // 50: orca.meta.StagedEntry
+	(*StagedXattr)(nil),           // 51: orca.meta.StagedXattr
+	(*StagedPage)(nil),            // 52: orca.meta.StagedPage
+	(*StagedSums)(nil),            // 53: orca.meta.StagedSums
+	(*StageRequest)(nil),          // 54: orca.meta.StageRequest
+	(*StageReply)(nil),            // 55: orca.meta.StageReply
+	(*DepartOp)(nil),              // 56: orca.meta.DepartOp
+	(*DepartRequest)(nil),         // 57: orca.meta.DepartRequest
+	(*DepartFrom)(nil),            // 58: orca.meta.DepartFrom
+	(*DepartReply)(nil),           // 59: orca.meta.DepartReply
+	(*DepartPage)(nil),            // 60: orca.meta.DepartPage
+	(*Departing)(nil),             // 61: orca.meta.Departing
+	(*DepartRefusal)(nil),         // 62: orca.meta.DepartRefusal
+	(*ListMountsRequest)(nil),     // 63: orca.meta.ListMountsRequest
+	(*ListMountsReply)(nil),       // 64: orca.meta.ListMountsReply
+	(*WatchRequest)(nil),          // 65: orca.meta.WatchRequest
+	(*Event)(nil),                 // 66: orca.meta.Event
+	(*WatchReply)(nil),            // 67: orca.meta.WatchReply
+	(*TierUsage)(nil),             // 68: orca.meta.TierUsage
+	(*Worker)(nil),                // 69: orca.meta.Worker
+	(*RegisterRequest)(nil),       // 70: orca.meta.RegisterRequest
+	(*RegisterReply)(nil),         // 71: orca.meta.RegisterReply
+	(*FileReport)(nil),            // 72: orca.meta.FileReport
+	(*HeartbeatRequest)(nil),      // 73: orca.meta.HeartbeatRequest
+	(*WorkerOrder)(nil),           // 74: orca.meta.WorkerOrder
+	(*HeartbeatReply)(nil),        // 75: orca.meta.HeartbeatReply
+	(*ListWorkersRequest)(nil),    // 76: orca.meta.ListWorkersRequest
+	(*ListWorkersReply)(nil),      // 77: orca.meta.ListWorkersReply
+	(*ResolveRequest)(nil),        // 78: orca.meta.ResolveRequest
+	(*ResolveReply)(nil),          // 79: orca.meta.ResolveReply
+	(*LocationsRequest)(nil),      // 80: orca.meta.LocationsRequest
+	(*LocationsReply)(nil),        // 81: orca.meta.LocationsReply
+	(*FreeRequest)(nil),           // 82: orca.meta.FreeRequest
+	(*SyncRequest)(nil),           // 83: orca.meta.SyncRequest
+	(*SyncReply)(nil),             // 84: orca.meta.SyncReply
+	(*StaleUFSRequest)(nil),       // 85: orca.meta.StaleUFSRequest
+	(*PersistPrepareRequest)(nil), // 86: orca.meta.PersistPrepareRequest
+	(*PersistPrepareReply)(nil),   // 87: orca.meta.PersistPrepareReply
+	(*PersistCommitRequest)(nil),  // 88: orca.meta.PersistCommitRequest
+	(*ReportRequest)(nil),         // 89: orca.meta.ReportRequest
+	(*Intent)(nil),                // 90: orca.meta.Intent
+	(*ReportReply)(nil),           // 91: orca.meta.ReportReply
+	(*ConfRequest)(nil),           // 92: orca.meta.ConfRequest
+	(*ConfReply)(nil),             // 93: orca.meta.ConfReply
+	(*UsageRequest)(nil),          // 94: orca.meta.UsageRequest
+	(*UsageReply)(nil),            // 95: orca.meta.UsageReply
+	(*Usage)(nil),                 // 96: orca.meta.Usage
+	(*SetQuotaRequest)(nil),       // 97: orca.meta.SetQuotaRequest
+	(*SetQuotaReply)(nil),         // 98: orca.meta.SetQuotaReply
+	(*QuotasRequest)(nil),         // 99: orca.meta.QuotasRequest
+	(*QuotasReply)(nil),           // 100: orca.meta.QuotasReply
+	(*Quota)(nil),                 // 101: orca.meta.Quota
+	(*TrashRequest)(nil),          // 102: orca.meta.TrashRequest
+	(*TrashReply)(nil),            // 103: orca.meta.TrashReply
+	(*Trashed)(nil),               // 104: orca.meta.Trashed
+	(*RestoreTrashRequest)(nil),   // 105: orca.meta.RestoreTrashRequest
+	(*RestoreTrashReply)(nil),     // 106: orca.meta.RestoreTrashReply
+	(*PurgeTrashRequest)(nil),     // 107: orca.meta.PurgeTrashRequest
+	(*PurgeTrashReply)(nil),       // 108: orca.meta.PurgeTrashReply
+	(*QuorumRequest)(nil),         // 109: orca.meta.QuorumRequest
+	(*Member)(nil),                // 110: orca.meta.Member
+	(*QuorumReply)(nil),           // 111: orca.meta.QuorumReply
+	(*UpkeepRequest)(nil),         // 112: orca.meta.UpkeepRequest
+	(*UpkeepReply)(nil),           // 113: orca.meta.UpkeepReply
+	(*JournalEntry)(nil),          // 114: orca.meta.JournalEntry
+	(*HostedRequest)(nil),         // 115: orca.meta.HostedRequest
+	(*HostedReply)(nil),           // 116: orca.meta.HostedReply
+	(*ErrorReply)(nil),            // 117: orca.meta.ErrorReply
+	(*TransferOp)(nil),            // 118: orca.meta.TransferOp
+	(*TransferXattr)(nil),         // 119: orca.meta.TransferXattr
+	(*TransferRecord)(nil),        // 120: orca.meta.TransferRecord
+	(*TransferRequest)(nil),       // 121: orca.meta.TransferRequest
+	(*TransferReply)(nil),         // 122: orca.meta.TransferReply
+	nil,                           // 123: orca.meta.Mount.OptionsEntry
+	nil,                           // 124: orca.meta.ReportReply.CountersEntry
+	(*ConfReply_Value)(nil),       // 125: orca.meta.ConfReply.Value
 }
 var file_meta_proto_depIdxs = []int32{
-	8,   // 0: orca.meta.Header.caller:type_name -> orca.meta.Caller
-	11,  // 1: orca.meta.Attr.runs:type_name -> orca.meta.Run
-	9,   // 2: orca.meta.StatRequest.h:type_name -> orca.meta.Header
-	10,  // 3: orca.meta.StatRequest.target:type_name -> orca.meta.Target
-	13,  // 4: orca.meta.StatRequest.sync:type_name -> orca.meta.SyncOption
-	12,  // 5: orca.meta.StatReply.attr:type_name -> orca.meta.Attr
-	9,   // 6: orca.meta.ListRequest.h:type_name -> orca.meta.Header
-	10,  // 7: orca.meta.ListRequest.target:type_name -> orca.meta.Target
-	13,  // 8: orca.meta.ListRequest.sync:type_name -> orca.meta.SyncOption
-	12,  // 9: orca.meta.Entry.attr:type_name -> orca.meta.Attr
-	17,  // 10: orca.meta.ListReply.entries:type_name -> orca.meta.Entry
-	12,  // 11: orca.meta.ListReply.dir:type_name -> orca.meta.Attr
-	9,   // 12: orca.meta.MkdirRequest.h:type_name -> orca.meta.Header
-	10,  // 13: orca.meta.MkdirRequest.target:type_name -> orca.meta.Target
-	12,  // 14: orca.meta.MkdirReply.attr:type_name -> orca.meta.Attr
-	9,   // 15: orca.meta.CreateRequest.h:type_name -> orca.meta.Header
-	10,  // 16: orca.meta.CreateRequest.target:type_name -> orca.meta.Target
-	12,  // 17: orca.meta.CreateReply.attr:type_name -> orca.meta.Attr
-	23,  // 18: orca.meta.CreateReply.session:type_name -> orca.meta.WriteSession
-	61,  // 19: orca.meta.CreateReply.workers:type_name -> orca.meta.Worker
-	32,  // 20: orca.meta.WriteSession.grant:type_name -> orca.meta.Grant
-	9,   // 21: orca.meta.CompleteRequest.h:type_name -> orca.meta.Header
-	12,  // 22: orca.meta.CompleteReply.attr:type_name -> orca.meta.Attr
-	23,  // 23: orca.meta.CompleteReply.session:type_name -> orca.meta.WriteSession
-	9,   // 24: orca.meta.AbandonRequest.h:type_name -> orca.meta.Header
-	9,   // 25: orca.meta.RenewRequest.h:type_name -> orca.meta.Header
-	9,   // 26: orca.meta.OpenRequest.h:type_name -> orca.meta.Header
-	10,  // 27: orca.meta.OpenRequest.target:type_name -> orca.meta.Target
-	13,  // 28: orca.meta.OpenRequest.sync:type_name -> orca.meta.SyncOption
-	12,  // 29: orca.meta.OpenReply.attr:type_name -> orca.meta.Attr
-	32,  // 30: orca.meta.OpenReply.grant:type_name -> orca.meta.Grant
-	33,  // 31: orca.meta.OpenReply.locations:type_name -> orca.meta.Location
-	61,  // 32: orca.meta.OpenReply.workers:type_name -> orca.meta.Worker
-	9,   // 33: orca.meta.RenameRequest.h:type_name -> orca.meta.Header
-	10,  // 34: orca.meta.RenameRequest.src:type_name -> orca.meta.Target
-	10,  // 35: orca.meta.RenameRequest.dst:type_name -> orca.meta.Target
-	9,   // 36: orca.meta.LinkRequest.h:type_name -> orca.meta.Header
-	10,  // 37: orca.meta.LinkRequest.src:type_name -> orca.meta.Target
-	10,  // 38: orca.meta.LinkRequest.dst:type_name -> orca.meta.Target
-	12,  // 39: orca.meta.LinkReply.attr:type_name -> orca.meta.Attr
-	9,   // 40: orca.meta.DeleteRequest.h:type_name -> orca.meta.Header
-	10,  // 41: orca.meta.DeleteRequest.target:type_name -> orca.meta.Target
-	9,   // 42: orca.meta.SetAttrRequest.h:type_name -> orca.meta.Header
-	10,  // 43: orca.meta.SetAttrRequest.target:type_name -> orca.meta.Target
-	12,  // 44: orca.meta.SetAttrReply.attr:type_name -> orca.meta.Attr
-	9,   // 45: orca.meta.XattrRequest.h:type_name -> orca.meta.Header
-	10,  // 46: orca.meta.XattrRequest.target:type_name -> orca.meta.Target
-	115, // 47: orca.meta.Mount.options:type_name -> orca.meta.Mount.OptionsEntry
+	9,   // 0: orca.meta.Header.caller:type_name -> orca.meta.Caller
+	12,  // 1: orca.meta.Attr.runs:type_name -> orca.meta.Run
+	10,  // 2: orca.meta.StatRequest.h:type_name -> orca.meta.Header
+	11,  // 3: orca.meta.StatRequest.target:type_name -> orca.meta.Target
+	14,  // 4: orca.meta.StatRequest.sync:type_name -> orca.meta.SyncOption
+	13,  // 5: orca.meta.StatReply.attr:type_name -> orca.meta.Attr
+	10,  // 6: orca.meta.ListRequest.h:type_name -> orca.meta.Header
+	11,  // 7: orca.meta.ListRequest.target:type_name -> orca.meta.Target
+	14,  // 8: orca.meta.ListRequest.sync:type_name -> orca.meta.SyncOption
+	13,  // 9: orca.meta.Entry.attr:type_name -> orca.meta.Attr
+	18,  // 10: orca.meta.ListReply.entries:type_name -> orca.meta.Entry
+	13,  // 11: orca.meta.ListReply.dir:type_name -> orca.meta.Attr
+	10,  // 12: orca.meta.MkdirRequest.h:type_name -> orca.meta.Header
+	11,  // 13: orca.meta.MkdirRequest.target:type_name -> orca.meta.Target
+	13,  // 14: orca.meta.MkdirReply.attr:type_name -> orca.meta.Attr
+	10,  // 15: orca.meta.CreateRequest.h:type_name -> orca.meta.Header
+	11,  // 16: orca.meta.CreateRequest.target:type_name -> orca.meta.Target
+	13,  // 17: orca.meta.CreateReply.attr:type_name -> orca.meta.Attr
+	24,  // 18: orca.meta.CreateReply.session:type_name -> orca.meta.WriteSession
+	69,  // 19: orca.meta.CreateReply.workers:type_name -> orca.meta.Worker
+	33,  // 20: orca.meta.WriteSession.grant:type_name -> orca.meta.Grant
+	10,  // 21: orca.meta.CompleteRequest.h:type_name -> orca.meta.Header
+	13,  // 22: orca.meta.CompleteReply.attr:type_name -> orca.meta.Attr
+	24,  // 23: orca.meta.CompleteReply.session:type_name -> orca.meta.WriteSession
+	10,  // 24: orca.meta.AbandonRequest.h:type_name -> orca.meta.Header
+	10,  // 25: orca.meta.RenewRequest.h:type_name -> orca.meta.Header
+	10,  // 26: orca.meta.OpenRequest.h:type_name -> orca.meta.Header
+	11,  // 27: orca.meta.OpenRequest.target:type_name -> orca.meta.Target
+	14,  // 28: orca.meta.OpenRequest.sync:type_name -> orca.meta.SyncOption
+	13,  // 29: orca.meta.OpenReply.attr:type_name -> orca.meta.Attr
+	33,  // 30: orca.meta.OpenReply.grant:type_name -> orca.meta.Grant
+	34,  // 31: orca.meta.OpenReply.locations:type_name -> orca.meta.Location
+	69,  // 32: orca.meta.OpenReply.workers:type_name -> orca.meta.Worker
+	10,  // 33: orca.meta.RenameRequest.h:type_name -> orca.meta.Header
+	11,  // 34: orca.meta.RenameRequest.src:type_name -> orca.meta.Target
+	11,  // 35: orca.meta.RenameRequest.dst:type_name -> orca.meta.Target
+	10,  // 36: orca.meta.LinkRequest.h:type_name -> orca.meta.Header
+	11,  // 37: orca.meta.LinkRequest.src:type_name -> orca.meta.Target
+	11,  // 38: orca.meta.LinkRequest.dst:type_name -> orca.meta.Target
+	13,  // 39: orca.meta.LinkReply.attr:type_name -> orca.meta.Attr
+	10,  // 40: orca.meta.DeleteRequest.h:type_name -> orca.meta.Header
+	11,  // 41: orca.meta.DeleteRequest.target:type_name -> orca.meta.Target
+	10,  // 42: orca.meta.SetAttrRequest.h:type_name -> orca.meta.Header
+	11,  // 43: orca.meta.SetAttrRequest.target:type_name -> orca.meta.Target
+	13,  // 44: orca.meta.SetAttrReply.attr:type_name -> orca.meta.Attr
+	10,  // 45: orca.meta.XattrRequest.h:type_name -> orca.meta.Header
+	11,  // 46: orca.meta.XattrRequest.target:type_name -> orca.meta.Target
+	123, // 47: orca.meta.Mount.options:type_name -> orca.meta.Mount.OptionsEntry
 	1,   // 48: orca.meta.Mount.junction:type_name -> orca.meta.JunctionState
-	43,  // 49: orca.meta.Mount.part:type_name -> orca.meta.Part
-	9,   // 50: orca.meta.MountRequest.h:type_name -> orca.meta.Header
-	42,  // 51: orca.meta.MountRequest.mount:type_name -> orca.meta.Mount
-	42,  // 52: orca.meta.MountReply.mount:type_name -> orca.meta.Mount
-	9,   // 53: orca.meta.UnmountRequest.h:type_name -> orca.meta.Header
-	9,   // 54: orca.meta.RegroupRequest.h:type_name -> orca.meta.Header
-	10,  // 55: orca.meta.RegroupRequest.target:type_name -> orca.meta.Target
+	44,  // 49: orca.meta.Mount.part:type_name -> orca.meta.Part
+	10,  // 50: orca.meta.MountRequest.h:type_name -> orca.meta.Header
+	43,  // 51: orca.meta.MountRequest.mount:type_name -> orca.meta.Mount
+	43,  // 52: orca.meta.MountReply.mount:type_name -> orca.meta.Mount
+	10,  // 53: orca.meta.UnmountRequest.h:type_name -> orca.meta.Header
+	10,  // 54: orca.meta.RegroupRequest.h:type_name -> orca.meta.Header
+	11,  // 55: orca.meta.RegroupRequest.target:type_name -> orca.meta.Target
 	2,   // 56: orca.meta.RegroupRequest.ask:type_name -> orca.meta.RegroupAsk
 	3,   // 57: orca.meta.RegroupReply.state:type_name -> orca.meta.RegroupState
-	50,  // 58: orca.meta.StagedEntry.xattrs:type_name -> orca.meta.StagedXattr
-	49,  // 59: orca.meta.StagedPage.entries:type_name -> orca.meta.StagedEntry
-	9,   // 60: orca.meta.StageRequest.h:type_name -> orca.meta.Header
-	49,  // 61: orca.meta.StageRequest.self:type_name -> orca.meta.StagedEntry
-	51,  // 62: orca.meta.StageRequest.pages:type_name -> orca.meta.StagedPage
-	52,  // 63: orca.meta.StageRequest.seal:type_name -> orca.meta.StagedSums
-	9,   // 64: orca.meta.ListMountsRequest.h:type_name -> orca.meta.Header
-	42,  // 65: orca.meta.ListMountsReply.mounts:type_name -> orca.meta.Mount
-	9,   // 66: orca.meta.WatchRequest.h:type_name -> orca.meta.Header
-	4,   // 67: orca.meta.Event.kind:type_name -> orca.meta.EventKind
-	58,  // 68: orca.meta.WatchReply.events:type_name -> orca.meta.Event
-	60,  // 69: orca.meta.Worker.tiers:type_name -> orca.meta.TierUsage
-	9,   // 70: orca.meta.RegisterRequest.h:type_name -> orca.meta.Header
-	61,  // 71: orca.meta.RegisterRequest.worker:type_name -> orca.meta.Worker
-	64,  // 72: orca.meta.RegisterRequest.files:type_name -> orca.meta.FileReport
-	9,   // 73: orca.meta.HeartbeatRequest.h:type_name -> orca.meta.Header
-	61,  // 74: orca.meta.HeartbeatRequest.worker:type_name -> orca.meta.Worker
-	64,  // 75: orca.meta.HeartbeatRequest.files:type_name -> orca.meta.FileReport
-	5,   // 76: orca.meta.WorkerOrder.kind:type_name -> orca.meta.WorkerOrder.Kind
-	66,  // 77: orca.meta.HeartbeatReply.orders:type_name -> orca.meta.WorkerOrder
-	9,   // 78: orca.meta.ListWorkersRequest.h:type_name -> orca.meta.Header
-	61,  // 79: orca.meta.ListWorkersReply.workers:type_name -> orca.meta.Worker
-	9,   // 80: orca.meta.ResolveRequest.h:type_name -> orca.meta.Header
-	12,  // 81: orca.meta.ResolveReply.attr:type_name -> orca.meta.Attr
-	33,  // 82: orca.meta.ResolveReply.locations:type_name -> orca.meta.Location
-	61,  // 83: orca.meta.ResolveReply.workers:type_name -> orca.meta.Worker
-	9,   // 84: orca.meta.LocationsRequest.h:type_name -> orca.meta.Header
-	10,  // 85: orca.meta.LocationsRequest.target:type_name -> orca.meta.Target
-	12,  // 86: orca.meta.LocationsReply.attr:type_name -> orca.meta.Attr
-	33,  // 87: orca.meta.LocationsReply.locations:type_name -> orca.meta.Location
-	61,  // 88: orca.meta.LocationsReply.workers:type_name -> orca.meta.Worker
-	9,   // 89: orca.meta.FreeRequest.h:type_name -> orca.meta.Header
-	10,  // 90: orca.meta.FreeRequest.target:type_name -> orca.meta.Target
-	9,   // 91: orca.meta.SyncRequest.h:type_name -> orca.meta.Header
-	10,  // 92: orca.meta.SyncRequest.target:type_name -> orca.meta.Target
-	9,   // 93: orca.meta.StaleUFSRequest.h:type_name -> orca.meta.Header
-	9,   // 94: orca.meta.PersistPrepareRequest.h:type_name -> orca.meta.Header
-	12,  // 95: orca.meta.PersistPrepareReply.attr:type_name -> orca.meta.Attr
-	9,   // 96: orca.meta.PersistCommitRequest.h:type_name -> orca.meta.Header
-	9,   // 97: orca.meta.ReportRequest.h:type_name -> orca.meta.Header
-	82,  // 98: orca.meta.ReportReply.intents:type_name -> orca.meta.Intent
-	42,  // 99: orca.meta.ReportReply.mounts:type_name -> orca.meta.Mount
-	61,  // 100: orca.meta.ReportReply.workers:type_name -> orca.meta.Worker
-	116, // 101: orca.meta.ReportReply.counters:type_name -> orca.meta.ReportReply.CountersEntry
-	9,   // 102: orca.meta.ConfRequest.h:type_name -> orca.meta.Header
-	117, // 103: orca.meta.ConfReply.values:type_name -> orca.meta.ConfReply.Value
-	9,   // 104: orca.meta.UsageRequest.h:type_name -> orca.meta.Header
-	10,  // 105: orca.meta.UsageRequest.target:type_name -> orca.meta.Target
-	88,  // 106: orca.meta.UsageReply.usage:type_name -> orca.meta.Usage
-	93,  // 107: orca.meta.UsageReply.quotas:type_name -> orca.meta.Quota
-	9,   // 108: orca.meta.SetQuotaRequest.h:type_name -> orca.meta.Header
-	10,  // 109: orca.meta.SetQuotaRequest.target:type_name -> orca.meta.Target
-	93,  // 110: orca.meta.SetQuotaReply.quota:type_name -> orca.meta.Quota
-	9,   // 111: orca.meta.QuotasRequest.h:type_name -> orca.meta.Header
-	93,  // 112: orca.meta.QuotasReply.quotas:type_name -> orca.meta.Quota
-	88,  // 113: orca.meta.Quota.usage:type_name -> orca.meta.Usage
-	9,   // 114: orca.meta.TrashRequest.h:type_name -> orca.meta.Header
-	96,  // 115: orca.meta.TrashReply.entries:type_name -> orca.meta.Trashed
-	9,   // 116: orca.meta.RestoreTrashRequest.h:type_name -> orca.meta.Header
-	10,  // 117: orca.meta.RestoreTrashRequest.dst:type_name -> orca.meta.Target
-	12,  // 118: orca.meta.RestoreTrashReply.attr:type_name -> orca.meta.Attr
-	9,   // 119: orca.meta.PurgeTrashRequest.h:type_name -> orca.meta.Header
-	9,   // 120: orca.meta.QuorumRequest.h:type_name -> orca.meta.Header
-	6,   // 121: orca.meta.QuorumRequest.change:type_name -> orca.meta.QuorumRequest.Change
-	102, // 122: orca.meta.QuorumReply.members:type_name -> orca.meta.Member
-	9,   // 123: orca.meta.UpkeepRequest.h:type_name -> orca.meta.Header
-	7,   // 124: orca.meta.UpkeepRequest.kind:type_name -> orca.meta.UpkeepRequest.Kind
-	106, // 125: orca.meta.UpkeepReply.entries:type_name -> orca.meta.JournalEntry
-	9,   // 126: orca.meta.HostedRequest.h:type_name -> orca.meta.Header
-	10,  // 127: orca.meta.TransferOp.dst:type_name -> orca.meta.Target
-	8,   // 128: orca.meta.TransferOp.caller:type_name -> orca.meta.Caller
-	111, // 129: orca.meta.TransferOp.xattrs:type_name -> orca.meta.TransferXattr
-	9,   // 130: orca.meta.TransferRequest.h:type_name -> orca.meta.Header
-	110, // 131: orca.meta.TransferRequest.op:type_name -> orca.meta.TransferOp
-	112, // 132: orca.meta.TransferReply.record:type_name -> orca.meta.TransferRecord
-	133, // [133:133] is the sub-list for method output_type
-	133, // [133:133] is the sub-list for method input_type
-	133, // [133:133] is the sub-list for extension type_name
-	133, // [133:133] is the sub-list for extension extendee
-	0,   // [0:133] is the sub-list for field type_name
+	51,  // 58: orca.meta.StagedEntry.xattrs:type_name -> orca.meta.StagedXattr
+	50,  // 59: orca.meta.StagedPage.entries:type_name -> orca.meta.StagedEntry
+	10,  // 60: orca.meta.StageRequest.h:type_name -> orca.meta.Header
+	50,  // 61: orca.meta.StageRequest.self:type_name -> orca.meta.StagedEntry
+	52,  // 62: orca.meta.StageRequest.pages:type_name -> orca.meta.StagedPage
+	53,  // 63: orca.meta.StageRequest.seal:type_name -> orca.meta.StagedSums
+	4,   // 64: orca.meta.DepartOp.step:type_name -> orca.meta.DepartStep
+	10,  // 65: orca.meta.DepartRequest.h:type_name -> orca.meta.Header
+	56,  // 66: orca.meta.DepartRequest.op:type_name -> orca.meta.DepartOp
+	58,  // 67: orca.meta.DepartRequest.from:type_name -> orca.meta.DepartFrom
+	60,  // 68: orca.meta.DepartReply.pages:type_name -> orca.meta.DepartPage
+	50,  // 69: orca.meta.DepartReply.self:type_name -> orca.meta.StagedEntry
+	53,  // 70: orca.meta.DepartReply.sums:type_name -> orca.meta.StagedSums
+	62,  // 71: orca.meta.DepartReply.refused:type_name -> orca.meta.DepartRefusal
+	61,  // 72: orca.meta.DepartPage.entries:type_name -> orca.meta.Departing
+	50,  // 73: orca.meta.Departing.entry:type_name -> orca.meta.StagedEntry
+	10,  // 74: orca.meta.ListMountsRequest.h:type_name -> orca.meta.Header
+	43,  // 75: orca.meta.ListMountsReply.mounts:type_name -> orca.meta.Mount
+	10,  // 76: orca.meta.WatchRequest.h:type_name -> orca.meta.Header
+	5,   // 77: orca.meta.Event.kind:type_name -> orca.meta.EventKind
+	66,  // 78: orca.meta.WatchReply.events:type_name -> orca.meta.Event
+	68,  // 79: orca.meta.Worker.tiers:type_name -> orca.meta.TierUsage
+	10,  // 80: orca.meta.RegisterRequest.h:type_name -> orca.meta.Header
+	69,  // 81: orca.meta.RegisterRequest.worker:type_name -> orca.meta.Worker
+	72,  // 82: orca.meta.RegisterRequest.files:type_name -> orca.meta.FileReport
+	10,  // 83: orca.meta.HeartbeatRequest.h:type_name -> orca.meta.Header
+	69,  // 84: orca.meta.HeartbeatRequest.worker:type_name -> orca.meta.Worker
+	72,  // 85: orca.meta.HeartbeatRequest.files:type_name -> orca.meta.FileReport
+	6,   // 86: orca.meta.WorkerOrder.kind:type_name -> orca.meta.WorkerOrder.Kind
+	74,  // 87: orca.meta.HeartbeatReply.orders:type_name -> orca.meta.WorkerOrder
+	10,  // 88: orca.meta.ListWorkersRequest.h:type_name -> orca.meta.Header
+	69,  // 89: orca.meta.ListWorkersReply.workers:type_name -> orca.meta.Worker
+	10,  // 90: orca.meta.ResolveRequest.h:type_name -> orca.meta.Header
+	13,  // 91: orca.meta.ResolveReply.attr:type_name -> orca.meta.Attr
+	34,  // 92: orca.meta.ResolveReply.locations:type_name -> orca.meta.Location
+	69,  // 93: orca.meta.ResolveReply.workers:type_name -> orca.meta.Worker
+	10,  // 94: orca.meta.LocationsRequest.h:type_name -> orca.meta.Header
+	11,  // 95: orca.meta.LocationsRequest.target:type_name -> orca.meta.Target
+	13,  // 96: orca.meta.LocationsReply.attr:type_name -> orca.meta.Attr
+	34,  // 97: orca.meta.LocationsReply.locations:type_name -> orca.meta.Location
+	69,  // 98: orca.meta.LocationsReply.workers:type_name -> orca.meta.Worker
+	10,  // 99: orca.meta.FreeRequest.h:type_name -> orca.meta.Header
+	11,  // 100: orca.meta.FreeRequest.target:type_name -> orca.meta.Target
+	10,  // 101: orca.meta.SyncRequest.h:type_name -> orca.meta.Header
+	11,  // 102: orca.meta.SyncRequest.target:type_name -> orca.meta.Target
+	10,  // 103: orca.meta.StaleUFSRequest.h:type_name -> orca.meta.Header
+	10,  // 104: orca.meta.PersistPrepareRequest.h:type_name -> orca.meta.Header
+	13,  // 105: orca.meta.PersistPrepareReply.attr:type_name -> orca.meta.Attr
+	10,  // 106: orca.meta.PersistCommitRequest.h:type_name -> orca.meta.Header
+	10,  // 107: orca.meta.ReportRequest.h:type_name -> orca.meta.Header
+	90,  // 108: orca.meta.ReportReply.intents:type_name -> orca.meta.Intent
+	43,  // 109: orca.meta.ReportReply.mounts:type_name -> orca.meta.Mount
+	69,  // 110: orca.meta.ReportReply.workers:type_name -> orca.meta.Worker
+	124, // 111: orca.meta.ReportReply.counters:type_name -> orca.meta.ReportReply.CountersEntry
+	10,  // 112: orca.meta.ConfRequest.h:type_name -> orca.meta.Header
+	125, // 113: orca.meta.ConfReply.values:type_name -> orca.meta.ConfReply.Value
+	10,  // 114: orca.meta.UsageRequest.h:type_name -> orca.meta.Header
+	11,  // 115: orca.meta.UsageRequest.target:type_name -> orca.meta.Target
+	96,  // 116: orca.meta.UsageReply.usage:type_name -> orca.meta.Usage
+	101, // 117: orca.meta.UsageReply.quotas:type_name -> orca.meta.Quota
+	10,  // 118: orca.meta.SetQuotaRequest.h:type_name -> orca.meta.Header
+	11,  // 119: orca.meta.SetQuotaRequest.target:type_name -> orca.meta.Target
+	101, // 120: orca.meta.SetQuotaReply.quota:type_name -> orca.meta.Quota
+	10,  // 121: orca.meta.QuotasRequest.h:type_name -> orca.meta.Header
+	101, // 122: orca.meta.QuotasReply.quotas:type_name -> orca.meta.Quota
+	96,  // 123: orca.meta.Quota.usage:type_name -> orca.meta.Usage
+	10,  // 124: orca.meta.TrashRequest.h:type_name -> orca.meta.Header
+	104, // 125: orca.meta.TrashReply.entries:type_name -> orca.meta.Trashed
+	10,  // 126: orca.meta.RestoreTrashRequest.h:type_name -> orca.meta.Header
+	11,  // 127: orca.meta.RestoreTrashRequest.dst:type_name -> orca.meta.Target
+	13,  // 128: orca.meta.RestoreTrashReply.attr:type_name -> orca.meta.Attr
+	10,  // 129: orca.meta.PurgeTrashRequest.h:type_name -> orca.meta.Header
+	10,  // 130: orca.meta.QuorumRequest.h:type_name -> orca.meta.Header
+	7,   // 131: orca.meta.QuorumRequest.change:type_name -> orca.meta.QuorumRequest.Change
+	110, // 132: orca.meta.QuorumReply.members:type_name -> orca.meta.Member
+	10,  // 133: orca.meta.UpkeepRequest.h:type_name -> orca.meta.Header
+	8,   // 134: orca.meta.UpkeepRequest.kind:type_name -> orca.meta.UpkeepRequest.Kind
+	114, // 135: orca.meta.UpkeepReply.entries:type_name -> orca.meta.JournalEntry
+	10,  // 136: orca.meta.HostedRequest.h:type_name -> orca.meta.Header
+	11,  // 137: orca.meta.TransferOp.dst:type_name -> orca.meta.Target
+	9,   // 138: orca.meta.TransferOp.caller:type_name -> orca.meta.Caller
+	119, // 139: orca.meta.TransferOp.xattrs:type_name -> orca.meta.TransferXattr
+	10,  // 140: orca.meta.TransferRequest.h:type_name -> orca.meta.Header
+	118, // 141: orca.meta.TransferRequest.op:type_name -> orca.meta.TransferOp
+	120, // 142: orca.meta.TransferReply.record:type_name -> orca.meta.TransferRecord
+	143, // [143:143] is the sub-list for method output_type
+	143, // [143:143] is the sub-list for method input_type
+	143, // [143:143] is the sub-list for extension type_name
+	143, // [143:143] is the sub-list for extension extendee
+	0,   // [0:143] is the sub-list for field type_name
 }
 
 func init() { file_meta_proto_init() }
@@ -9277,8 +9858,8 @@ func file_meta_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_meta_proto_rawDesc), len(file_meta_proto_rawDesc)),
-			NumEnums:      8,
-			NumMessages:   110,
+			NumEnums:      9,
+			NumMessages:   117,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

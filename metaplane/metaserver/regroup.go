@@ -519,7 +519,7 @@ func (s *Service) forwarded(t *metapb.Target, err error) error {
 	if t.GetPath() != "" || orca.KindOf(err) != orca.NotFound || s.groupNumber() > 1 {
 		return err
 	}
-	if to := s.group.Machine().Forward(orca.Ino(t.GetIno())); to != "" {
+	if to := s.group.Machine().Forward(orca.Ino(t.GetIno()), ""); to != "" {
 		return &orca.Error{Op: "metaserver.Open", Path: to, Kind: orca.Referral, Msg: "its directory has moved to another group"}
 	}
 	return err

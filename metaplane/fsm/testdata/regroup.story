@@ -133,8 +133,6 @@ p: dir 2000000000012 0750 0:0 entries 0 nlink 2 at file:///r/a/p mount
 bytes 0 files 0 dirs 1
 > regroup /a/p group=2
 mount 3
-> regroup /a/p group=3
-referral: the subtree lives in group 2
 > junction id=3 from=1 to=2 root=0x2000000000012
 mount 3
 > state
