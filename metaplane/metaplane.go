@@ -79,6 +79,9 @@ type Mounts interface {
 	Regroup(ctx context.Context, r *metapb.RegroupRequest) (*metapb.RegroupReply, error)
 	// Stage is how its content gets there; the first group calls it.
 	Stage(ctx context.Context, r *metapb.StageRequest) (*metapb.StageReply, error)
+	// Depart is how another group than the first gives up a part; the first calls
+	// it.
+	Depart(ctx context.Context, r *metapb.DepartRequest) (*metapb.DepartReply, error)
 }
 
 // Workers is what block workers call.

@@ -240,6 +240,12 @@ func (s *Session) Stage(ctx context.Context, r *metapb.StageRequest) (*metapb.St
 	return read(ctx, s, &r.H, func(ctx context.Context) (*metapb.StageReply, error) { return s.ns.Stage(ctx, r) })
 }
 
+// Depart is metaplane.Namespace's, repeated while the server is away: each step
+// is taken once.
+func (s *Session) Depart(ctx context.Context, r *metapb.DepartRequest) (*metapb.DepartReply, error) {
+	return read(ctx, s, &r.H, func(ctx context.Context) (*metapb.DepartReply, error) { return s.ns.Depart(ctx, r) })
+}
+
 // Upkeep is metaplane.Namespace's, repeated while the server is away: a backup
 // goes on where its caller is.
 func (s *Session) Upkeep(ctx context.Context, r *metapb.UpkeepRequest) (*metapb.UpkeepReply, error) {

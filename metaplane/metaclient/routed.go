@@ -386,7 +386,7 @@ func (r *Router) Regroup(ctx context.Context, q *metapb.RegroupRequest) (*metapb
 	p, err := r.home.Regroup(ctx, q)
 	if orca.KindOf(err) == orca.Referral {
 		return nil, &orca.Error{Op: "metaclient.Regroup", Path: q.Target.GetPath(), Kind: orca.Unsupported,
-			Msg: "it lives in another group than the first already, and what does is not divided further"}
+			Msg: "it lives in another group than the first, and what does is not divided further: only all of it moves"}
 	}
 	return p, err
 }
@@ -394,6 +394,11 @@ func (r *Router) Regroup(ctx context.Context, q *metapb.RegroupRequest) (*metapb
 // Stage is metaplane.Namespace's; only groups call each other so, by number.
 func (r *Router) Stage(ctx context.Context, q *metapb.StageRequest) (*metapb.StageReply, error) {
 	return r.home.Stage(ctx, q)
+}
+
+// Depart is metaplane.Namespace's; only groups call each other so, by number.
+func (r *Router) Depart(ctx context.Context, q *metapb.DepartRequest) (*metapb.DepartReply, error) {
+	return r.home.Depart(ctx, q)
 }
 
 // ListMounts is metaplane.Namespace's: the first group has the whole table.

@@ -65,6 +65,10 @@ func (s *stub) Stage(ctx context.Context, r *metapb.StageRequest) (*metapb.Stage
 	return invoke(ctx, s, metawire.OpStage, r, new(metapb.StageReply))
 }
 
+func (s *stub) Depart(ctx context.Context, r *metapb.DepartRequest) (*metapb.DepartReply, error) {
+	return invoke(ctx, s, metawire.OpDepart, r, new(metapb.DepartReply))
+}
+
 func (s *stub) Unmount(ctx context.Context, r *metapb.UnmountRequest) (*metapb.Empty, error) {
 	return invoke(ctx, s, metawire.OpUnmount, r, new(metapb.Empty))
 }

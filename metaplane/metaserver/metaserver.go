@@ -222,7 +222,7 @@ func New(ctx context.Context, cfg Config, g Group, open mount.Opener, log *slog.
 	}
 	cfg.setDefaults()
 	s := &Service{cfg: cfg, group: g, raw: g, log: log, started: time.Now()}
-	s.joints.wake, s.movers.wake = make(chan struct{}, 1), make(chan struct{}, 1)
+	s.joints.wake, s.movers.wake, s.movers.clear = make(chan struct{}, 1), make(chan struct{}, 1), make(chan struct{}, 1)
 	if !g.Alone() {
 		s.lead.changed = make(chan struct{})
 		s.group = &reigned{g, &s.lead}
@@ -252,9 +252,10 @@ func New(ctx context.Context, cfg Config, g Group, open mount.Opener, log *slog.
 	go s.acknowledge()
 	if s.cfg.Others != nil && s.groupNumber() == 1 {
 		s.wakeJoints()
-		s.wg.Add(2)
+		s.wg.Add(3)
 		go s.joinLoop()
 		go s.regroupLoop()
+		go s.clearLoop()
 	}
 	if !g.Alone() {
 		s.wg.Add(1)

@@ -55,7 +55,7 @@ func (s *Service) mkdirIn(ctx context.Context, r *metapb.MkdirRequest) (*metapb.
 func (s *Service) joinParts(ctx context.Context, id uint32) error {
 	for _, m := range s.mounts.Load().All() {
 		if m.Part.GetMount() == id && m.Junction == metapb.JunctionState_JUNCTION_JOINING {
-			if _, err := s.join(ctx, m.Id, false); err != nil {
+			if _, err := s.join(ctx, m.Id, false); err != nil && s.row(m.Id) != nil { // else it is another one by now, with these options, or none
 				return err
 			}
 		}

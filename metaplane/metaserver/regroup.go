@@ -7,22 +7,22 @@ import (
 	"fmt"
 	"slices"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"orca"
-	"orca/metaplane"
 	"orca/metaplane/command"
 	"orca/metaplane/metapb"
 )
 
 // Moves of directories to other groups (fsm/regroup.go). A request records the
-// intent; a loop of whoever leads the first group brings what is below over, and
-// records the switch.
+// intent; a loop of whoever leads the first group brings what is below over
+// (mover.go), and records the switch. What moves away from another group than the
+// first is asked of that (depart.go).
 
 // movers brings directories to other groups, one at a time.
 type movers struct {
-	wake chan struct{}
+	wake  chan struct{} // there may be something to move
+	clear chan struct{} // there may be a group to be told of an end
 
 	mu   sync.Mutex
 	at   *mover            // the present one; nil: none
@@ -30,8 +30,10 @@ type movers struct {
 }
 
 const (
-	// regroupAgain is how often what could not be done is tried again.
+	// regroupAgain is how often what could not be done is tried again, and
+	// regroupIdle how often somebody looks who was not told of anything.
 	regroupAgain = 200 * time.Millisecond
+	regroupIdle  = time.Second
 	// restWait is how long writers that were there before may take to end; all
 	// others wait with the move.
 	restWait = 5 * time.Second
@@ -67,11 +69,8 @@ func (s *Service) Regroup(ctx context.Context, r *metapb.RegroupRequest) (*metap
 		return nil, &orca.Error{Op: op, Path: r.Target.Path, Kind: orca.Invalid,
 			Msg: fmt.Sprintf("there is no group %d: orca admin group add", r.Group)}
 	}
-	if w, err := s.group.Machine().Walk(orca.Caller{}, orca.Ino(r.Target.Ino), r.Target.Path); err == nil && w.Found &&
-		w.Attr.Type == uint32(orca.TypeDir) && s.regroupOf(w.Attr.Ino) == nil {
-		if err := s.survey(ctx, orca.Ino(w.Attr.Ino)); err != nil {
-			return nil, err
-		}
+	if err := s.mayMove(ctx, r); err != nil {
+		return nil, err
 	}
 	res, err := s.change(ctx, r.H, &command.Command{Checks: checkNames, Regroup: &metapb.RegroupOp{Target: r.Target, Group: r.Group}})
 	if err != nil {
@@ -80,9 +79,35 @@ func (s *Service) Regroup(ctx context.Context, r *metapb.RegroupRequest) (*metap
 	if res.Existed {
 		return &metapb.RegroupReply{State: metapb.RegroupState_REGROUP_DONE, Group: r.Group}, nil
 	}
+	s.movers.forget(r.Target.Path)
 	s.log.Info("a directory moves to another group", "path", r.Target.Path, "group", r.Group, "ino", res.Intent.GetIno())
 	s.wakeRegroups()
 	return s.regroupStatus(r.Target)
+}
+
+// mayMove looks, before writers are made to wait, whether the group of a move
+// answers, and for what forbids it in the whole tree.
+func (s *Service) mayMove(ctx context.Context, r *metapb.RegroupRequest) error {
+	at, err := s.moveAt(r.Target)
+	if err != nil || at.it != nil || at.part != nil && at.part.Mount.Group == max(r.Group, 1) || !at.dir || at.part == nil && r.Group <= 1 {
+		return nil // nothing to do, or the state machine says what is wrong
+	}
+	ns, err := s.groupAt(uint16(r.Group))
+	if err == nil {
+		ctx, cancel := context.WithTimeout(ctx, electionWait)
+		_, err = ns.Quorum(ctx, &metapb.QuorumRequest{H: &metapb.Header{}})
+		cancel()
+	}
+	if err != nil {
+		return &orca.Error{Op: "metaserver.Regroup", Path: r.Target.Path, Kind: orca.Unavailable, Msg: fmt.Sprintf("group %d does not answer", r.Group), Err: err}
+	}
+	m := &mover{s: s, from: &hereSource{m: s.group.Machine(), dir: orca.Ino(at.ino)}}
+	if at.part != nil {
+		if m.from, err = s.partSource(at.part.Mount, 0, 0); err != nil {
+			return err
+		}
+	}
+	return m.walk(ctx)
 }
 
 // regroupOf returns the move of a directory that is under way, nil if it is not.
@@ -95,39 +120,66 @@ func (s *Service) regroupOf(ino uint64) *command.Intent {
 	return nil
 }
 
-// regroupStatus tells how far the move of a directory is.
-func (s *Service) regroupStatus(t *metapb.Target) (*metapb.RegroupReply, error) {
-	var it *command.Intent
-	for range 2 { // the switch may come between the two looks
+// movable is what may move, or just does.
+type movable struct {
+	ino  uint64         // of the directory in the first group
+	part *command.Mount // nil: its content is in the first group
+	it   *command.Intent
+	dir  bool
+}
+
+// moveAt returns what is at a path. NotFound; Referral: it is in another group,
+// and no part of its own.
+func (s *Service) moveAt(t *metapb.Target) (movable, error) {
+	var at movable
+	for range 2 { // the switch may come between the looks
 		w, err := s.group.Machine().Walk(orca.Caller{}, orca.Ino(t.Ino), t.Path)
-		if orca.KindOf(err) == orca.Referral {
-			for _, m := range s.group.Machine().Mounts() {
-				if m.Mount.Path == t.Path && m.Mount.Part != nil {
-					return &metapb.RegroupReply{State: metapb.RegroupState_REGROUP_DONE, Group: m.Mount.Group}, nil
+		switch k := orca.KindOf(err); {
+		case k == orca.Referral || k == orca.Busy:
+			at = movable{dir: true}
+			for _, row := range s.group.Machine().Mounts() {
+				if row.Mount.Path == t.Path && row.Mount.Part != nil {
+					at.ino, at.part = row.Root, row
 				}
 			}
+			if at.part == nil {
+				return at, err
+			}
+		case err != nil:
+			return at, err
+		case !w.Found:
+			return at, &orca.Error{Op: "metaserver.Regroup", Path: t.Path, Kind: orca.NotFound}
+		default:
+			at = movable{ino: w.Attr.Ino, dir: w.Attr.Type == uint32(orca.TypeDir)}
 		}
-		if err != nil {
-			return nil, err
-		}
-		if !w.Found {
-			return nil, &orca.Error{Op: "metaserver.Regroup", Path: t.Path, Kind: orca.NotFound}
-		}
-		if it = s.regroupOf(w.Attr.Ino); it != nil {
+		if at.it = s.regroupOf(at.ino); at.it != nil {
 			break
 		}
 	}
+	return at, nil
+}
+
+// regroupStatus tells how far the move of a directory is.
+func (s *Service) regroupStatus(t *metapb.Target) (*metapb.RegroupReply, error) {
+	at, err := s.moveAt(t)
+	if err != nil {
+		return nil, err
+	}
 	s.movers.mu.Lock()
 	defer s.movers.mu.Unlock()
-	if it == nil {
+	switch {
+	case at.it == nil && at.part != nil:
+		return &metapb.RegroupReply{State: metapb.RegroupState_REGROUP_DONE, Group: at.part.Mount.Group, Problem: s.movers.over[t.Path]}, nil
+	case at.it == nil:
 		return &metapb.RegroupReply{Problem: s.movers.over[t.Path]}, nil
 	}
-	rep := &metapb.RegroupReply{State: metapb.RegroupState_REGROUP_MOVING, Group: it.Group}
-	if u, err := s.group.Machine().Usage(orca.Ino(it.Ino)); err == nil {
+	rep := &metapb.RegroupReply{State: metapb.RegroupState_REGROUP_MOVING, Group: at.it.Group}
+	if u, err := s.group.Machine().Usage(orca.Ino(at.ino)); err == nil && at.part == nil {
 		rep.Total = u.Inodes()
 	}
-	if m := s.movers.at; m != nil && m.it.Id == it.Id {
+	if m := s.movers.at; m != nil && m.it.Id == at.it.Id {
 		rep.Copied = m.copied.Load()
+		rep.Total = max(rep.Total, m.total.Load())
 		if p := m.problem.Load(); p != nil {
 			rep.Problem = *p
 		}
@@ -137,36 +189,23 @@ func (s *Service) regroupStatus(t *metapb.Target) (*metapb.RegroupReply, error) 
 
 // regroupAbort gives up the move of a directory.
 func (s *Service) regroupAbort(ctx context.Context, t *metapb.Target) (*metapb.RegroupReply, error) {
-	const op = "metaserver.Regroup"
-	rep, err := s.regroupStatus(t)
+	at, err := s.moveAt(t)
 	switch {
 	case err != nil:
 		return nil, err
-	case rep.State == metapb.RegroupState_REGROUP_DONE:
-		return nil, &orca.Error{Op: op, Path: t.Path, Kind: orca.Exists, Msg: fmt.Sprintf("it lives in group %d already", rep.Group)}
-	case rep.State == metapb.RegroupState_REGROUP_NONE:
-		return rep, nil
-	}
-	w, err := s.group.Machine().Walk(orca.Caller{}, orca.Ino(t.Ino), t.Path)
-	if err != nil {
-		return nil, err
-	}
-	if it := s.regroupOf(w.Attr.Ino); it != nil {
-		if err := s.leaveHere(ctx, it, t.Path, "it was given up on request"); err != nil {
+	case at.it != nil:
+		if err := s.leaveHere(ctx, at.it, t.Path, "it was given up on request"); err != nil {
 			return nil, err
 		}
+	case at.part != nil:
+		return nil, &orca.Error{Op: "metaserver.Regroup", Path: t.Path, Kind: orca.Exists, Msg: fmt.Sprintf("it lives in group %d already", at.part.Mount.Group)}
 	}
 	return s.regroupStatus(t)
 }
 
 // leaveHere ends a move: the directory stays where it is, and its writers go on.
 func (s *Service) leaveHere(ctx context.Context, it *command.Intent, path, why string) error {
-	s.movers.mu.Lock() // first, for whoever sees that it is over
-	if s.movers.over == nil || len(s.movers.over) >= maxOver {
-		s.movers.over = map[string]string{}
-	}
-	s.movers.over[path] = why
-	s.movers.mu.Unlock()
+	s.movers.gaveUp(path, why) // first, for whoever sees that it is over
 	_, err := s.group.Propose(ctx, &command.Command{Now: now(), Regroup: &metapb.RegroupOp{Intent: it.Id}})
 	if err != nil && orca.KindOf(err) != orca.NotFound {
 		return err
@@ -176,10 +215,28 @@ func (s *Service) leaveHere(ctx context.Context, it *command.Intent, path, why s
 	return nil
 }
 
+// gaveUp notes why the move of a path was given up.
+func (m *movers) gaveUp(path, why string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.over == nil || len(m.over) >= maxOver {
+		m.over = map[string]string{}
+	}
+	m.over[path] = why
+}
+
+func (m *movers) forget(path string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	delete(m.over, path)
+}
+
 func (s *Service) wakeRegroups() {
-	select {
-	case s.movers.wake <- struct{}{}:
-	default:
+	for _, c := range []chan struct{}{s.movers.wake, s.movers.clear} {
+		select {
+		case c <- struct{}{}:
+		default:
+		}
 	}
 }
 
@@ -187,24 +244,48 @@ func (s *Service) wakeRegroups() {
 // leader.
 func (s *Service) regroupLoop() {
 	defer s.wg.Done()
-	tick := time.NewTicker(regroupAgain)
-	defer tick.Stop()
-	for {
-		select {
-		case <-s.ctx.Done():
-			return
-		case <-s.movers.wake:
-		case <-tick.C:
-		}
-		if s.Serving() != nil {
-			continue
-		}
-		s.clearAbandoned()
+	s.whileLeading(s.movers.wake, func() (left bool) {
 		for _, it := range s.group.Machine().Regroups() {
 			if s.ctx.Err() == nil {
 				s.regroup(it)
 			}
 		}
+		return len(s.group.Machine().Regroups()) > 0
+	})
+}
+
+// clearLoop tells groups what has become of moves to and from them. It is another
+// loop than that of the moves, so that a group that does not answer keeps no other
+// one waiting.
+func (s *Service) clearLoop() {
+	defer s.wg.Done()
+	s.whileLeading(s.movers.clear, func() (left bool) {
+		m := s.group.Machine()
+		s.tellDeparted()
+		s.clearAbandoned()
+		return len(m.Abandoned())+len(m.Departed()) > 0
+	})
+}
+
+// whileLeading calls do when there is something new, while this member leads: soon
+// again for as long as something is left.
+func (s *Service) whileLeading(wake <-chan struct{}, do func() (left bool)) {
+	again := time.NewTimer(0)
+	defer again.Stop()
+	for {
+		changed := s.group.LeaderChanged()
+		select {
+		case <-s.ctx.Done():
+			return
+		case <-wake:
+		case <-changed:
+		case <-again.C:
+		}
+		pause := regroupIdle
+		if s.Serving() == nil && do() {
+			pause = regroupAgain
+		}
+		again.Reset(pause)
 	}
 }
 
@@ -240,9 +321,10 @@ func (s *Service) regroup(it *command.Intent) {
 	case err == nil:
 		s.refreshMounts()
 		s.wakeJoints()
+		s.wakeRegroups() // who had it is to be told
 		s.log.Info("a directory has moved to another group", "path", path, "group", it.Group, "inodes", m.copied.Load(), "dur", time.Since(m.began))
 	case s.ctx.Err() != nil || k == orca.Canceled || k == orca.NotFound && s.regroupOf(it.Ino) == nil:
-	case m.final(k):
+	case final(err):
 		if gerr := s.leaveHere(s.ctx, it, path, err.Error()); gerr != nil {
 			s.log.Warn("a move to another group is not given up yet", "path", path, "err", gerr)
 		}
@@ -258,268 +340,14 @@ func (s *Service) regroup(it *command.Intent) {
 	s.movers.mu.Unlock()
 }
 
-// mover brings what is below one directory to another group.
-type mover struct {
-	s       *Service
-	it      *command.Intent // nil: it looks only whether all may move
-	began   time.Time
-	copied  atomic.Int64
-	problem atomic.Pointer[string] // of the last attempt
-	resting bool                   // nothing below changes any more
-	own     bool                   // the last error is about what is to move, not about the way there
-
-	ns     metaplane.Namespace
-	todo   []moving
-	pages  []*metapb.StagedPage
-	dirs   []dirAt // directories among the entries of pages
-	linked map[orca.Ino]*linkedAt
-	wait   []fileAt // files with several names among the entries of pages
-	n      int      // entries of pages
-}
-
-// moving is a directory whose names after after are still to be brought to to.
-type moving struct {
-	dir   orca.Ino
-	to    uint64
-	after string
-}
-
-// dirAt is a directory that is the entry at, counted over all pages; fileAt a file.
-type (
-	dirAt struct {
-		dir orca.Ino
-		at  int
-	}
-	fileAt struct {
-		file *linkedAt
-		at   int
-	}
-)
-
-// linkedAt is a file with several names, and how many of them were met.
-type linkedAt struct {
-	to          uint64 // 0: not there yet
-	path        string
-	names, seen uint32
-}
-
-const (
-	stageNames = 1000
-	stageBytes = 512 << 10
-)
-
-// final reports whether an error of this kind will not go away by itself.
-func (m *mover) final(k orca.Kind) bool {
-	return m.own || !k.Retryable() && k != orca.Stale
-}
-
-// run makes the whole move, from wherever an earlier attempt has come to.
-func (m *mover) run(ctx context.Context) (path string, err error) {
-	m.own = false
-	sm := m.s.group.Machine()
-	mt, err := sm.RegroupMount(m.it.Id)
-	if err != nil {
-		return "", err
-	}
-	if m.ns, err = m.s.cfg.Others(uint16(m.it.Group)); err != nil {
-		return mt.Path, err
-	}
-	if err := m.rest(ctx); err != nil {
-		return mt.Path, err
-	}
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	rep, err := m.s.give(ctx, m.ns, mt)
-	if orca.KindOf(err) == orca.Exists && len(sm.Abandoned()) > 0 {
-		return mt.Path, orca.E("metaserver.Regroup", orca.Busy, "what an earlier move brought there is still to be removed")
-	}
-	if err != nil {
-		return mt.Path, err
-	}
-	if rep.Mount.Junction == metapb.JunctionState_JUNCTION_STAGED {
-		if err := m.copy(ctx, orca.Ino(m.it.Ino)); err != nil {
-			return mt.Path, err
-		}
-	}
-	_, err = m.s.group.Propose(ctx, &command.Command{Now: now(), Regroup: &metapb.RegroupOp{Intent: m.it.Id, Root: rep.Mount.Root}})
-	return mt.Path, err
-}
-
-// rest waits until what began before the move has ended.
-func (m *mover) rest(ctx context.Context) error {
-	for !m.resting {
-		err := m.s.group.Machine().Restless(m.it.Id)
-		switch {
-		case err == nil:
-			m.resting = true
-			return nil
-		case time.Since(m.began) > restWait || orca.KindOf(err) != orca.Busy:
-			m.own = orca.KindOf(err) == orca.Busy
-			return err
-		}
-		select {
-		case <-ctx.Done():
-			return orca.PathE("metaserver.Regroup", "", orca.Canceled, ctx.Err())
-		case <-time.After(5 * time.Millisecond):
-		}
-	}
-	return nil
-}
-
-// survey looks whether all below a directory may move to another group.
-func (s *Service) survey(ctx context.Context, dir orca.Ino) error {
-	m := &mover{s: s}
-	return m.walk(ctx, dir)
-}
-
-// copy brings all below a directory to the mount that is staged for it.
-func (m *mover) copy(ctx context.Context, dir orca.Ino) error {
-	self, err := m.s.group.Machine().LeavingDir(dir)
-	if err != nil {
-		return err
-	}
-	if _, err := m.ns.Stage(ctx, &metapb.StageRequest{H: &metapb.Header{}, Mount: m.it.Part, Self: self.StagedEntry}); err != nil {
-		return err
-	}
-	m.copied.Store(0)
-	if err := m.walk(ctx, dir); err != nil {
-		return err
-	}
-	u, err := m.s.group.Machine().Usage(dir)
-	if err != nil {
-		return err
-	}
-	_, err = m.ns.Stage(ctx, &metapb.StageRequest{H: &metapb.Header{}, Mount: m.it.Part,
-		Seal: &metapb.StagedSums{Bytes: u.Bytes, Files: u.Files, Dirs: u.Dirs}})
-	return err
-}
-
-// walk goes through all below a directory, page by page.
-func (m *mover) walk(ctx context.Context, dir orca.Ino) error {
-	m.todo, m.pages, m.dirs, m.wait, m.n = []moving{{dir: dir}}, nil, nil, nil, 0
-	m.linked = map[orca.Ino]*linkedAt{}
-	size := 0
-	for len(m.todo) > 0 || m.n > 0 {
-		if ctx.Err() != nil {
-			return orca.PathE("metaserver.Regroup", "", orca.Canceled, ctx.Err())
-		}
-		if len(m.todo) == 0 || m.n >= stageNames || size >= stageBytes {
-			if err := m.flush(ctx); err != nil {
-				return err
-			}
-			size = 0
-			continue
-		}
-		d := m.todo[len(m.todo)-1]
-		m.todo = m.todo[:len(m.todo)-1]
-		more, err := m.page(ctx, d, stageBytes-size)
-		if err != nil {
-			return err
-		}
-		size += more
-	}
-	for _, f := range m.linked {
-		if f.seen != f.names {
-			m.own = true
-			return &orca.Error{Op: "metaserver.Regroup", Path: f.path, Kind: orca.Unsupported,
-				Msg: "the file has other names outside of the directory: remove those, or these, first"}
-		}
-	}
-	return nil
-}
-
-// page takes the next names of a directory.
-func (m *mover) page(ctx context.Context, d moving, room int) (size int, err error) {
-	sm := m.s.group.Machine()
-	var intent uint64
-	if m.it != nil {
-		intent = m.it.Id
-	}
-	kids, more, err := sm.LeavingPage(intent, d.dir, d.after, stageNames-m.n, room)
-	if err != nil {
-		m.own = orca.KindOf(err) == orca.Busy || orca.KindOf(err) == orca.Unsupported
-		if m.it == nil && orca.KindOf(err) == orca.NotFound {
-			return 0, nil // removed meanwhile
-		}
-		return 0, err
-	}
-	if len(kids) == 0 {
-		return 0, nil
-	}
-	if more {
-		m.todo = append(m.todo, moving{d.dir, d.to, kids[len(kids)-1].Name})
-	}
-	page := &metapb.StagedPage{Dir: d.to}
-	m.pages = append(m.pages, page)
-	for i := range kids {
-		k := &kids[i]
-		e := k.StagedEntry
-		size += e.SizeVT()
-		switch {
-		case k.Dir:
-			m.dirs = append(m.dirs, dirAt{k.Ino, m.n})
-		case k.Links > 0:
-			f := m.linked[k.Ino]
-			if f == nil {
-				f = &linkedAt{names: k.Links, path: k.Name}
-				m.linked[k.Ino] = f
-			}
-			if f.seen++; f.seen == 1 {
-				m.wait = append(m.wait, fileAt{f, m.n})
-				break
-			}
-			if f.to == 0 { // it is on these pages
-				if err := m.flush(ctx); err != nil {
-					return 0, err
-				}
-				page = &metapb.StagedPage{Dir: d.to}
-				m.pages = append(m.pages, page)
-			}
-			e = &metapb.StagedEntry{Name: k.Name, Link: f.to, Home: k.Home}
-		}
-		page.Entries = append(page.Entries, e)
-		m.n++
-	}
-	return size, nil
-}
-
-// flush has the group take the pages, and learns the numbers that it gave.
-func (m *mover) flush(ctx context.Context) error {
-	inos := make([]uint64, 0)
-	if m.ns == nil {
-		inos = make([]uint64, m.n)
-		for i := range inos {
-			inos[i] = 1
-		}
-	} else if m.n > 0 {
-		rep, err := m.ns.Stage(ctx, &metapb.StageRequest{H: &metapb.Header{}, Mount: m.it.Part, Pages: m.pages})
-		if err != nil {
-			return err
-		}
-		inos = rep.Inos
-	}
-	if len(inos) != m.n {
-		return orca.E("metaserver.Regroup", orca.Internal, fmt.Sprintf("the group answers with %d numbers for %d names", len(inos), m.n))
-	}
-	for _, d := range m.dirs {
-		m.todo = append(m.todo, moving{dir: d.dir, to: inos[d.at]})
-	}
-	for _, f := range m.wait {
-		f.file.to = inos[f.at]
-	}
-	m.copied.Add(int64(m.n))
-	m.pages, m.dirs, m.wait, m.n = nil, m.dirs[:0], m.wait[:0], 0
-	return nil
-}
-
 // forwarded sends who asks for a file by the number that it had before its
 // directory moved to where it is; what is there may be another one by now, as who
 // asks can tell.
 func (s *Service) forwarded(t *metapb.Target, err error) error {
-	if t.GetPath() != "" || orca.KindOf(err) != orca.NotFound || s.groupNumber() > 1 {
+	if orca.KindOf(err) != orca.NotFound {
 		return err
 	}
-	if to := s.group.Machine().Forward(orca.Ino(t.GetIno()), ""); to != "" {
+	if to := s.group.Machine().Forward(orca.Ino(t.GetIno()), t.GetPath()); to != "" {
 		return &orca.Error{Op: "metaserver.Open", Path: to, Kind: orca.Referral, Msg: "its directory has moved to another group"}
 	}
 	return err

@@ -61,7 +61,7 @@ func (s *Service) view(ctx context.Context) (views, []backup.Group, error) {
 				return nil, nil, err
 			}
 		}
-		before := s.junctions()
+		before := s.junctions(all)
 		var vs views
 		var groups []backup.Group
 		for _, g := range all {
@@ -76,10 +76,12 @@ func (s *Service) view(ctx context.Context) (views, []backup.Group, error) {
 			return vs, groups, nil
 		}
 		// A member that lags behind sees a junction late: not before this.
-		if err := s.raw.ReadReady(ctx); err != nil {
-			return nil, nil, errors.Join(err, vs.close())
+		for _, g := range all {
+			if err := g.raw.ReadReady(ctx); err != nil {
+				return nil, nil, errors.Join(err, vs.close())
+			}
 		}
-		if slices.Equal(before, s.junctions()) {
+		if slices.Equal(before, s.junctions(all)) {
 			return vs, groups, nil
 		}
 		if err := vs.close(); err != nil {
@@ -115,17 +117,20 @@ func (s *Service) services() ([]*Service, error) {
 	return all, nil
 }
 
-// junctions are the states of all junctions, and of moves to other groups; a state
-// is never come back to, for each change of a row has a serial of its own.
-func (s *Service) junctions() []string {
+// junctions are the states of all junctions, and of moves to other groups, each as
+// the group that they leave has it; a state is never come back to, for each change
+// of a row has a serial of its own.
+func (s *Service) junctions(all []*Service) []string {
 	var out []string
 	for _, r := range s.raw.Machine().Mounts() {
 		if m := r.Mount; m.GetGroup() > 1 {
 			out = append(out, fmt.Sprint(m.Id, m.Serial, m.Junction))
 		}
 	}
-	for _, it := range s.raw.Machine().Regroups() {
-		out = append(out, fmt.Sprint("regroup ", it.Id))
+	for _, g := range all {
+		for _, it := range g.raw.Machine().Regroups() {
+			out = append(out, fmt.Sprint("regroup ", it.Id, it.Closed))
+		}
 	}
 	for n, members := range s.GroupFacts() {
 		out = append(out, fmt.Sprint(n, members))

@@ -26,7 +26,7 @@ import (
 	"orca/ufs/wrap"
 )
 
-// pair is a metaplane of one host with two groups.
+// pair is a metaplane of one host with two groups, or with three if it is wide.
 type pair struct {
 	t        *testing.T
 	dir      string
@@ -35,10 +35,13 @@ type pair struct {
 	second   *raftgroup.Group
 	one, two *metaserver.Service
 	ns       *metaclient.Router
+	wide     bool
+	third    *raftgroup.Group // nil unless it is wide
+	three    *metaserver.Service
 	// cut is the point where who leads a group dies: before or after the other
 	// group was asked, a step was recorded, or a store called. "": nowhere.
 	cut  atomic.Value   // of string
-	dead [3]atomic.Bool // by group
+	dead [4]atomic.Bool // by group
 	// then is called at each such point.
 	then atomic.Value  // of func(point string)
 	slow bool          // a store takes its time
@@ -76,6 +79,8 @@ func stepOf(g *raftgroup.Group, c *command.Command) string {
 		return "receiving"
 	case c.Regroup != nil:
 		return regroupStep(c.Regroup)
+	case c.Depart != nil:
+		return "departing " + departStep(c.Depart)
 	case c.Decide != nil:
 		if it, err := g.Machine().Intent(c.Decide.Intent); err == nil {
 			return "deciding " + strings.ToLower(strings.TrimPrefix(it.Op.String(), "INTENT_"))
@@ -86,7 +91,7 @@ func stepOf(g *raftgroup.Group, c *command.Command) string {
 
 func (g cutGroup) Propose(ctx context.Context, c *command.Command) (*command.Result, error) {
 	name := stepOf(g.Group, c)
-	if name == "" && !g.p.dead[g.Number()].Load() || g.p.lame && c.Regroup == nil {
+	if name == "" && !g.p.dead[g.Number()].Load() || g.p.lame && c.Regroup == nil && c.Depart == nil {
 		return g.Group.Propose(ctx, c)
 	}
 	if g.p.at(g.Number(), "before "+name) {
@@ -178,6 +183,10 @@ func (p *pair) start() {
 	require.NoError(t, err)
 	p.second, err = p.host.StartGroup(raftgroup.GroupConfig{Number: 2, Members: p.host.Group().Voters(), Machine: fsm.Config{Group: 2}})
 	require.NoError(t, err)
+	if p.wide {
+		p.third, err = p.host.StartGroup(raftgroup.GroupConfig{Number: 3, Members: p.host.Group().Voters(), Machine: fsm.Config{Group: 3}})
+		require.NoError(t, err)
+	}
 	p.serve()
 }
 
@@ -202,13 +211,21 @@ func (p *pair) serve() {
 	}
 	groups := func() []uint32 { return []uint32{1, 2} }
 	here := func(uint16) *metaserver.Service { return p.two }
+	if p.wide {
+		groups = func() []uint32 { return []uint32{1, 2, 3} }
+		here = func(n uint16) *metaserver.Service { return map[uint16]*metaserver.Service{2: p.two, 3: p.three}[n] }
+	}
 	p.one, err = metaserver.New(t.Context(), metaserver.Config{Others: other(1), Groups: groups, Here: here, BusyWait: p.busy}, cutGroup{p.host.Group(), p}, p.cutStore(1), log)
 	require.NoError(t, err)
 	p.two, err = metaserver.New(t.Context(), metaserver.Config{Group: 2, Home: p.one, Others: other(2)}, cutGroup{p.second, p}, p.cutStore(2), log)
 	require.NoError(t, err)
-	two := p.two
+	if p.wide {
+		p.three, err = metaserver.New(t.Context(), metaserver.Config{Group: 3, Home: p.one, Others: other(3)}, cutGroup{p.third, p}, p.cutStore(3), log)
+		require.NoError(t, err)
+	}
+	by := map[uint16]*metaserver.Service{2: p.two, 3: p.three}
 	ns = metaclient.NewRouter(metaclient.NewSession(p.one, p.short(0)), func(n uint16) (*metaclient.Session, error) {
-		return metaclient.NewSession(two, p.short(n)), nil
+		return metaclient.NewSession(by[n], p.short(n)), nil
 	})
 	p.ns = ns
 	close(ready)
@@ -230,6 +247,9 @@ func (p *pair) stop() {
 
 // leave ends the services where they are.
 func (p *pair) leave() {
+	if p.wide {
+		_ = p.three.Close()
+	}
 	_ = p.two.Close()
 	_ = p.one.Close()
 }
@@ -240,7 +260,16 @@ func newPair(t *testing.T) *pair {
 
 // newPairOn is newPair, for stores that take their time.
 func newPairOn(t *testing.T, slow bool) *pair {
-	p := &pair{t: t, dir: memDir(t), slow: slow}
+	return begun(&pair{t: t, dir: memDir(t), slow: slow})
+}
+
+// newTriple is newPairOn with three groups.
+func newTriple(t *testing.T) *pair {
+	return begun(&pair{t: t, dir: memDir(t), slow: true, wide: true})
+}
+
+func begun(p *pair) *pair {
+	t := p.t
 	p.start()
 	t.Cleanup(func() { p.stop() })
 	p.mount("/", "mem://obj-"+t.Name()+"-root", 0)

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -22,6 +23,8 @@ func regroupStep(o *metapb.RegroupOp) string {
 	switch {
 	case o.Cleared != 0:
 		return "cleared"
+	case o.Settled != 0:
+		return "settled"
 	case o.Intent == 0:
 		return "begin"
 	case o.Root == 0:
@@ -44,6 +47,15 @@ func (o cutOther) Stage(ctx context.Context, r *metapb.StageRequest) (*metapb.St
 	return around(o, what, func() (*metapb.StageReply, error) { return o.Namespace.Stage(ctx, r) })
 }
 
+// departStep names a step of a move away from a group.
+func departStep(o *metapb.DepartOp) string {
+	return strings.ToLower(strings.TrimPrefix(o.Step.String(), "DEPART_"))
+}
+
+func (o cutOther) Depart(ctx context.Context, r *metapb.DepartRequest) (*metapb.DepartReply, error) {
+	return around(o, departStep(r.Op), func() (*metapb.DepartReply, error) { return o.Namespace.Depart(ctx, r) })
+}
+
 func (p *pair) regroup(path string, group uint32, ask metapb.RegroupAsk) (*metapb.RegroupReply, error) {
 	return p.ns.Regroup(p.t.Context(), &metapb.RegroupRequest{Target: at(path), Group: group, Ask: ask})
 }
@@ -51,18 +63,31 @@ func (p *pair) regroup(path string, group uint32, ask metapb.RegroupAsk) (*metap
 // move moves a directory to group 2 and waits until it is there.
 func (p *pair) move(path string) {
 	p.t.Helper()
-	_, err := p.regroup(path, 2, metapb.RegroupAsk_REGROUP_BEGIN)
+	p.moveTo(path, 2)
+}
+
+func (p *pair) moveTo(path string, group uint32) {
+	p.t.Helper()
+	_, err := p.regroup(path, group, metapb.RegroupAsk_REGROUP_BEGIN)
 	require.NoError(p.t, err)
-	p.moved(path)
+	p.movedTo(path, group)
 }
 
 func (p *pair) moved(path string) {
 	p.t.Helper()
+	p.movedTo(path, 2)
+}
+
+func (p *pair) movedTo(path string, group uint32) {
+	p.t.Helper()
 	require.Eventually(p.t, func() bool {
 		r, err := p.regroup(path, 0, metapb.RegroupAsk_REGROUP_STATUS)
 		require.NoError(p.t, err)
-		require.NotEqual(p.t, metapb.RegroupState_REGROUP_NONE, r.State, r.Problem)
-		return r.State == metapb.RegroupState_REGROUP_DONE
+		if r.State == metapb.RegroupState_REGROUP_MOVING {
+			return false
+		}
+		require.Equal(p.t, group, r.Group, r.Problem)
+		return true
 	}, time.Minute, 5*time.Millisecond)
 }
 
@@ -149,6 +174,9 @@ func (p *pair) check() {
 	p.t.Helper()
 	require.NoError(p.t, p.host.Group().Machine().Check())
 	require.NoError(p.t, p.second.Machine().Check())
+	if p.wide {
+		require.NoError(p.t, p.third.Machine().Check())
+	}
 }
 
 func (p *pair) quotas(path string) string {
@@ -214,13 +242,23 @@ func TestADirectoryMovesToAGroup(t *testing.T) {
 	p.check()
 }
 
-// settled waits until the row of a part is active.
+// settled waits until the row of a part is active, and no group has to be told of
+// a move any more.
 func (p *pair) settled(path string) {
 	p.t.Helper()
 	require.Eventually(p.t, func() bool {
 		m := p.row(path)
 		return m != nil && m.Junction == metapb.JunctionState_JUNCTION_ACTIVE
 	}, time.Minute, 10*time.Millisecond)
+	p.told()
+}
+
+func (p *pair) told() {
+	p.t.Helper()
+	require.Eventually(p.t, func() bool {
+		m := p.host.Group().Machine()
+		return len(m.Abandoned())+len(m.Departed()) == 0
+	}, time.Minute, 5*time.Millisecond)
 }
 
 // The leader of the first group dies at every point of a move: the next one ends

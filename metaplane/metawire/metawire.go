@@ -69,6 +69,7 @@ const (
 	OpTransfer       Op = 0x02B0
 	OpRegroup        Op = 0x02C0
 	OpStage          Op = 0x02C1
+	OpDepart         Op = 0x02C2
 )
 
 // Message is what vtprotobuf generates for every message.
@@ -171,6 +172,7 @@ func Methods() map[Op]*Method {
 		row(OpTransfer, "Transfer", metaplane.Namespace.Transfer),
 		row(OpRegroup, "Regroup", metaplane.Namespace.Regroup),
 		row(OpStage, "Stage", metaplane.Namespace.Stage),
+		row(OpDepart, "Depart", metaplane.Namespace.Depart),
 	}
 	out := make(map[Op]*Method, len(rows))
 	for i := range rows {
