@@ -44,6 +44,7 @@ func (m *Machine) Check() error {
 	c.bins()
 	c.transfers()
 	c.moves()
+	c.staging()
 	if c.err == nil {
 		c.err = m.failed()
 	}

@@ -22,6 +22,9 @@ import (
 
 // stage adds to a mount that is being moved here.
 func (m *Machine) stage(c *call, o *metapb.StageOp) *refusal {
+	if o.Tx != 0 {
+		return m.stageTree(c, o)
+	}
 	row := m.mounts[o.Mount]
 	if m.first() || row == nil {
 		return refuse(orca.Stale, "", "no such directory is being moved here any more")
@@ -33,6 +36,14 @@ func (m *Machine) stage(c *call, o *metapb.StageOp) *refusal {
 		return refuse(orca.Stale, row.Mount.Path, "all of it is here already")
 	}
 	root := m.dirs[orca.Ino(row.Root)]
+	if r := m.stageBelow(c, o, root); r != nil || o.Seal == nil {
+		return r
+	}
+	return m.seal(c, o.Seal, row, root)
+}
+
+// stageBelow adds to what is staged at and below a directory.
+func (m *Machine) stageBelow(c *call, o *metapb.StageOp, root *node) *refusal {
 	recs, r := m.checkStage(o, root)
 	if r != nil {
 		return r
@@ -50,9 +61,6 @@ func (m *Machine) stage(c *call, o *metapb.StageOp) *refusal {
 		}
 		n.rec.Mtime, n.rec.Ctime = mtime, ctime
 		m.dirtied(n)
-	}
-	if o.Seal != nil {
-		return m.seal(c, o.Seal, row, root)
 	}
 	return nil
 }
@@ -200,14 +208,22 @@ func (m *Machine) stageQuota(n *node, e *metapb.StagedEntry) {
 
 // seal ends the staging of a mount that has all that it is to have.
 func (m *Machine) seal(c *call, o *metapb.StagedSums, row *command.Mount, root *node) *refusal {
-	if have, want := root.below.Usage, (Usage{Bytes: o.Bytes, Files: o.Files, Dirs: o.Dirs}); have != want {
-		return refuse(orca.Internal, row.Mount.Path, fmt.Sprintf("%+v has come here of %+v", have, want))
+	if r := root.below.short(o, row.Mount.Path); r != nil {
+		return r
 	}
 	next := proto.Clone(row).(*command.Mount)
 	next.Mount.Junction = metapb.JunctionState_JUNCTION_NONE
 	m.putMount(next)
 	m.mountChanged(root)
 	c.res.Mount = bare(next)
+	return nil
+}
+
+// short refuses to seal what is not all there.
+func (s sums) short(o *metapb.StagedSums, label string) *refusal {
+	if have, want := s.Usage, (Usage{Bytes: o.Bytes, Files: o.Files, Dirs: o.Dirs}); have != want {
+		return refuse(orca.Internal, label, fmt.Sprintf("%+v has come here of %+v", have, want))
+	}
 	return nil
 }
 

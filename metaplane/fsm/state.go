@@ -75,8 +75,9 @@ type Machine struct {
 	root     *node
 	dirs     map[orca.Ino]*node
 	trash    map[orca.Ino]*trashed
-	quotas   map[orca.Ino]*node // directories that have one
-	bins     map[uint32]*bin    // by mount
+	staging  map[uint64]*trashed // trees without a place yet, by transaction
+	quotas   map[orca.Ino]*node  // directories that have one
+	bins     map[uint32]*bin     // by mount
 	deleted  map[orca.Ino]*command.Trashed
 	charged  map[orca.Ino]room // what bins have, by who is charged for it
 	unheld   bool              // quotas do not hold that until the end of the command
@@ -141,7 +142,7 @@ func (m *Machine) Reset(db *inodekv.DB) error {
 	m.bins, m.deleted, m.charged, m.unheld = map[uint32]*bin{}, map[orca.Ino]*command.Trashed{}, map[orca.Ino]room{}, false
 	m.sessions, m.byName, m.byFile = map[uint64]*command.Session{}, map[nameKey]uint64{}, map[orca.Ino]uint64{}
 	m.intents, m.byCall, m.masks = map[uint64]*command.Intent{}, map[callKey]uint64{}, map[uint32]*maskSet{}
-	m.regroups = map[orca.Ino]*command.Intent{}
+	m.regroups, m.staging = map[orca.Ino]*command.Intent{}, map[uint64]*trashed{}
 	m.mounts, m.workers, m.clients = map[uint32]*command.Mount{}, map[uint64]*command.Worker{}, map[uint64]*client{}
 	m.outcomes = newOutcomes()
 	m.count, m.nNames, m.batch = counters{ino: firstCounter}, 0, batch{}

@@ -395,6 +395,7 @@ func (m *Machine) noteDecided(c *call, tx uint64, r *refusal) {
 }
 
 func (m *Machine) putDecided(c *call, rec *metapb.TransferRecord) {
+	m.forgetTree(rec.Tx) // unless it has its place by now
 	m.outcomes.decided[rec.Tx] = rec
 	m.putRecord(inode.AppendKey8(nil, inode.SpaceTransfer, rec.Tx), rec)
 	c.res.Transfer = rec
@@ -423,6 +424,7 @@ func (m *Machine) forgetDecided(from uint16, below uint64) {
 			m.tx.Delete(inode.AppendKey8(nil, inode.SpaceTransfer, tx))
 		}
 	}
+	m.forgetTrees(from, below)
 }
 
 // firstTx is a number of a group that no intent of it has.

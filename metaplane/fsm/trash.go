@@ -25,6 +25,11 @@ type trashed struct {
 	// a file of it open is sent there. 0: it is swept at once.
 	to    uint64
 	until int64
+	// Of what is to be put at a name of this group (stagedtree.go): the
+	// transaction that brings it, and whether it is all there. 0: it is on its
+	// way out.
+	tx     uint64
+	sealed bool
 }
 
 // detach moves a directory into the trash, to be swept.
@@ -56,6 +61,7 @@ func (m *Machine) loadTrash() error {
 			if len(v) >= 21 {
 				t.to, t.until = binary.BigEndian.Uint64(v[5:]), int64(binary.BigEndian.Uint64(v[13:]))
 			}
+			m.loadStaged(t, v)
 		}
 		return true
 	})
@@ -70,7 +76,7 @@ func (m *Machine) Sweepable(now int64) bool {
 
 func (m *Machine) sweepable(now int64) bool {
 	for _, t := range m.trash {
-		if t.until <= now {
+		if t.until <= now && t.tx == 0 {
 			return true
 		}
 	}
@@ -101,7 +107,7 @@ func (m *Machine) sweepTrash(c *call, o *metapb.SweepTrashOp) *refusal {
 			break
 		}
 		t := m.trash[ino]
-		if t.until > m.batch.now {
+		if t.until > m.batch.now || t.tx != 0 {
 			continue
 		}
 		if m.sweep(t.node, &budget) {

@@ -2114,7 +2114,11 @@ type StageOp struct {
 	Self  *StagedEntry           `protobuf:"bytes,2,opt,name=self,proto3" json:"self,omitempty"` // of the mount's root, optional
 	Pages []*StagedPage          `protobuf:"bytes,3,rep,name=pages,proto3" json:"pages,omitempty"`
 	// All is there, namely this much: from now on the mount is like any other.
-	Seal          *StagedSums `protobuf:"bytes,4,opt,name=seal,proto3" json:"seal,omitempty"`
+	Seal *StagedSums `protobuf:"bytes,4,opt,name=seal,proto3" json:"seal,omitempty"`
+	// Instead of a mount: a tree that has no place yet, for this transaction. It
+	// begins with what has self, and once sealed it stays as it is.
+	Tx            uint64 `protobuf:"varint,200,opt,name=tx,proto3" json:"tx,omitempty"`
+	Forget        bool   `protobuf:"varint,201,opt,name=forget,proto3" json:"forget,omitempty"` // it is given up
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2175,6 +2179,20 @@ func (x *StageOp) GetSeal() *StagedSums {
 		return x.Seal
 	}
 	return nil
+}
+
+func (x *StageOp) GetTx() uint64 {
+	if x != nil {
+		return x.Tx
+	}
+	return 0
+}
+
+func (x *StageOp) GetForget() bool {
+	if x != nil {
+		return x.Forget
+	}
+	return false
 }
 
 // SetQuotaOp limits what may be below a directory. A limit of -1 stays as it
@@ -4706,12 +4724,14 @@ const file_command_proto_rawDesc = "" +
 	"\x06intent\x18\x03 \x01(\x04R\x06intent\x12\x12\n" +
 	"\x04root\x18\x04 \x01(\x04R\x04root\x12\x18\n" +
 	"\acleared\x18\x05 \x01(\rR\acleared\x12\x19\n" +
-	"\asettled\x18\xbe\x01 \x01(\rR\asettled\"\xa3\x01\n" +
+	"\asettled\x18\xbe\x01 \x01(\rR\asettled\"\xcd\x01\n" +
 	"\aStageOp\x12\x14\n" +
 	"\x05mount\x18\x01 \x01(\rR\x05mount\x12*\n" +
 	"\x04self\x18\x02 \x01(\v2\x16.orca.meta.StagedEntryR\x04self\x12+\n" +
 	"\x05pages\x18\x03 \x03(\v2\x15.orca.meta.StagedPageR\x05pages\x12)\n" +
-	"\x04seal\x18\x04 \x01(\v2\x15.orca.meta.StagedSumsR\x04seal\"e\n" +
+	"\x04seal\x18\x04 \x01(\v2\x15.orca.meta.StagedSumsR\x04seal\x12\x0f\n" +
+	"\x02tx\x18\xc8\x01 \x01(\x04R\x02tx\x12\x17\n" +
+	"\x06forget\x18\xc9\x01 \x01(\bR\x06forget\"e\n" +
 	"\n" +
 	"SetQuotaOp\x12)\n" +
 	"\x06target\x18\x01 \x01(\v2\x11.orca.meta.TargetR\x06target\x12\x14\n" +

@@ -3988,7 +3988,8 @@ func (x *StagedSums) GetDirs() int64 {
 	return 0
 }
 
-// StageRequest brings what a mount holds to the group behind its junction.
+// StageRequest brings what a directory holds to another group: to its mount there,
+// behind its junction, or to a tree that is put in its place later.
 type StageRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	H             *Header                `protobuf:"bytes,1,opt,name=h,proto3" json:"h,omitempty"`
@@ -3996,6 +3997,8 @@ type StageRequest struct {
 	Self          *StagedEntry           `protobuf:"bytes,3,opt,name=self,proto3" json:"self,omitempty"`
 	Pages         []*StagedPage          `protobuf:"bytes,4,rep,name=pages,proto3" json:"pages,omitempty"`
 	Seal          *StagedSums            `protobuf:"bytes,5,opt,name=seal,proto3" json:"seal,omitempty"`
+	Tx            uint64                 `protobuf:"varint,200,opt,name=tx,proto3" json:"tx,omitempty"`         // instead of a mount: a tree that has no place yet
+	Forget        bool                   `protobuf:"varint,201,opt,name=forget,proto3" json:"forget,omitempty"` // it is given up
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -4063,6 +4066,20 @@ func (x *StageRequest) GetSeal() *StagedSums {
 		return x.Seal
 	}
 	return nil
+}
+
+func (x *StageRequest) GetTx() uint64 {
+	if x != nil {
+		return x.Tx
+	}
+	return 0
+}
+
+func (x *StageRequest) GetForget() bool {
+	if x != nil {
+		return x.Forget
+	}
+	return false
 }
 
 type StageReply struct {
@@ -9109,13 +9126,15 @@ const file_meta_proto_rawDesc = "" +
 	"StagedSums\x12\x14\n" +
 	"\x05bytes\x18\x01 \x01(\x03R\x05bytes\x12\x14\n" +
 	"\x05files\x18\x02 \x01(\x03R\x05files\x12\x12\n" +
-	"\x04dirs\x18\x03 \x01(\x03R\x04dirs\"\xc9\x01\n" +
+	"\x04dirs\x18\x03 \x01(\x03R\x04dirs\"\xf3\x01\n" +
 	"\fStageRequest\x12\x1f\n" +
 	"\x01h\x18\x01 \x01(\v2\x11.orca.meta.HeaderR\x01h\x12\x14\n" +
 	"\x05mount\x18\x02 \x01(\rR\x05mount\x12*\n" +
 	"\x04self\x18\x03 \x01(\v2\x16.orca.meta.StagedEntryR\x04self\x12+\n" +
 	"\x05pages\x18\x04 \x03(\v2\x15.orca.meta.StagedPageR\x05pages\x12)\n" +
-	"\x04seal\x18\x05 \x01(\v2\x15.orca.meta.StagedSumsR\x04seal\" \n" +
+	"\x04seal\x18\x05 \x01(\v2\x15.orca.meta.StagedSumsR\x04seal\x12\x0f\n" +
+	"\x02tx\x18\xc8\x01 \x01(\x04R\x02tx\x12\x17\n" +
+	"\x06forget\x18\xc9\x01 \x01(\bR\x06forget\" \n" +
 	"\n" +
 	"StageReply\x12\x12\n" +
 	"\x04inos\x18\x01 \x03(\x04R\x04inos\"\x89\x01\n" +

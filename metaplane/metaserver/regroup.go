@@ -357,14 +357,14 @@ func (s *Service) forwarded(t *metapb.Target, err error) error {
 // group.
 func (s *Service) Stage(ctx context.Context, r *metapb.StageRequest) (*metapb.StageReply, error) {
 	if callerOf(r.H).UID != 0 {
-		return nil, orca.E("metaserver.Stage", orca.Permission, "only the first group moves directories here")
+		return nil, orca.E("metaserver.Stage", orca.Permission, "only groups move directories to each other")
 	}
 	res, err := s.group.Propose(ctx, &command.Command{Now: now(), Stage: &metapb.StageOp{
-		Mount: r.Mount, Self: r.Self, Pages: r.Pages, Seal: r.Seal}})
+		Mount: r.Mount, Self: r.Self, Pages: r.Pages, Seal: r.Seal, Tx: r.Tx, Forget: r.Forget}})
 	if err != nil {
 		return nil, err
 	}
-	if r.Seal != nil {
+	if r.Seal != nil && r.Mount != 0 {
 		s.refreshMounts()
 	}
 	return &metapb.StageReply{Inos: res.Ids}, nil
