@@ -54,12 +54,13 @@ func (m *Machine) regroup(c *call, o *metapb.RegroupOp) *refusal {
 		return refuse(orca.NotFound, "", "no such move: it was given up, or has ended")
 	}
 	if o.Root == 0 {
-		m.dropIntent(it)
-		m.tx.Set(abandonedKey(it.Part), binary.BigEndian.AppendUint32(nil, it.Group))
-		m.tellSource(it, 0)
+		m.giveUpRegroup(it)
 		return nil
 	}
-	if it.From != 0 {
+	switch {
+	case it.Group <= 1:
+		return m.switchHome(c, it)
+	case it.From != 0:
 		return m.switchPart(c, it, o.Root)
 	}
 	return m.switchGroup(c, it, o.Root)
@@ -79,12 +80,22 @@ func (m *Machine) beginRegroup(c *call, o *metapb.RegroupOp) *refusal {
 	if r := m.unknownName(c, &s); r != nil {
 		return r
 	}
+	d := s.dentry.dir
+	switch {
+	case s.none():
+		return refuse(orca.NotFound, s.path, "")
+	case d == nil:
+		return refuse(orca.NotDir, s.path, "")
+	case c.who.UID != 0:
+		return refuse(orca.Permission, s.path, "only root puts directories into groups")
+	case m.regroups[d.rec.Ino] != nil:
+		return m.sameRegroup(c, o, &s, m.regroups[d.rec.Ino])
+	case o.Group <= 1:
+		c.res.Existed = true // here it is
+		return nil
+	}
 	if r := m.checkRegroup(c, o, &s); r != nil {
 		return r
-	}
-	d := s.dentry.dir
-	if it := m.regroups[d.rec.Ino]; it != nil {
-		return m.sameRegroup(c, o, &s, it)
 	}
 	if it := m.regroupBelow(d); it != nil {
 		return &refusal{kind: orca.Busy, path: s.path, busy: it.Id, msg: fmt.Sprintf("a directory below it is on its way to group %d", it.Group)}
@@ -107,9 +118,7 @@ func (m *Machine) beginRegroupPart(c *call, o *metapb.RegroupOp, s *spot, row *c
 		return nil
 	case r.kind != orca.Referral:
 		return r
-	case o.Group <= 1:
-		return refuse(orca.Unsupported, s.path, "a directory in another group comes back to the first by unmounting it")
-	case len(m.mounts)+len(m.regroups) >= maxMounts:
+	case o.Group > 1 && len(m.mounts)+len(m.regroups) >= maxMounts:
 		return refuse(orca.Busy, s.path, fmt.Sprintf("there are %d mounts and directories in groups of their own already", maxMounts))
 	}
 	return m.enterRegroup(c, o, s, m.locate(d.parent, d.rec.Name), row.Mount.Id)
@@ -117,7 +126,7 @@ func (m *Machine) beginRegroupPart(c *call, o *metapb.RegroupOp, s *spot, row *c
 
 // sameRegroup answers who begins a move while one is under way.
 func (m *Machine) sameRegroup(c *call, o *metapb.RegroupOp, s *spot, it *command.Intent) *refusal {
-	if it.Group != o.Group {
+	if it.Group != max(o.Group, 1) {
 		return refuse(orca.Exists, s.path, fmt.Sprintf("it is on its way to group %d", it.Group))
 	}
 	c.res.Intent = it
@@ -135,7 +144,7 @@ func (m *Machine) enterRegroup(c *call, o *metapb.RegroupOp, s *spot, loc locate
 	m.count.mount++
 	it := &command.Intent{
 		Op: metapb.IntentOp_INTENT_REGROUP, Source: loc.key, Ino: uint64(s.dentry.dir.rec.Ino), Dir: true, Subtree: true,
-		Group: o.Group, Part: m.count.mount, From: from,
+		Group: max(o.Group, 1), Part: m.count.mount, From: from,
 	}
 	m.enterIntent(c, it, loc)
 	c.res.Intent = it
@@ -147,12 +156,6 @@ func (m *Machine) enterRegroup(c *call, o *metapb.RegroupOp, s *spot, loc locate
 func (m *Machine) checkRegroup(c *call, o *metapb.RegroupOp, s *spot) *refusal {
 	d := s.dentry.dir
 	switch {
-	case s.none():
-		return refuse(orca.NotFound, s.path, "")
-	case d == nil:
-		return refuse(orca.NotDir, s.path, "")
-	case o.Group <= 1:
-		return refuse(orca.Unsupported, s.path, "what is in the first group already stays there; a directory in another one comes back by unmounting it")
 	case s.isRoot() || d.rec.Mount != 0:
 		return refuse(orca.Unsupported, s.path, "a mount stays in its group: only a directory of one is moved")
 	}
@@ -207,6 +210,52 @@ func (m *Machine) switchGroup(c *call, it *command.Intent, root uint64) *refusal
 	m.mountChanged(n)
 	c.res.Mount = bare(row)
 	return nil
+}
+
+// giveUpRegroup leaves a directory where it is. Whoever has something of it, or has
+// it rest, is told.
+func (m *Machine) giveUpRegroup(it *command.Intent) {
+	m.dropIntent(it)
+	m.tellSource(it, 0)
+	if it.Group <= 1 {
+		m.forgetTree(it.Id)
+		return
+	}
+	m.tx.Set(abandonedKey(it.Part), binary.BigEndian.AppendUint32(nil, it.Group))
+}
+
+// switchHome puts what has been brought here of a part in the place of its
+// junction: it is a directory like any other.
+func (m *Machine) switchHome(c *call, it *command.Intent) *refusal {
+	d, old, n := m.dirs[orca.Ino(it.Ino)], m.mounts[it.From], m.stagedTree(it.Id)
+	switch {
+	case d == nil || old == nil || d.rec.Mount != it.From || !m.attached(d) || d.parent == nil:
+		return refuse(orca.Internal, "", "BUG: a directory has gone while it was on its way to this group")
+	case n == nil:
+		return refuse(orca.Stale, old.Mount.Path, "it is not all here")
+	}
+	p, name := d.parent, d.rec.Name
+	mtime, ctime, own := p.rec.Mtime, p.rec.Ctime, n.rec.Ctime
+	m.tellSource(it, uint64(n.rec.Ino))
+	m.dropIntent(it)
+	m.dropMount(old, d)
+	m.cutDir(d)
+	m.eraseDir(d)
+	m.placeTree(it.Id, p, name)
+	n.rec.Ctime, p.rec.Mtime, p.rec.Ctime = own, mtime, ctime
+	m.event(metapb.EventKind_EVENT_ENTRY, orca.Ino(old.Mount.Root), p.rec.Ino, name)
+	m.event(metapb.EventKind_EVENT_ENTRY, n.rec.Ino, p.rec.Ino, name)
+	m.mountChanged(n)
+	c.res.Mount = bare(old)
+	return nil
+}
+
+// AllHere reports whether all of a part that moves to this group has been brought
+// here.
+func (m *Machine) AllHere(intent uint64) bool {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	return m.stagedTree(intent) != nil
 }
 
 // switchPart makes the junction of a part that of where its content has been

@@ -112,6 +112,8 @@ func (s *story) buildInner(verb string, a args, c *command.Command) *command.Com
 		if c.Regroup.Intent == 0 {
 			c.Regroup.Target = s.target(a, 0)
 		}
+	case "stage":
+		c.Stage = stageOp(a)
 	case "depart":
 		c.Depart = &metapb.DepartOp{Mount: uint32(a.num("id", 0)), Part: uint32(a.num("move", 0)), Group: uint32(a.num("group", 0)), Root: uint64(a.num("root", 0)),
 			Step: metapb.DepartStep(metapb.DepartStep_value["DEPART_"+strings.ToUpper(a.arg(0))])}
@@ -165,6 +167,35 @@ func (s *story) buildInner(verb string, a args, c *command.Command) *command.Com
 		return nil
 	}
 	return c
+}
+
+// stageOp reads words like f:name:fp and d:name, which are of the root of what is
+// staged; with -self that comes, too, and with -seal the sums.
+func stageOp(a args) *metapb.StageOp {
+	o := &metapb.StageOp{Tx: uint64(a.num("tx", 0)), Mount: uint32(a.num("id", 0)), Forget: a.has("forget")}
+	dir := &inode.Dir{Ino: 99, Mode: uint32(a.num("mode", 0o755)), Mtime: 1, Ctime: 2, Atime: 3, Flags: inode.Persisted | inode.Loaded}
+	if a.has("self") {
+		o.Self = &metapb.StagedEntry{Name: "p", Dir: inode.AppendDir(nil, dir)}
+	}
+	if a.has("seal") {
+		o.Seal = &metapb.StagedSums{Bytes: a.num("bytes", 0), Files: a.num("files", 0), Dirs: a.num("dirs", 0)}
+	}
+	page := &metapb.StagedPage{}
+	for _, p := range a.plain {
+		f := strings.Split(p, ":")
+		e := &metapb.StagedEntry{Name: f[1]}
+		if f[0] == "d" {
+			e.Dir = inode.AppendDir(nil, dir)
+		} else {
+			e.File = inode.AppendFile(nil, &inode.File{Ino: 98, Type: orca.TypeFile, Mode: 0o644, Length: int64(len(f[2])), Persist: orca.Persisted,
+				Fingerprint: f[2], Version: 3, LastVersion: 3, Runs: wholeRuns(3)})
+		}
+		page.Entries = append(page.Entries, e)
+	}
+	if len(page.Entries) > 0 {
+		o.Pages = []*metapb.StagedPage{page}
+	}
+	return o
 }
 
 // part is what "part=1" says a mount is a part of.

@@ -243,6 +243,9 @@ func (r *Router) referred(h *metapb.Header, t *metapb.Target, err error) (*metap
 	}
 	c := r.callerOf(h)
 	path, abs := absolute(t)
+	if root.Group() <= 1 && root > orca.RootIno && !abs { // to where a file is that was in another group
+		return &metapb.Target{Ino: uint64(root), Path: rest}, r.home, nil
+	}
 	if root.Group() <= 1 { // back to where paths begin
 		if !abs {
 			return nil, nil, orca.PathE("metaclient.referred", t.GetPath(), orca.NotFound, errors.New("its mount is gone"))

@@ -120,10 +120,13 @@ func (m *mover) run(ctx context.Context) (path string, err error) {
 	if err != nil {
 		return "", err
 	}
-	if m.ns, err = m.s.cfg.Others(uint16(m.it.Group)); err != nil {
+	if m.from, err = m.s.sourceOf(m.it); err != nil {
 		return mt.Path, err
 	}
-	if m.from, err = m.s.sourceOf(m.it); err != nil {
+	if m.it.Group <= 1 {
+		return mt.Path, m.runHome(ctx)
+	}
+	if m.ns, err = m.s.cfg.Others(uint16(m.it.Group)); err != nil {
 		return mt.Path, err
 	}
 	if err := m.rest(ctx); err != nil {
@@ -141,11 +144,51 @@ func (m *mover) run(ctx context.Context) (path string, err error) {
 			return mt.Path, err
 		}
 	}
-	if err := m.from.close(ctx); err != nil {
-		return mt.Path, err
+	return mt.Path, m.end(ctx, rep.Mount.Root)
+}
+
+// runHome is run of a part that comes to this group, where it has no mount of its
+// own.
+func (m *mover) runHome(ctx context.Context) error {
+	m.ns = m.s
+	if err := m.rest(ctx); err != nil {
+		return err
 	}
-	_, err = m.s.group.Propose(ctx, &command.Command{Now: now(), Regroup: &metapb.RegroupOp{Intent: m.it.Id, Root: rep.Mount.Root}})
-	return mt.Path, err
+	if !m.s.group.Machine().AllHere(m.it.Id) {
+		if err := m.copy(ctx); err != nil {
+			return err
+		}
+	}
+	of, err := m.s.group.Machine().Mount(m.it.MountId)
+	if err != nil {
+		return err
+	}
+	if !of.Directories {
+		if err := m.s.Syncer.Inherit(ctx, of.Mount.Id); err != nil {
+			return err
+		}
+	}
+	return m.end(ctx, m.it.Ino)
+}
+
+// end has nobody read the directory where it was, and records where it is.
+func (m *mover) end(ctx context.Context, root uint64) error {
+	if err := m.from.close(ctx); err != nil {
+		return err
+	}
+	_, err := m.s.group.Propose(ctx, &command.Command{Now: now(), Regroup: &metapb.RegroupOp{Intent: m.it.Id, Root: root}})
+	return err
+}
+
+// stage has the group take what is brought there.
+func (m *mover) stage(ctx context.Context, r *metapb.StageRequest) (*metapb.StageReply, error) {
+	r.H = &metapb.Header{}
+	if m.it.Group <= 1 {
+		r.Tx = m.it.Id
+	} else {
+		r.Mount = m.it.Part
+	}
+	return m.ns.Stage(ctx, r)
 }
 
 // rest waits until what began before the move has ended.
@@ -180,14 +223,14 @@ func (m *mover) copy(ctx context.Context) error {
 		return err
 	}
 	m.total.Store(sums.Inodes())
-	if _, err := m.ns.Stage(ctx, &metapb.StageRequest{H: &metapb.Header{}, Mount: m.it.Part, Self: self.StagedEntry}); err != nil {
+	if _, err := m.stage(ctx, &metapb.StageRequest{Self: self.StagedEntry}); err != nil {
 		return err
 	}
 	m.copied.Store(0)
 	if err := m.walk(ctx); err != nil {
 		return err
 	}
-	_, err = m.ns.Stage(ctx, &metapb.StageRequest{H: &metapb.Header{}, Mount: m.it.Part,
+	_, err = m.stage(ctx, &metapb.StageRequest{
 		Seal: &metapb.StagedSums{Bytes: sums.Bytes, Files: sums.Files, Dirs: sums.Dirs}})
 	return err
 }
@@ -320,7 +363,7 @@ func (m *mover) send(ctx context.Context) error {
 	}
 	m.flying++
 	go func() {
-		rep, err := m.ns.Stage(ctx, &metapb.StageRequest{H: &metapb.Header{}, Mount: m.it.Part, Pages: p.pages})
+		rep, err := m.stage(ctx, &metapb.StageRequest{Pages: p.pages})
 		m.landed <- landing{p, rep.GetInos(), err}
 	}()
 	return nil

@@ -77,7 +77,7 @@ func (s *Service) Regroup(ctx context.Context, r *metapb.RegroupRequest) (*metap
 		return nil, err
 	}
 	if res.Existed {
-		return &metapb.RegroupReply{State: metapb.RegroupState_REGROUP_DONE, Group: r.Group}, nil
+		return &metapb.RegroupReply{State: metapb.RegroupState_REGROUP_DONE, Group: max(r.Group, 1)}, nil
 	}
 	s.movers.forget(r.Target.Path)
 	s.log.Info("a directory moves to another group", "path", r.Target.Path, "group", r.Group, "ino", res.Intent.GetIno())
@@ -92,14 +92,10 @@ func (s *Service) mayMove(ctx context.Context, r *metapb.RegroupRequest) error {
 	if err != nil || at.it != nil || at.part != nil && at.part.Mount.Group == max(r.Group, 1) || !at.dir || at.part == nil && r.Group <= 1 {
 		return nil // nothing to do, or the state machine says what is wrong
 	}
-	ns, err := s.groupAt(uint16(r.Group))
-	if err == nil {
-		ctx, cancel := context.WithTimeout(ctx, electionWait)
-		_, err = ns.Quorum(ctx, &metapb.QuorumRequest{H: &metapb.Header{}})
-		cancel()
-	}
-	if err != nil {
-		return &orca.Error{Op: "metaserver.Regroup", Path: r.Target.Path, Kind: orca.Unavailable, Msg: fmt.Sprintf("group %d does not answer", r.Group), Err: err}
+	if r.Group > 1 {
+		if err := s.answers(ctx, uint16(r.Group)); err != nil {
+			return &orca.Error{Op: "metaserver.Regroup", Path: r.Target.Path, Kind: orca.Unavailable, Msg: fmt.Sprintf("group %d does not answer", r.Group), Err: err}
+		}
 	}
 	m := &mover{s: s, from: &hereSource{m: s.group.Machine(), dir: orca.Ino(at.ino)}}
 	if at.part != nil {
@@ -108,6 +104,18 @@ func (s *Service) mayMove(ctx context.Context, r *metapb.RegroupRequest) error {
 		}
 	}
 	return m.walk(ctx)
+}
+
+// answers returns nil if somebody leads a group, soon.
+func (s *Service) answers(ctx context.Context, group uint16) error {
+	ns, err := s.groupAt(group)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, electionWait)
+	defer cancel()
+	_, err = ns.Quorum(ctx, &metapb.QuorumRequest{H: &metapb.Header{}})
+	return err
 }
 
 // regroupOf returns the move of a directory that is under way, nil if it is not.
@@ -130,33 +138,37 @@ type movable struct {
 
 // moveAt returns what is at a path. NotFound; Referral: it is in another group,
 // and no part of its own.
-func (s *Service) moveAt(t *metapb.Target) (movable, error) {
-	var at movable
-	for range 2 { // the switch may come between the looks
-		w, err := s.group.Machine().Walk(orca.Caller{}, orca.Ino(t.Ino), t.Path)
-		switch k := orca.KindOf(err); {
-		case k == orca.Referral || k == orca.Busy:
-			at = movable{dir: true}
-			for _, row := range s.group.Machine().Mounts() {
-				if row.Mount.Path == t.Path && row.Mount.Part != nil {
-					at.ino, at.part = row.Root, row
-				}
-			}
-			if at.part == nil {
-				return at, err
-			}
-		case err != nil:
+func (s *Service) moveAt(t *metapb.Target) (at movable, err error) {
+	for range 3 { // the switch may come between the looks
+		if at, err = s.lookAt(t); err != nil && orca.KindOf(err) != orca.Referral {
 			return at, err
-		case !w.Found:
-			return at, &orca.Error{Op: "metaserver.Regroup", Path: t.Path, Kind: orca.NotFound}
-		default:
-			at = movable{ino: w.Attr.Ino, dir: w.Attr.Type == uint32(orca.TypeDir)}
 		}
 		if at.it = s.regroupOf(at.ino); at.it != nil {
 			break
 		}
 	}
-	return at, nil
+	return at, err
+}
+
+// lookAt is moveAt, but for whether it moves, and of one moment each for the walk
+// and the table of mounts.
+func (s *Service) lookAt(t *metapb.Target) (movable, error) {
+	m := s.group.Machine()
+	w, err := m.Walk(orca.Caller{}, orca.Ino(t.Ino), t.Path)
+	switch k := orca.KindOf(err); {
+	case k == orca.Referral || k == orca.Busy:
+		for _, row := range m.Mounts() {
+			if row.Mount.Path == t.Path && row.Mount.Part != nil {
+				return movable{ino: row.Root, part: row, dir: true}, nil
+			}
+		}
+		return movable{}, err
+	case err != nil:
+		return movable{}, err
+	case !w.Found:
+		return movable{}, &orca.Error{Op: "metaserver.Regroup", Path: t.Path, Kind: orca.NotFound}
+	}
+	return movable{ino: w.Attr.Ino, dir: w.Attr.Type == uint32(orca.TypeDir)}, nil
 }
 
 // regroupStatus tells how far the move of a directory is.
@@ -171,7 +183,7 @@ func (s *Service) regroupStatus(t *metapb.Target) (*metapb.RegroupReply, error) 
 	case at.it == nil && at.part != nil:
 		return &metapb.RegroupReply{State: metapb.RegroupState_REGROUP_DONE, Group: at.part.Mount.Group, Problem: s.movers.over[t.Path]}, nil
 	case at.it == nil:
-		return &metapb.RegroupReply{Problem: s.movers.over[t.Path]}, nil
+		return &metapb.RegroupReply{Group: 1, Problem: s.movers.over[t.Path]}, nil
 	}
 	rep := &metapb.RegroupReply{State: metapb.RegroupState_REGROUP_MOVING, Group: at.it.Group}
 	if u, err := s.group.Machine().Usage(orca.Ino(at.ino)); err == nil && at.part == nil {

@@ -81,6 +81,8 @@ func stepOf(g *raftgroup.Group, c *command.Command) string {
 		return regroupStep(c.Regroup)
 	case c.Depart != nil:
 		return "departing " + departStep(c.Depart)
+	case c.Stage.GetTx() != 0:
+		return "staging " + stageStep(c.Stage.Self, c.Stage.Seal)
 	case c.Decide != nil:
 		if it, err := g.Machine().Intent(c.Decide.Intent); err == nil {
 			return "deciding " + strings.ToLower(strings.TrimPrefix(it.Op.String(), "INTENT_"))
@@ -91,7 +93,7 @@ func stepOf(g *raftgroup.Group, c *command.Command) string {
 
 func (g cutGroup) Propose(ctx context.Context, c *command.Command) (*command.Result, error) {
 	name := stepOf(g.Group, c)
-	if name == "" && !g.p.dead[g.Number()].Load() || g.p.lame && c.Regroup == nil && c.Depart == nil {
+	if name == "" && !g.p.dead[g.Number()].Load() || g.p.lame && c.Regroup == nil && c.Depart == nil && c.Stage == nil {
 		return g.Group.Propose(ctx, c)
 	}
 	if g.p.at(g.Number(), "before "+name) {

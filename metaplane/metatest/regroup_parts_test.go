@@ -3,6 +3,7 @@
 package metatest
 
 import (
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -76,109 +77,219 @@ func TestAPartMovesToAGroup(t *testing.T) {
 	p.check()
 }
 
-// The leader of either group dies at every point of a move from one group to
-// another: the next one ends it, and all is there as it was. Or it gives it up, and
-// all is there as it was.
-func TestMovesBetweenGroupsSurviveACrashAnywhere(t *testing.T) {
-	p := newTriple(t)
-	store := t.TempDir()
-	p.mount("/m", "file://"+store, 0)
-	again := func() {
-		p.cut.Store("")
-		p.leave()
-		p.serve()
+// point is where the leader of a group dies in a move away from group 2.
+type point struct {
+	name   string
+	group  int  // that dies
+	unread bool // meanwhile
+}
+
+// sweep moves parts of group 2 to another group while leaders die.
+type sweep struct {
+	*pair
+	to uint32
+}
+
+// dies waits until the leader of a group is dead.
+func (s *sweep) dies(point string, group int) {
+	s.t.Helper()
+	require.Eventually(s.t, func() bool { return s.dead[group].Load() }, time.Minute, time.Millisecond, point)
+}
+
+func (s *sweep) again() {
+	s.cut.Store("")
+	s.leave()
+	s.serve()
+}
+
+// part makes a directory of group 2.
+func (s *sweep) part(store, path string) map[string]string {
+	s.t.Helper()
+	s.furnish(store, path)
+	s.move(path)
+	s.settled(path)
+	return s.seen(path)
+}
+
+// there waits until all is over, and looks at what has become of it.
+func (s *sweep) there(path string, before map[string]string, point string) {
+	t := s.t
+	t.Helper()
+	s.movedTo(path, s.to)
+	if s.told(); s.to > 1 {
+		s.settled(path)
+	} else {
+		require.Nil(t, s.row(path))
 	}
-	dies := func(point string, group int) {
-		t.Helper()
-		require.Eventually(t, func() bool { return p.dead[group].Load() }, time.Minute, time.Millisecond, point)
-	}
-	part := func(path string) map[string]string {
-		t.Helper()
-		p.furnish(store, path)
-		p.move(path)
-		p.settled(path)
-		return p.seen(path)
-	}
-	points := []struct {
-		name   string
-		group  int  // that dies
-		unread bool // meanwhile
-	}{
-		{"begin", 1, false}, {"hold", 1, false}, {"departing hold", 2, false}, {"mount", 1, false}, {"self", 1, false}, {"look", 1, false},
-		{"pages", 1, false}, {"seal", 1, false}, {"close", 1, false}, {"departing close", 2, false}, {"switch", 1, true}, {"active", 1, true},
-		{"leave", 1, true}, {"departing leave", 2, true}, {"settled", 1, false},
-	}
+	require.Equal(t, before, s.seen(path), point)
+	a, err := s.stat(path + "/d/f03")
+	require.NoError(t, err)
+	require.Equal(t, uint16(s.to), orca.Ino(a.Ino).Home())
+	require.NoError(t, s.touch(path+"/late"), point)
+	s.check()
+}
+
+func (s *sweep) moves(store string, points []point) {
+	t := s.t
 	for i := range 2 * len(points) {
 		x := points[i/2]
 		point := []string{"before ", "after "}[i%2] + x.name
 		path := "/m/moves " + point
-		before := part(path)
+		before := s.part(store, path)
 		if x.name != "look" {
-			p.cut.Store(point)
+			s.cut.Store(point)
 		}
-		p.then.Store(func(at string) {
-			if x.name == "look" && at == "after self" { // not when it was looked at before it was to move
-				p.cut.Store(point)
+		s.then.Store(func(at string) {
+			if x.name == "look" && strings.HasSuffix(at, " hold") { // not when it was looked at before it was to move
+				s.cut.Store(point)
 			}
 		})
-		_, err := p.regroup(path, 3, metapb.RegroupAsk_REGROUP_BEGIN)
+		_, err := s.regroup(path, s.to, metapb.RegroupAsk_REGROUP_BEGIN)
 		if x.name == "begin" {
 			require.Error(t, err, point)
 		}
-		dies(point, x.group)
-		p.then.Store(func(string) {})
+		s.dies(point, x.group)
+		s.then.Store(func(string) {})
 		if !x.unread && (i%2 == 0 || !strings.HasSuffix(x.name, "close")) {
-			require.Equal(t, before, p.seen(path), point)
+			require.Equal(t, before, s.seen(path), point)
 		}
-		again()
+		s.again()
 		if point == "before begin" {
-			p.moveTo(path, 3)
+			s.moveTo(path, s.to)
 		}
-		p.movedTo(path, 3)
-		p.settled(path)
-		require.Equal(t, before, p.seen(path), point)
-		require.NoError(t, p.touch(path+"/late"), point)
-		p.check()
+		s.there(path, before, point)
 	}
-	stays := []struct {
-		name  string
-		group int
-	}{{"give up", 1}, {"lift", 1}, {"departing lift", 2}, {"settled", 1}, {"unmount", 1}, {"cleared", 1}}
-	for i := range 2 * len(stays) {
-		x := stays[i/2]
+}
+
+func (s *sweep) stays(store string, points []point) {
+	t := s.t
+	for i := range 2 * len(points) {
+		x := points[i/2]
 		point := []string{"before ", "after "}[i%2] + x.name
 		path := "/m/stays " + point
-		before := part(path)
-		p.cut.Store("after close") // all of it is there, and nobody reads it
-		_, err := p.regroup(path, 3, metapb.RegroupAsk_REGROUP_BEGIN)
+		before := s.part(store, path)
+		s.cut.Store("after close") // all of it is there, and nobody reads it
+		_, err := s.regroup(path, s.to, metapb.RegroupAsk_REGROUP_BEGIN)
 		require.NoError(t, err)
-		dies(point, 1)
-		p.cut.Store("before switch")
-		p.dead[1].Store(false)
-		dies(point, 1)
-		p.cut.Store(point)
-		p.dead[1].Store(false)
-		_, err = p.regroup(path, 0, metapb.RegroupAsk_REGROUP_ABORT)
+		s.dies(point, 1)
+		s.cut.Store("before switch")
+		s.dead[1].Store(false)
+		s.dies(point, 1)
+		s.cut.Store(point)
+		s.dead[1].Store(false)
+		_, err = s.regroup(path, 0, metapb.RegroupAsk_REGROUP_ABORT)
 		if x.name == "give up" {
 			require.Error(t, err, point)
 		}
-		dies(point, x.group)
-		again()
+		s.dies(point, x.group)
+		s.again()
 		if point == "before give up" { // nobody knows that it was to be
-			p.movedTo(path, 3)
-			p.settled(path)
-			require.Equal(t, before, p.seen(path), point)
+			s.there(path, before, point)
 			continue
 		}
-		p.told()
-		p.movedTo(path, 2) // it is where it was
-		require.Equal(t, before, p.seen(path), point)
-		require.NoError(t, p.touch(path+"/late"), point)
-		require.NoError(t, p.remove(path+"/late", false), point)
-		p.check()
-		p.moveTo(path, 3)
-		p.settled(path)
-		require.Equal(t, len(before), len(p.seen(path)), point)
-		p.check()
+		s.told()
+		s.movedTo(path, 2) // it is where it was
+		require.Equal(t, before, s.seen(path), point)
+		require.NoError(t, s.touch(path+"/late"), point)
+		require.NoError(t, s.remove(path+"/late", false), point)
+		s.check()
+		before = s.seen(path)
+		s.moveTo(path, s.to)
+		s.there(path, before, point)
 	}
+}
+
+// The leader of either group dies at every point of a move from one group to
+// another: the next one ends it, and all is there as it was. Or it gives it up, and
+// all is there as it was.
+func TestMovesBetweenGroupsSurviveACrashAnywhere(t *testing.T) {
+	s := sweep{newTriple(t), 3}
+	store := t.TempDir()
+	s.mount("/m", "file://"+store, 0)
+	s.moves(store, []point{
+		{"begin", 1, false}, {"hold", 1, false}, {"departing hold", 2, false}, {"mount", 1, false}, {"self", 1, false}, {"look", 1, false},
+		{"pages", 1, false}, {"seal", 1, false}, {"close", 1, false}, {"departing close", 2, false}, {"switch", 1, true}, {"active", 1, true},
+		{"leave", 1, true}, {"departing leave", 2, true}, {"settled", 1, false},
+	})
+	s.stays(store, []point{{name: "give up", group: 1}, {name: "lift", group: 1}, {name: "departing lift", group: 2}, {name: "settled", group: 1},
+		{name: "unmount", group: 1}, {name: "cleared", group: 1}})
+}
+
+// So it is on the way back to the first group.
+func TestMovesHomeSurviveACrashAnywhere(t *testing.T) {
+	s := sweep{newPairOn(t, true), 1}
+	store := t.TempDir()
+	s.mount("/m", "file://"+store, 0)
+	s.moves(store, []point{
+		{"begin", 1, false}, {"hold", 1, false}, {"departing hold", 2, false}, {"staging self", 1, false}, {"look", 1, false},
+		{"staging pages", 1, false}, {"staging seal", 1, false}, {"close", 1, false}, {"departing close", 2, false}, {"switch", 1, true},
+		{"leave", 1, true}, {"departing leave", 2, true}, {"settled", 1, false},
+	})
+	s.stays(store, []point{{name: "give up", group: 1}, {name: "lift", group: 1}, {name: "departing lift", group: 2}, {name: "settled", group: 1}})
+}
+
+// What lives in a group comes back to the first one, and is a directory as before.
+func TestAPartComesHome(t *testing.T) {
+	p := newPairOn(t, true)
+	ctx := t.Context()
+	store := t.TempDir()
+	p.mount("/m", "file://"+store, 0)
+	p.furnish(store, "/m/p")
+	before, quotas := p.seen("/m/p"), p.quotas("/m/p/d/f01")
+	above, err := p.stat("/m")
+	require.NoError(t, err)
+	usage, err := p.ns.Usage(ctx, &metapb.UsageRequest{Target: at("/m")})
+	require.NoError(t, err)
+	p.move("/m/p")
+	p.settled("/m/p")
+	there, err := p.stat("/m/p/d/f03")
+	require.NoError(t, err)
+	lists := p.one.Syncer.Stats.Lists.Load()
+
+	p.moveTo("/m/p", 1)
+	p.told()
+	require.Nil(t, p.row("/m/p"))
+	require.Equal(t, before, p.seen("/m/p"))
+	require.Equal(t, quotas, p.quotas("/m/p/d/f01"))
+	require.Equal(t, lists, p.one.Syncer.Stats.Lists.Load(), "nothing is listed again")
+	now, err := p.stat("/m")
+	require.NoError(t, err)
+	require.Equal(t, above, now, "what is above has not changed")
+	p.moveTo("/m/p", 1) // nothing happens
+	p.check()
+	u, err := p.ns.Usage(ctx, &metapb.UsageRequest{Target: at("/m")})
+	require.NoError(t, err)
+	require.Equal(t, usage.Usage, u.Usage, "the sums above count it again")
+	_, err = p.ns.SetQuota(ctx, &metapb.SetQuotaRequest{Target: at("/m"), Bytes: -1, Inodes: 1000})
+	require.NoError(t, err)
+	_, err = p.ns.SetQuota(ctx, &metapb.SetQuotaRequest{Target: at("/m"), Bytes: -1, Inodes: 0})
+	require.NoError(t, err)
+	o, err := p.ns.Open(ctx, &metapb.OpenRequest{Target: &metapb.Target{Ino: there.Ino}})
+	require.NoError(t, err)
+	require.Equal(t, uint16(1), orca.Ino(o.Attr.Ino).Home())
+	require.Equal(t, there.Fingerprint, o.Attr.Fingerprint)
+
+	s, err := p.ns.Sync(ctx, &metapb.SyncRequest{Target: at("/m"), Recursive: true})
+	require.NoError(t, err)
+	require.Zero(t, s.Created+s.Changed+s.Removed, "the store and the namespace are in line")
+	_, err = p.ns.Rename(ctx, &metapb.RenameRequest{Src: at("/m/p"), Dst: at("/m/q")})
+	require.NoError(t, err, "it is a directory like any other")
+	require.FileExists(t, filepath.Join(store, "q/d/f03"))
+	before = p.seen("/m/q")
+	p.stop()
+	p.start()
+	require.Equal(t, before, p.seen("/m/q"))
+	p.check()
+	p.move("/m/q") // there and back again
+	p.settled("/m/q")
+	p.moveTo("/m/q", 1)
+	p.told()
+	require.Equal(t, before, p.seen("/m/q"))
+	p.check()
+	require.NoError(t, p.remove("/m/q", true))
+	require.Eventually(t, func() bool { // a tree of the first group leaves the store behind its back
+		_, err := os.Stat(filepath.Join(store, "q"))
+		return os.IsNotExist(err)
+	}, time.Minute, 5*time.Millisecond)
+	p.check()
 }

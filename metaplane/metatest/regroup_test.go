@@ -33,14 +33,21 @@ func regroupStep(o *metapb.RegroupOp) string {
 	return "switch"
 }
 
-func (o cutOther) Stage(ctx context.Context, r *metapb.StageRequest) (*metapb.StageReply, error) {
-	what := "pages"
+// stageStep names what is brought to a group.
+func stageStep(self *metapb.StagedEntry, seal *metapb.StagedSums) string {
 	switch {
-	case r.Seal != nil:
-		what = "seal"
-	case r.Self != nil:
-		what = "self"
-	case o.p.cut.Load() == "a name is lost":
+	case seal != nil:
+		return "seal"
+	case self != nil:
+		return "self"
+	}
+	return "pages"
+}
+
+func (o cutOther) Stage(ctx context.Context, r *metapb.StageRequest) (*metapb.StageReply, error) {
+	what := stageStep(r.Self, r.Seal)
+	switch {
+	case what == "pages" && o.p.cut.Load() == "a name is lost":
 		last := r.Pages[len(r.Pages)-1]
 		last.Entries[len(last.Entries)-1] = last.Entries[0] // there already
 	}

@@ -27,7 +27,7 @@ bytes 0 files 1 dirs 1 whole
 permission denied: only root puts directories into groups
 > as 0:0
 > regroup /a/p group=1
-unsupported: what is in the first group already stays there; a directory in another one comes back by unmounting it
+ok
 > regroup /a/none group=2
 not found
 > regroup /a/p/f group=2
