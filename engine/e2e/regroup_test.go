@@ -27,6 +27,7 @@ type regrouping struct {
 	want   map[string]string // path → content, of what was there before
 	stop   chan struct{}
 	wg     sync.WaitGroup
+	uses   int
 	reads  atomic.Int64
 	writes atomic.Int64
 	longms atomic.Int64 // the longest wait of a write
@@ -39,7 +40,7 @@ type regrouping struct {
 // once.
 func furnish(t *testing.T, c *cluster, fs *client.FS, dir string, n int) *regrouping {
 	t.Helper()
-	r := &regrouping{t: t, c: c, dir: dir, want: map[string]string{}, stop: make(chan struct{}), made: map[string]string{}}
+	r := &regrouping{t: t, c: c, dir: dir, want: map[string]string{}, made: map[string]string{}}
 	for i := range n {
 		p := fmt.Sprintf("%s/d%d/f%d", dir, i/100, i)
 		r.want[p] = "content of " + p
@@ -59,6 +60,10 @@ func furnish(t *testing.T, c *cluster, fs *client.FS, dir string, n int) *regrou
 
 // use reads and writes below the directory until end.
 func (r *regrouping) use() {
+	r.t.Helper()
+	r.uses++
+	r.stop = make(chan struct{})
+	reads, writes := r.reads.Load(), r.writes.Load()
 	paths := make([]string, 0, len(r.want))
 	for p := range r.want {
 		paths = append(paths, p)
@@ -82,7 +87,7 @@ func (r *regrouping) use() {
 		fs := r.c.fs()
 		r.wg.Go(func() {
 			r.loop(func(ctx context.Context, n int) error {
-				p := fmt.Sprintf("%s/d%d/w%d-%d", r.dir, n%10, i, n)
+				p := fmt.Sprintf("%s/d%d/w%d-%d-%d", r.dir, n%10, r.uses, i, n)
 				began := time.Now()
 				err := patiently(ctx, func() error { return put(ctx, fs, p, "written to "+p) })
 				r.longms.Store(max(r.longms.Load(), time.Since(began).Milliseconds()))
@@ -96,6 +101,9 @@ func (r *regrouping) use() {
 			})
 		})
 	}
+	eventually(r.t, time.Minute, "it is used", func() bool {
+		return r.t.Failed() || r.writes.Load() > writes+20 && r.reads.Load() > reads+20
+	})
 }
 
 func (r *regrouping) loop(do func(ctx context.Context, n int) error) {
@@ -115,31 +123,44 @@ func (r *regrouping) loop(do func(ctx context.Context, n int) error) {
 	}
 }
 
+// leader is the node that leads a group.
+func (r *regrouping) leader(fs *client.FS, group uint16) (node string) {
+	r.t.Helper()
+	eventually(r.t, time.Minute, "all groups are led", func() bool {
+		if g := r.c.leaders(fs)[group]; g != nil {
+			node = g.Leader.Node
+		}
+		return node != ""
+	})
+	return node
+}
+
 // begin begins the move, which writers must not keep from beginning.
-func (r *regrouping) begin(fs *client.FS) {
+func (r *regrouping) begin(fs *client.FS, group uint16) {
 	r.t.Helper()
 	ctx := ctxFor(r.t, 2*time.Minute)
-	if err := patiently(ctx, func() error { _, err := fs.Regroup(ctx, r.dir, 2); return err }); err != nil {
+	if err := patiently(ctx, func() error { _, err := fs.Regroup(ctx, r.dir, group); return err }); err != nil {
 		r.t.Fatal(err)
 	}
 }
 
 // end waits for the end of the move and looks at everything.
-func (r *regrouping) end(fs *client.FS) {
+func (r *regrouping) end(fs *client.FS, group uint16) {
 	r.t.Helper()
 	ctx := ctxFor(r.t, 4*time.Minute)
 	eventually(r.t, 2*time.Minute, "it has moved", func() bool {
 		g, err := fs.Regrouping(ctx, r.dir)
-		if err == nil && !g.Moving && g.Group != 2 {
+		if err == nil && !g.Moving && g.Group != group {
 			r.t.Fatalf("it stays: %s", g.Problem)
 		}
-		return err == nil && g.Group == 2 && !g.Moving
+		return err == nil && g.Group == group && !g.Moving
 	})
 	n := r.writes.Load()
 	eventually(r.t, 2*time.Minute, "writers go on", func() bool { return r.t.Failed() || r.writes.Load() > n+20 })
 	close(r.stop)
 	r.wg.Wait()
 	r.t.Logf("%d reads, %d writes meanwhile, the longest in %d ms", r.reads.Load(), r.writes.Load(), r.longms.Load())
+	r.longms.Store(0)
 	for p, content := range r.made {
 		r.want[p] = content
 	}
@@ -158,18 +179,19 @@ func (r *regrouping) end(fs *client.FS) {
 		}
 	}
 	i, err := fs.Stat(ctx, client.Path(r.dir+"/d0/f0"), client.SyncNever())
-	if err != nil || i.Ino.Group() != 2 {
+	if err != nil || i.Ino.Home() != group {
 		r.t.Errorf("f0 is %v, %v", i.Ino, err)
 	}
 	u, err := fs.Usage(ctx, client.Path(r.dir))
-	if files := int64(len(r.want)); err != nil || u.Files < files || u.Files > files+6 { // of a write that was not acknowledged
+	if files := int64(len(r.want)); err != nil || u.Files < files || u.Files > files+int64(6*r.uses) { // of a write that was not acknowledged
 		r.t.Errorf("%d files, want %d, %v", u.Files, files, err)
 	}
 }
 
 // TestADirectoryMovesToAGroup moves directories to another group on three
-// processes, while they are read and written, and kills the leader of either
-// group in the middle: every file is there, with its content, also what was
+// processes, from that to a third one and back to the first, while they are read
+// and written, and kills the leader of the first group, or of the other that is
+// concerned, in the middle: every file is there, with its content, also what was
 // written meanwhile.
 func TestADirectoryMovesToAGroup(t *testing.T) {
 	c := startCluster(t)
@@ -177,20 +199,29 @@ func TestADirectoryMovesToAGroup(t *testing.T) {
 	fs := c.fs()
 	p := c.nodes[c.leader(fs)]
 	c.must(p, "admin", "group", "add")
-	leaders := c.spread(fs, 2)
-	for _, kills := range []uint16{0, 1, 2} {
-		t.Run(fmt.Sprintf("kill %d", kills), func(t *testing.T) {
-			r := furnish(t, c, fs, fmt.Sprintf("/moves%d", kills), 2000)
-			r.use()
-			eventually(t, time.Minute, "it is used", func() bool { return t.Failed() || r.writes.Load() > 20 && r.reads.Load() > 20 })
-			r.begin(fs)
-			if kills > 0 {
-				leaders = c.leaders(fs)
-				dead := leaders[kills].Leader.Node
-				c.kill(dead)
-				defer c.restart(dead)
+	c.must(p, "admin", "group", "add")
+	c.spread(fs, 3)
+	for _, kills := range []string{"nobody", "the first", "the other"} {
+		t.Run("kill "+kills, func(t *testing.T) {
+			r := furnish(t, c, fs, "/moves "+kills, 2000)
+			for _, move := range []struct{ to, other uint16 }{{2, 2}, {3, 2}, {1, 3}} {
+				r.use()
+				r.begin(fs, move.to)
+				var dead string
+				switch kills {
+				case "the first":
+					dead = r.leader(fs, 1)
+				case "the other":
+					dead = r.leader(fs, move.other)
+				}
+				if dead != "" {
+					c.kill(dead)
+				}
+				r.end(fs, move.to)
+				if dead != "" {
+					c.restart(dead)
+				}
 			}
-			r.end(fs)
 		})
 	}
 	// The command line waits for the end, and says what it was.
@@ -207,23 +238,34 @@ func TestADirectoryMovesToAGroup(t *testing.T) {
 	if _, err := os.ReadDir(filepath.Join(dir, "small/d0")); err != nil {
 		t.Fatal(err)
 	}
-	c.must(p, "fs", "regroup", "--group", "2", "/small")
 	// So does a mount, with what it had open and had looked up.
-	if b, err := io.ReadAll(open); err != nil || string(b) != r.want["/small/d0/f7"] {
-		t.Errorf("open: %q, %v", b, err)
-	}
-	eventually(t, time.Minute, "the mount reads and writes there", func() bool {
-		b, err := os.ReadFile(filepath.Join(dir, "small/d0/f8"))
-		return err == nil && string(b) == r.want["/small/d0/f8"] && os.WriteFile(filepath.Join(dir, "small/d0/new"), []byte("x"), 0o644) == nil
-	})
-	if b, err := os.ReadFile(filepath.Join(c.root, "small/d0/new")); string(b) != "x" {
-		t.Errorf("the store has %q, %v", b, err)
+	for i, group := range []string{"2", "3", "1", "2"} {
+		c.must(p, "fs", "regroup", "--group", group, "/small")
+		if _, err := open.Seek(0, io.SeekStart); err != nil {
+			t.Fatal(err)
+		}
+		if b, err := io.ReadAll(open); err != nil || string(b) != r.want["/small/d0/f7"] {
+			t.Errorf("open, in group %s: %q, %v", group, b, err)
+		}
+		was := fmt.Sprintf("/small/d0/f%d", 8+i)
+		made := fmt.Sprintf("small/d0/new%d", i)
+		eventually(t, time.Minute, "the mount reads and writes in group "+group, func() bool {
+			b, err := os.ReadFile(filepath.Join(dir, was))
+			return err == nil && string(b) == r.want[was] && os.WriteFile(filepath.Join(dir, made), []byte("x"), 0o644) == nil
+		})
+		if b, err := os.ReadFile(filepath.Join(c.root, made)); string(b) != "x" {
+			t.Errorf("the store has %q, %v", b, err)
+		}
+		eventually(t, time.Minute, "it is closed", func() bool { // what the mount writes is complete when it says so, or soon after
+			i, err := fs.Stat(ctxFor(t, time.Minute), client.Path("/"+made), client.SyncNever())
+			return err == nil && i.Ino.Home() == uint16(group[0]-'0')
+		})
 	}
 	if out := c.must(p, "fs", "ls", "/"); !strings.Contains(out, "/small -> group 2") {
 		t.Errorf("ls: %q", out)
 	}
 	c.must(p, "fs", "regroup", "--group", "2", "/small")
-	if _, e, code := p.cli("fs", "regroup", "--group", "9", "/moves0"); code == 0 || !strings.Contains(e, "no group 9") {
+	if _, e, code := p.cli("fs", "regroup", "--group", "9", "/moves nobody"); code == 0 || !strings.Contains(e, "no group 9") {
 		t.Errorf("exit %d, %q", code, e)
 	}
 	if _, e, code := p.cli("fs", "regroup", "/small"); code == 0 || !strings.Contains(e, "--group or --abort") {
