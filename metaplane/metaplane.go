@@ -27,6 +27,12 @@ type Reader interface {
 	Watch(ctx context.Context, r *metapb.WatchRequest) (*metapb.WatchReply, error)
 }
 
+// Holder is what who has files open tells, so that their content does not go
+// before he has a copy of it. Open and Watch take part in it.
+type Holder interface {
+	Hold(ctx context.Context, r *metapb.HoldRequest) (*metapb.Empty, error)
+}
+
 // Writer changes names and attributes. Every call is exactly once by
 // (Header.client, Header.seq); metaclient and Session fill them in.
 type Writer interface {
@@ -118,6 +124,7 @@ type Groups interface {
 // Namespace is the whole.
 type Namespace interface {
 	Reader
+	Holder
 	Writer
 	Files
 	Xattrs

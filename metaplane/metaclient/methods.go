@@ -207,6 +207,12 @@ func (s *Session) Resolve(ctx context.Context, r *metapb.ResolveRequest) (*metap
 	return read(ctx, s, &r.H, func(ctx context.Context) (*metapb.ResolveReply, error) { return s.ns.Resolve(ctx, r) })
 }
 
+// Hold is metaplane.Namespace's, tried once: who holds says it again.
+func (s *Session) Hold(ctx context.Context, r *metapb.HoldRequest) (*metapb.Empty, error) {
+	r.H = s.header(r.H, ticket{})
+	return s.ns.Hold(ctx, r)
+}
+
 // StaleUFS is metaplane.Namespace's, repeated while the server is away.
 func (s *Session) StaleUFS(ctx context.Context, r *metapb.StaleUFSRequest) (*metapb.Empty, error) {
 	return read(ctx, s, &r.H, func(ctx context.Context) (*metapb.Empty, error) { return s.ns.StaleUFS(ctx, r) })

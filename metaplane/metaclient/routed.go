@@ -275,6 +275,15 @@ func (r *Router) Watch(ctx context.Context, q *metapb.WatchRequest) (*metapb.Wat
 	return s.Watch(ctx, q)
 }
 
+// Hold is metaplane.Namespace's, of the group in the header.
+func (r *Router) Hold(ctx context.Context, q *metapb.HoldRequest) (*metapb.Empty, error) {
+	s, err := r.asked(q.H)
+	if err != nil {
+		return nil, err
+	}
+	return s.Hold(ctx, q)
+}
+
 // Quorum is metaplane.Namespace's, of the group in the header.
 func (r *Router) Quorum(ctx context.Context, q *metapb.QuorumRequest) (*metapb.QuorumReply, error) {
 	s, err := r.asked(q.H)

@@ -168,3 +168,7 @@ func (s *stub) PurgeTrash(ctx context.Context, r *metapb.PurgeTrashRequest) (*me
 func (s *stub) Transfer(ctx context.Context, r *metapb.TransferRequest) (*metapb.TransferReply, error) {
 	return invoke(ctx, s, metawire.OpTransfer, r, new(metapb.TransferReply))
 }
+
+func (s *stub) Hold(ctx context.Context, r *metapb.HoldRequest) (*metapb.Empty, error) {
+	return invoke(ctx, s, metawire.OpHold, r, new(metapb.Empty))
+}

@@ -410,7 +410,7 @@ func (x WorkerOrder_Kind) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use WorkerOrder_Kind.Descriptor instead.
 func (WorkerOrder_Kind) EnumDescriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{65, 0}
+	return file_meta_proto_rawDescGZIP(), []int{67, 0}
 }
 
 type QuorumRequest_Change int32
@@ -474,7 +474,7 @@ func (x QuorumRequest_Change) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use QuorumRequest_Change.Descriptor instead.
 func (QuorumRequest_Change) EnumDescriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{100, 0}
+	return file_meta_proto_rawDescGZIP(), []int{102, 0}
 }
 
 type UpkeepRequest_Kind int32
@@ -529,7 +529,7 @@ func (x UpkeepRequest_Kind) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use UpkeepRequest_Kind.Descriptor instead.
 func (UpkeepRequest_Kind) EnumDescriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{103, 0}
+	return file_meta_proto_rawDescGZIP(), []int{105, 0}
 }
 
 // Caller is a POSIX identity.
@@ -2267,11 +2267,15 @@ func (x *RenewReply) GetExpired() []uint64 {
 }
 
 type OpenRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	H             *Header                `protobuf:"bytes,1,opt,name=h,proto3" json:"h,omitempty"`
-	Target        *Target                `protobuf:"bytes,2,opt,name=target,proto3" json:"target,omitempty"`
-	Sync          *SyncOption            `protobuf:"bytes,3,opt,name=sync,proto3" json:"sync,omitempty"`
-	Write         bool                   `protobuf:"varint,4,opt,name=write,proto3" json:"write,omitempty"`
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	H      *Header                `protobuf:"bytes,1,opt,name=h,proto3" json:"h,omitempty"`
+	Target *Target                `protobuf:"bytes,2,opt,name=target,proto3" json:"target,omitempty"`
+	Sync   *SyncOption            `protobuf:"bytes,3,opt,name=sync,proto3" json:"sync,omitempty"`
+	Write  bool                   `protobuf:"varint,4,opt,name=write,proto3" json:"write,omitempty"`
+	// Who holds what is opened, 0: nobody; and the number of this opening, greater
+	// with each of the holder's. Only of a target by inode.
+	Holder        uint64 `protobuf:"varint,230,opt,name=holder,proto3" json:"holder,omitempty"`
+	Hold          uint64 `protobuf:"varint,231,opt,name=hold,proto3" json:"hold,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2332,6 +2336,20 @@ func (x *OpenRequest) GetWrite() bool {
 		return x.Write
 	}
 	return false
+}
+
+func (x *OpenRequest) GetHolder() uint64 {
+	if x != nil {
+		return x.Holder
+	}
+	return 0
+}
+
+func (x *OpenRequest) GetHold() uint64 {
+	if x != nil {
+		return x.Hold
+	}
+	return 0
 }
 
 type OpenReply struct {
@@ -4704,10 +4722,15 @@ func (x *ListMountsReply) GetGroups() []uint32 {
 }
 
 type WatchRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	H             *Header                `protobuf:"bytes,1,opt,name=h,proto3" json:"h,omitempty"`
-	Cursor        uint64                 `protobuf:"varint,2,opt,name=cursor,proto3" json:"cursor,omitempty"`               // 0: start now
-	WaitMs        int64                  `protobuf:"varint,3,opt,name=wait_ms,json=waitMs,proto3" json:"wait_ms,omitempty"` // long poll, at most 30 s
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	H      *Header                `protobuf:"bytes,1,opt,name=h,proto3" json:"h,omitempty"`
+	Cursor uint64                 `protobuf:"varint,2,opt,name=cursor,proto3" json:"cursor,omitempty"`               // 0: start now
+	WaitMs int64                  `protobuf:"varint,3,opt,name=wait_ms,json=waitMs,proto3" json:"wait_ms,omitempty"` // long poll, at most 30 s
+	// Who holds open files and is to hear of those whose content is about to go,
+	// 0: nobody; and the holds that he was last told of. When they are others by
+	// now the answer comes at once.
+	Holder        uint64 `protobuf:"varint,230,opt,name=holder,proto3" json:"holder,omitempty"`
+	Holds         uint64 `protobuf:"varint,231,opt,name=holds,proto3" json:"holds,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -4759,6 +4782,20 @@ func (x *WatchRequest) GetCursor() uint64 {
 func (x *WatchRequest) GetWaitMs() int64 {
 	if x != nil {
 		return x.WaitMs
+	}
+	return 0
+}
+
+func (x *WatchRequest) GetHolder() uint64 {
+	if x != nil {
+		return x.Holder
+	}
+	return 0
+}
+
+func (x *WatchRequest) GetHolds() uint64 {
+	if x != nil {
+		return x.Holds
 	}
 	return 0
 }
@@ -4832,10 +4869,14 @@ func (x *Event) GetKind() EventKind {
 }
 
 type WatchReply struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Events        []*Event               `protobuf:"bytes,1,rep,name=events,proto3" json:"events,omitempty"`
-	Cursor        uint64                 `protobuf:"varint,2,opt,name=cursor,proto3" json:"cursor,omitempty"`
-	Lost          bool                   `protobuf:"varint,3,opt,name=lost,proto3" json:"lost,omitempty"` // events were dropped: invalidate everything
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	Events []*Event               `protobuf:"bytes,1,rep,name=events,proto3" json:"events,omitempty"`
+	Cursor uint64                 `protobuf:"varint,2,opt,name=cursor,proto3" json:"cursor,omitempty"`
+	Lost   bool                   `protobuf:"varint,3,opt,name=lost,proto3" json:"lost,omitempty"` // events were dropped: invalidate everything
+	// Files that the holder has open and whose content is about to go; and which
+	// holds these are: others know nothing of what was held in the last.
+	Leaving       []uint64 `protobuf:"varint,230,rep,packed,name=leaving,proto3" json:"leaving,omitempty"`
+	Holds         uint64   `protobuf:"varint,231,opt,name=holds,proto3" json:"holds,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -4891,6 +4932,153 @@ func (x *WatchReply) GetLost() bool {
 	return false
 }
 
+func (x *WatchReply) GetLeaving() []uint64 {
+	if x != nil {
+		return x.Leaving
+	}
+	return nil
+}
+
+func (x *WatchReply) GetHolds() uint64 {
+	if x != nil {
+		return x.Holds
+	}
+	return 0
+}
+
+// HoldRequest says what a holder has open, or has closed.
+type HoldRequest struct {
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	H      *Header                `protobuf:"bytes,1,opt,name=h,proto3" json:"h,omitempty"`
+	Holder uint64                 `protobuf:"varint,2,opt,name=holder,proto3" json:"holder,omitempty"`
+	// taken are all files that he holds, of what he opened up to the number whole.
+	// Only if whole is not 0.
+	Taken []*Hold `protobuf:"bytes,3,rep,name=taken,proto3" json:"taken,omitempty"`
+	Whole uint64  `protobuf:"varint,4,opt,name=whole,proto3" json:"whole,omitempty"`
+	// back are files that he does not need any more, of what he opened up to their
+	// numbers.
+	Back          []*Hold `protobuf:"bytes,5,rep,name=back,proto3" json:"back,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HoldRequest) Reset() {
+	*x = HoldRequest{}
+	mi := &file_meta_proto_msgTypes[59]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HoldRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HoldRequest) ProtoMessage() {}
+
+func (x *HoldRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_meta_proto_msgTypes[59]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HoldRequest.ProtoReflect.Descriptor instead.
+func (*HoldRequest) Descriptor() ([]byte, []int) {
+	return file_meta_proto_rawDescGZIP(), []int{59}
+}
+
+func (x *HoldRequest) GetH() *Header {
+	if x != nil {
+		return x.H
+	}
+	return nil
+}
+
+func (x *HoldRequest) GetHolder() uint64 {
+	if x != nil {
+		return x.Holder
+	}
+	return 0
+}
+
+func (x *HoldRequest) GetTaken() []*Hold {
+	if x != nil {
+		return x.Taken
+	}
+	return nil
+}
+
+func (x *HoldRequest) GetWhole() uint64 {
+	if x != nil {
+		return x.Whole
+	}
+	return 0
+}
+
+func (x *HoldRequest) GetBack() []*Hold {
+	if x != nil {
+		return x.Back
+	}
+	return nil
+}
+
+type Hold struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Ino           uint64                 `protobuf:"varint,1,opt,name=ino,proto3" json:"ino,omitempty"`
+	Number        uint64                 `protobuf:"varint,2,opt,name=number,proto3" json:"number,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Hold) Reset() {
+	*x = Hold{}
+	mi := &file_meta_proto_msgTypes[60]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Hold) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Hold) ProtoMessage() {}
+
+func (x *Hold) ProtoReflect() protoreflect.Message {
+	mi := &file_meta_proto_msgTypes[60]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Hold.ProtoReflect.Descriptor instead.
+func (*Hold) Descriptor() ([]byte, []int) {
+	return file_meta_proto_rawDescGZIP(), []int{60}
+}
+
+func (x *Hold) GetIno() uint64 {
+	if x != nil {
+		return x.Ino
+	}
+	return 0
+}
+
+func (x *Hold) GetNumber() uint64 {
+	if x != nil {
+		return x.Number
+	}
+	return 0
+}
+
 type TierUsage struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Tier          uint32                 `protobuf:"varint,1,opt,name=tier,proto3" json:"tier,omitempty"`
@@ -4905,7 +5093,7 @@ type TierUsage struct {
 
 func (x *TierUsage) Reset() {
 	*x = TierUsage{}
-	mi := &file_meta_proto_msgTypes[59]
+	mi := &file_meta_proto_msgTypes[61]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4917,7 +5105,7 @@ func (x *TierUsage) String() string {
 func (*TierUsage) ProtoMessage() {}
 
 func (x *TierUsage) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[59]
+	mi := &file_meta_proto_msgTypes[61]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4930,7 +5118,7 @@ func (x *TierUsage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TierUsage.ProtoReflect.Descriptor instead.
 func (*TierUsage) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{59}
+	return file_meta_proto_rawDescGZIP(), []int{61}
 }
 
 func (x *TierUsage) GetTier() uint32 {
@@ -4995,7 +5183,7 @@ type Worker struct {
 
 func (x *Worker) Reset() {
 	*x = Worker{}
-	mi := &file_meta_proto_msgTypes[60]
+	mi := &file_meta_proto_msgTypes[62]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5007,7 +5195,7 @@ func (x *Worker) String() string {
 func (*Worker) ProtoMessage() {}
 
 func (x *Worker) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[60]
+	mi := &file_meta_proto_msgTypes[62]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5020,7 +5208,7 @@ func (x *Worker) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Worker.ProtoReflect.Descriptor instead.
 func (*Worker) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{60}
+	return file_meta_proto_rawDescGZIP(), []int{62}
 }
 
 func (x *Worker) GetId() uint64 {
@@ -5120,7 +5308,7 @@ type RegisterRequest struct {
 
 func (x *RegisterRequest) Reset() {
 	*x = RegisterRequest{}
-	mi := &file_meta_proto_msgTypes[61]
+	mi := &file_meta_proto_msgTypes[63]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5132,7 +5320,7 @@ func (x *RegisterRequest) String() string {
 func (*RegisterRequest) ProtoMessage() {}
 
 func (x *RegisterRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[61]
+	mi := &file_meta_proto_msgTypes[63]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5145,7 +5333,7 @@ func (x *RegisterRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RegisterRequest.ProtoReflect.Descriptor instead.
 func (*RegisterRequest) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{61}
+	return file_meta_proto_rawDescGZIP(), []int{63}
 }
 
 func (x *RegisterRequest) GetH() *Header {
@@ -5195,7 +5383,7 @@ type RegisterReply struct {
 
 func (x *RegisterReply) Reset() {
 	*x = RegisterReply{}
-	mi := &file_meta_proto_msgTypes[62]
+	mi := &file_meta_proto_msgTypes[64]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5207,7 +5395,7 @@ func (x *RegisterReply) String() string {
 func (*RegisterReply) ProtoMessage() {}
 
 func (x *RegisterReply) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[62]
+	mi := &file_meta_proto_msgTypes[64]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5220,7 +5408,7 @@ func (x *RegisterReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RegisterReply.ProtoReflect.Descriptor instead.
 func (*RegisterReply) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{62}
+	return file_meta_proto_rawDescGZIP(), []int{64}
 }
 
 func (x *RegisterReply) GetId() uint64 {
@@ -5265,7 +5453,7 @@ type FileReport struct {
 
 func (x *FileReport) Reset() {
 	*x = FileReport{}
-	mi := &file_meta_proto_msgTypes[63]
+	mi := &file_meta_proto_msgTypes[65]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5277,7 +5465,7 @@ func (x *FileReport) String() string {
 func (*FileReport) ProtoMessage() {}
 
 func (x *FileReport) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[63]
+	mi := &file_meta_proto_msgTypes[65]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5290,7 +5478,7 @@ func (x *FileReport) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FileReport.ProtoReflect.Descriptor instead.
 func (*FileReport) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{63}
+	return file_meta_proto_rawDescGZIP(), []int{65}
 }
 
 func (x *FileReport) GetFile() uint64 {
@@ -5346,7 +5534,7 @@ type HeartbeatRequest struct {
 
 func (x *HeartbeatRequest) Reset() {
 	*x = HeartbeatRequest{}
-	mi := &file_meta_proto_msgTypes[64]
+	mi := &file_meta_proto_msgTypes[66]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5358,7 +5546,7 @@ func (x *HeartbeatRequest) String() string {
 func (*HeartbeatRequest) ProtoMessage() {}
 
 func (x *HeartbeatRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[64]
+	mi := &file_meta_proto_msgTypes[66]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5371,7 +5559,7 @@ func (x *HeartbeatRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HeartbeatRequest.ProtoReflect.Descriptor instead.
 func (*HeartbeatRequest) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{64}
+	return file_meta_proto_rawDescGZIP(), []int{66}
 }
 
 func (x *HeartbeatRequest) GetH() *Header {
@@ -5407,7 +5595,7 @@ type WorkerOrder struct {
 
 func (x *WorkerOrder) Reset() {
 	*x = WorkerOrder{}
-	mi := &file_meta_proto_msgTypes[65]
+	mi := &file_meta_proto_msgTypes[67]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5419,7 +5607,7 @@ func (x *WorkerOrder) String() string {
 func (*WorkerOrder) ProtoMessage() {}
 
 func (x *WorkerOrder) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[65]
+	mi := &file_meta_proto_msgTypes[67]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5432,7 +5620,7 @@ func (x *WorkerOrder) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WorkerOrder.ProtoReflect.Descriptor instead.
 func (*WorkerOrder) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{65}
+	return file_meta_proto_rawDescGZIP(), []int{67}
 }
 
 func (x *WorkerOrder) GetKind() WorkerOrder_Kind {
@@ -5471,7 +5659,7 @@ type HeartbeatReply struct {
 
 func (x *HeartbeatReply) Reset() {
 	*x = HeartbeatReply{}
-	mi := &file_meta_proto_msgTypes[66]
+	mi := &file_meta_proto_msgTypes[68]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5483,7 +5671,7 @@ func (x *HeartbeatReply) String() string {
 func (*HeartbeatReply) ProtoMessage() {}
 
 func (x *HeartbeatReply) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[66]
+	mi := &file_meta_proto_msgTypes[68]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5496,7 +5684,7 @@ func (x *HeartbeatReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HeartbeatReply.ProtoReflect.Descriptor instead.
 func (*HeartbeatReply) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{66}
+	return file_meta_proto_rawDescGZIP(), []int{68}
 }
 
 func (x *HeartbeatReply) GetOrders() []*WorkerOrder {
@@ -5557,7 +5745,7 @@ type ListWorkersRequest struct {
 
 func (x *ListWorkersRequest) Reset() {
 	*x = ListWorkersRequest{}
-	mi := &file_meta_proto_msgTypes[67]
+	mi := &file_meta_proto_msgTypes[69]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5569,7 +5757,7 @@ func (x *ListWorkersRequest) String() string {
 func (*ListWorkersRequest) ProtoMessage() {}
 
 func (x *ListWorkersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[67]
+	mi := &file_meta_proto_msgTypes[69]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5582,7 +5770,7 @@ func (x *ListWorkersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListWorkersRequest.ProtoReflect.Descriptor instead.
 func (*ListWorkersRequest) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{67}
+	return file_meta_proto_rawDescGZIP(), []int{69}
 }
 
 func (x *ListWorkersRequest) GetH() *Header {
@@ -5601,7 +5789,7 @@ type ListWorkersReply struct {
 
 func (x *ListWorkersReply) Reset() {
 	*x = ListWorkersReply{}
-	mi := &file_meta_proto_msgTypes[68]
+	mi := &file_meta_proto_msgTypes[70]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5613,7 +5801,7 @@ func (x *ListWorkersReply) String() string {
 func (*ListWorkersReply) ProtoMessage() {}
 
 func (x *ListWorkersReply) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[68]
+	mi := &file_meta_proto_msgTypes[70]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5626,7 +5814,7 @@ func (x *ListWorkersReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListWorkersReply.ProtoReflect.Descriptor instead.
 func (*ListWorkersReply) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{68}
+	return file_meta_proto_rawDescGZIP(), []int{70}
 }
 
 func (x *ListWorkersReply) GetWorkers() []*Worker {
@@ -5647,7 +5835,7 @@ type ResolveRequest struct {
 
 func (x *ResolveRequest) Reset() {
 	*x = ResolveRequest{}
-	mi := &file_meta_proto_msgTypes[69]
+	mi := &file_meta_proto_msgTypes[71]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5659,7 +5847,7 @@ func (x *ResolveRequest) String() string {
 func (*ResolveRequest) ProtoMessage() {}
 
 func (x *ResolveRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[69]
+	mi := &file_meta_proto_msgTypes[71]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5672,7 +5860,7 @@ func (x *ResolveRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResolveRequest.ProtoReflect.Descriptor instead.
 func (*ResolveRequest) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{69}
+	return file_meta_proto_rawDescGZIP(), []int{71}
 }
 
 func (x *ResolveRequest) GetH() *Header {
@@ -5702,7 +5890,7 @@ type ResolveReply struct {
 
 func (x *ResolveReply) Reset() {
 	*x = ResolveReply{}
-	mi := &file_meta_proto_msgTypes[70]
+	mi := &file_meta_proto_msgTypes[72]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5714,7 +5902,7 @@ func (x *ResolveReply) String() string {
 func (*ResolveReply) ProtoMessage() {}
 
 func (x *ResolveReply) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[70]
+	mi := &file_meta_proto_msgTypes[72]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5727,7 +5915,7 @@ func (x *ResolveReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResolveReply.ProtoReflect.Descriptor instead.
 func (*ResolveReply) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{70}
+	return file_meta_proto_rawDescGZIP(), []int{72}
 }
 
 func (x *ResolveReply) GetAttr() *Attr {
@@ -5775,7 +5963,7 @@ type LocationsRequest struct {
 
 func (x *LocationsRequest) Reset() {
 	*x = LocationsRequest{}
-	mi := &file_meta_proto_msgTypes[71]
+	mi := &file_meta_proto_msgTypes[73]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5787,7 +5975,7 @@ func (x *LocationsRequest) String() string {
 func (*LocationsRequest) ProtoMessage() {}
 
 func (x *LocationsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[71]
+	mi := &file_meta_proto_msgTypes[73]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5800,7 +5988,7 @@ func (x *LocationsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LocationsRequest.ProtoReflect.Descriptor instead.
 func (*LocationsRequest) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{71}
+	return file_meta_proto_rawDescGZIP(), []int{73}
 }
 
 func (x *LocationsRequest) GetH() *Header {
@@ -5828,7 +6016,7 @@ type LocationsReply struct {
 
 func (x *LocationsReply) Reset() {
 	*x = LocationsReply{}
-	mi := &file_meta_proto_msgTypes[72]
+	mi := &file_meta_proto_msgTypes[74]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5840,7 +6028,7 @@ func (x *LocationsReply) String() string {
 func (*LocationsReply) ProtoMessage() {}
 
 func (x *LocationsReply) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[72]
+	mi := &file_meta_proto_msgTypes[74]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5853,7 +6041,7 @@ func (x *LocationsReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LocationsReply.ProtoReflect.Descriptor instead.
 func (*LocationsReply) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{72}
+	return file_meta_proto_rawDescGZIP(), []int{74}
 }
 
 func (x *LocationsReply) GetAttr() *Attr {
@@ -5889,7 +6077,7 @@ type FreeRequest struct {
 
 func (x *FreeRequest) Reset() {
 	*x = FreeRequest{}
-	mi := &file_meta_proto_msgTypes[73]
+	mi := &file_meta_proto_msgTypes[75]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5901,7 +6089,7 @@ func (x *FreeRequest) String() string {
 func (*FreeRequest) ProtoMessage() {}
 
 func (x *FreeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[73]
+	mi := &file_meta_proto_msgTypes[75]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5914,7 +6102,7 @@ func (x *FreeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FreeRequest.ProtoReflect.Descriptor instead.
 func (*FreeRequest) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{73}
+	return file_meta_proto_rawDescGZIP(), []int{75}
 }
 
 func (x *FreeRequest) GetH() *Header {
@@ -5956,7 +6144,7 @@ type SyncRequest struct {
 
 func (x *SyncRequest) Reset() {
 	*x = SyncRequest{}
-	mi := &file_meta_proto_msgTypes[74]
+	mi := &file_meta_proto_msgTypes[76]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5968,7 +6156,7 @@ func (x *SyncRequest) String() string {
 func (*SyncRequest) ProtoMessage() {}
 
 func (x *SyncRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[74]
+	mi := &file_meta_proto_msgTypes[76]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5981,7 +6169,7 @@ func (x *SyncRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SyncRequest.ProtoReflect.Descriptor instead.
 func (*SyncRequest) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{74}
+	return file_meta_proto_rawDescGZIP(), []int{76}
 }
 
 func (x *SyncRequest) GetH() *Header {
@@ -6016,7 +6204,7 @@ type SyncReply struct {
 
 func (x *SyncReply) Reset() {
 	*x = SyncReply{}
-	mi := &file_meta_proto_msgTypes[75]
+	mi := &file_meta_proto_msgTypes[77]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6028,7 +6216,7 @@ func (x *SyncReply) String() string {
 func (*SyncReply) ProtoMessage() {}
 
 func (x *SyncReply) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[75]
+	mi := &file_meta_proto_msgTypes[77]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6041,7 +6229,7 @@ func (x *SyncReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SyncReply.ProtoReflect.Descriptor instead.
 func (*SyncReply) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{75}
+	return file_meta_proto_rawDescGZIP(), []int{77}
 }
 
 func (x *SyncReply) GetCreated() int64 {
@@ -6078,7 +6266,7 @@ type StaleUFSRequest struct {
 
 func (x *StaleUFSRequest) Reset() {
 	*x = StaleUFSRequest{}
-	mi := &file_meta_proto_msgTypes[76]
+	mi := &file_meta_proto_msgTypes[78]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6090,7 +6278,7 @@ func (x *StaleUFSRequest) String() string {
 func (*StaleUFSRequest) ProtoMessage() {}
 
 func (x *StaleUFSRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[76]
+	mi := &file_meta_proto_msgTypes[78]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6103,7 +6291,7 @@ func (x *StaleUFSRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StaleUFSRequest.ProtoReflect.Descriptor instead.
 func (*StaleUFSRequest) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{76}
+	return file_meta_proto_rawDescGZIP(), []int{78}
 }
 
 func (x *StaleUFSRequest) GetH() *Header {
@@ -6138,7 +6326,7 @@ type PersistPrepareRequest struct {
 
 func (x *PersistPrepareRequest) Reset() {
 	*x = PersistPrepareRequest{}
-	mi := &file_meta_proto_msgTypes[77]
+	mi := &file_meta_proto_msgTypes[79]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6150,7 +6338,7 @@ func (x *PersistPrepareRequest) String() string {
 func (*PersistPrepareRequest) ProtoMessage() {}
 
 func (x *PersistPrepareRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[77]
+	mi := &file_meta_proto_msgTypes[79]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6163,7 +6351,7 @@ func (x *PersistPrepareRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PersistPrepareRequest.ProtoReflect.Descriptor instead.
 func (*PersistPrepareRequest) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{77}
+	return file_meta_proto_rawDescGZIP(), []int{79}
 }
 
 func (x *PersistPrepareRequest) GetH() *Header {
@@ -6199,7 +6387,7 @@ type PersistPrepareReply struct {
 
 func (x *PersistPrepareReply) Reset() {
 	*x = PersistPrepareReply{}
-	mi := &file_meta_proto_msgTypes[78]
+	mi := &file_meta_proto_msgTypes[80]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6211,7 +6399,7 @@ func (x *PersistPrepareReply) String() string {
 func (*PersistPrepareReply) ProtoMessage() {}
 
 func (x *PersistPrepareReply) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[78]
+	mi := &file_meta_proto_msgTypes[80]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6224,7 +6412,7 @@ func (x *PersistPrepareReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PersistPrepareReply.ProtoReflect.Descriptor instead.
 func (*PersistPrepareReply) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{78}
+	return file_meta_proto_rawDescGZIP(), []int{80}
 }
 
 func (x *PersistPrepareReply) GetIntent() uint64 {
@@ -6276,7 +6464,7 @@ type PersistCommitRequest struct {
 
 func (x *PersistCommitRequest) Reset() {
 	*x = PersistCommitRequest{}
-	mi := &file_meta_proto_msgTypes[79]
+	mi := &file_meta_proto_msgTypes[81]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6288,7 +6476,7 @@ func (x *PersistCommitRequest) String() string {
 func (*PersistCommitRequest) ProtoMessage() {}
 
 func (x *PersistCommitRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[79]
+	mi := &file_meta_proto_msgTypes[81]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6301,7 +6489,7 @@ func (x *PersistCommitRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PersistCommitRequest.ProtoReflect.Descriptor instead.
 func (*PersistCommitRequest) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{79}
+	return file_meta_proto_rawDescGZIP(), []int{81}
 }
 
 func (x *PersistCommitRequest) GetH() *Header {
@@ -6376,7 +6564,7 @@ type ReportRequest struct {
 
 func (x *ReportRequest) Reset() {
 	*x = ReportRequest{}
-	mi := &file_meta_proto_msgTypes[80]
+	mi := &file_meta_proto_msgTypes[82]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6388,7 +6576,7 @@ func (x *ReportRequest) String() string {
 func (*ReportRequest) ProtoMessage() {}
 
 func (x *ReportRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[80]
+	mi := &file_meta_proto_msgTypes[82]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6401,7 +6589,7 @@ func (x *ReportRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReportRequest.ProtoReflect.Descriptor instead.
 func (*ReportRequest) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{80}
+	return file_meta_proto_rawDescGZIP(), []int{82}
 }
 
 func (x *ReportRequest) GetH() *Header {
@@ -6427,7 +6615,7 @@ type Intent struct {
 
 func (x *Intent) Reset() {
 	*x = Intent{}
-	mi := &file_meta_proto_msgTypes[81]
+	mi := &file_meta_proto_msgTypes[83]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6439,7 +6627,7 @@ func (x *Intent) String() string {
 func (*Intent) ProtoMessage() {}
 
 func (x *Intent) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[81]
+	mi := &file_meta_proto_msgTypes[83]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6452,7 +6640,7 @@ func (x *Intent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Intent.ProtoReflect.Descriptor instead.
 func (*Intent) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{81}
+	return file_meta_proto_rawDescGZIP(), []int{83}
 }
 
 func (x *Intent) GetId() uint64 {
@@ -6530,7 +6718,7 @@ type ReportReply struct {
 
 func (x *ReportReply) Reset() {
 	*x = ReportReply{}
-	mi := &file_meta_proto_msgTypes[82]
+	mi := &file_meta_proto_msgTypes[84]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6542,7 +6730,7 @@ func (x *ReportReply) String() string {
 func (*ReportReply) ProtoMessage() {}
 
 func (x *ReportReply) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[82]
+	mi := &file_meta_proto_msgTypes[84]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6555,7 +6743,7 @@ func (x *ReportReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReportReply.ProtoReflect.Descriptor instead.
 func (*ReportReply) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{82}
+	return file_meta_proto_rawDescGZIP(), []int{84}
 }
 
 func (x *ReportReply) GetCluster() string {
@@ -6644,7 +6832,7 @@ type ConfRequest struct {
 
 func (x *ConfRequest) Reset() {
 	*x = ConfRequest{}
-	mi := &file_meta_proto_msgTypes[83]
+	mi := &file_meta_proto_msgTypes[85]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6656,7 +6844,7 @@ func (x *ConfRequest) String() string {
 func (*ConfRequest) ProtoMessage() {}
 
 func (x *ConfRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[83]
+	mi := &file_meta_proto_msgTypes[85]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6669,7 +6857,7 @@ func (x *ConfRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConfRequest.ProtoReflect.Descriptor instead.
 func (*ConfRequest) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{83}
+	return file_meta_proto_rawDescGZIP(), []int{85}
 }
 
 func (x *ConfRequest) GetH() *Header {
@@ -6688,7 +6876,7 @@ type ConfReply struct {
 
 func (x *ConfReply) Reset() {
 	*x = ConfReply{}
-	mi := &file_meta_proto_msgTypes[84]
+	mi := &file_meta_proto_msgTypes[86]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6700,7 +6888,7 @@ func (x *ConfReply) String() string {
 func (*ConfReply) ProtoMessage() {}
 
 func (x *ConfReply) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[84]
+	mi := &file_meta_proto_msgTypes[86]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6713,7 +6901,7 @@ func (x *ConfReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConfReply.ProtoReflect.Descriptor instead.
 func (*ConfReply) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{84}
+	return file_meta_proto_rawDescGZIP(), []int{86}
 }
 
 func (x *ConfReply) GetValues() []*ConfReply_Value {
@@ -6735,7 +6923,7 @@ type UsageRequest struct {
 
 func (x *UsageRequest) Reset() {
 	*x = UsageRequest{}
-	mi := &file_meta_proto_msgTypes[85]
+	mi := &file_meta_proto_msgTypes[87]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6747,7 +6935,7 @@ func (x *UsageRequest) String() string {
 func (*UsageRequest) ProtoMessage() {}
 
 func (x *UsageRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[85]
+	mi := &file_meta_proto_msgTypes[87]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6760,7 +6948,7 @@ func (x *UsageRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UsageRequest.ProtoReflect.Descriptor instead.
 func (*UsageRequest) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{85}
+	return file_meta_proto_rawDescGZIP(), []int{87}
 }
 
 func (x *UsageRequest) GetH() *Header {
@@ -6792,7 +6980,7 @@ type UsageReply struct {
 
 func (x *UsageReply) Reset() {
 	*x = UsageReply{}
-	mi := &file_meta_proto_msgTypes[86]
+	mi := &file_meta_proto_msgTypes[88]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6804,7 +6992,7 @@ func (x *UsageReply) String() string {
 func (*UsageReply) ProtoMessage() {}
 
 func (x *UsageReply) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[86]
+	mi := &file_meta_proto_msgTypes[88]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6817,7 +7005,7 @@ func (x *UsageReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UsageReply.ProtoReflect.Descriptor instead.
 func (*UsageReply) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{86}
+	return file_meta_proto_rawDescGZIP(), []int{88}
 }
 
 func (x *UsageReply) GetUsage() *Usage {
@@ -6860,7 +7048,7 @@ type Usage struct {
 
 func (x *Usage) Reset() {
 	*x = Usage{}
-	mi := &file_meta_proto_msgTypes[87]
+	mi := &file_meta_proto_msgTypes[89]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6872,7 +7060,7 @@ func (x *Usage) String() string {
 func (*Usage) ProtoMessage() {}
 
 func (x *Usage) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[87]
+	mi := &file_meta_proto_msgTypes[89]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6885,7 +7073,7 @@ func (x *Usage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Usage.ProtoReflect.Descriptor instead.
 func (*Usage) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{87}
+	return file_meta_proto_rawDescGZIP(), []int{89}
 }
 
 func (x *Usage) GetBytes() int64 {
@@ -6923,7 +7111,7 @@ type SetQuotaRequest struct {
 
 func (x *SetQuotaRequest) Reset() {
 	*x = SetQuotaRequest{}
-	mi := &file_meta_proto_msgTypes[88]
+	mi := &file_meta_proto_msgTypes[90]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6935,7 +7123,7 @@ func (x *SetQuotaRequest) String() string {
 func (*SetQuotaRequest) ProtoMessage() {}
 
 func (x *SetQuotaRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[88]
+	mi := &file_meta_proto_msgTypes[90]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6948,7 +7136,7 @@ func (x *SetQuotaRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetQuotaRequest.ProtoReflect.Descriptor instead.
 func (*SetQuotaRequest) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{88}
+	return file_meta_proto_rawDescGZIP(), []int{90}
 }
 
 func (x *SetQuotaRequest) GetH() *Header {
@@ -6988,7 +7176,7 @@ type SetQuotaReply struct {
 
 func (x *SetQuotaReply) Reset() {
 	*x = SetQuotaReply{}
-	mi := &file_meta_proto_msgTypes[89]
+	mi := &file_meta_proto_msgTypes[91]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7000,7 +7188,7 @@ func (x *SetQuotaReply) String() string {
 func (*SetQuotaReply) ProtoMessage() {}
 
 func (x *SetQuotaReply) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[89]
+	mi := &file_meta_proto_msgTypes[91]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7013,7 +7201,7 @@ func (x *SetQuotaReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetQuotaReply.ProtoReflect.Descriptor instead.
 func (*SetQuotaReply) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{89}
+	return file_meta_proto_rawDescGZIP(), []int{91}
 }
 
 func (x *SetQuotaReply) GetQuota() *Quota {
@@ -7032,7 +7220,7 @@ type QuotasRequest struct {
 
 func (x *QuotasRequest) Reset() {
 	*x = QuotasRequest{}
-	mi := &file_meta_proto_msgTypes[90]
+	mi := &file_meta_proto_msgTypes[92]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7044,7 +7232,7 @@ func (x *QuotasRequest) String() string {
 func (*QuotasRequest) ProtoMessage() {}
 
 func (x *QuotasRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[90]
+	mi := &file_meta_proto_msgTypes[92]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7057,7 +7245,7 @@ func (x *QuotasRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use QuotasRequest.ProtoReflect.Descriptor instead.
 func (*QuotasRequest) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{90}
+	return file_meta_proto_rawDescGZIP(), []int{92}
 }
 
 func (x *QuotasRequest) GetH() *Header {
@@ -7076,7 +7264,7 @@ type QuotasReply struct {
 
 func (x *QuotasReply) Reset() {
 	*x = QuotasReply{}
-	mi := &file_meta_proto_msgTypes[91]
+	mi := &file_meta_proto_msgTypes[93]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7088,7 +7276,7 @@ func (x *QuotasReply) String() string {
 func (*QuotasReply) ProtoMessage() {}
 
 func (x *QuotasReply) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[91]
+	mi := &file_meta_proto_msgTypes[93]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7101,7 +7289,7 @@ func (x *QuotasReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use QuotasReply.ProtoReflect.Descriptor instead.
 func (*QuotasReply) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{91}
+	return file_meta_proto_rawDescGZIP(), []int{93}
 }
 
 func (x *QuotasReply) GetQuotas() []*Quota {
@@ -7127,7 +7315,7 @@ type Quota struct {
 
 func (x *Quota) Reset() {
 	*x = Quota{}
-	mi := &file_meta_proto_msgTypes[92]
+	mi := &file_meta_proto_msgTypes[94]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7139,7 +7327,7 @@ func (x *Quota) String() string {
 func (*Quota) ProtoMessage() {}
 
 func (x *Quota) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[92]
+	mi := &file_meta_proto_msgTypes[94]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7152,7 +7340,7 @@ func (x *Quota) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Quota.ProtoReflect.Descriptor instead.
 func (*Quota) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{92}
+	return file_meta_proto_rawDescGZIP(), []int{94}
 }
 
 func (x *Quota) GetDir() uint64 {
@@ -7220,7 +7408,7 @@ type TrashRequest struct {
 
 func (x *TrashRequest) Reset() {
 	*x = TrashRequest{}
-	mi := &file_meta_proto_msgTypes[93]
+	mi := &file_meta_proto_msgTypes[95]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7232,7 +7420,7 @@ func (x *TrashRequest) String() string {
 func (*TrashRequest) ProtoMessage() {}
 
 func (x *TrashRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[93]
+	mi := &file_meta_proto_msgTypes[95]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7245,7 +7433,7 @@ func (x *TrashRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TrashRequest.ProtoReflect.Descriptor instead.
 func (*TrashRequest) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{93}
+	return file_meta_proto_rawDescGZIP(), []int{95}
 }
 
 func (x *TrashRequest) GetH() *Header {
@@ -7293,7 +7481,7 @@ type TrashReply struct {
 
 func (x *TrashReply) Reset() {
 	*x = TrashReply{}
-	mi := &file_meta_proto_msgTypes[94]
+	mi := &file_meta_proto_msgTypes[96]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7305,7 +7493,7 @@ func (x *TrashReply) String() string {
 func (*TrashReply) ProtoMessage() {}
 
 func (x *TrashReply) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[94]
+	mi := &file_meta_proto_msgTypes[96]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7318,7 +7506,7 @@ func (x *TrashReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TrashReply.ProtoReflect.Descriptor instead.
 func (*TrashReply) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{94}
+	return file_meta_proto_rawDescGZIP(), []int{96}
 }
 
 func (x *TrashReply) GetEntries() []*Trashed {
@@ -7353,7 +7541,7 @@ type Trashed struct {
 
 func (x *Trashed) Reset() {
 	*x = Trashed{}
-	mi := &file_meta_proto_msgTypes[95]
+	mi := &file_meta_proto_msgTypes[97]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7365,7 +7553,7 @@ func (x *Trashed) String() string {
 func (*Trashed) ProtoMessage() {}
 
 func (x *Trashed) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[95]
+	mi := &file_meta_proto_msgTypes[97]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7378,7 +7566,7 @@ func (x *Trashed) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Trashed.ProtoReflect.Descriptor instead.
 func (*Trashed) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{95}
+	return file_meta_proto_rawDescGZIP(), []int{97}
 }
 
 func (x *Trashed) GetIno() uint64 {
@@ -7457,7 +7645,7 @@ type RestoreTrashRequest struct {
 
 func (x *RestoreTrashRequest) Reset() {
 	*x = RestoreTrashRequest{}
-	mi := &file_meta_proto_msgTypes[96]
+	mi := &file_meta_proto_msgTypes[98]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7469,7 +7657,7 @@ func (x *RestoreTrashRequest) String() string {
 func (*RestoreTrashRequest) ProtoMessage() {}
 
 func (x *RestoreTrashRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[96]
+	mi := &file_meta_proto_msgTypes[98]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7482,7 +7670,7 @@ func (x *RestoreTrashRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RestoreTrashRequest.ProtoReflect.Descriptor instead.
 func (*RestoreTrashRequest) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{96}
+	return file_meta_proto_rawDescGZIP(), []int{98}
 }
 
 func (x *RestoreTrashRequest) GetH() *Header {
@@ -7515,7 +7703,7 @@ type RestoreTrashReply struct {
 
 func (x *RestoreTrashReply) Reset() {
 	*x = RestoreTrashReply{}
-	mi := &file_meta_proto_msgTypes[97]
+	mi := &file_meta_proto_msgTypes[99]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7527,7 +7715,7 @@ func (x *RestoreTrashReply) String() string {
 func (*RestoreTrashReply) ProtoMessage() {}
 
 func (x *RestoreTrashReply) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[97]
+	mi := &file_meta_proto_msgTypes[99]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7540,7 +7728,7 @@ func (x *RestoreTrashReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RestoreTrashReply.ProtoReflect.Descriptor instead.
 func (*RestoreTrashReply) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{97}
+	return file_meta_proto_rawDescGZIP(), []int{99}
 }
 
 func (x *RestoreTrashReply) GetAttr() *Attr {
@@ -7561,7 +7749,7 @@ type PurgeTrashRequest struct {
 
 func (x *PurgeTrashRequest) Reset() {
 	*x = PurgeTrashRequest{}
-	mi := &file_meta_proto_msgTypes[98]
+	mi := &file_meta_proto_msgTypes[100]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7573,7 +7761,7 @@ func (x *PurgeTrashRequest) String() string {
 func (*PurgeTrashRequest) ProtoMessage() {}
 
 func (x *PurgeTrashRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[98]
+	mi := &file_meta_proto_msgTypes[100]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7586,7 +7774,7 @@ func (x *PurgeTrashRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PurgeTrashRequest.ProtoReflect.Descriptor instead.
 func (*PurgeTrashRequest) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{98}
+	return file_meta_proto_rawDescGZIP(), []int{100}
 }
 
 func (x *PurgeTrashRequest) GetH() *Header {
@@ -7612,7 +7800,7 @@ type PurgeTrashReply struct {
 
 func (x *PurgeTrashReply) Reset() {
 	*x = PurgeTrashReply{}
-	mi := &file_meta_proto_msgTypes[99]
+	mi := &file_meta_proto_msgTypes[101]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7624,7 +7812,7 @@ func (x *PurgeTrashReply) String() string {
 func (*PurgeTrashReply) ProtoMessage() {}
 
 func (x *PurgeTrashReply) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[99]
+	mi := &file_meta_proto_msgTypes[101]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7637,7 +7825,7 @@ func (x *PurgeTrashReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PurgeTrashReply.ProtoReflect.Descriptor instead.
 func (*PurgeTrashReply) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{99}
+	return file_meta_proto_rawDescGZIP(), []int{101}
 }
 
 func (x *PurgeTrashReply) GetPurged() []uint64 {
@@ -7661,7 +7849,7 @@ type QuorumRequest struct {
 
 func (x *QuorumRequest) Reset() {
 	*x = QuorumRequest{}
-	mi := &file_meta_proto_msgTypes[100]
+	mi := &file_meta_proto_msgTypes[102]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7673,7 +7861,7 @@ func (x *QuorumRequest) String() string {
 func (*QuorumRequest) ProtoMessage() {}
 
 func (x *QuorumRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[100]
+	mi := &file_meta_proto_msgTypes[102]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7686,7 +7874,7 @@ func (x *QuorumRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use QuorumRequest.ProtoReflect.Descriptor instead.
 func (*QuorumRequest) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{100}
+	return file_meta_proto_rawDescGZIP(), []int{102}
 }
 
 func (x *QuorumRequest) GetH() *Header {
@@ -7738,7 +7926,7 @@ type Member struct {
 
 func (x *Member) Reset() {
 	*x = Member{}
-	mi := &file_meta_proto_msgTypes[101]
+	mi := &file_meta_proto_msgTypes[103]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7750,7 +7938,7 @@ func (x *Member) String() string {
 func (*Member) ProtoMessage() {}
 
 func (x *Member) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[101]
+	mi := &file_meta_proto_msgTypes[103]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7763,7 +7951,7 @@ func (x *Member) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Member.ProtoReflect.Descriptor instead.
 func (*Member) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{101}
+	return file_meta_proto_rawDescGZIP(), []int{103}
 }
 
 func (x *Member) GetReplica() uint64 {
@@ -7825,7 +8013,7 @@ type QuorumReply struct {
 
 func (x *QuorumReply) Reset() {
 	*x = QuorumReply{}
-	mi := &file_meta_proto_msgTypes[102]
+	mi := &file_meta_proto_msgTypes[104]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7837,7 +8025,7 @@ func (x *QuorumReply) String() string {
 func (*QuorumReply) ProtoMessage() {}
 
 func (x *QuorumReply) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[102]
+	mi := &file_meta_proto_msgTypes[104]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7850,7 +8038,7 @@ func (x *QuorumReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use QuorumReply.ProtoReflect.Descriptor instead.
 func (*QuorumReply) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{102}
+	return file_meta_proto_rawDescGZIP(), []int{104}
 }
 
 func (x *QuorumReply) GetCluster() string {
@@ -7932,7 +8120,7 @@ type UpkeepRequest struct {
 
 func (x *UpkeepRequest) Reset() {
 	*x = UpkeepRequest{}
-	mi := &file_meta_proto_msgTypes[103]
+	mi := &file_meta_proto_msgTypes[105]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7944,7 +8132,7 @@ func (x *UpkeepRequest) String() string {
 func (*UpkeepRequest) ProtoMessage() {}
 
 func (x *UpkeepRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[103]
+	mi := &file_meta_proto_msgTypes[105]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7957,7 +8145,7 @@ func (x *UpkeepRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpkeepRequest.ProtoReflect.Descriptor instead.
 func (*UpkeepRequest) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{103}
+	return file_meta_proto_rawDescGZIP(), []int{105}
 }
 
 func (x *UpkeepRequest) GetH() *Header {
@@ -8020,7 +8208,7 @@ type UpkeepReply struct {
 
 func (x *UpkeepReply) Reset() {
 	*x = UpkeepReply{}
-	mi := &file_meta_proto_msgTypes[104]
+	mi := &file_meta_proto_msgTypes[106]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8032,7 +8220,7 @@ func (x *UpkeepReply) String() string {
 func (*UpkeepReply) ProtoMessage() {}
 
 func (x *UpkeepReply) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[104]
+	mi := &file_meta_proto_msgTypes[106]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8045,7 +8233,7 @@ func (x *UpkeepReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpkeepReply.ProtoReflect.Descriptor instead.
 func (*UpkeepReply) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{104}
+	return file_meta_proto_rawDescGZIP(), []int{106}
 }
 
 func (x *UpkeepReply) GetReplica() uint64 {
@@ -8131,7 +8319,7 @@ type JournalEntry struct {
 
 func (x *JournalEntry) Reset() {
 	*x = JournalEntry{}
-	mi := &file_meta_proto_msgTypes[105]
+	mi := &file_meta_proto_msgTypes[107]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8143,7 +8331,7 @@ func (x *JournalEntry) String() string {
 func (*JournalEntry) ProtoMessage() {}
 
 func (x *JournalEntry) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[105]
+	mi := &file_meta_proto_msgTypes[107]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8156,7 +8344,7 @@ func (x *JournalEntry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JournalEntry.ProtoReflect.Descriptor instead.
 func (*JournalEntry) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{105}
+	return file_meta_proto_rawDescGZIP(), []int{107}
 }
 
 func (x *JournalEntry) GetIndex() uint64 {
@@ -8202,7 +8390,7 @@ type HostedRequest struct {
 
 func (x *HostedRequest) Reset() {
 	*x = HostedRequest{}
-	mi := &file_meta_proto_msgTypes[106]
+	mi := &file_meta_proto_msgTypes[108]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8214,7 +8402,7 @@ func (x *HostedRequest) String() string {
 func (*HostedRequest) ProtoMessage() {}
 
 func (x *HostedRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[106]
+	mi := &file_meta_proto_msgTypes[108]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8227,7 +8415,7 @@ func (x *HostedRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HostedRequest.ProtoReflect.Descriptor instead.
 func (*HostedRequest) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{106}
+	return file_meta_proto_rawDescGZIP(), []int{108}
 }
 
 func (x *HostedRequest) GetH() *Header {
@@ -8274,7 +8462,7 @@ type HostedReply struct {
 
 func (x *HostedReply) Reset() {
 	*x = HostedReply{}
-	mi := &file_meta_proto_msgTypes[107]
+	mi := &file_meta_proto_msgTypes[109]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8286,7 +8474,7 @@ func (x *HostedReply) String() string {
 func (*HostedReply) ProtoMessage() {}
 
 func (x *HostedReply) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[107]
+	mi := &file_meta_proto_msgTypes[109]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8299,7 +8487,7 @@ func (x *HostedReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HostedReply.ProtoReflect.Descriptor instead.
 func (*HostedReply) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{107}
+	return file_meta_proto_rawDescGZIP(), []int{109}
 }
 
 func (x *HostedReply) GetBody() []byte {
@@ -8321,7 +8509,7 @@ type ErrorReply struct {
 
 func (x *ErrorReply) Reset() {
 	*x = ErrorReply{}
-	mi := &file_meta_proto_msgTypes[108]
+	mi := &file_meta_proto_msgTypes[110]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8333,7 +8521,7 @@ func (x *ErrorReply) String() string {
 func (*ErrorReply) ProtoMessage() {}
 
 func (x *ErrorReply) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[108]
+	mi := &file_meta_proto_msgTypes[110]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8346,7 +8534,7 @@ func (x *ErrorReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ErrorReply.ProtoReflect.Descriptor instead.
 func (*ErrorReply) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{108}
+	return file_meta_proto_rawDescGZIP(), []int{110}
 }
 
 func (x *ErrorReply) GetOp() string {
@@ -8397,7 +8585,7 @@ type TransferOp struct {
 
 func (x *TransferOp) Reset() {
 	*x = TransferOp{}
-	mi := &file_meta_proto_msgTypes[109]
+	mi := &file_meta_proto_msgTypes[111]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8409,7 +8597,7 @@ func (x *TransferOp) String() string {
 func (*TransferOp) ProtoMessage() {}
 
 func (x *TransferOp) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[109]
+	mi := &file_meta_proto_msgTypes[111]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8422,7 +8610,7 @@ func (x *TransferOp) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TransferOp.ProtoReflect.Descriptor instead.
 func (*TransferOp) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{109}
+	return file_meta_proto_rawDescGZIP(), []int{111}
 }
 
 func (x *TransferOp) GetTx() uint64 {
@@ -8533,7 +8721,7 @@ type TransferXattr struct {
 
 func (x *TransferXattr) Reset() {
 	*x = TransferXattr{}
-	mi := &file_meta_proto_msgTypes[110]
+	mi := &file_meta_proto_msgTypes[112]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8545,7 +8733,7 @@ func (x *TransferXattr) String() string {
 func (*TransferXattr) ProtoMessage() {}
 
 func (x *TransferXattr) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[110]
+	mi := &file_meta_proto_msgTypes[112]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8558,7 +8746,7 @@ func (x *TransferXattr) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TransferXattr.ProtoReflect.Descriptor instead.
 func (*TransferXattr) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{110}
+	return file_meta_proto_rawDescGZIP(), []int{112}
 }
 
 func (x *TransferXattr) GetName() string {
@@ -8591,7 +8779,7 @@ type TransferRecord struct {
 
 func (x *TransferRecord) Reset() {
 	*x = TransferRecord{}
-	mi := &file_meta_proto_msgTypes[111]
+	mi := &file_meta_proto_msgTypes[113]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8603,7 +8791,7 @@ func (x *TransferRecord) String() string {
 func (*TransferRecord) ProtoMessage() {}
 
 func (x *TransferRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[111]
+	mi := &file_meta_proto_msgTypes[113]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8616,7 +8804,7 @@ func (x *TransferRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TransferRecord.ProtoReflect.Descriptor instead.
 func (*TransferRecord) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{111}
+	return file_meta_proto_rawDescGZIP(), []int{113}
 }
 
 func (x *TransferRecord) GetTx() uint64 {
@@ -8671,7 +8859,7 @@ type TransferRequest struct {
 
 func (x *TransferRequest) Reset() {
 	*x = TransferRequest{}
-	mi := &file_meta_proto_msgTypes[112]
+	mi := &file_meta_proto_msgTypes[114]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8683,7 +8871,7 @@ func (x *TransferRequest) String() string {
 func (*TransferRequest) ProtoMessage() {}
 
 func (x *TransferRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[112]
+	mi := &file_meta_proto_msgTypes[114]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8696,7 +8884,7 @@ func (x *TransferRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TransferRequest.ProtoReflect.Descriptor instead.
 func (*TransferRequest) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{112}
+	return file_meta_proto_rawDescGZIP(), []int{114}
 }
 
 func (x *TransferRequest) GetH() *Header {
@@ -8723,7 +8911,7 @@ type TransferReply struct {
 
 func (x *TransferReply) Reset() {
 	*x = TransferReply{}
-	mi := &file_meta_proto_msgTypes[113]
+	mi := &file_meta_proto_msgTypes[115]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8735,7 +8923,7 @@ func (x *TransferReply) String() string {
 func (*TransferReply) ProtoMessage() {}
 
 func (x *TransferReply) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[113]
+	mi := &file_meta_proto_msgTypes[115]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8748,7 +8936,7 @@ func (x *TransferReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TransferReply.ProtoReflect.Descriptor instead.
 func (*TransferReply) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{113}
+	return file_meta_proto_rawDescGZIP(), []int{115}
 }
 
 func (x *TransferReply) GetRecord() *TransferRecord {
@@ -8769,7 +8957,7 @@ type ConfReply_Value struct {
 
 func (x *ConfReply_Value) Reset() {
 	*x = ConfReply_Value{}
-	mi := &file_meta_proto_msgTypes[116]
+	mi := &file_meta_proto_msgTypes[118]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8781,7 +8969,7 @@ func (x *ConfReply_Value) String() string {
 func (*ConfReply_Value) ProtoMessage() {}
 
 func (x *ConfReply_Value) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[116]
+	mi := &file_meta_proto_msgTypes[118]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8794,7 +8982,7 @@ func (x *ConfReply_Value) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConfReply_Value.ProtoReflect.Descriptor instead.
 func (*ConfReply_Value) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{84, 0}
+	return file_meta_proto_rawDescGZIP(), []int{86, 0}
 }
 
 func (x *ConfReply_Value) GetKey() string {
@@ -8978,12 +9166,14 @@ const file_meta_proto_rawDesc = "" +
 	"\x06length\x182 \x01(\x03R\x06length\"&\n" +
 	"\n" +
 	"RenewReply\x12\x18\n" +
-	"\aexpired\x18\x01 \x03(\x04R\aexpired\"\x9a\x01\n" +
+	"\aexpired\x18\x01 \x03(\x04R\aexpired\"\xc8\x01\n" +
 	"\vOpenRequest\x12\x1f\n" +
 	"\x01h\x18\x01 \x01(\v2\x11.orca.meta.HeaderR\x01h\x12)\n" +
 	"\x06target\x18\x02 \x01(\v2\x11.orca.meta.TargetR\x06target\x12)\n" +
 	"\x04sync\x18\x03 \x01(\v2\x15.orca.meta.SyncOptionR\x04sync\x12\x14\n" +
-	"\x05write\x18\x04 \x01(\bR\x05write\"\xcf\x01\n" +
+	"\x05write\x18\x04 \x01(\bR\x05write\x12\x17\n" +
+	"\x06holder\x18\xe6\x01 \x01(\x04R\x06holder\x12\x13\n" +
+	"\x04hold\x18\xe7\x01 \x01(\x04R\x04hold\"\xcf\x01\n" +
 	"\tOpenReply\x12#\n" +
 	"\x04attr\x18\x01 \x01(\v2\x0f.orca.meta.AttrR\x04attr\x12&\n" +
 	"\x05grant\x18\x02 \x01(\v2\x10.orca.meta.GrantR\x05grant\x121\n" +
@@ -9179,21 +9369,34 @@ const file_meta_proto_rawDesc = "" +
 	"\x0fListMountsReply\x12(\n" +
 	"\x06mounts\x18\x01 \x03(\v2\x10.orca.meta.MountR\x06mounts\x12\x14\n" +
 	"\x05epoch\x18\x02 \x01(\x04R\x05epoch\x12\x16\n" +
-	"\x06groups\x18< \x03(\rR\x06groups\"`\n" +
+	"\x06groups\x18< \x03(\rR\x06groups\"\x90\x01\n" +
 	"\fWatchRequest\x12\x1f\n" +
 	"\x01h\x18\x01 \x01(\v2\x11.orca.meta.HeaderR\x01h\x12\x16\n" +
 	"\x06cursor\x18\x02 \x01(\x04R\x06cursor\x12\x17\n" +
-	"\await_ms\x18\x03 \x01(\x03R\x06waitMs\"o\n" +
+	"\await_ms\x18\x03 \x01(\x03R\x06waitMs\x12\x17\n" +
+	"\x06holder\x18\xe6\x01 \x01(\x04R\x06holder\x12\x15\n" +
+	"\x05holds\x18\xe7\x01 \x01(\x04R\x05holds\"o\n" +
 	"\x05Event\x12\x10\n" +
 	"\x03ino\x18\x01 \x01(\x04R\x03ino\x12\x16\n" +
 	"\x06parent\x18\x02 \x01(\x04R\x06parent\x12\x12\n" +
 	"\x04name\x18\x03 \x01(\tR\x04name\x12(\n" +
-	"\x04kind\x18\x04 \x01(\x0e2\x14.orca.meta.EventKindR\x04kind\"b\n" +
+	"\x04kind\x18\x04 \x01(\x0e2\x14.orca.meta.EventKindR\x04kind\"\x94\x01\n" +
 	"\n" +
 	"WatchReply\x12(\n" +
 	"\x06events\x18\x01 \x03(\v2\x10.orca.meta.EventR\x06events\x12\x16\n" +
 	"\x06cursor\x18\x02 \x01(\x04R\x06cursor\x12\x12\n" +
-	"\x04lost\x18\x03 \x01(\bR\x04lost\"\x93\x01\n" +
+	"\x04lost\x18\x03 \x01(\bR\x04lost\x12\x19\n" +
+	"\aleaving\x18\xe6\x01 \x03(\x04R\aleaving\x12\x15\n" +
+	"\x05holds\x18\xe7\x01 \x01(\x04R\x05holds\"\xa8\x01\n" +
+	"\vHoldRequest\x12\x1f\n" +
+	"\x01h\x18\x01 \x01(\v2\x11.orca.meta.HeaderR\x01h\x12\x16\n" +
+	"\x06holder\x18\x02 \x01(\x04R\x06holder\x12%\n" +
+	"\x05taken\x18\x03 \x03(\v2\x0f.orca.meta.HoldR\x05taken\x12\x14\n" +
+	"\x05whole\x18\x04 \x01(\x04R\x05whole\x12#\n" +
+	"\x04back\x18\x05 \x03(\v2\x0f.orca.meta.HoldR\x04back\"0\n" +
+	"\x04Hold\x12\x10\n" +
+	"\x03ino\x18\x01 \x01(\x04R\x03ino\x12\x16\n" +
+	"\x06number\x18\x02 \x01(\x04R\x06number\"\x93\x01\n" +
 	"\tTierUsage\x12\x12\n" +
 	"\x04tier\x18\x01 \x01(\rR\x04tier\x12\x10\n" +
 	"\x03dir\x18\x02 \x01(\tR\x03dir\x12\x1a\n" +
@@ -9587,7 +9790,7 @@ func file_meta_proto_rawDescGZIP() []byte {
 }
 
 var file_meta_proto_enumTypes = make([]protoimpl.EnumInfo, 9)
-var file_meta_proto_msgTypes = make([]protoimpl.MessageInfo, 117)
+var file_meta_proto_msgTypes = make([]protoimpl.MessageInfo, 119)
 var file_meta_proto_goTypes = []any{
 	(SetAttrMask)(0),              // 0: orca.meta.SetAttrMask
 	(JunctionState)(0),            // 1: orca.meta.JunctionState
@@ -9657,64 +9860,66 @@ var file_meta_proto_goTypes = []any{
 	(*WatchRequest)(nil),          // 65: orca.meta.WatchRequest
 	(*Event)(nil),                 // 66: orca.meta.Event
 	(*WatchReply)(nil),            // 67: orca.meta.WatchReply
-	(*TierUsage)(nil),             // 68: orca.meta.TierUsage
-	(*Worker)(nil),                // 69: orca.meta.Worker
-	(*RegisterRequest)(nil),       // 70: orca.meta.RegisterRequest
-	(*RegisterReply)(nil),         // 71: orca.meta.RegisterReply
-	(*FileReport)(nil),            // 72: orca.meta.FileReport
-	(*HeartbeatRequest)(nil),      // 73: orca.meta.HeartbeatRequest
-	(*WorkerOrder)(nil),           // 74: orca.meta.WorkerOrder
-	(*HeartbeatReply)(nil),        // 75: orca.meta.HeartbeatReply
-	(*ListWorkersRequest)(nil),    // 76: orca.meta.ListWorkersRequest
-	(*ListWorkersReply)(nil),      // 77: orca.meta.ListWorkersReply
-	(*ResolveRequest)(nil),        // 78: orca.meta.ResolveRequest
-	(*ResolveReply)(nil),          // 79: orca.meta.ResolveReply
-	(*LocationsRequest)(nil),      // 80: orca.meta.LocationsRequest
-	(*LocationsReply)(nil),        // 81: orca.meta.LocationsReply
-	(*FreeRequest)(nil),           // 82: orca.meta.FreeRequest
-	(*SyncRequest)(nil),           // 83: orca.meta.SyncRequest
-	(*SyncReply)(nil),             // 84: orca.meta.SyncReply
-	(*StaleUFSRequest)(nil),       // 85: orca.meta.StaleUFSRequest
-	(*PersistPrepareRequest)(nil), // 86: orca.meta.PersistPrepareRequest
-	(*PersistPrepareReply)(nil),   // 87: orca.meta.PersistPrepareReply
-	(*PersistCommitRequest)(nil),  // 88: orca.meta.PersistCommitRequest
-	(*ReportRequest)(nil),         // 89: orca.meta.ReportRequest
-	(*Intent)(nil),                // 90: orca.meta.Intent
-	(*ReportReply)(nil),           // 91: orca.meta.ReportReply
-	(*ConfRequest)(nil),           // 92: orca.meta.ConfRequest
-	(*ConfReply)(nil),             // 93: orca.meta.ConfReply
-	(*UsageRequest)(nil),          // 94: orca.meta.UsageRequest
-	(*UsageReply)(nil),            // 95: orca.meta.UsageReply
-	(*Usage)(nil),                 // 96: orca.meta.Usage
-	(*SetQuotaRequest)(nil),       // 97: orca.meta.SetQuotaRequest
-	(*SetQuotaReply)(nil),         // 98: orca.meta.SetQuotaReply
-	(*QuotasRequest)(nil),         // 99: orca.meta.QuotasRequest
-	(*QuotasReply)(nil),           // 100: orca.meta.QuotasReply
-	(*Quota)(nil),                 // 101: orca.meta.Quota
-	(*TrashRequest)(nil),          // 102: orca.meta.TrashRequest
-	(*TrashReply)(nil),            // 103: orca.meta.TrashReply
-	(*Trashed)(nil),               // 104: orca.meta.Trashed
-	(*RestoreTrashRequest)(nil),   // 105: orca.meta.RestoreTrashRequest
-	(*RestoreTrashReply)(nil),     // 106: orca.meta.RestoreTrashReply
-	(*PurgeTrashRequest)(nil),     // 107: orca.meta.PurgeTrashRequest
-	(*PurgeTrashReply)(nil),       // 108: orca.meta.PurgeTrashReply
-	(*QuorumRequest)(nil),         // 109: orca.meta.QuorumRequest
-	(*Member)(nil),                // 110: orca.meta.Member
-	(*QuorumReply)(nil),           // 111: orca.meta.QuorumReply
-	(*UpkeepRequest)(nil),         // 112: orca.meta.UpkeepRequest
-	(*UpkeepReply)(nil),           // 113: orca.meta.UpkeepReply
-	(*JournalEntry)(nil),          // 114: orca.meta.JournalEntry
-	(*HostedRequest)(nil),         // 115: orca.meta.HostedRequest
-	(*HostedReply)(nil),           // 116: orca.meta.HostedReply
-	(*ErrorReply)(nil),            // 117: orca.meta.ErrorReply
-	(*TransferOp)(nil),            // 118: orca.meta.TransferOp
-	(*TransferXattr)(nil),         // 119: orca.meta.TransferXattr
-	(*TransferRecord)(nil),        // 120: orca.meta.TransferRecord
-	(*TransferRequest)(nil),       // 121: orca.meta.TransferRequest
-	(*TransferReply)(nil),         // 122: orca.meta.TransferReply
-	nil,                           // 123: orca.meta.Mount.OptionsEntry
-	nil,                           // 124: orca.meta.ReportReply.CountersEntry
-	(*ConfReply_Value)(nil),       // 125: orca.meta.ConfReply.Value
+	(*HoldRequest)(nil),           // 68: orca.meta.HoldRequest
+	(*Hold)(nil),                  // 69: orca.meta.Hold
+	(*TierUsage)(nil),             // 70: orca.meta.TierUsage
+	(*Worker)(nil),                // 71: orca.meta.Worker
+	(*RegisterRequest)(nil),       // 72: orca.meta.RegisterRequest
+	(*RegisterReply)(nil),         // 73: orca.meta.RegisterReply
+	(*FileReport)(nil),            // 74: orca.meta.FileReport
+	(*HeartbeatRequest)(nil),      // 75: orca.meta.HeartbeatRequest
+	(*WorkerOrder)(nil),           // 76: orca.meta.WorkerOrder
+	(*HeartbeatReply)(nil),        // 77: orca.meta.HeartbeatReply
+	(*ListWorkersRequest)(nil),    // 78: orca.meta.ListWorkersRequest
+	(*ListWorkersReply)(nil),      // 79: orca.meta.ListWorkersReply
+	(*ResolveRequest)(nil),        // 80: orca.meta.ResolveRequest
+	(*ResolveReply)(nil),          // 81: orca.meta.ResolveReply
+	(*LocationsRequest)(nil),      // 82: orca.meta.LocationsRequest
+	(*LocationsReply)(nil),        // 83: orca.meta.LocationsReply
+	(*FreeRequest)(nil),           // 84: orca.meta.FreeRequest
+	(*SyncRequest)(nil),           // 85: orca.meta.SyncRequest
+	(*SyncReply)(nil),             // 86: orca.meta.SyncReply
+	(*StaleUFSRequest)(nil),       // 87: orca.meta.StaleUFSRequest
+	(*PersistPrepareRequest)(nil), // 88: orca.meta.PersistPrepareRequest
+	(*PersistPrepareReply)(nil),   // 89: orca.meta.PersistPrepareReply
+	(*PersistCommitRequest)(nil),  // 90: orca.meta.PersistCommitRequest
+	(*ReportRequest)(nil),         // 91: orca.meta.ReportRequest
+	(*Intent)(nil),                // 92: orca.meta.Intent
+	(*ReportReply)(nil),           // 93: orca.meta.ReportReply
+	(*ConfRequest)(nil),           // 94: orca.meta.ConfRequest
+	(*ConfReply)(nil),             // 95: orca.meta.ConfReply
+	(*UsageRequest)(nil),          // 96: orca.meta.UsageRequest
+	(*UsageReply)(nil),            // 97: orca.meta.UsageReply
+	(*Usage)(nil),                 // 98: orca.meta.Usage
+	(*SetQuotaRequest)(nil),       // 99: orca.meta.SetQuotaRequest
+	(*SetQuotaReply)(nil),         // 100: orca.meta.SetQuotaReply
+	(*QuotasRequest)(nil),         // 101: orca.meta.QuotasRequest
+	(*QuotasReply)(nil),           // 102: orca.meta.QuotasReply
+	(*Quota)(nil),                 // 103: orca.meta.Quota
+	(*TrashRequest)(nil),          // 104: orca.meta.TrashRequest
+	(*TrashReply)(nil),            // 105: orca.meta.TrashReply
+	(*Trashed)(nil),               // 106: orca.meta.Trashed
+	(*RestoreTrashRequest)(nil),   // 107: orca.meta.RestoreTrashRequest
+	(*RestoreTrashReply)(nil),     // 108: orca.meta.RestoreTrashReply
+	(*PurgeTrashRequest)(nil),     // 109: orca.meta.PurgeTrashRequest
+	(*PurgeTrashReply)(nil),       // 110: orca.meta.PurgeTrashReply
+	(*QuorumRequest)(nil),         // 111: orca.meta.QuorumRequest
+	(*Member)(nil),                // 112: orca.meta.Member
+	(*QuorumReply)(nil),           // 113: orca.meta.QuorumReply
+	(*UpkeepRequest)(nil),         // 114: orca.meta.UpkeepRequest
+	(*UpkeepReply)(nil),           // 115: orca.meta.UpkeepReply
+	(*JournalEntry)(nil),          // 116: orca.meta.JournalEntry
+	(*HostedRequest)(nil),         // 117: orca.meta.HostedRequest
+	(*HostedReply)(nil),           // 118: orca.meta.HostedReply
+	(*ErrorReply)(nil),            // 119: orca.meta.ErrorReply
+	(*TransferOp)(nil),            // 120: orca.meta.TransferOp
+	(*TransferXattr)(nil),         // 121: orca.meta.TransferXattr
+	(*TransferRecord)(nil),        // 122: orca.meta.TransferRecord
+	(*TransferRequest)(nil),       // 123: orca.meta.TransferRequest
+	(*TransferReply)(nil),         // 124: orca.meta.TransferReply
+	nil,                           // 125: orca.meta.Mount.OptionsEntry
+	nil,                           // 126: orca.meta.ReportReply.CountersEntry
+	(*ConfReply_Value)(nil),       // 127: orca.meta.ConfReply.Value
 }
 var file_meta_proto_depIdxs = []int32{
 	9,   // 0: orca.meta.Header.caller:type_name -> orca.meta.Caller
@@ -9736,7 +9941,7 @@ var file_meta_proto_depIdxs = []int32{
 	11,  // 16: orca.meta.CreateRequest.target:type_name -> orca.meta.Target
 	13,  // 17: orca.meta.CreateReply.attr:type_name -> orca.meta.Attr
 	24,  // 18: orca.meta.CreateReply.session:type_name -> orca.meta.WriteSession
-	69,  // 19: orca.meta.CreateReply.workers:type_name -> orca.meta.Worker
+	71,  // 19: orca.meta.CreateReply.workers:type_name -> orca.meta.Worker
 	33,  // 20: orca.meta.WriteSession.grant:type_name -> orca.meta.Grant
 	10,  // 21: orca.meta.CompleteRequest.h:type_name -> orca.meta.Header
 	13,  // 22: orca.meta.CompleteReply.attr:type_name -> orca.meta.Attr
@@ -9749,7 +9954,7 @@ var file_meta_proto_depIdxs = []int32{
 	13,  // 29: orca.meta.OpenReply.attr:type_name -> orca.meta.Attr
 	33,  // 30: orca.meta.OpenReply.grant:type_name -> orca.meta.Grant
 	34,  // 31: orca.meta.OpenReply.locations:type_name -> orca.meta.Location
-	69,  // 32: orca.meta.OpenReply.workers:type_name -> orca.meta.Worker
+	71,  // 32: orca.meta.OpenReply.workers:type_name -> orca.meta.Worker
 	10,  // 33: orca.meta.RenameRequest.h:type_name -> orca.meta.Header
 	11,  // 34: orca.meta.RenameRequest.src:type_name -> orca.meta.Target
 	11,  // 35: orca.meta.RenameRequest.dst:type_name -> orca.meta.Target
@@ -9764,7 +9969,7 @@ var file_meta_proto_depIdxs = []int32{
 	13,  // 44: orca.meta.SetAttrReply.attr:type_name -> orca.meta.Attr
 	10,  // 45: orca.meta.XattrRequest.h:type_name -> orca.meta.Header
 	11,  // 46: orca.meta.XattrRequest.target:type_name -> orca.meta.Target
-	123, // 47: orca.meta.Mount.options:type_name -> orca.meta.Mount.OptionsEntry
+	125, // 47: orca.meta.Mount.options:type_name -> orca.meta.Mount.OptionsEntry
 	1,   // 48: orca.meta.Mount.junction:type_name -> orca.meta.JunctionState
 	44,  // 49: orca.meta.Mount.part:type_name -> orca.meta.Part
 	10,  // 50: orca.meta.MountRequest.h:type_name -> orca.meta.Header
@@ -9796,75 +10001,78 @@ var file_meta_proto_depIdxs = []int32{
 	10,  // 76: orca.meta.WatchRequest.h:type_name -> orca.meta.Header
 	5,   // 77: orca.meta.Event.kind:type_name -> orca.meta.EventKind
 	66,  // 78: orca.meta.WatchReply.events:type_name -> orca.meta.Event
-	68,  // 79: orca.meta.Worker.tiers:type_name -> orca.meta.TierUsage
-	10,  // 80: orca.meta.RegisterRequest.h:type_name -> orca.meta.Header
-	69,  // 81: orca.meta.RegisterRequest.worker:type_name -> orca.meta.Worker
-	72,  // 82: orca.meta.RegisterRequest.files:type_name -> orca.meta.FileReport
-	10,  // 83: orca.meta.HeartbeatRequest.h:type_name -> orca.meta.Header
-	69,  // 84: orca.meta.HeartbeatRequest.worker:type_name -> orca.meta.Worker
-	72,  // 85: orca.meta.HeartbeatRequest.files:type_name -> orca.meta.FileReport
-	6,   // 86: orca.meta.WorkerOrder.kind:type_name -> orca.meta.WorkerOrder.Kind
-	74,  // 87: orca.meta.HeartbeatReply.orders:type_name -> orca.meta.WorkerOrder
-	10,  // 88: orca.meta.ListWorkersRequest.h:type_name -> orca.meta.Header
-	69,  // 89: orca.meta.ListWorkersReply.workers:type_name -> orca.meta.Worker
-	10,  // 90: orca.meta.ResolveRequest.h:type_name -> orca.meta.Header
-	13,  // 91: orca.meta.ResolveReply.attr:type_name -> orca.meta.Attr
-	34,  // 92: orca.meta.ResolveReply.locations:type_name -> orca.meta.Location
-	69,  // 93: orca.meta.ResolveReply.workers:type_name -> orca.meta.Worker
-	10,  // 94: orca.meta.LocationsRequest.h:type_name -> orca.meta.Header
-	11,  // 95: orca.meta.LocationsRequest.target:type_name -> orca.meta.Target
-	13,  // 96: orca.meta.LocationsReply.attr:type_name -> orca.meta.Attr
-	34,  // 97: orca.meta.LocationsReply.locations:type_name -> orca.meta.Location
-	69,  // 98: orca.meta.LocationsReply.workers:type_name -> orca.meta.Worker
-	10,  // 99: orca.meta.FreeRequest.h:type_name -> orca.meta.Header
-	11,  // 100: orca.meta.FreeRequest.target:type_name -> orca.meta.Target
-	10,  // 101: orca.meta.SyncRequest.h:type_name -> orca.meta.Header
-	11,  // 102: orca.meta.SyncRequest.target:type_name -> orca.meta.Target
-	10,  // 103: orca.meta.StaleUFSRequest.h:type_name -> orca.meta.Header
-	10,  // 104: orca.meta.PersistPrepareRequest.h:type_name -> orca.meta.Header
-	13,  // 105: orca.meta.PersistPrepareReply.attr:type_name -> orca.meta.Attr
-	10,  // 106: orca.meta.PersistCommitRequest.h:type_name -> orca.meta.Header
-	10,  // 107: orca.meta.ReportRequest.h:type_name -> orca.meta.Header
-	90,  // 108: orca.meta.ReportReply.intents:type_name -> orca.meta.Intent
-	43,  // 109: orca.meta.ReportReply.mounts:type_name -> orca.meta.Mount
-	69,  // 110: orca.meta.ReportReply.workers:type_name -> orca.meta.Worker
-	124, // 111: orca.meta.ReportReply.counters:type_name -> orca.meta.ReportReply.CountersEntry
-	10,  // 112: orca.meta.ConfRequest.h:type_name -> orca.meta.Header
-	125, // 113: orca.meta.ConfReply.values:type_name -> orca.meta.ConfReply.Value
-	10,  // 114: orca.meta.UsageRequest.h:type_name -> orca.meta.Header
-	11,  // 115: orca.meta.UsageRequest.target:type_name -> orca.meta.Target
-	96,  // 116: orca.meta.UsageReply.usage:type_name -> orca.meta.Usage
-	101, // 117: orca.meta.UsageReply.quotas:type_name -> orca.meta.Quota
-	10,  // 118: orca.meta.SetQuotaRequest.h:type_name -> orca.meta.Header
-	11,  // 119: orca.meta.SetQuotaRequest.target:type_name -> orca.meta.Target
-	101, // 120: orca.meta.SetQuotaReply.quota:type_name -> orca.meta.Quota
-	10,  // 121: orca.meta.QuotasRequest.h:type_name -> orca.meta.Header
-	101, // 122: orca.meta.QuotasReply.quotas:type_name -> orca.meta.Quota
-	96,  // 123: orca.meta.Quota.usage:type_name -> orca.meta.Usage
-	10,  // 124: orca.meta.TrashRequest.h:type_name -> orca.meta.Header
-	104, // 125: orca.meta.TrashReply.entries:type_name -> orca.meta.Trashed
-	10,  // 126: orca.meta.RestoreTrashRequest.h:type_name -> orca.meta.Header
-	11,  // 127: orca.meta.RestoreTrashRequest.dst:type_name -> orca.meta.Target
-	13,  // 128: orca.meta.RestoreTrashReply.attr:type_name -> orca.meta.Attr
-	10,  // 129: orca.meta.PurgeTrashRequest.h:type_name -> orca.meta.Header
-	10,  // 130: orca.meta.QuorumRequest.h:type_name -> orca.meta.Header
-	7,   // 131: orca.meta.QuorumRequest.change:type_name -> orca.meta.QuorumRequest.Change
-	110, // 132: orca.meta.QuorumReply.members:type_name -> orca.meta.Member
-	10,  // 133: orca.meta.UpkeepRequest.h:type_name -> orca.meta.Header
-	8,   // 134: orca.meta.UpkeepRequest.kind:type_name -> orca.meta.UpkeepRequest.Kind
-	114, // 135: orca.meta.UpkeepReply.entries:type_name -> orca.meta.JournalEntry
-	10,  // 136: orca.meta.HostedRequest.h:type_name -> orca.meta.Header
-	11,  // 137: orca.meta.TransferOp.dst:type_name -> orca.meta.Target
-	9,   // 138: orca.meta.TransferOp.caller:type_name -> orca.meta.Caller
-	119, // 139: orca.meta.TransferOp.xattrs:type_name -> orca.meta.TransferXattr
-	10,  // 140: orca.meta.TransferRequest.h:type_name -> orca.meta.Header
-	118, // 141: orca.meta.TransferRequest.op:type_name -> orca.meta.TransferOp
-	120, // 142: orca.meta.TransferReply.record:type_name -> orca.meta.TransferRecord
-	143, // [143:143] is the sub-list for method output_type
-	143, // [143:143] is the sub-list for method input_type
-	143, // [143:143] is the sub-list for extension type_name
-	143, // [143:143] is the sub-list for extension extendee
-	0,   // [0:143] is the sub-list for field type_name
+	10,  // 79: orca.meta.HoldRequest.h:type_name -> orca.meta.Header
+	69,  // 80: orca.meta.HoldRequest.taken:type_name -> orca.meta.Hold
+	69,  // 81: orca.meta.HoldRequest.back:type_name -> orca.meta.Hold
+	70,  // 82: orca.meta.Worker.tiers:type_name -> orca.meta.TierUsage
+	10,  // 83: orca.meta.RegisterRequest.h:type_name -> orca.meta.Header
+	71,  // 84: orca.meta.RegisterRequest.worker:type_name -> orca.meta.Worker
+	74,  // 85: orca.meta.RegisterRequest.files:type_name -> orca.meta.FileReport
+	10,  // 86: orca.meta.HeartbeatRequest.h:type_name -> orca.meta.Header
+	71,  // 87: orca.meta.HeartbeatRequest.worker:type_name -> orca.meta.Worker
+	74,  // 88: orca.meta.HeartbeatRequest.files:type_name -> orca.meta.FileReport
+	6,   // 89: orca.meta.WorkerOrder.kind:type_name -> orca.meta.WorkerOrder.Kind
+	76,  // 90: orca.meta.HeartbeatReply.orders:type_name -> orca.meta.WorkerOrder
+	10,  // 91: orca.meta.ListWorkersRequest.h:type_name -> orca.meta.Header
+	71,  // 92: orca.meta.ListWorkersReply.workers:type_name -> orca.meta.Worker
+	10,  // 93: orca.meta.ResolveRequest.h:type_name -> orca.meta.Header
+	13,  // 94: orca.meta.ResolveReply.attr:type_name -> orca.meta.Attr
+	34,  // 95: orca.meta.ResolveReply.locations:type_name -> orca.meta.Location
+	71,  // 96: orca.meta.ResolveReply.workers:type_name -> orca.meta.Worker
+	10,  // 97: orca.meta.LocationsRequest.h:type_name -> orca.meta.Header
+	11,  // 98: orca.meta.LocationsRequest.target:type_name -> orca.meta.Target
+	13,  // 99: orca.meta.LocationsReply.attr:type_name -> orca.meta.Attr
+	34,  // 100: orca.meta.LocationsReply.locations:type_name -> orca.meta.Location
+	71,  // 101: orca.meta.LocationsReply.workers:type_name -> orca.meta.Worker
+	10,  // 102: orca.meta.FreeRequest.h:type_name -> orca.meta.Header
+	11,  // 103: orca.meta.FreeRequest.target:type_name -> orca.meta.Target
+	10,  // 104: orca.meta.SyncRequest.h:type_name -> orca.meta.Header
+	11,  // 105: orca.meta.SyncRequest.target:type_name -> orca.meta.Target
+	10,  // 106: orca.meta.StaleUFSRequest.h:type_name -> orca.meta.Header
+	10,  // 107: orca.meta.PersistPrepareRequest.h:type_name -> orca.meta.Header
+	13,  // 108: orca.meta.PersistPrepareReply.attr:type_name -> orca.meta.Attr
+	10,  // 109: orca.meta.PersistCommitRequest.h:type_name -> orca.meta.Header
+	10,  // 110: orca.meta.ReportRequest.h:type_name -> orca.meta.Header
+	92,  // 111: orca.meta.ReportReply.intents:type_name -> orca.meta.Intent
+	43,  // 112: orca.meta.ReportReply.mounts:type_name -> orca.meta.Mount
+	71,  // 113: orca.meta.ReportReply.workers:type_name -> orca.meta.Worker
+	126, // 114: orca.meta.ReportReply.counters:type_name -> orca.meta.ReportReply.CountersEntry
+	10,  // 115: orca.meta.ConfRequest.h:type_name -> orca.meta.Header
+	127, // 116: orca.meta.ConfReply.values:type_name -> orca.meta.ConfReply.Value
+	10,  // 117: orca.meta.UsageRequest.h:type_name -> orca.meta.Header
+	11,  // 118: orca.meta.UsageRequest.target:type_name -> orca.meta.Target
+	98,  // 119: orca.meta.UsageReply.usage:type_name -> orca.meta.Usage
+	103, // 120: orca.meta.UsageReply.quotas:type_name -> orca.meta.Quota
+	10,  // 121: orca.meta.SetQuotaRequest.h:type_name -> orca.meta.Header
+	11,  // 122: orca.meta.SetQuotaRequest.target:type_name -> orca.meta.Target
+	103, // 123: orca.meta.SetQuotaReply.quota:type_name -> orca.meta.Quota
+	10,  // 124: orca.meta.QuotasRequest.h:type_name -> orca.meta.Header
+	103, // 125: orca.meta.QuotasReply.quotas:type_name -> orca.meta.Quota
+	98,  // 126: orca.meta.Quota.usage:type_name -> orca.meta.Usage
+	10,  // 127: orca.meta.TrashRequest.h:type_name -> orca.meta.Header
+	106, // 128: orca.meta.TrashReply.entries:type_name -> orca.meta.Trashed
+	10,  // 129: orca.meta.RestoreTrashRequest.h:type_name -> orca.meta.Header
+	11,  // 130: orca.meta.RestoreTrashRequest.dst:type_name -> orca.meta.Target
+	13,  // 131: orca.meta.RestoreTrashReply.attr:type_name -> orca.meta.Attr
+	10,  // 132: orca.meta.PurgeTrashRequest.h:type_name -> orca.meta.Header
+	10,  // 133: orca.meta.QuorumRequest.h:type_name -> orca.meta.Header
+	7,   // 134: orca.meta.QuorumRequest.change:type_name -> orca.meta.QuorumRequest.Change
+	112, // 135: orca.meta.QuorumReply.members:type_name -> orca.meta.Member
+	10,  // 136: orca.meta.UpkeepRequest.h:type_name -> orca.meta.Header
+	8,   // 137: orca.meta.UpkeepRequest.kind:type_name -> orca.meta.UpkeepRequest.Kind
+	116, // 138: orca.meta.UpkeepReply.entries:type_name -> orca.meta.JournalEntry
+	10,  // 139: orca.meta.HostedRequest.h:type_name -> orca.meta.Header
+	11,  // 140: orca.meta.TransferOp.dst:type_name -> orca.meta.Target
+	9,   // 141: orca.meta.TransferOp.caller:type_name -> orca.meta.Caller
+	121, // 142: orca.meta.TransferOp.xattrs:type_name -> orca.meta.TransferXattr
+	10,  // 143: orca.meta.TransferRequest.h:type_name -> orca.meta.Header
+	120, // 144: orca.meta.TransferRequest.op:type_name -> orca.meta.TransferOp
+	122, // 145: orca.meta.TransferReply.record:type_name -> orca.meta.TransferRecord
+	146, // [146:146] is the sub-list for method output_type
+	146, // [146:146] is the sub-list for method input_type
+	146, // [146:146] is the sub-list for extension type_name
+	146, // [146:146] is the sub-list for extension extendee
+	0,   // [0:146] is the sub-list for field type_name
 }
 
 func init() { file_meta_proto_init() }
@@ -9878,7 +10086,7 @@ func file_meta_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_meta_proto_rawDesc), len(file_meta_proto_rawDesc)),
 			NumEnums:      9,
-			NumMessages:   117,
+			NumMessages:   119,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

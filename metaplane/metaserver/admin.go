@@ -105,6 +105,7 @@ func (s *Service) Counters() map[string]int64 {
 		"worker_registrations": s.Workers.Stats.Registrations.Load(), "worker_heartbeats": s.Workers.Stats.Heartbeats.Load(),
 		"worker_orders": s.Workers.Stats.OrdersSent.Load(), "worker_orders_dropped": s.Workers.Stats.OrdersDropped.Load(),
 		"located_files": s.Workers.Stats.Files.Load(),
+		"open_files":    s.OpenFiles(), "recalls": s.Stats.Recalls.Load(), "recalls_cut_short": s.Stats.CutShort.Load(),
 	}
 }
 

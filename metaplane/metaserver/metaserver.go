@@ -182,6 +182,8 @@ type Stats struct {
 	BusyWaits atomic.Int64
 	Errors    atomic.Int64
 	Lost      atomic.Int64 // files found lost
+	Recalls   atomic.Int64 // removals that waited for who has the file open
+	CutShort  atomic.Int64 // of Recalls: in vain
 }
 
 // Service implements metaplane.Namespace.
@@ -204,6 +206,7 @@ type Service struct {
 	mountMu sync.Mutex // serialises rebuilding
 	joints  joints
 	owing   owing
+	holds   holds
 	movers  movers
 	mounts  atomic.Pointer[mount.Table]
 
@@ -464,6 +467,7 @@ func (s *Service) effects() {
 			return
 		case <-tick.C:
 			s.Workers.Expire()
+			s.holds.expire(time.Now())
 			s.refreshMounts()
 		case e, ok := <-s.group.Effects():
 			if !ok {

@@ -102,13 +102,13 @@ func (s *Service) start(q metawire.Request, until time.Time, w mutationWaiter) b
 	case *metapb.RenameRequest:
 		const op = "metaserver.Rename"
 		if checkTarget(op, r.Src) != nil || checkTarget(op, r.Dst) != nil || checkNew(op, r.Dst) != nil ||
-			!s.settledNow(r.H, r.Src) || !s.settledNoDir(r.H, r.Dst) {
+			!s.settledNow(r.H, r.Src) || !s.settledNoDir(r.H, r.Dst) || s.takesRecall(r.Dst) {
 			return false // what a directory holds that would be replaced may have to be made known
 		}
 		st = &started{c: renameCommand(r), reply: emptyReply}
 	case *metapb.DeleteRequest:
 		// Of a directory the content may have to be made known first.
-		if r.Recursive || checkTarget("metaserver.Delete", r.Target) != nil || !s.settledFile(r.H, r.Target) {
+		if r.Recursive || checkTarget("metaserver.Delete", r.Target) != nil || !s.settledFile(r.H, r.Target) || s.takesRecall(r.Target) {
 			return false
 		}
 		st = &started{c: deleteCommand(r), reply: emptyReply}

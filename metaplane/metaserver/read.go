@@ -226,6 +226,10 @@ func (s *Service) appendList(ctx context.Context, r *metapb.ListRequest, dst []b
 
 // Open implements metaplane.Reader. LostData when the only copies are gone.
 func (s *Service) Open(ctx context.Context, r *metapb.OpenRequest) (*metapb.OpenReply, error) {
+	return s.openHeld(ctx, r)
+}
+
+func (s *Service) open(ctx context.Context, r *metapb.OpenRequest) (*metapb.OpenReply, error) {
 	const op = "metaserver.Open"
 	o := ufssync.OptionOf(r.Sync)
 	w, err := s.resolve(ctx, op, r.H, r.Target, o)
@@ -333,14 +337,38 @@ func (s *Service) Watch(ctx context.Context, r *metapb.WatchRequest) (*metapb.Wa
 	if !s.raw.Alone() {
 		go s.untilDeposed(wctx, cancel)
 	}
+	var leaving func() []uint64
+	epoch := s.holdsEpoch()
+	if r.Holder != 0 {
+		var wake <-chan struct{}
+		wake, leaving = s.holds.listen(r.Holder)
+		if r.Holds != epoch {
+			cancel()
+		} else {
+			go cancelOn(wctx, wake, cancel)
+		}
+	}
 	events, next, lost := s.group.Watch(wctx, r.Cursor)
+	var gone []uint64
+	if leaving != nil {
+		gone = leaving()
+	}
 	if err := s.Serving(); err != nil {
 		return nil, err // it would hear late, or nothing, from here on
 	}
-	rep := &metapb.WatchReply{Cursor: next, Lost: lost, Events: make([]*metapb.Event, 0, len(events))}
+	rep := &metapb.WatchReply{Cursor: next, Lost: lost, Events: make([]*metapb.Event, 0, len(events)), Leaving: gone, Holds: epoch}
 	for i := range events {
 		e := &events[i]
 		rep.Events = append(rep.Events, &metapb.Event{Ino: uint64(e.Ino), Parent: uint64(e.Parent), Name: strings.Clone(e.Name), Kind: e.Kind})
 	}
 	return rep, nil
+}
+
+// cancelOn calls cancel when something comes, unless ctx ends first.
+func cancelOn(ctx context.Context, wake <-chan struct{}, cancel func()) {
+	select {
+	case <-wake:
+		cancel()
+	case <-ctx.Done():
+	}
 }

@@ -66,6 +66,7 @@ func (s *Service) Rename(ctx context.Context, r *metapb.RenameRequest) (*metapb.
 	if orca.KindOf(lost).Retryable() {
 		return nil, lost
 	}
+	defer s.replacing(ctx, r, c.Rename.Away != nil)()
 	switch _, err := s.change(ctx, r.H, c); {
 	case err != nil && lost != nil && !orca.KindOf(err).Retryable():
 		return nil, lost // it was not done by an earlier attempt, or that would have been said
@@ -100,6 +101,7 @@ func (s *Service) Delete(ctx context.Context, r *metapb.DeleteRequest) (*metapb.
 			return nil, err
 		}
 	}
+	defer s.removing(ctx, r)()
 	res, err := s.change(ctx, r.H, deleteCommand(r))
 	if m := res.GetMount().GetMount(); err == nil && m.GetPart() != nil {
 		return &metapb.Empty{}, s.removePart(ctx, r, m)

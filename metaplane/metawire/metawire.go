@@ -70,6 +70,7 @@ const (
 	OpRegroup        Op = 0x02C0
 	OpStage          Op = 0x02C1
 	OpDepart         Op = 0x02C2
+	OpHold           Op = 0x02D0
 )
 
 // Message is what vtprotobuf generates for every message.
@@ -173,6 +174,7 @@ func Methods() map[Op]*Method {
 		row(OpRegroup, "Regroup", metaplane.Namespace.Regroup),
 		row(OpStage, "Stage", metaplane.Namespace.Stage),
 		row(OpDepart, "Depart", metaplane.Namespace.Depart),
+		row(OpHold, "Hold", metaplane.Namespace.Hold),
 	}
 	out := make(map[Op]*Method, len(rows))
 	for i := range rows {
