@@ -28,6 +28,9 @@ type ReadOptions struct {
 	// default. CACHE_PROMOTE and NO_CACHE reads always go through a worker.
 	Type orca.ReadType
 	Sync Sync
+	// Holder is told before somebody else removes the file. Of a target by inode
+	// only. Nil: nobody.
+	Holder *Holder
 }
 
 // File reads one version of one file. It is safe for concurrent use; Read,
@@ -37,6 +40,7 @@ type File struct {
 	fs   *FS
 	info Info
 	typ  orca.ReadType
+	hold *Holder // that has the file until it is closed; nil: none
 	// ino is the number of the file: another one than it was opened by once its
 	// directory has moved to another group. fingerprint tells that it is the same.
 	ino         atomic.Uint64
@@ -72,7 +76,23 @@ func (fs *FS) Open(ctx context.Context, t Target, o ReadOptions) (*File, error) 
 	if err != nil {
 		return nil, err
 	}
-	r, err := fs.meta.Open(ctx, &metapb.OpenRequest{H: fs.header(), Target: tp, Sync: o.Sync.pb()})
+	q := &metapb.OpenRequest{H: fs.header(), Target: tp, Sync: o.Sync.pb()}
+	if o.Holder == nil || t.Ino == 0 || t.Path != "" {
+		return fs.open(ctx, t, q, o)
+	}
+	q.Holder, q.Hold = o.Holder.id, o.Holder.begin()
+	f, err := fs.open(ctx, t, q, o)
+	if err != nil {
+		o.Holder.failed(q.Hold, t.Ino)
+		return nil, err
+	}
+	o.Holder.opened(q.Hold, f.info.Ino)
+	f.hold = o.Holder
+	return f, nil
+}
+
+func (fs *FS) open(ctx context.Context, t Target, q *metapb.OpenRequest, o ReadOptions) (*File, error) {
+	r, err := fs.meta.Open(ctx, q)
 	if err != nil {
 		return nil, err
 	}
@@ -416,6 +436,9 @@ func (f *File) Close() error {
 		return errClosed
 	}
 	f.ra.close()
+	if f.hold != nil {
+		f.hold.release(f.info.Ino)
+	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for len(f.pinned) > 0 {

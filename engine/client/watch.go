@@ -53,12 +53,18 @@ const (
 // of the metaplane cannot be reached fn is called once with lost and Watch goes
 // on trying.
 func (fs *FS) Watch(ctx context.Context, ready func(), fn func(events []Event, lost bool) error) error {
+	return fs.WatchAs(ctx, nil, ready, fn)
+}
+
+// WatchAs is Watch over which a Holder hears of what is about to go; nil: none
+// does.
+func (fs *FS) WatchAs(ctx context.Context, h *Holder, ready func(), fn func(events []Event, lost bool) error) error {
 	groups, _ := fs.groups(ctx) // away: the first group tells when it is back
 	if len(groups) == 0 {
 		groups = []uint16{1}
 	}
 	for {
-		err := fs.watchAll(ctx, groups, ready, fn)
+		err := fs.watchAll(ctx, h, groups, ready, fn)
 		var g *groupsChanged
 		if !errors.As(err, &g) {
 			return err
@@ -79,9 +85,9 @@ func (*groupsChanged) Error() string { return "there are other groups now" }
 
 // watchAll watches groups, the first of which is the first group, until one of
 // the streams ends or there are others.
-func (fs *FS) watchAll(ctx context.Context, groups []uint16, ready func(), fn func(events []Event, lost bool) error) error {
+func (fs *FS) watchAll(ctx context.Context, h *Holder, groups []uint16, ready func(), fn func(events []Event, lost bool) error) error {
 	if len(groups) == 1 {
-		return fs.watchGroup(ctx, groups[0], ready, fs.noticing(ctx, groups, fn))
+		return fs.watchGroup(ctx, h, groups[0], ready, fs.noticing(ctx, groups, fn))
 	}
 	whole := ctx
 	ctx, cancel := context.WithCancelCause(ctx)
@@ -109,7 +115,7 @@ func (fs *FS) watchAll(ctx context.Context, groups []uint16, ready func(), fn fu
 		if g == groups[0] {
 			see = fs.noticing(ctx, groups, one)
 		}
-		wg.Go(func() { cancel(fs.watchGroup(ctx, g, up, see)) })
+		wg.Go(func() { cancel(fs.watchGroup(ctx, h, g, up, see)) })
 	}
 	wg.Wait()
 	if whole.Err() != nil {
@@ -132,14 +138,16 @@ func (fs *FS) noticing(ctx context.Context, groups []uint16, fn func(events []Ev
 }
 
 // watchGroup is Watch of one group.
-func (fs *FS) watchGroup(ctx context.Context, group uint16, ready func(), fn func(events []Event, lost bool) error) error {
+func (fs *FS) watchGroup(ctx context.Context, holder *Holder, group uint16, ready func(), fn func(events []Event, lost bool) error) error {
 	var cursor uint64
 	pause := watchPause
 	cut := false
 	for {
 		h := fs.header()
 		h.Group = uint32(group)
-		r, err := fs.meta.Watch(ctx, &metapb.WatchRequest{H: h, Cursor: cursor, WaitMs: watchWaitMS(cursor)})
+		q := &metapb.WatchRequest{H: h, Cursor: cursor, WaitMs: watchWaitMS(cursor)}
+		holder.request(group, q)
+		r, err := fs.meta.Watch(ctx, q)
 		if ctx.Err() != nil {
 			return ctxError("client.Watch", ctx)
 		}
@@ -160,6 +168,7 @@ func (fs *FS) watchGroup(ctx context.Context, group uint16, ready func(), fn fun
 			continue
 		}
 		cut, pause = false, watchPause
+		holder.heard(group, r)
 		started := cursor == 0
 		cursor = r.Cursor
 		if started && ready != nil {
