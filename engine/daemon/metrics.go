@@ -42,7 +42,7 @@ func (m *metaRole) gauges(emit func(telemetry.Sample)) {
 	for name, v := range map[string]int64{
 		"files": c.Files, "directories": c.Dirs, "sessions": c.Sessions, "intents": c.Intents,
 		"clients": c.Clients, "mounts": c.Mounts, "trash": c.Trash, "kept": c.Kept,
-		"quotas": c.Quotas,
+		"quotas": c.Quotas, "open_files": m.service.OpenFiles(),
 	} {
 		emit(telemetry.Sample{Name: "orca_meta_" + name, Help: "Records of the namespace.", Value: float64(v)})
 	}

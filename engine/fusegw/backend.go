@@ -103,6 +103,16 @@ type FS interface {
 	Watch(ctx context.Context, fn func(events []Event, lost bool)) error
 }
 
+// Holder is optional on an FS whose files others remove, too.
+type Holder interface {
+	// OpenHeld is Files.Open of what others do not remove before the mount has
+	// copied it, up to a bound on time, until it is closed.
+	OpenHeld(ctx context.Context, c orca.Caller, ino orca.Ino) (File, error)
+	// OnLeaving has fn called before others remove what is open; when it
+	// returns the content may go.
+	OnLeaving(fn func(ino orca.Ino))
+}
+
 // File is one version of one file, open for reading.
 type File interface {
 	Attr() orca.Attr

@@ -11,13 +11,21 @@ import (
 )
 
 // clientFS satisfies FS by the client.
-type clientFS struct{ fs *client.FS }
+type clientFS struct {
+	fs     *client.FS
+	holder *client.Holder
+}
 
 // OnClient returns an FS that stands on a client. The client's connection must
 // be allowed to speak for others: in process, or root on a Unix socket.
-func OnClient(fs *client.FS) FS { return clientFS{fs} }
+func OnClient(fs *client.FS) FS {
+	return clientFS{fs, fs.As(orca.Caller{}).NewHolder()}
+}
 
-var _ FS = clientFS{}
+var (
+	_ FS     = clientFS{}
+	_ Holder = clientFS{}
+)
 
 func entryOf(i client.Info) Entry { return Entry{Attr: i.Attr, Name: i.Name, TTL: i.TTL} }
 
@@ -130,7 +138,7 @@ func (s clientFS) Statfs(ctx context.Context, root, ino orca.Ino) (Statfs, error
 var errCut error = orca.E("fusegw.Watch", orca.Unavailable, "the stream was cut")
 
 func (s clientFS) Watch(ctx context.Context, fn func([]Event, bool)) error {
-	return s.fs.As(orca.Caller{}).Watch(ctx, func() { fn(nil, false) }, func(events []client.Event, lost bool) error {
+	return s.fs.As(orca.Caller{}).WatchAs(ctx, s.holder, func() { fn(nil, false) }, func(events []client.Event, lost bool) error {
 		if lost && len(events) == 0 {
 			return errCut
 		}
@@ -144,7 +152,17 @@ func (s clientFS) Watch(ctx context.Context, fn func([]Event, bool)) error {
 }
 
 func (s clientFS) Open(ctx context.Context, c orca.Caller, ino orca.Ino) (File, error) {
-	f, err := s.fs.As(c).Open(ctx, client.ByIno(ino), client.ReadOptions{})
+	return s.open(ctx, c, ino, nil)
+}
+
+func (s clientFS) OpenHeld(ctx context.Context, c orca.Caller, ino orca.Ino) (File, error) {
+	return s.open(ctx, c, ino, s.holder)
+}
+
+func (s clientFS) OnLeaving(fn func(orca.Ino)) { s.holder.OnLeaving(fn) }
+
+func (s clientFS) open(ctx context.Context, c orca.Caller, ino orca.Ino, h *client.Holder) (File, error) {
+	f, err := s.fs.As(c).Open(ctx, client.ByIno(ino), client.ReadOptions{Holder: h})
 	if err != nil {
 		return nil, err
 	}

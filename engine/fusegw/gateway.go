@@ -54,6 +54,9 @@ type gateway struct {
 	bounces map[uint32]time.Time  // threads sent back by ESTALE
 
 	removals map[*removal]struct{} // in progress
+
+	// openHeld opens what somebody reads: others remove it when there is a copy.
+	openHeld func(ctx context.Context, c orca.Caller, ino orca.Ino) (File, error)
 }
 
 type entryKey struct {
@@ -74,9 +77,14 @@ func newGateway(cfg Config) *gateway {
 		pending: map[entryKey]*writing{},
 
 		removals: map[*removal]struct{}{},
+		openHeld: cfg.FS.Open,
 	}
 	g.dev.Store(-1)
 	g.backings.init(g)
+	if h, ok := cfg.FS.(Holder); ok {
+		g.openHeld = h.OpenHeld
+		h.OnLeaving(g.leaving)
+	}
 	return g
 }
 

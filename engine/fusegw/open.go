@@ -206,7 +206,7 @@ func (g *gateway) openRead(ctx context.Context, h *handle, c orca.Caller) fuse.S
 		h.file = o.file
 		return fuse.OK
 	}
-	f, err := g.fs.Open(ctx, c, n.ino)
+	f, err := g.openHeld(ctx, c, n.ino)
 	if orca.KindOf(err) == orca.NotFound {
 		if f = g.graves.exhume(n.ino, c); f != nil {
 			err = nil
@@ -317,7 +317,7 @@ func (g *gateway) openVersion(ctx context.Context, c orca.Caller, o *openState, 
 	if o != nil && o.file != nil {
 		return nil, nil
 	}
-	f, err := g.fs.Open(ctx, c, a.Ino)
+	f, err := g.openHeld(ctx, c, a.Ino)
 	if err == nil && f.Attr().Version != a.Version {
 		_ = f.Close()
 		return nil, syscall.ESTALE // replaced since: look again

@@ -5,6 +5,7 @@ package fusegw
 import (
 	"context"
 	"os"
+	"time"
 
 	"orca"
 )
@@ -191,3 +192,20 @@ func (w *writing) keepOld(f *os.File) error {
 	}
 	return w.start(f, nil)
 }
+
+// leaving copies what is open of an inode that others are about to remove. What is
+// open for writing without having been written gets its private file now; whether
+// there is a name to publish under its close finds out.
+func (g *gateway) leaving(ino orca.Ino) {
+	ctx, cancel := context.WithTimeout(context.Background(), leavingFor)
+	defer cancel()
+	for _, n := range g.openNodes(ino) {
+		if err := g.keep(ctx, n, func(*writing) {}); err != nil {
+			g.cfg.Logger.Warn("an open file is removed elsewhere and was not copied", "ino", ino, "err", err)
+		}
+		g.drop(n)
+	}
+}
+
+// leavingFor bounds the copying of what others remove: they wait for less.
+const leavingFor = 10 * time.Second
