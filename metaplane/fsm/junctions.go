@@ -91,6 +91,10 @@ func (m *Machine) leave(c *call, row *command.Mount) *refusal {
 	if row.Mount.Junction != metapb.JunctionState_JUNCTION_LEAVING {
 		next := proto.Clone(row).(*command.Mount)
 		next.Mount.Junction, next.Mount.Serial = metapb.JunctionState_JUNCTION_LEAVING, m.batch.index
+		next.AskedClient, next.AskedSeq = c.cmd.Client, c.cmd.Seq
+		if o := c.cmd.Junction; o != nil {
+			next.AskedClient, next.AskedSeq = o.Client, o.Seq
+		}
 		m.putMount(next)
 		m.effect(Effect{Kind: EffectMounts})
 		row = next
@@ -119,6 +123,7 @@ func (m *Machine) junction(c *call, o *metapb.JunctionOp) *refusal {
 		if o.Root != 0 {
 			next.Mount.Root = o.Root
 		}
+		m.answerRefused(next, o)
 		m.putMount(next)
 		m.mountChanged(d)
 		m.event(metapb.EventKind_EVENT_ENTRY, orca.Ino(next.Mount.Root), d.rec.Parent, d.rec.Name)
@@ -143,6 +148,18 @@ func (m *Machine) junction(c *call, o *metapb.JunctionOp) *refusal {
 		return refuse(orca.Invalid, row.Mount.Path, "no such step of a junction")
 	}
 	return nil
+}
+
+// answerRefused remembers what a junction was refused to leave with as the answer
+// of the request for it: all that was remembered of that is that it began, and who
+// repeats it late would begin again.
+func (m *Machine) answerRefused(row *command.Mount, o *metapb.JunctionOp) {
+	if row.AskedClient != 0 && o.Refused != 0 {
+		m.batch.enc = m.encode(m.batch.enc[:0], &command.Result{
+			Index: m.batch.index, Kind: o.Refused, Path: o.RefusedPath, Msg: o.RefusedMsg})
+		m.rememberFor(row.AskedClient, row.AskedSeq, m.batch.enc)
+	}
+	row.AskedClient, row.AskedSeq = 0, 0
 }
 
 // dropMount takes a row out of the table.

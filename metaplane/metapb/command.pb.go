@@ -1934,13 +1934,21 @@ func (x *UnmountOp) GetEmpty() bool {
 // inode root; to leaving; to none when its group has it no more, which frees
 // the name. from is the state it must be in, and serial its serial: else Stale.
 type JunctionOp struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Mount         uint32                 `protobuf:"varint,1,opt,name=mount,proto3" json:"mount,omitempty"`
-	From          JunctionState          `protobuf:"varint,2,opt,name=from,proto3,enum=orca.meta.JunctionState" json:"from,omitempty"`
-	To            JunctionState          `protobuf:"varint,3,opt,name=to,proto3,enum=orca.meta.JunctionState" json:"to,omitempty"`
-	Root          uint64                 `protobuf:"varint,4,opt,name=root,proto3" json:"root,omitempty"`
-	Serial        uint64                 `protobuf:"varint,5,opt,name=serial,proto3" json:"serial,omitempty"`
-	Removing      bool                   `protobuf:"varint,100,opt,name=removing,proto3" json:"removing,omitempty"` // with leaving, of a part: only if it is empty
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	Mount    uint32                 `protobuf:"varint,1,opt,name=mount,proto3" json:"mount,omitempty"`
+	From     JunctionState          `protobuf:"varint,2,opt,name=from,proto3,enum=orca.meta.JunctionState" json:"from,omitempty"`
+	To       JunctionState          `protobuf:"varint,3,opt,name=to,proto3,enum=orca.meta.JunctionState" json:"to,omitempty"`
+	Root     uint64                 `protobuf:"varint,4,opt,name=root,proto3" json:"root,omitempty"`
+	Serial   uint64                 `protobuf:"varint,5,opt,name=serial,proto3" json:"serial,omitempty"`
+	Removing bool                   `protobuf:"varint,100,opt,name=removing,proto3" json:"removing,omitempty"` // with leaving, of a part: only if it is empty
+	// With leaving: the request that asks for it.
+	Client uint64 `protobuf:"varint,230,opt,name=client,proto3" json:"client,omitempty"`
+	Seq    uint64 `protobuf:"varint,231,opt,name=seq,proto3" json:"seq,omitempty"`
+	// With active, after leaving: what the other group has refused it with, once
+	// and for all.
+	Refused       uint32 `protobuf:"varint,232,opt,name=refused,proto3" json:"refused,omitempty"` // orca.Kind
+	RefusedPath   string `protobuf:"bytes,233,opt,name=refused_path,json=refusedPath,proto3" json:"refused_path,omitempty"`
+	RefusedMsg    string `protobuf:"bytes,234,opt,name=refused_msg,json=refusedMsg,proto3" json:"refused_msg,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2015,6 +2023,41 @@ func (x *JunctionOp) GetRemoving() bool {
 		return x.Removing
 	}
 	return false
+}
+
+func (x *JunctionOp) GetClient() uint64 {
+	if x != nil {
+		return x.Client
+	}
+	return 0
+}
+
+func (x *JunctionOp) GetSeq() uint64 {
+	if x != nil {
+		return x.Seq
+	}
+	return 0
+}
+
+func (x *JunctionOp) GetRefused() uint32 {
+	if x != nil {
+		return x.Refused
+	}
+	return 0
+}
+
+func (x *JunctionOp) GetRefusedPath() string {
+	if x != nil {
+		return x.RefusedPath
+	}
+	return ""
+}
+
+func (x *JunctionOp) GetRefusedMsg() string {
+	if x != nil {
+		return x.RefusedMsg
+	}
+	return ""
 }
 
 // RegroupOp begins to move a directory of a mount to another group; with intent
@@ -2269,9 +2312,13 @@ type MountRecord struct {
 	Gid          uint32                 `protobuf:"varint,7,opt,name=gid,proto3" json:"gid,omitempty"`
 	Created      int64                  `protobuf:"varint,8,opt,name=created,proto3" json:"created,omitempty"`
 	// Files below that wait to be persisted.
-	Unpersisted   int64  `protobuf:"varint,9,opt,name=unpersisted,proto3" json:"unpersisted,omitempty"`
-	Exchange      bool   `protobuf:"varint,40,opt,name=exchange,proto3" json:"exchange,omitempty"`
-	Ended         uint32 `protobuf:"varint,190,opt,name=ended,proto3" json:"ended,omitempty"` // moves away from here are over up to this one
+	Unpersisted int64  `protobuf:"varint,9,opt,name=unpersisted,proto3" json:"unpersisted,omitempty"`
+	Exchange    bool   `protobuf:"varint,40,opt,name=exchange,proto3" json:"exchange,omitempty"`
+	Ended       uint32 `protobuf:"varint,190,opt,name=ended,proto3" json:"ended,omitempty"` // moves away from here are over up to this one
+	// The request that a junction is leaving for, so that a refusal is its answer
+	// however often it is repeated. 0: nobody's.
+	AskedClient   uint64 `protobuf:"varint,230,opt,name=asked_client,json=askedClient,proto3" json:"asked_client,omitempty"`
+	AskedSeq      uint64 `protobuf:"varint,231,opt,name=asked_seq,json=askedSeq,proto3" json:"asked_seq,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2379,6 +2426,20 @@ func (x *MountRecord) GetExchange() bool {
 func (x *MountRecord) GetEnded() uint32 {
 	if x != nil {
 		return x.Ended
+	}
+	return 0
+}
+
+func (x *MountRecord) GetAskedClient() uint64 {
+	if x != nil {
+		return x.AskedClient
+	}
+	return 0
+}
+
+func (x *MountRecord) GetAskedSeq() uint64 {
+	if x != nil {
+		return x.AskedSeq
 	}
 	return 0
 }
@@ -4709,7 +4770,7 @@ const file_command_proto_rawDesc = "" +
 	"\tUnmountOp\x12\x12\n" +
 	"\x04path\x18\x01 \x01(\tR\x04path\x12\x0e\n" +
 	"\x02id\x18< \x01(\rR\x02id\x12\x14\n" +
-	"\x05empty\x18d \x01(\bR\x05empty\"\xc2\x01\n" +
+	"\x05empty\x18d \x01(\bR\x05empty\"\xcf\x02\n" +
 	"\n" +
 	"JunctionOp\x12\x14\n" +
 	"\x05mount\x18\x01 \x01(\rR\x05mount\x12,\n" +
@@ -4717,7 +4778,13 @@ const file_command_proto_rawDesc = "" +
 	"\x02to\x18\x03 \x01(\x0e2\x18.orca.meta.JunctionStateR\x02to\x12\x12\n" +
 	"\x04root\x18\x04 \x01(\x04R\x04root\x12\x16\n" +
 	"\x06serial\x18\x05 \x01(\x04R\x06serial\x12\x1a\n" +
-	"\bremoving\x18d \x01(\bR\bremoving\"\xad\x01\n" +
+	"\bremoving\x18d \x01(\bR\bremoving\x12\x17\n" +
+	"\x06client\x18\xe6\x01 \x01(\x04R\x06client\x12\x11\n" +
+	"\x03seq\x18\xe7\x01 \x01(\x04R\x03seq\x12\x19\n" +
+	"\arefused\x18\xe8\x01 \x01(\rR\arefused\x12\"\n" +
+	"\frefused_path\x18\xe9\x01 \x01(\tR\vrefusedPath\x12 \n" +
+	"\vrefused_msg\x18\xea\x01 \x01(\tR\n" +
+	"refusedMsg\"\xad\x01\n" +
 	"\tRegroupOp\x12)\n" +
 	"\x06target\x18\x01 \x01(\v2\x11.orca.meta.TargetR\x06target\x12\x14\n" +
 	"\x05group\x18\x02 \x01(\rR\x05group\x12\x16\n" +
@@ -4736,7 +4803,7 @@ const file_command_proto_rawDesc = "" +
 	"SetQuotaOp\x12)\n" +
 	"\x06target\x18\x01 \x01(\v2\x11.orca.meta.TargetR\x06target\x12\x14\n" +
 	"\x05bytes\x18\x02 \x01(\x03R\x05bytes\x12\x16\n" +
-	"\x06inodes\x18\x03 \x01(\x03R\x06inodes\"\xbb\x02\n" +
+	"\x06inodes\x18\x03 \x01(\x03R\x06inodes\"\xfd\x02\n" +
 	"\vMountRecord\x12&\n" +
 	"\x05mount\x18\x01 \x01(\v2\x10.orca.meta.MountR\x05mount\x12\x12\n" +
 	"\x04root\x18\x02 \x01(\x04R\x04root\x12#\n" +
@@ -4748,7 +4815,9 @@ const file_command_proto_rawDesc = "" +
 	"\acreated\x18\b \x01(\x03R\acreated\x12 \n" +
 	"\vunpersisted\x18\t \x01(\x03R\vunpersisted\x12\x1a\n" +
 	"\bexchange\x18( \x01(\bR\bexchange\x12\x15\n" +
-	"\x05ended\x18\xbe\x01 \x01(\rR\x05ended\"\x9f\x06\n" +
+	"\x05ended\x18\xbe\x01 \x01(\rR\x05ended\x12\"\n" +
+	"\fasked_client\x18\xe6\x01 \x01(\x04R\vaskedClient\x12\x1c\n" +
+	"\tasked_seq\x18\xe7\x01 \x01(\x04R\baskedSeq\"\x9f\x06\n" +
 	"\tUFSIntent\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12#\n" +
 	"\x02op\x18\x02 \x01(\x0e2\x13.orca.meta.IntentOpR\x02op\x12\x1a\n" +

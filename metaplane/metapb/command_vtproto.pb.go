@@ -1834,6 +1834,45 @@ func (m *JunctionOp) MarshalToSizedBufferVT(dAtA []byte) (int, error) {
 		i -= len(m.unknownFields)
 		copy(dAtA[i:], m.unknownFields)
 	}
+	if len(m.RefusedMsg) > 0 {
+		i -= len(m.RefusedMsg)
+		copy(dAtA[i:], m.RefusedMsg)
+		i = protohelpers.EncodeVarint(dAtA, i, uint64(len(m.RefusedMsg)))
+		i--
+		dAtA[i] = 0xe
+		i--
+		dAtA[i] = 0xd2
+	}
+	if len(m.RefusedPath) > 0 {
+		i -= len(m.RefusedPath)
+		copy(dAtA[i:], m.RefusedPath)
+		i = protohelpers.EncodeVarint(dAtA, i, uint64(len(m.RefusedPath)))
+		i--
+		dAtA[i] = 0xe
+		i--
+		dAtA[i] = 0xca
+	}
+	if m.Refused != 0 {
+		i = protohelpers.EncodeVarint(dAtA, i, uint64(m.Refused))
+		i--
+		dAtA[i] = 0xe
+		i--
+		dAtA[i] = 0xc0
+	}
+	if m.Seq != 0 {
+		i = protohelpers.EncodeVarint(dAtA, i, uint64(m.Seq))
+		i--
+		dAtA[i] = 0xe
+		i--
+		dAtA[i] = 0xb8
+	}
+	if m.Client != 0 {
+		i = protohelpers.EncodeVarint(dAtA, i, uint64(m.Client))
+		i--
+		dAtA[i] = 0xe
+		i--
+		dAtA[i] = 0xb0
+	}
 	if m.Removing {
 		i--
 		if m.Removing {
@@ -2115,6 +2154,20 @@ func (m *MountRecord) MarshalToSizedBufferVT(dAtA []byte) (int, error) {
 	if m.unknownFields != nil {
 		i -= len(m.unknownFields)
 		copy(dAtA[i:], m.unknownFields)
+	}
+	if m.AskedSeq != 0 {
+		i = protohelpers.EncodeVarint(dAtA, i, uint64(m.AskedSeq))
+		i--
+		dAtA[i] = 0xe
+		i--
+		dAtA[i] = 0xb8
+	}
+	if m.AskedClient != 0 {
+		i = protohelpers.EncodeVarint(dAtA, i, uint64(m.AskedClient))
+		i--
+		dAtA[i] = 0xe
+		i--
+		dAtA[i] = 0xb0
 	}
 	if m.Ended != 0 {
 		i = protohelpers.EncodeVarint(dAtA, i, uint64(m.Ended))
@@ -4793,6 +4846,23 @@ func (m *JunctionOp) SizeVT() (n int) {
 	if m.Removing {
 		n += 3
 	}
+	if m.Client != 0 {
+		n += 2 + protohelpers.SizeOfVarint(uint64(m.Client))
+	}
+	if m.Seq != 0 {
+		n += 2 + protohelpers.SizeOfVarint(uint64(m.Seq))
+	}
+	if m.Refused != 0 {
+		n += 2 + protohelpers.SizeOfVarint(uint64(m.Refused))
+	}
+	l = len(m.RefusedPath)
+	if l > 0 {
+		n += 2 + l + protohelpers.SizeOfVarint(uint64(l))
+	}
+	l = len(m.RefusedMsg)
+	if l > 0 {
+		n += 2 + l + protohelpers.SizeOfVarint(uint64(l))
+	}
 	n += len(m.unknownFields)
 	return n
 }
@@ -4918,6 +4988,12 @@ func (m *MountRecord) SizeVT() (n int) {
 	}
 	if m.Ended != 0 {
 		n += 2 + protohelpers.SizeOfVarint(uint64(m.Ended))
+	}
+	if m.AskedClient != 0 {
+		n += 2 + protohelpers.SizeOfVarint(uint64(m.AskedClient))
+	}
+	if m.AskedSeq != 0 {
+		n += 2 + protohelpers.SizeOfVarint(uint64(m.AskedSeq))
 	}
 	n += len(m.unknownFields)
 	return n
@@ -10435,6 +10511,127 @@ func (m *JunctionOp) UnmarshalVT(dAtA []byte) error {
 				}
 			}
 			m.Removing = bool(v != 0)
+		case 230:
+			if wireType != 0 {
+				return fmt.Errorf("proto: wrong wireType = %d for field Client", wireType)
+			}
+			m.Client = 0
+			for shift := uint(0); ; shift += 7 {
+				if shift >= 64 {
+					return protohelpers.ErrIntOverflow
+				}
+				if iNdEx >= l {
+					return io.ErrUnexpectedEOF
+				}
+				b := dAtA[iNdEx]
+				iNdEx++
+				m.Client |= uint64(b&0x7F) << shift
+				if b < 0x80 {
+					break
+				}
+			}
+		case 231:
+			if wireType != 0 {
+				return fmt.Errorf("proto: wrong wireType = %d for field Seq", wireType)
+			}
+			m.Seq = 0
+			for shift := uint(0); ; shift += 7 {
+				if shift >= 64 {
+					return protohelpers.ErrIntOverflow
+				}
+				if iNdEx >= l {
+					return io.ErrUnexpectedEOF
+				}
+				b := dAtA[iNdEx]
+				iNdEx++
+				m.Seq |= uint64(b&0x7F) << shift
+				if b < 0x80 {
+					break
+				}
+			}
+		case 232:
+			if wireType != 0 {
+				return fmt.Errorf("proto: wrong wireType = %d for field Refused", wireType)
+			}
+			m.Refused = 0
+			for shift := uint(0); ; shift += 7 {
+				if shift >= 64 {
+					return protohelpers.ErrIntOverflow
+				}
+				if iNdEx >= l {
+					return io.ErrUnexpectedEOF
+				}
+				b := dAtA[iNdEx]
+				iNdEx++
+				m.Refused |= uint32(b&0x7F) << shift
+				if b < 0x80 {
+					break
+				}
+			}
+		case 233:
+			if wireType != 2 {
+				return fmt.Errorf("proto: wrong wireType = %d for field RefusedPath", wireType)
+			}
+			var stringLen uint64
+			for shift := uint(0); ; shift += 7 {
+				if shift >= 64 {
+					return protohelpers.ErrIntOverflow
+				}
+				if iNdEx >= l {
+					return io.ErrUnexpectedEOF
+				}
+				b := dAtA[iNdEx]
+				iNdEx++
+				stringLen |= uint64(b&0x7F) << shift
+				if b < 0x80 {
+					break
+				}
+			}
+			intStringLen := int(stringLen)
+			if intStringLen < 0 {
+				return protohelpers.ErrInvalidLength
+			}
+			postIndex := iNdEx + intStringLen
+			if postIndex < 0 {
+				return protohelpers.ErrInvalidLength
+			}
+			if postIndex > l {
+				return io.ErrUnexpectedEOF
+			}
+			m.RefusedPath = string(dAtA[iNdEx:postIndex])
+			iNdEx = postIndex
+		case 234:
+			if wireType != 2 {
+				return fmt.Errorf("proto: wrong wireType = %d for field RefusedMsg", wireType)
+			}
+			var stringLen uint64
+			for shift := uint(0); ; shift += 7 {
+				if shift >= 64 {
+					return protohelpers.ErrIntOverflow
+				}
+				if iNdEx >= l {
+					return io.ErrUnexpectedEOF
+				}
+				b := dAtA[iNdEx]
+				iNdEx++
+				stringLen |= uint64(b&0x7F) << shift
+				if b < 0x80 {
+					break
+				}
+			}
+			intStringLen := int(stringLen)
+			if intStringLen < 0 {
+				return protohelpers.ErrInvalidLength
+			}
+			postIndex := iNdEx + intStringLen
+			if postIndex < 0 {
+				return protohelpers.ErrInvalidLength
+			}
+			if postIndex > l {
+				return io.ErrUnexpectedEOF
+			}
+			m.RefusedMsg = string(dAtA[iNdEx:postIndex])
+			iNdEx = postIndex
 		default:
 			iNdEx = preIndex
 			skippy, err := protohelpers.Skip(dAtA[iNdEx:])
@@ -11234,6 +11431,44 @@ func (m *MountRecord) UnmarshalVT(dAtA []byte) error {
 				b := dAtA[iNdEx]
 				iNdEx++
 				m.Ended |= uint32(b&0x7F) << shift
+				if b < 0x80 {
+					break
+				}
+			}
+		case 230:
+			if wireType != 0 {
+				return fmt.Errorf("proto: wrong wireType = %d for field AskedClient", wireType)
+			}
+			m.AskedClient = 0
+			for shift := uint(0); ; shift += 7 {
+				if shift >= 64 {
+					return protohelpers.ErrIntOverflow
+				}
+				if iNdEx >= l {
+					return io.ErrUnexpectedEOF
+				}
+				b := dAtA[iNdEx]
+				iNdEx++
+				m.AskedClient |= uint64(b&0x7F) << shift
+				if b < 0x80 {
+					break
+				}
+			}
+		case 231:
+			if wireType != 0 {
+				return fmt.Errorf("proto: wrong wireType = %d for field AskedSeq", wireType)
+			}
+			m.AskedSeq = 0
+			for shift := uint(0); ; shift += 7 {
+				if shift >= 64 {
+					return protohelpers.ErrIntOverflow
+				}
+				if iNdEx >= l {
+					return io.ErrUnexpectedEOF
+				}
+				b := dAtA[iNdEx]
+				iNdEx++
+				m.AskedSeq |= uint64(b&0x7F) << shift
 				if b < 0x80 {
 					break
 				}

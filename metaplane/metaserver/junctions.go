@@ -337,17 +337,18 @@ type metaplaneMounts interface {
 }
 
 // part empties the group behind a junction that is being unmounted, and frees
-// its name. What the group refuses stays mounted. A request that is repeated
-// after that begins again: its first attempt is all that is remembered of it.
-// With removing, a directory is given back only if it is empty.
-func (s *Service) part(ctx context.Context, id uint32, asked, removing bool) error {
+// its name. What the group refuses stays mounted: a refusal for good is the answer
+// of the request h, however often that is repeated. After another one the same
+// request begins again. With removing, a directory is given back only if it is
+// empty. Without h nobody asks.
+func (s *Service) part(ctx context.Context, id uint32, h *metapb.Header, removing bool) error {
 	if err := s.joints.begin(ctx); err != nil {
 		return err
 	}
 	defer s.joints.end()
-	if m := s.row(id); asked && m != nil && m.Junction != metapb.JunctionState_JUNCTION_LEAVING {
+	if m := s.row(id); h != nil && m != nil && m.Junction != metapb.JunctionState_JUNCTION_LEAVING {
 		if _, err := s.record(ctx, &metapb.JunctionOp{Mount: id, From: m.Junction, To: metapb.JunctionState_JUNCTION_LEAVING,
-			Serial: m.Serial, Removing: removing}); err != nil {
+			Serial: m.Serial, Removing: removing, Client: h.Client, Seq: h.Seq}); err != nil {
 			return err
 		}
 	}
@@ -379,7 +380,11 @@ func (s *Service) partLocked(ctx context.Context, id uint32) error {
 		if m.Root == 0 {
 			return err // there is nothing to go back to
 		}
-		if _, serr := s.step(ctx, m, metapb.JunctionState_JUNCTION_ACTIVE, 0); serr != nil {
+		back := &metapb.JunctionOp{Mount: m.Id, From: m.Junction, To: metapb.JunctionState_JUNCTION_ACTIVE, Serial: m.Serial}
+		if !k.Retryable() {
+			back.Refused, back.RefusedPath, back.RefusedMsg = uint32(k), m.Path, messageOf(err)
+		}
+		if _, serr := s.record(ctx, back); serr != nil {
 			return serr
 		}
 	}
@@ -432,7 +437,7 @@ func (s *Service) moveOn(m *metapb.Mount) {
 	case metapb.JunctionState_JUNCTION_JOINING:
 		_, err = s.join(ctx, m.Id, true)
 	case metapb.JunctionState_JUNCTION_LEAVING:
-		err = s.part(ctx, m.Id, false, false)
+		err = s.part(ctx, m.Id, nil, false)
 	}
 	if err != nil && s.ctx.Err() == nil {
 		s.log.Warn("a mount in another group is not finished yet", "path", m.Path, "group", m.Group, "err", err)

@@ -121,7 +121,7 @@ func (s *Service) Unmount(ctx context.Context, r *metapb.UnmountRequest) (*metap
 		return nil, err
 	}
 	if m := res.Mount.GetMount(); m.GetGroup() > 1 {
-		if err := s.part(ctx, m.Id, true, false); err != nil {
+		if err := s.part(ctx, m.Id, asked(r.H), false); err != nil {
 			return nil, err
 		}
 	}

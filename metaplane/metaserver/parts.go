@@ -70,7 +70,7 @@ func (s *Service) removePart(ctx context.Context, r *metapb.DeleteRequest, m *me
 	s.joints.asked.Add(1)
 	defer s.joints.asked.Add(-1)
 	for h := secondStep(r.H); m.GetPart() != nil; h = secondStep(nil) {
-		if err := s.part(ctx, m.Id, true, true); err != nil {
+		if err := s.part(ctx, m.Id, asked(r.H), true); err != nil {
 			return err
 		}
 		s.refreshMounts()
@@ -82,6 +82,14 @@ func (s *Service) removePart(ctx context.Context, r *metapb.DeleteRequest, m *me
 		m = res.GetMount().GetMount() // somebody has made another one there
 	}
 	return nil
+}
+
+// asked is the header of a request, which may be without one.
+func asked(h *metapb.Header) *metapb.Header {
+	if h == nil {
+		return &metapb.Header{}
+	}
+	return h
 }
 
 // secondStep is the header of what a request comes to after its own command, so

@@ -321,3 +321,39 @@ func TestWhoWaitsForAJunctionMayGiveUp(t *testing.T) {
 	close(goOn)
 	require.NoError(t, <-made)
 }
+
+// A removal that the other group has refused is answered so however late its
+// request comes again, and whatever was emptied, or is there, by then.
+func TestARefusedRemovalIsNotRepeated(t *testing.T) {
+	p := newPairOn(t, true)
+	store := t.TempDir()
+	p.mount("/m", "file://"+store, 0)
+	_, err := p.mkdirIn("/m/p", 2)
+	require.NoError(t, err)
+	require.NoError(t, p.touch("/m/p/f"))
+	rmdir := func(seq uint64) error {
+		_, err := p.one.Delete(t.Context(), &metapb.DeleteRequest{H: &metapb.Header{Client: 77, Seq: seq}, Target: at("/m/p")})
+		return err
+	}
+	require.ErrorIs(t, rmdir(1), orca.NotEmpty)
+	require.NoError(t, p.remove("/m/p/f", false))
+	require.ErrorIs(t, rmdir(1), orca.NotEmpty)
+	st, err := p.stat("/m/p")
+	require.NoError(t, err)
+	require.Equal(t, uint16(2), orca.Ino(st.Ino).Home(), "it is still in its group")
+	// Another leader knows, too; and a directory that is nobody's part is safe.
+	p.stop()
+	p.start()
+	require.NoError(t, p.unmount("/m/p"))
+	require.ErrorIs(t, rmdir(1), orca.NotEmpty)
+	require.DirExists(t, filepath.Join(store, "p"))
+	require.NoError(t, rmdir(2))
+	require.NoDirExists(t, filepath.Join(store, "p"))
+
+	// One that was not refused has been done.
+	_, err = p.mkdirIn("/m/p", 2)
+	require.NoError(t, err)
+	require.NoError(t, rmdir(3))
+	require.NoError(t, rmdir(3))
+	require.NoDirExists(t, filepath.Join(store, "p"))
+}
