@@ -43,7 +43,9 @@ func (s *Syncer) Lead() {
 
 // Inherit is called before what is in a mount whose listings may be late, or in a
 // directory of it, comes here from another group: that has removed what it liked
-// until now, and what it remembers of that stays there.
+// until now, and what it remembers of that stays there. What that has made lately
+// is not known here either: where a listing that is late lacks it, it is missing
+// until the next one, which under an interval of -1 somebody has to ask for.
 func (s *Syncer) Inherit(ctx context.Context, mountID uint32) error {
 	now := s.cfg.Now().UnixNano()
 	if err := s.note(ctx, mountID, now); err != nil {
