@@ -109,7 +109,7 @@ func (s *Store) hurryLocked(p *place) bool {
 		return true
 	}
 	// Who has got his room meanwhile has not taken back that he asked.
-	waits := p.shelter || s.roomWaiters.Load() > 0
+	waits := p.shelter || p.waiting > 0
 	if p.force && waits && p.Free()+p.leaving < p.want && s.giveUpWantedLocked(p) {
 		return true
 	}

@@ -52,9 +52,11 @@ func (s *Store) takeRoom(ctx context.Context, op string, need alloc.Need, write 
 			asked = s.places[order[now].Index]
 			asked.ask(need.Room, write)
 		}
+		asked.waitLocked()
 		freed := s.freed
 		s.mu.Unlock()
 		if len(order) == 0 {
+			s.waited(asked)
 			s.Metrics.NoSpace.Add(1)
 			return nil, orca.E(op, orca.NoSpace, "no tier directory has room for the block")
 		}
@@ -63,7 +65,7 @@ func (s *Store) takeRoom(ctx context.Context, op string, need alloc.Need, write 
 			defer timer.Stop()
 			s.Metrics.RoomWaits.Add(1)
 		}
-		if err := s.awaitRoom(ctx, op, freed, timer); err != nil {
+		if err := s.awaitRoom(ctx, op, asked, freed, timer); err != nil {
 			return nil, err
 		}
 	}
@@ -86,6 +88,7 @@ func (s *Store) takeMore(ctx context.Context, op string, p *place, n int64, writ
 		hopeless := s.closed || !p.Healthy() || p.Free()+p.evictable(write) < n
 		if !hopeless {
 			p.ask(n, write)
+			p.waitLocked()
 		}
 		freed := s.freed
 		s.mu.Unlock()
@@ -98,7 +101,7 @@ func (s *Store) takeMore(ctx context.Context, op string, p *place, n int64, writ
 			defer timer.Stop()
 			s.Metrics.RoomWaits.Add(1)
 		}
-		if err := s.awaitRoom(ctx, op, freed, timer); err != nil {
+		if err := s.awaitRoom(ctx, op, p, freed, timer); err != nil {
 			return err
 		}
 	}
@@ -130,6 +133,7 @@ func (s *Store) withSpace(ctx context.Context, op string, p *place, n int64, wri
 			return err
 		}
 		p.ask(n, write)
+		p.waitLocked()
 		freed := s.freed
 		s.mu.Unlock()
 		if timer == nil {
@@ -137,17 +141,37 @@ func (s *Store) withSpace(ctx context.Context, op string, p *place, n int64, wri
 			defer timer.Stop()
 			s.Metrics.RoomWaits.Add(1)
 		}
-		if werr := s.awaitRoom(ctx, op, freed, timer); werr != nil {
+		if werr := s.awaitRoom(ctx, op, p, freed, timer); werr != nil {
 			return err
 		}
 	}
 }
 
-func (s *Store) awaitRoom(ctx context.Context, op string, freed <-chan struct{}, timer *time.Timer) error {
+// waitLocked counts who is about to wait for room in a directory, waited ends that;
+// nil is none in particular. It is counted with what it asks for, so that nobody
+// takes that back in between.
+func (p *place) waitLocked() {
+	if p != nil {
+		p.waiting++
+	}
+}
+
+func (s *Store) waited(p *place) {
+	if p == nil {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	p.waiting--
+}
+
+// awaitRoom waits for room after waitLocked.
+func (s *Store) awaitRoom(ctx context.Context, op string, p *place, freed <-chan struct{}, timer *time.Timer) error {
 	s.roomWaiters.Add(1)
 	begin := time.Now()
 	defer func() {
 		s.roomWaiters.Add(-1)
+		s.waited(p)
 		s.Metrics.RoomWaitTime.Observe(time.Since(begin))
 	}()
 	s.wake()
@@ -165,11 +189,11 @@ func (s *Store) awaitRoom(ctx context.Context, op string, freed <-chan struct{},
 }
 
 // servedLocked takes back what was asked of a directory when somebody has his
-// room and nobody waits for any: the background may not have looked between the
+// room and nobody else waits for any there: the background may not have looked between the
 // room's return and its taking, and would let one block more leave. A nil p was
 // not asked.
 func (s *Store) servedLocked(p *place) {
-	if p != nil && !p.shelter && s.roomWaiters.Load() == 0 {
+	if p != nil && !p.shelter && p.waiting == 0 {
 		p.askedLocked()
 	}
 }

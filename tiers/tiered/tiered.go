@@ -263,6 +263,7 @@ type place struct {
 	stuck    error          // why one of them cannot go; GUARDED_BY(Store.mu)
 	swept    chan struct{}  // closed when the sweep has ended
 	want     int64          // room that somebody waits for; GUARDED_BY(Store.mu)
+	waiting  int            // requests that wait for it; GUARDED_BY(Store.mu)
 	force    bool           // a write is among those; GUARDED_BY(Store.mu)
 	shelter  bool           // so is a block of a directory that is removed; GUARDED_BY(Store.mu)
 	lastFail error          // of the index, logged once; GUARDED_BY(Store.mu)
