@@ -216,7 +216,7 @@ func (m *Machine) checkRemove(c *call, o *metapb.DeleteOp, s *spot) *refusal {
 	}
 	switch {
 	case !o.Recursive:
-		return refuse(orca.NotEmpty, s.path, "")
+		return m.notEmpty(d, s.path)
 	case m.partBelow(d) != nil:
 		p := m.partBelow(d).Mount
 		return refuse(orca.NotEmpty, s.path, fmt.Sprintf("%s lives in group %d: remove it first", p.Path, p.Group))

@@ -261,7 +261,7 @@ func (m *Machine) unmountHere(c *call, o *metapb.UnmountOp) *refusal {
 				return r
 			}
 			if s.dentry.dir.rec.Entries > 0 {
-				return refuse(orca.NotEmpty, s.path, "")
+				return m.notEmpty(s.dentry.dir, s.path)
 			}
 		}
 		if r := m.unmountAt(c, &s, row); r != nil {

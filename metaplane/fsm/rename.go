@@ -128,7 +128,7 @@ func (m *Machine) checkRename(c *call, o *metapb.RenameOp, src, dst *spot) *refu
 	case d != nil && under(dst.dir, d):
 		return refuse(orca.Invalid, dst.path, "a directory cannot be moved below itself")
 	case e != nil && e.rec.Entries > 0:
-		return refuse(orca.NotEmpty, dst.path, "")
+		return m.notEmpty(e, dst.path)
 	case d != nil && m.stays(d, src.path) != nil:
 		return m.stays(d, src.path)
 	}

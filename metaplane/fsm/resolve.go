@@ -43,7 +43,8 @@ func label(t *metapb.Target) string {
 }
 
 // resolve walks a target. Search permission is checked on each directory
-// passed through, unless check is false. A missing end is not a refusal; a
+// passed through, unless check is false; then the end may also be a file on its
+// way to another group, which else is Busy. A missing end is not a refusal; a
 // junction on the way, or at the end, is a referral.
 func (m *Machine) resolve(c *orca.Caller, t *metapb.Target, check bool) (spot, *refusal) {
 	s, r := m.resolveAny(c, t, check)
@@ -118,12 +119,12 @@ func (m *Machine) descend(c *orca.Caller, s spot, n *node, path string, check bo
 			}
 			return s, nil
 		case !more:
-			if !m.applying {
+			if check || !m.applying {
 				return s, m.notLeaving(n, name, s.path)
 			}
 			return s, nil
 		case s.dentry.dir == nil:
-			return s, refuse(orca.NotDir, s.path, "")
+			return s, firstRefusal(m.notLeaving(n, name, s.path), refuse(orca.NotDir, s.path, ""))
 		}
 		n, path = s.dentry.dir, tail
 	}

@@ -88,6 +88,21 @@ func (m *Machine) notLeaving(n *node, name, label string) *refusal {
 	return nil
 }
 
+// notEmpty refuses what needs a directory to be empty that has names; those on
+// their way to other groups may be there by now, so they are waited for.
+func (m *Machine) notEmpty(n *node, label string) *refusal {
+	first := uint64(0)
+	for k, id := range m.outcomes.leaving {
+		if k.dir == n.rec.Ino && (first == 0 || id < first) {
+			first = id
+		}
+	}
+	if first != 0 {
+		return &refusal{kind: orca.Busy, path: label, busy: first, msg: "what is in it is on its way to a directory of another group"}
+	}
+	return refuse(orca.NotEmpty, label, "")
+}
+
 // Leaving returns the intents that take names of a directory to other groups.
 func (m *Machine) Leaving(dir orca.Ino) (ids []uint64) {
 	m.mu.RLock()

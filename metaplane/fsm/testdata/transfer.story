@@ -26,17 +26,17 @@ busy
 > lookup ino=17
 busy
 > stat /f/x
-not a directory
+busy
 > chmod /f mode=0600
 busy: it is on its way to a directory of another group (intent 1)
 > rm /f
-busy: an earlier change is still on its way to the UFS (intent 1)
+busy: it is on its way to a directory of another group (intent 1)
 > create /f type=cache -o
-busy: an earlier change is still on its way to the UFS (intent 1)
+busy: it is on its way to a directory of another group (intent 1)
 > mv /f /e
-busy: an earlier change is still on its way to the UFS (intent 1)
+busy: it is on its way to a directory of another group (intent 1)
 > mv /f away=2000000000012/e
-busy: an earlier change is still on its way to the UFS (intent 1)
+busy: it is on its way to a directory of another group (intent 1)
 > sync / gone:f -loaded
 created 0 changed 0 removed 0 skipped 1
 > unmount /
@@ -73,3 +73,28 @@ created 0 changed 0 removed 2 skipped 2
 n: file 14 0644 0:0 len 0 v1 NOT_PERSISTED at file:///r/n
 > state
 files 1 dirs 1 sessions 0 intents 0 mounts 1 trash 0
+# A name that goes is neither there nor not there, and fills no directory.
+> mkdir /k
+intent 3 undecided mkdir mount 1 source k target k
+> decide i=3
+dir 15 0755 0:0 entries 0 nlink 2 at file:///r/k
+> create /k/f type=cache -done
+intent 4 undecided put_empty mount 1 target k/f
+> decide i=4 fp=xyz
+file 16 0644 0:0 len 0 v1 PERSISTED fp xyz at file:///r/k/f
+> mv /k/f away=2000000000012/f
+intent 5 undecided transfer mount 1 source k/f want xyz
+> mkdir /k/f
+busy: it is on its way to a directory of another group (intent 5)
+> mv /k/f/x /x
+busy: it is on its way to a directory of another group (intent 5)
+> rm /k
+busy: what is in it is on its way to a directory of another group (intent 5)
+> decide i=5
+ok
+> rm /k
+intent 6 undecided remove mount 1 source k
+> decide i=6
+ok
+> ls /
+n: file 14 0644 0:0 len 0 v1 NOT_PERSISTED at file:///r/n
