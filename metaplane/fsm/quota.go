@@ -193,9 +193,6 @@ func (v move) holdBackBy(it *command.Intent) {
 // names goes on under one of those, maybe in the same directory: it makes no
 // room.
 func (m *Machine) roomToMove(src, dst *spot) (move, *refusal) {
-	if len(m.quotas) == 0 {
-		return move{}, nil
-	}
 	var less room
 	if dst.file == nil || !dst.file.Flags.Has(inode.Linked) {
 		less = m.takes(dst)
@@ -205,9 +202,6 @@ func (m *Machine) roomToMove(src, dst *spot) (move, *refusal) {
 
 // roomToExchange is roomToMove both ways.
 func (m *Machine) roomToExchange(src, dst *spot) (there, back move, _ *refusal) {
-	if len(m.quotas) == 0 {
-		return there, back, nil
-	}
 	a, b := m.takes(src), m.takes(dst)
 	there, r := m.roomFor(a, b, src, dst)
 	if r == nil {
