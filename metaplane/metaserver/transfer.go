@@ -69,9 +69,15 @@ func (s *Service) elsewhereTo(ctx context.Context, r *metapb.RenameRequest) (*me
 			return nil, err
 		}
 		_, err := s.group.Machine().Walk(callerOf(r.H), orca.Ino(at.Ino), at.Path)
+		if orca.KindOf(err) == orca.Busy {
+			dir, _ := splitTarget(at.Path)
+			if _, err := s.group.Machine().Walk(callerOf(r.H), orca.Ino(at.Ino), dir); orca.KindOf(err) == orca.Busy {
+				return nil, err // which group has it is known when its junction has settled
+			}
+		}
 		root, rest, ok := orca.AsReferral(err)
-		if !ok {
-			return nil, nil // here, or the state machine says what is wrong
+		if !ok || rest == "" {
+			return nil, nil // here (a junction itself is), or the state machine says what is wrong
 		}
 		if in = root.Home(); in > 1 {
 			at = &metapb.Target{Ino: uint64(root), Path: rest}
@@ -158,10 +164,30 @@ func (s *Service) sendAway(ctx context.Context, intent uint64) error {
 	switch rec := rep.GetRecord(); {
 	case rec.GetTx() != intent:
 		return orca.E("metaserver.sendAway", orca.Internal, "the decision is about another transfer")
+	case orca.Kind(rec.Kind) == orca.NotFound && gone(ctx, ns, op.Dst):
+		// Its directory may be there again, in another group: who asked looks.
+		return &ufsexec.Refused{Err: &orca.Error{Op: "metaserver.Rename", Path: rec.Path, Kind: orca.Busy, Msg: "the directory has gone, or lives in another group by now"}}
 	case rec.Kind != 0:
 		return &ufsexec.Refused{Err: &orca.Error{Op: "metaserver.Rename", Path: rec.Path, Kind: orca.Kind(rec.Kind), Msg: rec.Msg}}
 	}
 	return nil
+}
+
+// gone reports whether a group says that the directory of a target is not there.
+func gone(ctx context.Context, ns metaplane.Namespace, t *metapb.Target) bool {
+	_, err := ns.Stat(ctx, &metapb.StatRequest{H: &metapb.Header{}, Target: &metapb.Target{Ino: t.Ino}})
+	return orca.KindOf(err) == orca.NotFound
+}
+
+// vanished reports whether the directory that a rename names by its inode is not
+// in the group that has it any more, and so is nowhere: by a path it may be
+// elsewhere.
+func (s *Service) vanished(ctx context.Context, r *metapb.RenameRequest) bool {
+	if orca.Ino(r.Dst.Ino) <= orca.RootIno {
+		return false
+	}
+	ns, err := s.groupAt(orca.Ino(r.Dst.Ino).Home())
+	return err == nil && gone(ctx, ns, r.Dst)
 }
 
 // Transfer implements metaplane.Groups.

@@ -70,6 +70,8 @@ func (s *Service) Rename(ctx context.Context, r *metapb.RenameRequest) (*metapb.
 	switch _, err := s.change(ctx, r.H, c); {
 	case err != nil && lost != nil && !orca.KindOf(err).Retryable():
 		return nil, lost // it was not done by an earlier attempt, or that would have been said
+	case orca.KindOf(err) == orca.Busy && c.Rename.Away != nil && s.vanished(ctx, r):
+		return nil, &orca.Error{Op: op, Path: r.Dst.Path, Kind: orca.NotFound}
 	case err != nil:
 		return nil, err
 	}
