@@ -26,12 +26,13 @@ type between struct {
 }
 
 // session returns the session for what a request does: each has one of its own,
-// so that the numbers do not depend on which of two is faster.
-func (b *between) session(ctx context.Context) *metaclient.Session {
+// so that the numbers do not depend on which of two is faster. does tells apart
+// what is not done for a client.
+func (b *between) session(ctx context.Context, does string) *metaclient.Session {
 	w := b.l.w
 	again, _ := ctx.Value(againKey{}).(int)
 	name, _ := ctx.Value(whoKey{}).(string)
-	key := fmt.Sprintf("%s %d>%d", name, again, b.to.number)
+	key := fmt.Sprintf("%s%s %d>%d", name, does, again, b.to.number)
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if s := b.l.others[key]; s != nil {
@@ -51,12 +52,28 @@ func (b *between) session(ctx context.Context) *metaclient.Session {
 	return s
 }
 
+// once names what a coordinator does by itself, so that what comes of it in the
+// other group is told apart from what it has done there before, and from what an
+// earlier one has.
+func (b *between) once(ctx context.Context, does string) context.Context {
+	w := b.l.w
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	b.l.asked[does]++
+	return context.WithValue(ctx, whoKey{}, fmt.Sprintf("%s.%d.%d", does, b.l.term, b.l.asked[does]))
+}
+
+// Stat implements metaplane.Reader: a rename looks where its target lives.
+func (b *between) Stat(ctx context.Context, r *metapb.StatRequest) (*metapb.StatReply, error) {
+	return b.session(ctx, "").Stat(ctx, r)
+}
+
 // Mount implements metaplane.Mounts.
 func (b *between) Mount(ctx context.Context, r *metapb.MountRequest) (*metapb.MountReply, error) {
 	if p := b.l.w.bug.onJoin(r); p != nil {
 		return p, nil
 	}
-	return b.session(ctx).Mount(ctx, r)
+	return b.session(ctx, "").Mount(ctx, r)
 }
 
 // Unmount implements metaplane.Mounts.
@@ -64,14 +81,14 @@ func (b *between) Unmount(ctx context.Context, r *metapb.UnmountRequest) (*metap
 	if b.l.w.bug.onPart(r, b.to.row(r.Id) != nil) {
 		return &metapb.Empty{}, nil
 	}
-	return b.session(ctx).Unmount(ctx, r)
+	return b.session(ctx, "").Unmount(ctx, r)
 }
 
 // List implements metaplane.Reader. It is only asked for to empty a part, so one
 // without names comes before its removal, of which the client learns nothing.
 func (b *between) List(ctx context.Context, r *metapb.ListRequest) (*metapb.ListReply, error) {
 	began := b.l.w.now()
-	p, err := b.session(ctx).List(ctx, r)
+	p, err := b.session(ctx, "").List(ctx, r)
 	if err == nil && len(p.Entries) == 0 {
 		if path := b.pathOf(r.Target.Ino); path != "" {
 			b.l.w.unseen(event{client: 97, op: Op{Verb: "delete", Path: path}, verb: "delete", call: began, ret: never, unknown: true})
@@ -85,7 +102,7 @@ func (b *between) List(ctx context.Context, r *metapb.ListRequest) (*metapb.List
 func (b *between) Delete(ctx context.Context, r *metapb.DeleteRequest) (*metapb.Empty, error) {
 	w, path := b.l.w, b.pathOf(r.Target.Ino)
 	e := event{client: 97, op: Op{Verb: "delete", Path: orca.JoinPath(path, r.Target.Path), Recursive: true}, verb: "delete", call: w.now()}
-	p, err := b.session(ctx).Delete(ctx, r)
+	p, err := b.session(ctx, "").Delete(ctx, r)
 	switch e.kind = orca.KindOf(err); {
 	case path == "":
 	case err == nil:
@@ -124,11 +141,19 @@ func (w *world) unseen(e event) {
 	w.history = append(w.history, e)
 }
 
-// Transfer implements metaplane.Groups. Files do not go between groups here: who
-// is asked refuses, as it does when the two directories are of different mounts.
-func (b *between) Transfer(_ context.Context, r *metapb.TransferRequest) (*metapb.TransferReply, error) {
-	if r.Op.Tx == 0 {
+// Transfer implements metaplane.Groups. In plans of old, files do not go between
+// groups: who is asked refuses, as it does when the two directories are of
+// different mounts.
+func (b *between) Transfer(ctx context.Context, r *metapb.TransferRequest) (*metapb.TransferReply, error) {
+	does := fmt.Sprintf("g%d tells", max(b.l.g.number, 1))
+	switch {
+	case r.Op.Tx != 0 && b.l.w.plan.Apart:
+		return &metapb.TransferReply{Record: &metapb.TransferRecord{Tx: r.Op.Tx, Kind: uint32(orca.CrossMount)}}, nil
+	case b.l.w.plan.Apart:
 		return &metapb.TransferReply{}, nil
+	case r.Op.Tx != 0:
+		does = "t" + number(r.Op.Tx)
 	}
-	return &metapb.TransferReply{Record: &metapb.TransferRecord{Tx: r.Op.Tx, Kind: uint32(orca.CrossMount)}}, nil
+	ctx = b.once(ctx, does)
+	return b.session(ctx, "").Transfer(ctx, r)
 }

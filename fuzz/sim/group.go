@@ -111,7 +111,7 @@ func (g *group) begin() {
 	w := g.w
 	term := uint64(w.stats.Crashes + 1)
 	l := &life{w: w, g: g, term: term, machine: g.journal.machine, effects: make(chan fsm.Effect, 1<<12), changed: make(chan struct{}),
-		dead: make(chan struct{}), others: map[string]*metaclient.Session{}}
+		dead: make(chan struct{}), others: map[string]*metaclient.Session{}, asked: map[string]int{}}
 	type made struct {
 		svc *metaserver.Service
 		err error
@@ -119,7 +119,7 @@ func (g *group) begin() {
 	ch := make(chan made, 1)
 	go func() {
 		cfg := metaserver.Config{Group: g.number, SessionTTL: 10 * time.Second, BusyWait: time.Second, UFSWait: 5 * time.Second}
-		if w.plan.Groups > 0 && g == w.groups[0] {
+		if w.plan.Groups > 0 && (g == w.groups[0] || !w.plan.Apart) {
 			cfg.Groups = w.numbers
 			cfg.Others = func(n uint16) (metaplane.Namespace, error) { return &between{l: l, to: w.group(uint32(n))}, nil }
 		}

@@ -146,7 +146,7 @@ func grouped() map[string]*operation {
 			_, _ = c.ns.Unmount(c.ctx, &metapb.UnmountRequest{Path: o.Path})
 		}},
 		"is a part": said(func(t model.Tree, e *event) bool {
-			t[part+e.op.Path] = model.Node{}
+			t[part+e.op.Path] = inGroup(e.op.Group)
 			return t[e.op.Path].Dir && len(t.Children(e.op.Path)) == 0
 		}),
 		"is given back": said(func(t model.Tree, e *event) bool {
@@ -158,6 +158,9 @@ func grouped() map[string]*operation {
 		"is unmounted": said(func(t model.Tree, e *event) bool { return carry(t, e.op.Path, hidden+e.op.Path) }),
 	}
 }
+
+// inGroup is what says in a tree that a directory lives in a group.
+func inGroup(n uint16) model.Node { return model.Node{Mode: uint32(n)} }
 
 // carry moves a tree.
 func carry(t model.Tree, from, to string) bool {
@@ -194,14 +197,23 @@ func partIn(t model.Tree, p string) bool {
 }
 
 // renamed is the outcome of a rename. What would be another group's, or is above
-// what is, stays; which of two refusals somebody gets is not said.
+// what is, stays, but for files (handed); which of two refusals somebody gets is
+// not said.
 func (w *world) renamed(t model.Tree, e *event) []model.Tree {
 	o, after := e.op, t.Clone()
 	k := after.Rename(o.Path, o.Dst)
 	src, _ := orca.SplitPath(o.Path)
 	dst, _ := orca.SplitPath(o.Dst)
 	_, over := t[part+o.Dst]
-	if o.Path != o.Dst && (w.domain(t, src) != w.domain(t, dst) || partIn(t, o.Path) || over) {
+	from, to := w.domain(t, src), w.domain(t, dst)
+	apart := from != to
+	switch _, exists := t[o.Dst]; {
+	case apart && !w.plan.Apart && w.plan.Groups > 0 && (src[:2] != dst[:2] || t[part+from].Mode != t[part+to].Mode):
+		return w.handed(t, e)
+	case o.NoReplace && exists && (k == orca.OK || e.kind == orca.Exists):
+		k = orca.Exists
+	}
+	if o.Path != o.Dst && (apart || partIn(t, o.Path) || over) {
 		_, exists := t[o.Path]
 		switch {
 		case k == orca.OK || e.kind == orca.CrossMount:

@@ -5,6 +5,7 @@ package sim
 import (
 	"cmp"
 	"context"
+	"fmt"
 	"maps"
 	"slices"
 	"strings"
@@ -45,6 +46,9 @@ func (w *world) origin() model.Tree {
 		t[root+"/b/c"] = model.Node{Length: 902, Mode: fileMode}
 		t[root+"/b/a/b"] = model.Node{Length: 903, Mode: fileMode}
 	}
+	for _, o := range w.plan.Parts {
+		t[o.Path], t[part+o.Path] = model.Node{Dir: true, Mode: dirMode}, inGroup(o.Group)
+	}
 	return t
 }
 
@@ -73,6 +77,13 @@ func (w *world) start() {
 			}
 		}
 	})
+	for i, o := range w.plan.Parts {
+		w.quietly("put in group", func(c *client) {
+			if err := w.verbs[o.Verb].do(w.newClient(92+i), o, nil); err != nil {
+				w.broken("put in group", "%s: %v", o, err)
+			}
+		})
+	}
 	w.healing, w.setup = false, false
 }
 
@@ -151,7 +162,7 @@ func (w *world) settleAll(restored bool) {
 
 func (w *world) drained() bool {
 	for _, g := range w.groups {
-		if c := g.machine().Counts(); c.Intents != 0 || c.Sessions != 0 || c.Trash != 0 {
+		if c := g.machine().Counts(); c.Intents != 0 || c.Sessions != 0 || c.Trash != 0 || c.Transfers != 0 {
 			return false
 		}
 	}
@@ -165,6 +176,9 @@ func (w *world) undone() string {
 		for _, it := range g.machine().Intents() {
 			st := g.life.svc.Exec.Status(it.Id)
 			b.WriteString("\n  " + g.prefix() + "intent " + it.String() + ": " + st.Err)
+		}
+		if n := g.machine().Counts().Transfers; n != 0 {
+			fmt.Fprintf(&b, "\n  %s%d decisions about files of others", g.prefix(), n)
 		}
 		for _, s := range g.machine().Sessions() {
 			b.WriteString("\n  " + g.prefix() + "session " + s.String())
@@ -231,6 +245,9 @@ func (w *world) readable(x *spot) bool {
 		return true
 	}
 	m := x.g.machine()
+	if w.onItsWay(x) {
+		return true
+	}
 	for _, ws := range m.Sessions() {
 		if ws.MountId == x.Attr.MountId && ws.UfsKey == x.Key {
 			return true // it is being written
@@ -245,7 +262,7 @@ func (w *world) readable(x *spot) bool {
 			if it.Source == x.Key || it.Target == x.Key {
 				return true
 			}
-		case metapb.IntentOp_INTENT_PUT_EMPTY, metapb.IntentOp_INTENT_PERSIST:
+		case metapb.IntentOp_INTENT_PUT_EMPTY, metapb.IntentOp_INTENT_PERSIST, metapb.IntentOp_INTENT_RECEIVE:
 			if it.Target == x.Key {
 				return true
 			}
@@ -290,10 +307,14 @@ func (w *world) compare() {
 		if n.Names > 1 {
 			names[v.Attr.Ino] = append(names[v.Attr.Ino], p)
 		}
-		tree[p] = n
 		if x.away {
-			tree[part+p] = model.Node{}
+			m := w.mounts[v.Attr.MountId]
+			tree[part+p] = inGroup(uint16(m.Group))
+			if there, err := w.group(m.Group).machine().Lookup(orca.Ino(v.Attr.Ino)); err == nil {
+				n.Mode = there.Attr.Mode
+			}
 		}
+		tree[p] = n
 		key := strings.TrimPrefix(p, s.name+"/")
 		if v.Alias {
 			// What strangers have put there is none of the namespace's.

@@ -271,6 +271,7 @@ type life struct {
 	changed chan struct{}
 	dead    chan struct{}                  // closed when it is over
 	others  map[string]*metaclient.Session // to other groups; GUARDED_BY(world.mu)
+	asked   map[string]int                 // how often; GUARDED_BY(world.mu)
 	over    bool                           // GUARDED_BY(world.mu)
 }
 
@@ -412,6 +413,9 @@ func describe(c *command.Command) string {
 	case c.Mkdir != nil:
 		return fmt.Sprintf("%smkdir %s", id, t(c.Mkdir.Target))
 	case c.Rename != nil:
+		if c.Rename.Away != nil {
+			return fmt.Sprintf("%srename %s away to %s", id, t(c.Rename.Src), t(c.Rename.Away))
+		}
 		return fmt.Sprintf("%srename %s %s", id, t(c.Rename.Src), t(c.Rename.Dst))
 	case c.Delete != nil:
 		return fmt.Sprintf("%sdelete %s recursive=%v", id, t(c.Delete.Target), c.Delete.Recursive)
@@ -430,6 +434,7 @@ func describe(c *command.Command) string {
 }
 
 func describeRest(c *command.Command) string {
+	t := func(t *metapb.Target) string { return fmt.Sprintf("%d%s", t.GetIno()&0xffff, t.GetPath()) }
 	switch {
 	case c.Expire != nil:
 		return "expire"
@@ -453,8 +458,20 @@ func describeRest(c *command.Command) string {
 		return fmt.Sprintf("junction m%d %v->%v removing=%v", c.Junction.Mount, c.Junction.From, c.Junction.To, c.Junction.Removing)
 	case c.SetFact != nil:
 		return "fact " + c.SetFact.Key
+	case c.Transfer != nil:
+		return fmt.Sprintf("transfer %s to %s done below %s abort=%v", number(c.Transfer.Tx), t(c.Transfer.Dst), number(c.Transfer.DoneBelow), orca.Kind(c.Transfer.Abort))
+	case c.SetQuota != nil:
+		return fmt.Sprintf("quota %s %d %d", t(c.SetQuota.Target), c.SetQuota.Bytes, c.SetQuota.Inodes)
 	}
 	return "?"
+}
+
+// number is a number with the group that it carries.
+func number(n uint64) string {
+	if g := orca.Ino(n).Group(); g > 1 {
+		return fmt.Sprintf("%d.%d", g, n&(1<<48-1))
+	}
+	return fmt.Sprint(n)
 }
 
 func describeSync(o *metapb.SyncApplyOp) string {
@@ -489,6 +506,9 @@ func told(r *command.Result) string {
 	}
 	if r.Session != nil {
 		s += fmt.Sprintf(" s%d", r.Session.Id)
+	}
+	if x := r.Transfer; x != nil {
+		s += fmt.Sprintf(" decided %s: %v", number(x.Tx), orca.Kind(x.Kind))
 	}
 	if y := r.Sync; y != nil {
 		s += fmt.Sprintf(" +%d ~%d -%d skipped %d", y.Created, y.Changed, y.Removed, y.Skipped)

@@ -62,7 +62,7 @@ func changes() map[string]*operation {
 		},
 		"rename": {
 			do: func(c *client, o Op, _ *event) error {
-				_, err := c.ns.Rename(c.ctx, &metapb.RenameRequest{Src: at(o.Path), Dst: at(o.Dst)})
+				_, err := c.ns.Rename(c.ctx, &metapb.RenameRequest{Src: at(o.Path), Dst: at(o.Dst), NoReplace: o.NoReplace})
 				return err
 			},
 			outcomes: (*world).renamed,

@@ -22,8 +22,12 @@ type Plan struct {
 	// Followers are members of each group beside the one that leads, which
 	// answer reads, too.
 	Followers int
-	Keep      time.Duration // how long the mounts keep what is deleted
-	Roots     []string      // that clients work below: "/p" like a file system, "/o" like an object store
+	// Apart: groups take no files of each other.
+	Apart bool
+	// Parts are directories that live in groups of their own from the beginning.
+	Parts []Op
+	Keep  time.Duration // how long the mounts keep what is deleted
+	Roots []string      // that clients work below: "/p" like a file system, "/o" like an object store
 }
 
 // Faults are how often things go wrong, in a thousand: per message, proposal
@@ -45,6 +49,7 @@ type Op struct {
 	Parents   bool // mkdir
 	Recursive bool // delete, sync
 	Overwrite bool // touch, write
+	NoReplace bool // rename
 	Steal     bool // write
 	Now       bool // stat, list: at sync interval 0
 	Skip      bool // delete: not into the trash
@@ -63,7 +68,7 @@ func (o Op) String() string {
 	for _, f := range []struct {
 		name string
 		on   bool
-	}{{"parents", o.Parents}, {"recursive", o.Recursive}, {"overwrite", o.Overwrite}, {"steal", o.Steal}, {"for good", o.Skip}, {"interval 0", o.Now}} {
+	}{{"parents", o.Parents}, {"recursive", o.Recursive}, {"overwrite", o.Overwrite}, {"no replace", o.NoReplace}, {"steal", o.Steal}, {"for good", o.Skip}, {"interval 0", o.Now}} {
 		if f.on {
 			s += ", " + f.name
 		}
@@ -94,6 +99,12 @@ func (p *Plan) String() string {
 	}
 	if p.Groups != 0 || p.Followers != 0 {
 		fmt.Fprintf(&b, "%d groups, followers of each: %d\n", max(p.Groups, 1), p.Followers)
+	}
+	if p.Apart {
+		b.WriteString("groups take no files of each other\n")
+	}
+	for _, o := range p.Parts {
+		fmt.Fprintf(&b, "from the beginning: %s\n", o)
 	}
 	fmt.Fprintf(&b, "plan: group %d, below %v, faults in a thousand %+v\n", max(p.Group, 1), p.Roots, p.Faults)
 	for i, ops := range p.Clients {

@@ -84,7 +84,7 @@ var groupBugs = []Bug{
 			c.Checks, c.Delete.Recursive = 0, true
 		}
 	}},
-	{Name: "a number that the group does not have is not forgotten", Plan: NewGroupsPlan, Part: func(_ *metapb.UnmountRequest, has bool) bool {
+	{Name: "a number that the group does not have is not forgotten", Plan: apartPlan, Part: func(_ *metapb.UnmountRequest, has bool) bool {
 		return !has
 	}},
 	{Name: "a number is used again", Plan: NewGroupsPlan, Command: func(c *command.Command) {
@@ -94,6 +94,13 @@ var groupBugs = []Bug{
 	}},
 	{Name: "the first group believes that a part has gone which its group keeps", Plan: NewGroupsPlan, Part: func(*metapb.UnmountRequest, bool) bool { return true }},
 	{Name: "who follows answers before it has applied what was committed", Plan: NewFollowersPlan, Hasty: true},
+}
+
+// apartPlan draws plans of groups that take no files of each other.
+func apartPlan(seed uint64) *Plan {
+	p := NewGroupsPlan(seed)
+	p.Apart = true
+	return p
 }
 
 // TestPlantedBugsAreCaught plants one bug at a time and runs seeds until one

@@ -206,6 +206,7 @@ type store struct {
 	name   string // of the mount: "/p" or "/o"
 	mem    *memufs.Store
 	group  uint32 // that it is mounted in at first
+	files  bool   // it renames in one call
 	raw    ufs.FS // without gates and faults
 	faults *wrap.Faults
 }
@@ -259,7 +260,7 @@ func newWorld(p *Plan, bug *Bug) *world {
 
 func (w *world) addStore(name string, objects bool, group uint32) {
 	mem := memufs.New(memufs.Config{Objects: objects})
-	w.stores = append(w.stores, &store{name: name, group: group, mem: mem, raw: mem.FS(), faults: wrap.NewFaults(keepOpen(mem.FS()))})
+	w.stores = append(w.stores, &store{name: name, group: group, files: !objects, mem: mem, raw: mem.FS(), faults: wrap.NewFaults(keepOpen(mem.FS()))})
 }
 
 // broken notes the first thing that does not hold. Safe for any goroutine.

@@ -34,6 +34,10 @@ func TestSeedsWithTrash(t *testing.T) { runSeeds(t, (*seedsFlag+2)/3, NewTrashPl
 // many.
 func TestSeedsWithGroups(t *testing.T) { runSeeds(t, (*seedsFlag+2)/3, NewGroupsPlan) }
 
+// TestSeedsWithTransfers is TestSeeds for plans in which files go between groups,
+// a third as many.
+func TestSeedsWithTransfers(t *testing.T) { runSeeds(t, (*seedsFlag+2)/3, NewTransfersPlan) }
+
 // TestSeedsWithFollowers is TestSeeds for plans in which members that do not lead
 // answer reads, a third as many.
 func TestSeedsWithFollowers(t *testing.T) { runSeeds(t, (*seedsFlag+2)/3, NewFollowersPlan) }
@@ -82,7 +86,7 @@ func runSeeds(t *testing.T, n int, plan func(uint64) *Plan) {
 
 // TestReproducible: the same seed gives the same run, line by line.
 func TestReproducible(t *testing.T) {
-	for name, plan := range map[string]func(uint64) *Plan{"": NewPlan, "groups": NewGroupsPlan, "followers": NewFollowersPlan} {
+	for name, plan := range map[string]func(uint64) *Plan{"": NewPlan, "groups": NewGroupsPlan, "transfers": NewTransfersPlan, "followers": NewFollowersPlan} {
 		for seed := uint64(1); seed <= 12; seed++ {
 			a, b := Play(t, plan(seed), nil), Play(t, plan(seed), nil)
 			for i := range min(len(a.Trace), len(b.Trace)) {
@@ -145,7 +149,8 @@ func TestFoundSeedsWithLinks(t *testing.T) {
 	}
 }
 
-// TestFoundSeedsWithGroups is TestFoundSeeds of the plans with groups.
+// TestFoundSeedsWithGroups is TestFoundSeeds of the plans with groups, as they
+// were when these were found: no files went between groups.
 func TestFoundSeedsWithGroups(t *testing.T) {
 	for seed, why := range map[uint64]string{
 		8:    "a remount gave the row of a part that was being made a new number, and its mkdir came to stale",
@@ -160,7 +165,23 @@ func TestFoundSeedsWithGroups(t *testing.T) {
 		2591: "a recursive delete that came twice found nothing at the number that its first coming had had forgotten",
 		2851: "an unmount that came twice found its last step done, and failed",
 	} {
-		if r := Play(t, NewGroupsPlan(seed), nil); r.Failure != nil {
+		if r := Play(t, apartPlan(seed), nil); r.Failure != nil {
+			t.Errorf("%s:\n%s", why, r.Failure.Report())
+		}
+	}
+}
+
+// TestFoundSeedsWithTransfers is TestFoundSeeds of the plans in which files go
+// between groups.
+func TestFoundSeedsWithTransfers(t *testing.T) {
+	for seed, why := range map[uint64]string{
+		183:  "a rename onto a part that was removed meanwhile was said to have found no source",
+		1211: "the directory of a rename's target was given back, and the rename was said to have found none",
+		2227: "a rename into a part that was just not removed after all was across mounts",
+		3136: "a rename that found another target at fault told that its source was there, when that had gone",
+		5841: "a rename that began before the first quota was set passed it",
+	} {
+		if r := Play(t, NewTransfersPlan(seed), nil); r.Failure != nil {
 			t.Errorf("%s:\n%s", why, r.Failure.Report())
 		}
 	}

@@ -5,6 +5,7 @@ package sim
 import (
 	"context"
 	"fmt"
+	"strings"
 
 	"google.golang.org/protobuf/proto"
 
@@ -129,7 +130,15 @@ func (w *world) outcomeOf(id, what string, a *metapb.Attr, err error) {
 	if k.Retryable() || k == orca.UFSFailure || k == orca.Internal || k == orca.SessionExpired || k == orca.Canceled {
 		return
 	}
+	if k == orca.NotEmpty && w.plan.Groups > 0 && strings.HasPrefix(what, "delete ") {
+		return // a part was not empty; the removal of what is above it goes on where it was
+	}
 	out := k.String()
+	if err != nil && !w.plan.Apart && w.plan.Groups > 0 && strings.HasPrefix(what, "rename ") {
+		// Where the target is is asked for anew each time, so that it may be
+		// refused for another reason.
+		out = "refused"
+	}
 	// Of a directory in another group the number is that of its root there, and
 	// when it has been given back by the time that the request is repeated, that
 	// of the directory.
@@ -286,6 +295,11 @@ func (n *wire) Mount(ctx context.Context, r *metapb.MountRequest) (*metapb.Mount
 // Unmount implements metaplane.Mounts.
 func (n *wire) Unmount(ctx context.Context, r *metapb.UnmountRequest) (*metapb.Empty, error) {
 	return sendBare(ctx, n, fmt.Sprintf("unmount %s m%d", r.Path, r.Id), r, metaplane.Namespace.Unmount)
+}
+
+// Transfer implements metaplane.Groups.
+func (n *wire) Transfer(ctx context.Context, r *metapb.TransferRequest) (*metapb.TransferReply, error) {
+	return sendBare(ctx, n, fmt.Sprintf("transfer %s done below %s", number(r.Op.Tx), number(r.Op.DoneBelow)), r, metaplane.Namespace.Transfer)
 }
 
 // ListMounts implements metaplane.Mounts.
