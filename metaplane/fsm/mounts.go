@@ -225,6 +225,11 @@ func (m *Machine) unmountAt(c *call, s *spot, row *command.Mount) *refusal {
 	if r := m.idle(s.dir, s.name, d, s.path); r != nil {
 		return r
 	}
+	for _, w := range m.sessions { // one that was stolen has no name
+		if w.MountId == row.Mount.Id {
+			return refuse(orca.Busy, s.path, "what a writer has left in its UFS is still to be removed")
+		}
+	}
 	m.dropMount(row, d)
 	m.detach(d, 0)
 	m.event(metapb.EventKind_EVENT_ENTRY, d.rec.Ino, s.dir.rec.Ino, s.name)
