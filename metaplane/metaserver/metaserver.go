@@ -422,12 +422,9 @@ func (s *Service) see(ctx context.Context, c *command.Command, res *command.Resu
 		if time.Now().Add(pause).After(until) {
 			return res, err
 		}
-		select {
-		case <-ctx.Done():
+		if !s.await(ctx, res.GetBusyIntent(), &pause, until) {
 			return res, err
-		case <-time.After(pause):
 		}
-		pause = min(2*pause+time.Millisecond, 100*time.Millisecond)
 		if again {
 			if err := s.learn(ctx, c); err != nil {
 				return nil, err
@@ -435,6 +432,32 @@ func (s *Service) see(ctx context.Context, c *command.Command, res *command.Resu
 		}
 		c.Now = now()
 		res, err = s.group.Propose(ctx, c)
+	}
+}
+
+// longestPause is the longest before a command that met somebody's intent is
+// proposed again.
+const longestPause = 100 * time.Millisecond
+
+// await pauses before a command is proposed again that met an intent, 0: none. If
+// that is a move to another group it does so until the move is over: many may wait
+// for that, and each time that they proposed in vain would be work for every
+// member, just when there is enough. false: ctx or the time has ended before.
+func (s *Service) await(ctx context.Context, intent uint64, pause *time.Duration, until time.Time) bool {
+	for {
+		select {
+		case <-ctx.Done():
+			return false
+		case <-time.After(*pause):
+		}
+		*pause = min(2**pause+time.Millisecond, longestPause)
+		it, err := s.group.Machine().Intent(intent)
+		if err != nil || it.Op != metapb.IntentOp_INTENT_REGROUP {
+			return true
+		}
+		if time.Now().Add(*pause).After(until) {
+			return false
+		}
 	}
 }
 

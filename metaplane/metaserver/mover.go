@@ -14,6 +14,7 @@ import (
 	"orca/metaplane/command"
 	"orca/metaplane/fsm"
 	"orca/metaplane/metapb"
+	"orca/metaplane/mount"
 )
 
 // mover brings what is below one directory to another group. It reads pages of
@@ -132,7 +133,7 @@ func (m *mover) run(ctx context.Context) (path string, err error) {
 	if err := m.rest(ctx); err != nil {
 		return mt.Path, err
 	}
-	rep, err := m.s.give(ctx, m.ns, mt)
+	rep, err := m.mount(ctx, mt)
 	if orca.KindOf(err) == orca.Exists && len(sm.Abandoned()) > 0 {
 		return mt.Path, orca.E("metaserver.Regroup", orca.Busy, "what an earlier move brought there is still to be removed")
 	}
@@ -145,6 +146,18 @@ func (m *mover) run(ctx context.Context) (path string, err error) {
 		}
 	}
 	return mt.Path, m.end(ctx, rep.Mount.Root)
+}
+
+// mount has the group take the mount that the directory will be there. What cannot
+// be done now is tried again by whoever runs the move: other moves go on meanwhile.
+func (m *mover) mount(ctx context.Context, mt *metapb.Mount) (*metapb.MountReply, error) {
+	ctx, cancel := context.WithTimeout(ctx, electionWait)
+	defer cancel()
+	rep, err := m.ns.Mount(ctx, &metapb.MountRequest{H: &metapb.Header{}, Mount: mount.Copy(mt), Parents: true})
+	if err != nil && errors.Is(ctx.Err(), context.DeadlineExceeded) {
+		err = &orca.Error{Op: "metaserver.Regroup", Path: mt.Path, Kind: orca.Unavailable, Msg: fmt.Sprintf("group %d does not answer", m.it.Group), Err: err}
+	}
+	return rep, err
 }
 
 // runHome is run of a part that comes to this group, where it has no mount of its

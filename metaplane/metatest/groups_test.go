@@ -42,6 +42,7 @@ type pair struct {
 	// group was asked, a step was recorded, or a store called. "": nowhere.
 	cut  atomic.Value   // of string
 	dead [4]atomic.Bool // by group
+	away [4]atomic.Bool // nobody leads it, as far as others can tell
 	// then is called at each such point.
 	then atomic.Value  // of func(point string)
 	slow bool          // a store takes its time
@@ -111,12 +112,16 @@ type cutOther struct {
 	metaplane.Namespace
 	p  *pair
 	by uint16 // whose leader calls
+	to uint16
 }
 
 func around[R any](o cutOther, what string, call func() (R, error)) (R, error) {
 	var zero R
 	if o.p.at(o.by, "before "+what) {
 		return zero, errDead
+	}
+	if o.p.away[o.to].Load() {
+		return zero, orca.E("metatest", orca.Unavailable, "no member leads the group")
 	}
 	r, err := call()
 	if o.p.at(o.by, "after "+what) {
@@ -131,6 +136,10 @@ func (o cutOther) Mount(ctx context.Context, r *metapb.MountRequest) (*metapb.Mo
 
 func (o cutOther) Unmount(ctx context.Context, r *metapb.UnmountRequest) (*metapb.Empty, error) {
 	return around(o, "unmount", func() (*metapb.Empty, error) { return o.Namespace.Unmount(ctx, r) })
+}
+
+func (o cutOther) Quorum(ctx context.Context, r *metapb.QuorumRequest) (*metapb.QuorumReply, error) {
+	return around(o, "quorum", func() (*metapb.QuorumReply, error) { return o.Namespace.Quorum(ctx, r) })
 }
 
 func (o cutOther) Transfer(ctx context.Context, r *metapb.TransferRequest) (*metapb.TransferReply, error) {
@@ -208,7 +217,7 @@ func (p *pair) serve() {
 		return func(n uint16) (metaplane.Namespace, error) {
 			<-ready
 			s, err := ns.In(n)
-			return cutOther{s, p, by}, err
+			return cutOther{s, p, by, n}, err
 		}
 	}
 	groups := func() []uint32 { return []uint32{1, 2} }
@@ -219,10 +228,10 @@ func (p *pair) serve() {
 	}
 	p.one, err = metaserver.New(t.Context(), metaserver.Config{Others: other(1), Groups: groups, Here: here, BusyWait: p.busy}, cutGroup{p.host.Group(), p}, p.cutStore(1), log)
 	require.NoError(t, err)
-	p.two, err = metaserver.New(t.Context(), metaserver.Config{Group: 2, Home: p.one, Others: other(2)}, cutGroup{p.second, p}, p.cutStore(2), log)
+	p.two, err = metaserver.New(t.Context(), metaserver.Config{Group: 2, Home: p.one, Others: other(2), BusyWait: p.busy}, cutGroup{p.second, p}, p.cutStore(2), log)
 	require.NoError(t, err)
 	if p.wide {
-		p.three, err = metaserver.New(t.Context(), metaserver.Config{Group: 3, Home: p.one, Others: other(3)}, cutGroup{p.third, p}, p.cutStore(3), log)
+		p.three, err = metaserver.New(t.Context(), metaserver.Config{Group: 3, Home: p.one, Others: other(3), BusyWait: p.busy}, cutGroup{p.third, p}, p.cutStore(3), log)
 		require.NoError(t, err)
 	}
 	by := map[uint16]*metaserver.Service{2: p.two, 3: p.three}

@@ -5,7 +5,9 @@ package metatest
 import (
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -291,5 +293,127 @@ func TestAPartComesHome(t *testing.T) {
 		_, err := os.Stat(filepath.Join(store, "q"))
 		return os.IsNotExist(err)
 	}, time.Minute, 5*time.Millisecond)
+	p.check()
+}
+
+// A group that is away keeps nobody waiting who has not to: what is not begun is
+// refused, what is begun goes on when it is back, and may be given up at any time.
+func TestAGroupIsAwayWhileADirectoryMoves(t *testing.T) {
+	p := newTriple(t)
+	ctx := t.Context()
+	store := t.TempDir()
+	p.mount("/m", "file://"+store, 0)
+	for _, x := range []struct {
+		path     string
+		from, to uint32
+		away     int
+		at       string // the point where it is away
+	}{
+		{"/m/a", 1, 2, 2, "before mount"}, {"/m/b", 1, 2, 2, "after self"}, {"/m/c", 2, 3, 3, "before seal"},
+		{"/m/d", 2, 3, 2, "after hold"}, {"/m/e", 2, 1, 2, "before close"},
+	} {
+		p.leave()
+		p.slow, p.busy = true, 0
+		p.serve()
+		p.furnish(store, x.path)
+		if x.from > 1 {
+			p.moveTo(x.path, x.from)
+			p.settled(x.path)
+		}
+		p.leave()
+		p.slow, p.busy = false, time.Millisecond // what waits is not waited for here
+		p.serve()
+		p.away[x.away].Store(true)
+		_, err := p.regroup(x.path, x.to, metapb.RegroupAsk_REGROUP_BEGIN)
+		require.ErrorIs(t, err, orca.Unavailable, x.at)
+		require.NoError(t, p.touch(x.path+"/before"), "nobody waits for what is not begun")
+		require.NoError(t, p.remove(x.path+"/before", false))
+		p.away[x.away].Store(false)
+		before := p.seen(x.path)
+
+		begin := func() {
+			t.Helper()
+			p.then.Store(func(at string) {
+				if at == x.at {
+					p.away[x.away].Store(true)
+				}
+			})
+			_, err := p.regroup(x.path, x.to, metapb.RegroupAsk_REGROUP_BEGIN)
+			require.NoError(t, err)
+			require.Eventually(t, func() bool {
+				r, err := p.regroup(x.path, 0, metapb.RegroupAsk_REGROUP_STATUS)
+				require.NoError(t, err)
+				require.Equal(t, metapb.RegroupState_REGROUP_MOVING, r.State, x.at)
+				return strings.Contains(r.Problem, "no member leads the group")
+			}, time.Minute, time.Millisecond)
+			p.then.Store(func(string) {})
+		}
+		begin()
+		require.Equal(t, before, p.seen(x.path), "it is read")
+		err = p.touch(x.path + "/meanwhile")
+		require.ErrorIs(t, err, orca.Busy, x.at)
+		require.True(t, orca.KindOf(err).Retryable())
+		_, err = p.regroup(x.path, 0, metapb.RegroupAsk_REGROUP_ABORT)
+		require.NoError(t, err)
+		if x.away != int(x.from) { // else its group is to be told first
+			require.Eventually(t, func() bool { return p.touch(x.path+"/meanwhile") == nil }, time.Minute, time.Millisecond)
+			require.NoError(t, p.remove(x.path+"/meanwhile", false))
+		}
+		p.away[x.away].Store(false)
+		p.told()
+		before = p.seen(x.path)
+
+		begin()
+		p.away[x.away].Store(false)
+		p.movedTo(x.path, x.to)
+		p.told()
+		require.Equal(t, before, p.seen(x.path), x.at)
+		p.check()
+	}
+	// What is closed where it was may be decided without its group, which hears of it
+	// later; until then it shows it to nobody.
+	p.leave()
+	p.slow, p.busy = true, 0
+	p.serve()
+	p.furnish(store, "/m/f")
+	p.move("/m/f")
+	p.settled("/m/f")
+	before := p.seen("/m/f")
+	p.then.Store(func(at string) { p.away[2].Store(at == "after close" || p.away[2].Load()) })
+	p.moveTo("/m/f", 3)
+	require.Len(t, p.host.Group().Machine().Departed(), 1)
+	_, err := p.two.Stat(ctx, &metapb.StatRequest{H: &metapb.Header{}, Target: at("/m/f/made")})
+	require.ErrorIs(t, err, orca.Busy)
+	p.then.Store(func(string) {})
+	p.away[2].Store(false)
+	p.settled("/m/f")
+	require.Equal(t, before, p.seen("/m/f"))
+	p.check()
+	// Whoever waits for a move makes no work for the members.
+	p.leave()
+	p.slow, p.busy = false, time.Second
+	p.serve()
+	p.furnish(store, "/m/g")
+	p.then.Store(func(at string) { p.away[2].Store(at == "after self" || p.away[2].Load()) })
+	_, err = p.regroup("/m/g", 2, metapb.RegroupAsk_REGROUP_BEGIN)
+	require.NoError(t, err)
+	require.Eventually(t, func() bool { return p.away[2].Load() }, time.Minute, time.Millisecond)
+	applied := p.host.Group().Machine().Counts().Commands
+	const writers = 50
+	var wg sync.WaitGroup
+	for i := range writers {
+		wg.Go(func() {
+			_, err := p.one.Create(ctx, &metapb.CreateRequest{H: &metapb.Header{}, Target: at("/m/g/w" + strconv.Itoa(i)), Mode: 0o644, Complete: true})
+			if orca.KindOf(err) != orca.Busy {
+				t.Errorf("%v", err)
+			}
+		})
+	}
+	wg.Wait()
+	require.Less(t, p.host.Group().Machine().Counts().Commands-applied, int64(3*writers), "each asks once, not all the time")
+	p.then.Store(func(string) {})
+	p.away[2].Store(false)
+	p.moved("/m/g")
+	p.told()
 	p.check()
 }
