@@ -5,6 +5,9 @@ package raftgroup
 import (
 	"fmt"
 	"log/slog"
+	"os"
+	"strings"
+	"sync"
 	"time"
 
 	"github.com/lni/vfs"
@@ -22,6 +25,9 @@ type watchedDisk struct {
 	vfs.FS
 	die func(reason string)
 	log *slog.Logger
+
+	mu   sync.Mutex
+	logs map[string]*aheadLog // that are being written, by path; GUARDED_BY(mu)
 }
 
 func (d *watchedDisk) watch(f vfs.File, path string, err error) (vfs.File, error) {
@@ -34,7 +40,44 @@ func (d *watchedDisk) watch(f vfs.File, path string, err error) (vfs.File, error
 // Create makes a file.
 func (d *watchedDisk) Create(path string) (vfs.File, error) {
 	f, err := d.FS.Create(path)
+	if osf, ok := f.(*os.File); ok && err == nil && strings.HasSuffix(path, logSuffix) {
+		f = d.ahead(osf, path)
+	}
 	return d.watch(f, path, err)
+}
+
+// ahead has a log written ahead until it is closed.
+func (d *watchedDisk) ahead(f *os.File, path string) *aheadLog {
+	var l *aheadLog
+	l = newAheadLog(f, func() {
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		if d.logs[path] == l {
+			delete(d.logs, path)
+		}
+	})
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.logs == nil {
+		d.logs = map[string]*aheadLog{}
+	}
+	d.logs[path] = l
+	return l
+}
+
+// Open opens a file to be read.
+func (d *watchedDisk) Open(path string, opts ...vfs.OpenOption) (vfs.File, error) {
+	f, err := d.FS.Open(path, opts...)
+	if err != nil {
+		return nil, err //nolint:wrapcheck // the engine looks into it
+	}
+	d.mu.Lock()
+	l := d.logs[path]
+	d.mu.Unlock()
+	if l == nil {
+		return f, nil
+	}
+	return newLogView(f, l.size.Load()), nil
 }
 
 // OpenForAppend opens a file to write at its end.

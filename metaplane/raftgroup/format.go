@@ -174,7 +174,7 @@ func (f *format) check(cfg Config, path string) error {
 
 func newFormat(cfg Config, host string) (*format, error) {
 	const op = "raftgroup.Open"
-	if entries, err := os.ReadDir(filepath.Join(cfg.Dir, "journal")); err == nil && len(entries) > 0 {
+	if entries, err := os.ReadDir(filepath.Join(cfg.Dir, journalDir)); err == nil && len(entries) > 0 {
 		return nil, &orca.Error{Op: op, Path: cfg.Dir, Kind: orca.Corrupt,
 			Msg: "there is a journal but no FORMAT file: restore the file, or start with an empty folder as a new member"}
 	}
@@ -260,7 +260,7 @@ func (f *format) adoptHost(dir, host string) error {
 		return &orca.Error{Op: "raftgroup.Open", Path: dir, Kind: orca.Invalid, Msg: "this member belongs to host " + f.Host + ", but this host is called " + host +
 			": give it its name back, or replace the member (orca admin quorum remove " + strconv.FormatUint(f.Replica, 10) + ", then add)"}
 	}
-	journal := filepath.Join(dir, "journal")
+	journal := filepath.Join(dir, journalDir)
 	if err := os.Rename(filepath.Join(journal, f.Host), filepath.Join(journal, host)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return orca.PathE("raftgroup.Open", journal, orca.Unavailable, err)
 	}

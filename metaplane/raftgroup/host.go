@@ -127,6 +127,11 @@ func (h *Host) open() error {
 	dieTo.Store(&die)
 	h.group = newGroup(h, firstGroup, &h.f.part)
 	h.groups = map[uint64]*Group{firstGroup: h.group}
+	if h.cfg.Journal == journalTan {
+		if err := cutLogs(filepath.Join(h.cfg.Dir, journalDir)); err != nil {
+			return orca.PathE("raftgroup.Open", h.cfg.Dir, orca.Unavailable, err)
+		}
+	}
 	if h.nh, err = dragonboat.NewNodeHost(h.nodeHostConfig()); err != nil {
 		return orca.PathE("raftgroup.Open", h.cfg.Dir, orca.Unavailable, err)
 	}
@@ -146,7 +151,7 @@ func (h *Host) nodeHostConfig() config.NodeHostConfig {
 	db.KVWriteBufferSize = 8 << 20
 	c := config.NodeHostConfig{
 		DeploymentID:        h.f.Deployment,
-		NodeHostDir:         filepath.Join(h.cfg.Dir, "journal"),
+		NodeHostDir:         filepath.Join(h.cfg.Dir, journalDir),
 		RTTMillisecond:      5,
 		RaftAddress:         h.f.Address,
 		MaxSendQueueSize:    64 << 20,

@@ -24,6 +24,8 @@ import (
 const (
 	journalTan    = "tan"
 	journalPebble = "pebble"
+	// journalDir is the folder of either.
+	journalDir = "journal"
 )
 
 // lockedTanFactory makes tan journals behind lockedTan.

@@ -208,7 +208,7 @@ func (x *Inspection) openJournal(dir string, f *format) error {
 	if f.Journal != journalTan {
 		return orca.E(op, orca.Unsupported, "only a journal of the kind tan can be read while its member is stopped, and this is "+f.Journal)
 	}
-	from := filepath.Join(dir, "journal", f.Host, fmt.Sprintf("%020d", f.Deployment))
+	from := filepath.Join(dir, journalDir, f.Host, fmt.Sprintf("%020d", f.Deployment))
 	if _, err := os.Stat(from); errors.Is(err, os.ErrNotExist) {
 		return nil // it never ran
 	}
