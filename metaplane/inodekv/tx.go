@@ -128,11 +128,15 @@ func (t *Tx) ownIn(lower, upper []byte) []item {
 // Commit writes everything and the applied index, which stand for ops
 // commands, in one atomic batch, and empties the overlay. It does not wait for
 // the disk.
+//
+// The batch is in order: pebble looks for the place of a key in its memory from
+// that of the key before on.
 func (t *Tx) Commit(applied uint64, ops int) error {
 	if t.batch == nil {
 		t.batch = t.db.db.NewBatch()
 	}
 	b := t.batch
+	slices.SortFunc(t.items, func(x, y item) int { return strings.Compare(x.key, y.key) })
 	for i := range t.items {
 		it := &t.items[i]
 		if it.deleted {
