@@ -31,7 +31,8 @@ func (e *env) groupCommand() *cobra.Command {
 everything that was not given another one; orca fs mount --group puts a mount
 into a group of its own, and orca fs mkdir --group a new directory of a mount of
 the first one; orca fs regroup --group moves one that is there, with all that is
-below it, which is how a cluster that began with one group grows. All groups are on all members, each with a journal
+below it, to any group and back, which is how a cluster that began with one group
+grows. All groups are on all members, each with a journal
 order and a leader of its own, and the leaders are spread over the members: a
 member that fails takes only the groups that it leads along, and those for a
 second. On one disk each further group makes the others' commits slower: add

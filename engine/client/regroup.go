@@ -11,7 +11,7 @@ import (
 // Regrouping is how far the move of a directory to another group is.
 type Regrouping struct {
 	Moving bool   // it is under way: who would change what is below waits
-	Group  uint16 // that it is on its way to, or lives in; 0: neither
+	Group  uint16 // that it is on its way to, or lives in
 	Copied int64  // files, links and directories, by the present attempt
 	Total  int64
 	// Problem is why it does not come on, or why the last move of the directory
@@ -19,10 +19,12 @@ type Regrouping struct {
 	Problem string
 }
 
-// Regroup begins to move a directory of a mount of the first group to another
-// one, with all that is below it, and returns once writers wait; Regrouping tells
+// Regroup begins to move a directory of a mount of the first group, wherever it
+// lives now, to a group (1: the first), with all that is below it, and returns once
+// writers wait, or will; Regrouping tells
 // when it is over. One that lives there already, or is on its way, is fine.
-// Permission (only root may), Invalid when there is no such group, Busy while
+// Permission (only root may), Invalid when there is no such group, Unavailable when
+// nobody leads it, Exists when it is on its way to another one, Busy while
 // something below waits to be persisted, Unsupported when something is in the way:
 // a quota above it, a trash of its mount, mounts or directories in groups below
 // it, files that are not in the store or have names outside.
