@@ -83,7 +83,7 @@ type Mounts interface {
 	// Regroup moves a directory of a mount to another group. What is done
 	// already is not done again.
 	Regroup(ctx context.Context, r *metapb.RegroupRequest) (*metapb.RegroupReply, error)
-	// Stage is how its content gets there; the first group calls it.
+	// Stage is how the content of a directory gets to another group; groups call it.
 	Stage(ctx context.Context, r *metapb.StageRequest) (*metapb.StageReply, error)
 	// Depart is how another group than the first gives up a part; the first calls
 	// it.
@@ -116,8 +116,8 @@ type Admin interface {
 
 // Groups is what the groups of a metaplane ask of each other.
 type Groups interface {
-	// Transfer takes over a file of another group, and answers with what was
-	// decided; an error says that nothing is decided yet.
+	// Transfer takes over a file or directory of another group, and answers with
+	// what was decided; an error says that nothing is decided yet.
 	Transfer(ctx context.Context, r *metapb.TransferRequest) (*metapb.TransferReply, error)
 }
 

@@ -157,3 +157,8 @@ func (b *between) Transfer(ctx context.Context, r *metapb.TransferRequest) (*met
 	ctx = b.once(ctx, does)
 	return b.session(ctx, "").Transfer(ctx, r)
 }
+
+// Stage implements metaplane.Mounts. Directories do not go between groups here.
+func (b *between) Stage(context.Context, *metapb.StageRequest) (*metapb.StageReply, error) {
+	return nil, orca.E("sim.Stage", orca.CrossMount, "")
+}

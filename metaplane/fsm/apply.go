@@ -422,6 +422,8 @@ func (m *Machine) dispatchInner(c *call) *refusal {
 		return m.regroup(c, o.Regroup)
 	case o.Depart != nil:
 		return m.depart(c, o.Depart)
+	case o.Brought != nil:
+		return m.brought(o.Brought)
 	case o.Noop != nil:
 		return nil
 	}

@@ -22,8 +22,10 @@ func keysOf(it *command.Intent) []mask {
 	switch it.Op {
 	case metapb.IntentOp_INTENT_MKDIR:
 		add(it.Source, true) // the topmost new directory
-	case metapb.IntentOp_INTENT_PUT_EMPTY, metapb.IntentOp_INTENT_PERSIST, metapb.IntentOp_INTENT_RECEIVE:
+	case metapb.IntentOp_INTENT_PUT_EMPTY, metapb.IntentOp_INTENT_PERSIST:
 		add(it.Target, false)
+	case metapb.IntentOp_INTENT_RECEIVE:
+		add(it.Target, it.Subtree)
 	case metapb.IntentOp_INTENT_RENAME, metapb.IntentOp_INTENT_MOVE, metapb.IntentOp_INTENT_EXCHANGE:
 		add(it.Source, it.Subtree)
 		add(it.Target, it.Subtree)
@@ -163,6 +165,9 @@ func (m *Machine) decide(c *call, o *metapb.DecideOp) *refusal {
 	it := m.intents[o.Intent]
 	if it == nil || it.Deferred || it.Op == metapb.IntentOp_INTENT_PERSIST || it.Op == metapb.IntentOp_INTENT_REGROUP {
 		return refuse(orca.NotFound, "", "no undecided intent of that id")
+	}
+	if r := undecidable(it, o); r != nil {
+		return r
 	}
 	m.dropIntent(it)
 	if o.Kind != uint32(orca.OK) {

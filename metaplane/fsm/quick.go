@@ -32,7 +32,7 @@ func (m *Machine) Quick(c *orca.Caller, from orca.Ino, path string, a *metapb.At
 	case !ok:
 		return View{}, false
 	case name == "":
-		return m.dirView(n), true
+		return m.dirView(n), m.notAsked(n, "") == nil
 	case !last:
 		return View{}, false
 	}

@@ -100,6 +100,9 @@ func (m *Machine) beginRegroup(c *call, o *metapb.RegroupOp) *refusal {
 	if it := m.regroupBelow(d); it != nil {
 		return &refusal{kind: orca.Busy, path: s.path, busy: it.Id, msg: fmt.Sprintf("a directory below it is on its way to group %d", it.Group)}
 	}
+	if id := m.goingBelow(d); id != 0 {
+		return onItsWay(id, s.path)
+	}
 	return m.enterRegroup(c, o, &s, m.locate(d, ""), 0)
 }
 
@@ -353,7 +356,7 @@ func (m *Machine) Forward(ino orca.Ino, rest string) string {
 
 // frozen refuses to change what is on its way to another group.
 func (m *Machine) frozen(s *spot) *refusal {
-	if len(m.regroups) == 0 {
+	if len(m.regroups) == 0 && len(m.outcomes.dirs) == 0 {
 		return nil
 	}
 	n := s.dentry.dir
@@ -363,6 +366,9 @@ func (m *Machine) frozen(s *spot) *refusal {
 	for ; n != nil; n = n.parent {
 		if it := m.regroups[n.rec.Ino]; it != nil {
 			return &refusal{kind: orca.Busy, path: s.path, busy: it.Id, msg: fmt.Sprintf("it is on its way to group %d", it.Group)}
+		}
+		if id := m.outcomes.dirs[n.rec.Ino]; id != 0 {
+			return onItsWay(id, s.path)
 		}
 	}
 	return nil
@@ -453,7 +459,7 @@ func (m *Machine) RegroupMount(intent uint64) (*metapb.Mount, error) {
 
 // underWay returns the intent of a move. NotFound: it is over.
 func (m *Machine) underWay(intent uint64) (*command.Intent, error) {
-	if it := m.intents[intent]; it != nil && it.Op == metapb.IntentOp_INTENT_REGROUP {
+	if it := m.intents[intent]; it != nil && (it.Op == metapb.IntentOp_INTENT_REGROUP || it.Copying) {
 		return it, m.failed()
 	}
 	return nil, orca.E("fsm.Regroup", orca.NotFound, "no such move: it was given up, or has ended")
@@ -520,6 +526,9 @@ func (m *Machine) leavingPage(n *node, after string, limit, size int) (out []Lea
 		d := m.decoded(v)
 		var l Leaving
 		switch {
+		case d.dir != nil && d.dir.rec.Mount != 0: // made by an intent from before
+			err = &orca.Error{Op: "fsm.Leaving", Path: d.dir.path(), Kind: orca.Unsupported, Msg: "it is a mount, or lives in a group of its own"}
+			return false
 		case d.dir != nil:
 			l = m.leavingDir(d.dir)
 		case d.file != nil:

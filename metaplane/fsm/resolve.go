@@ -117,7 +117,7 @@ func (m *Machine) descend(c *orca.Caller, s spot, n *node, path string, check bo
 			} else {
 				s.rest = strings.Split(path, "/")
 			}
-			return s, nil
+			return s, m.notAsked(n, s.path)
 		case !more:
 			if check || !m.applying {
 				return s, m.notLeaving(n, name, s.path)
@@ -142,7 +142,7 @@ func (m *Machine) resolveIno(s spot, ino orca.Ino) (spot, *refusal) {
 		if n.parent == nil {
 			s.dir = n
 		}
-		return s, nil
+		return s, m.notAsked(n, s.path)
 	}
 	if n, name, f := m.byIno(ino); f != nil && m.attached(n) {
 		s.dir, s.name, s.file = n, name, f

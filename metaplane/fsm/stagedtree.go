@@ -22,7 +22,7 @@ import (
 //	   └───────┴────────┴────► given up: swept
 //
 // A page that comes again changes nothing, and none comes after the seal, or
-// after the end of the transaction. A tree stays until it is placed or given up,
+// after the end of the transaction; who begins again is told of the seal. A tree stays until it is placed or given up,
 // whoever leads and however often the group starts again.
 
 // stageTree adds to a tree that has no place yet.
@@ -40,8 +40,9 @@ func (m *Machine) stageTree(c *call, o *metapb.StageOp) *refusal {
 		return m.beginTree(c, o)
 	case !t.sealed:
 		return m.addToTree(c, o, t)
-	case o.Seal != nil && o.Self == nil && len(o.Pages) == 0:
-		return nil // sealed before
+	case len(o.Pages) == 0: // sealed before
+		c.res.Id, c.res.Existed = uint64(t.node.rec.Ino), true
+		return nil
 	}
 	return refuse(orca.Stale, "", "all of it is here already")
 }
@@ -53,6 +54,9 @@ func (m *Machine) beginTree(c *call, o *metapb.StageOp) *refusal {
 		return refuse(orca.Stale, "", "no such directory is being moved here any more")
 	case o.Self == nil:
 		return refuse(orca.Stale, "", "nothing of this directory is here")
+	}
+	if r := m.refusedEarly(o.Ask); r != nil {
+		return r
 	}
 	n := &node{}
 	t := &trashed{node: n, tx: o.Tx}
@@ -78,6 +82,7 @@ func (m *Machine) endedStage(tx uint64) bool {
 }
 
 func (m *Machine) addToTree(c *call, o *metapb.StageOp, t *trashed) *refusal {
+	c.res.Id = uint64(t.node.rec.Ino)
 	if r := m.stageBelow(c, o, t.node); r != nil || o.Seal == nil {
 		return r
 	}

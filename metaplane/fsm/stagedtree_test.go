@@ -166,8 +166,13 @@ func TestATreeIsStaged(t *testing.T) {
 	require.Zero(t, b.stage(b.seal()).Kind)
 	nowhere()
 	require.Equal(t, []uint64{b.tx}, b.to.m.Staged())
-	require.Zero(t, b.stage(b.seal()).Kind)
-	for _, late := range append(sent, b.self()) {
+	for _, o := range []*metapb.StageOp{b.seal(), b.self()} { // who begins again is told
+		r := b.stage(o)
+		require.Zero(t, r.Kind)
+		require.True(t, r.Existed)
+		require.EqualValues(t, b.to.m.staging[b.tx].node.rec.Ino, r.Id)
+	}
+	for _, late := range sent {
 		require.EqualValues(t, orca.Stale, b.stage(late).Kind)
 	}
 

@@ -37,11 +37,12 @@ type outcomes struct {
 	below     map[uint16]uint64                 // by group: under which none is kept
 	receiving map[uint64]uint64                 // undecided intents by transaction
 	leaving   map[nameKey]uint64                // names that are on their way to other groups
+	dirs      map[orca.Ino]uint64               // those of leaving that are directories
 }
 
 func newOutcomes() outcomes {
 	return outcomes{decided: map[uint64]*metapb.TransferRecord{}, below: map[uint16]uint64{},
-		receiving: map[uint64]uint64{}, leaving: map[nameKey]uint64{}}
+		receiving: map[uint64]uint64{}, leaving: map[nameKey]uint64{}, dirs: map[orca.Ino]uint64{}}
 }
 
 // family is the mount of the first group that a mount is, or is a part of.
@@ -63,6 +64,9 @@ func (m *Machine) indexTransfer(it *command.Intent) {
 	switch it.Op {
 	case metapb.IntentOp_INTENT_TRANSFER:
 		m.outcomes.leaving[leavingKey(it)] = it.Id
+		if it.Dir {
+			m.outcomes.dirs[orca.Ino(it.Ino)] = it.Id
+		}
 	case metapb.IntentOp_INTENT_RECEIVE:
 		m.outcomes.receiving[it.Command.GetTransfer().GetTx()] = it.Id
 	}
@@ -72,20 +76,22 @@ func (m *Machine) dropTransfer(it *command.Intent) {
 	switch it.Op {
 	case metapb.IntentOp_INTENT_TRANSFER:
 		delete(m.outcomes.leaving, leavingKey(it))
+		delete(m.outcomes.dirs, orca.Ino(it.Ino))
 	case metapb.IntentOp_INTENT_RECEIVE:
 		delete(m.outcomes.receiving, it.Command.GetTransfer().GetTx())
 	}
 }
 
-// notLeaving refuses with Busy what is about a file on its way to another group.
+// notLeaving refuses with Busy what is about a file on its way to another group,
+// or in a directory that may be there by now.
 func (m *Machine) notLeaving(n *node, name, label string) *refusal {
 	if len(m.outcomes.leaving) == 0 {
 		return nil
 	}
-	if id := m.outcomes.leaving[nameKey{n.rec.Ino, name}]; id != 0 {
+	if id := m.outcomes.leaving[nameKey{n.rec.Ino, name}]; id != 0 && !m.intents[id].Copying {
 		return &refusal{kind: orca.Busy, path: label, busy: id, msg: "it is on its way to a directory of another group"}
 	}
-	return nil
+	return m.notAsked(n, label)
 }
 
 // notEmpty refuses what needs a directory to be empty that has names; those on
@@ -108,7 +114,7 @@ func (m *Machine) Leaving(dir orca.Ino) (ids []uint64) {
 	m.mu.RLock()
 	defer m.mu.RUnlock()
 	for k, id := range m.outcomes.leaving {
-		if k.dir == dir {
+		if k.dir == dir && !m.intents[id].Copying {
 			ids = append(ids, id)
 		}
 	}
@@ -145,6 +151,9 @@ func (m *Machine) sendAway(c *call, o *metapb.RenameOp) *refusal {
 	if src.none() {
 		return refuse(orca.NotFound, src.path, "")
 	}
+	if src.dentry.dir != nil {
+		return m.sendDirAway(c, o, &src)
+	}
 	if c.decided != nil {
 		if f := src.file; f == nil || uint64(f.Ino) != c.decided.Ino {
 			return refuse(orca.Internal, src.path, "it is another file by now")
@@ -172,8 +181,6 @@ func (m *Machine) sendAway(c *call, o *metapb.RenameOp) *refusal {
 func (m *Machine) checkSendAway(c *call, src *spot) *refusal {
 	f, mt := src.file, m.mountOf(src.dir)
 	switch {
-	case f == nil:
-		return refuse(orca.CrossMount, src.path, "a directory stays in its group")
 	case mt == nil:
 		return refuse(orca.CrossMount, src.path, "")
 	case f.Flags.Has(inode.Linked):
@@ -200,6 +207,12 @@ func (m *Machine) Transfer(id uint64) (*metapb.TransferOp, error) {
 	it := m.intents[id]
 	if it == nil || it.Op != metapb.IntentOp_INTENT_TRANSFER {
 		return nil, orca.E(op, orca.NotFound, "no such intent")
+	}
+	if it.Copying {
+		return nil, orca.E(op, orca.Busy, "it is still being brought to the other group")
+	}
+	if it.Dir {
+		return m.transferDir(it)
 	}
 	n, _, f := m.byIno(orca.Ino(it.Ino))
 	mt := m.mounts[it.MountId]
@@ -234,6 +247,9 @@ func (m *Machine) receive(c *call, o *metapb.TransferOp) *refusal {
 		dst, r := m.resolve(&c.who, o.Dst, false)
 		if r != nil {
 			return r
+		}
+		if o.Dir {
+			return m.installDir(c, o, &dst)
 		}
 		return m.install(c, o, &dst)
 	}
@@ -285,11 +301,14 @@ func (m *Machine) begins(c *call, o *metapb.TransferOp) *refusal {
 	if r := m.unknownName(c, &dst); r != nil {
 		return r
 	}
+	if o.Dir {
+		return m.beginsDir(c, o, &by, &dst)
+	}
 	f, err := transferred(o)
 	if err != nil {
 		return refuse(orca.KindOf(err), dst.path, "")
 	}
-	if r := m.checkReceive(c, o, &by, &dst); r != nil {
+	if r := m.checkReceive(o, &by, &dst); r != nil {
 		return r
 	}
 	to := m.locateName(&dst)
@@ -335,7 +354,7 @@ func transferred(o *metapb.TransferOp) (*inode.File, error) {
 }
 
 // checkReceive refuses what cannot be, and who may not.
-func (m *Machine) checkReceive(_ *call, o *metapb.TransferOp, by *orca.Caller, dst *spot) *refusal {
+func (m *Machine) checkReceive(o *metapb.TransferOp, by *orca.Caller, dst *spot) *refusal {
 	mt := m.mountOf(dst.dir)
 	switch {
 	case dst.isRoot():
@@ -470,12 +489,14 @@ func (c *checker) transfers() {
 		switch it.Op {
 		case metapb.IntentOp_INTENT_RECEIVE:
 			receiving++
+			c.receivesDir(id, it)
 			tx := it.Command.GetTransfer().GetTx()
 			if m.outcomes.receiving[tx] != id || m.outcomes.decided[tx] != nil || tx < m.outcomes.below[orca.Ino(tx).Home()] {
 				c.wrong("intent %d is about transfer %d, which is decided or another's", id, tx)
 			}
 		case metapb.IntentOp_INTENT_TRANSFER:
 			leaving++
+			c.sendsDir(id, it)
 			k := leavingKey(it)
 			n := m.dirs[k.dir]
 			if n == nil || uint64(m.lookup(n, k.name).ino()) != it.Ino || m.outcomes.leaving[k] != id {
@@ -485,4 +506,9 @@ func (c *checker) transfers() {
 	}
 	c.equal("transfers that come", int64(len(m.outcomes.receiving)), int64(receiving))
 	c.equal("transfers that go", int64(len(m.outcomes.leaving)), int64(leaving))
+	for ino, id := range m.outcomes.dirs {
+		if it := m.intents[id]; it == nil || !it.Dir || it.Ino != uint64(ino) {
+			c.wrong("directory %v is said to go to another group", ino)
+		}
+	}
 }

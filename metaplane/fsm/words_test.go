@@ -125,7 +125,7 @@ func (s *story) buildInner(verb string, a args, c *command.Command) *command.Com
 		c.Junction = &metapb.JunctionOp{Mount: uint32(a.num("id", 0)), From: metapb.JunctionState(a.num("from", 0)), To: metapb.JunctionState(a.num("to", 0)),
 			Root: uint64(a.num("root", 0)), Serial: serial, Removing: a.has("removing")}
 	case "decide":
-		c.Decide = &metapb.DecideOp{Intent: uint64(a.num("i", 0)), Kind: uint32(a.num("kind", 0)), Msg: a.opts["msg"], Fingerprint: a.opts["fp"], Existed: a.has("existed"), Vanished: a.has("vanished")}
+		c.Decide = &metapb.DecideOp{Intent: uint64(a.num("i", 0)), Kind: uint32(a.num("kind", 0)), Msg: a.opts["msg"], Fingerprint: a.opts["fp"], Existed: a.has("existed"), Vanished: a.has("vanished"), Early: a.has("early")}
 	case "cutover":
 		c.Cutover = &metapb.CutoverOp{Intent: uint64(a.num("i", 0)), File: uint64(a.num("ino", 0)), Want: a.opts["want"], Fingerprint: a.opts["fp"]}
 	case "finish":
@@ -161,6 +161,13 @@ func (s *story) buildInner(verb string, a args, c *command.Command) *command.Com
 		c.Transfer = &metapb.TransferOp{Tx: uint64(a.num("tx", 0)), DoneBelow: uint64(a.num("below", 0)), Dst: at(a.arg(0)), NoReplace: a.has("n"),
 			Caller: &metapb.Caller{Uid: uint32(a.num("by", 0)), Gid: uint32(a.num("by", 0))}, Mount: uint32(a.num("of", 1)), Root: "file:///r", Key: "a/f",
 			File: inode.AppendFile(nil, f), Abort: uint32(a.num("abort", 0))}
+		if a.has("d") {
+			c.Transfer.File, c.Transfer.Dir, c.Transfer.Key = nil, true, "a/d"
+		}
+	case "pack":
+		c.Stage = a.packOp()
+	case "brought":
+		c.Brought = &metapb.BroughtOp{Intent: uint64(a.num("i", 0)), Root: uint64(a.num("root", 0))}
 	case "fact":
 		c.SetFact = &metapb.SetFactOp{Key: a.arg(0), Value: []byte(a.arg(1)), Absent: a.has("absent")}
 	default:
@@ -191,6 +198,34 @@ func stageOp(a args) *metapb.StageOp {
 				Fingerprint: f[2], Version: 3, LastVersion: 3, Runs: wholeRuns(3)})
 		}
 		page.Entries = append(page.Entries, e)
+	}
+	if len(page.Entries) > 0 {
+		o.Pages = []*metapb.StagedPage{page}
+	}
+	return o
+}
+
+// packOp is what a renamed directory is staged by. It reads words like self:d, f:name:fp, d:name and seal.
+func (a args) packOp() *metapb.StageOp {
+	o := &metapb.StageOp{Tx: uint64(a.num("tx", 0)), Forget: a.has("forget")}
+	page := &metapb.StagedPage{Dir: uint64(a.num("in", 0))}
+	for _, p := range a.plain {
+		f := strings.Split(p, ":")
+		switch f[0] {
+		case "self", "d":
+			d := inode.Dir{Ino: 98, Name: f[1], Mode: 0o750, UID: 5, Flags: inode.Persisted | inode.Loaded, Mtime: 9, Ctime: 9, Atime: 9}
+			e := &metapb.StagedEntry{Name: f[1], Dir: inode.AppendDir(nil, &d)}
+			if f[0] == "self" {
+				o.Self = e
+				continue
+			}
+			page.Entries = append(page.Entries, e)
+		case "f":
+			page.Entries = append(page.Entries, &metapb.StagedEntry{Name: f[1], File: inode.AppendFile(nil, &inode.File{Ino: 99, Type: orca.TypeFile, Mode: 0o640,
+				UID: 5, Length: int64(len(f[2])), Persist: orca.Persisted, Fingerprint: f[2], Version: 3, LastVersion: 3, Runs: wholeRuns(3)})})
+		case "seal":
+			o.Seal = &metapb.StagedSums{Bytes: a.num("bytes", 0), Files: a.num("files", 0), Dirs: a.num("dirs", 0)}
+		}
 	}
 	if len(page.Entries) > 0 {
 		o.Pages = []*metapb.StagedPage{page}

@@ -260,6 +260,7 @@ type Command struct {
 	Stage          *StageOp          `protobuf:"bytes,180,opt,name=stage,proto3" json:"stage,omitempty"`
 	Regroup        *RegroupOp        `protobuf:"bytes,181,opt,name=regroup,proto3" json:"regroup,omitempty"`
 	Depart         *DepartOp         `protobuf:"bytes,190,opt,name=depart,proto3" json:"depart,omitempty"`
+	Brought        *BroughtOp        `protobuf:"bytes,200,opt,name=brought,proto3" json:"brought,omitempty"`
 	unknownFields  protoimpl.UnknownFields
 	sizeCache      protoimpl.SizeCache
 }
@@ -605,6 +606,13 @@ func (x *Command) GetRegroup() *RegroupOp {
 func (x *Command) GetDepart() *DepartOp {
 	if x != nil {
 		return x.Depart
+	}
+	return nil
+}
+
+func (x *Command) GetBrought() *BroughtOp {
+	if x != nil {
+		return x.Brought
 	}
 	return nil
 }
@@ -2160,8 +2168,10 @@ type StageOp struct {
 	Seal *StagedSums `protobuf:"bytes,4,opt,name=seal,proto3" json:"seal,omitempty"`
 	// Instead of a mount: a tree that has no place yet, for this transaction. It
 	// begins with what has self, and once sealed it stays as it is.
-	Tx            uint64 `protobuf:"varint,200,opt,name=tx,proto3" json:"tx,omitempty"`
-	Forget        bool   `protobuf:"varint,201,opt,name=forget,proto3" json:"forget,omitempty"` // it is given up
+	Tx     uint64 `protobuf:"varint,200,opt,name=tx,proto3" json:"tx,omitempty"`
+	Forget bool   `protobuf:"varint,201,opt,name=forget,proto3" json:"forget,omitempty"` // it is given up
+	// With self: what will be asked for it. What forbids that is said at once.
+	Ask           *TransferOp `protobuf:"bytes,202,opt,name=ask,proto3" json:"ask,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2236,6 +2246,13 @@ func (x *StageOp) GetForget() bool {
 		return x.Forget
 	}
 	return false
+}
+
+func (x *StageOp) GetAsk() *TransferOp {
+	if x != nil {
+		return x.Ask
+	}
+	return nil
 }
 
 // SetQuotaOp limits what may be below a directory. A limit of -1 stays as it
@@ -2480,10 +2497,14 @@ type UFSIntent struct {
 	BackBytes  int64  `protobuf:"varint,56,opt,name=back_bytes,json=backBytes,proto3" json:"back_bytes,omitempty"`
 	BackInodes int64  `protobuf:"varint,57,opt,name=back_inodes,json=backInodes,proto3" json:"back_inodes,omitempty"`
 	// Of a move to another group: that group, and the mount that it will have there.
-	Group         uint32 `protobuf:"varint,180,opt,name=group,proto3" json:"group,omitempty"`
-	Part          uint32 `protobuf:"varint,181,opt,name=part,proto3" json:"part,omitempty"`
-	From          uint32 `protobuf:"varint,190,opt,name=from,proto3" json:"from,omitempty"`     // in the first group: the mount of another group that it leaves; 0: it leaves the first
-	Closed        bool   `protobuf:"varint,191,opt,name=closed,proto3" json:"closed,omitempty"` // in the group that it leaves: it is not read any more
+	Group  uint32 `protobuf:"varint,180,opt,name=group,proto3" json:"group,omitempty"`
+	Part   uint32 `protobuf:"varint,181,opt,name=part,proto3" json:"part,omitempty"`
+	From   uint32 `protobuf:"varint,190,opt,name=from,proto3" json:"from,omitempty"`     // in the first group: the mount of another group that it leaves; 0: it leaves the first
+	Closed bool   `protobuf:"varint,191,opt,name=closed,proto3" json:"closed,omitempty"` // in the group that it leaves: it is not read any more
+	// Of a directory on its way to another group: it is being brought there, and
+	// is read here as ever; that group has not been asked yet.
+	Copying       bool   `protobuf:"varint,200,opt,name=copying,proto3" json:"copying,omitempty"`
+	Root          uint64 `protobuf:"varint,201,opt,name=root,proto3" json:"root,omitempty"` // its number there, once it has been brought
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2728,6 +2749,20 @@ func (x *UFSIntent) GetClosed() bool {
 	return false
 }
 
+func (x *UFSIntent) GetCopying() bool {
+	if x != nil {
+		return x.Copying
+	}
+	return false
+}
+
+func (x *UFSIntent) GetRoot() uint64 {
+	if x != nil {
+		return x.Root
+	}
+	return 0
+}
+
 // DecideOp ends an undecided intent. kind 0 commits, else aborts with that
 // orca.Kind for the caller.
 type DecideOp struct {
@@ -2740,7 +2775,10 @@ type DecideOp struct {
 	// Of mkdir: it was in the UFS already, so what it holds is not known.
 	Existed bool `protobuf:"varint,6,opt,name=existed,proto3" json:"existed,omitempty"`
 	// Of a delete into the trash: the UFS had it no more, so that nothing is kept.
-	Vanished      bool `protobuf:"varint,120,opt,name=vanished,proto3" json:"vanished,omitempty"`
+	Vanished bool `protobuf:"varint,120,opt,name=vanished,proto3" json:"vanished,omitempty"`
+	// Of a directory on its way to another group: only while it is being brought
+	// there; not set, only afterwards.
+	Early         bool `protobuf:"varint,200,opt,name=early,proto3" json:"early,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2824,6 +2862,67 @@ func (x *DecideOp) GetVanished() bool {
 	return false
 }
 
+func (x *DecideOp) GetEarly() bool {
+	if x != nil {
+		return x.Early
+	}
+	return false
+}
+
+// BroughtOp says that a directory has been brought to another group: from now on
+// that decides what becomes of it.
+type BroughtOp struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Intent        uint64                 `protobuf:"varint,1,opt,name=intent,proto3" json:"intent,omitempty"`
+	Root          uint64                 `protobuf:"varint,2,opt,name=root,proto3" json:"root,omitempty"` // its number there
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BroughtOp) Reset() {
+	*x = BroughtOp{}
+	mi := &file_command_proto_msgTypes[24]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BroughtOp) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BroughtOp) ProtoMessage() {}
+
+func (x *BroughtOp) ProtoReflect() protoreflect.Message {
+	mi := &file_command_proto_msgTypes[24]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BroughtOp.ProtoReflect.Descriptor instead.
+func (*BroughtOp) Descriptor() ([]byte, []int) {
+	return file_command_proto_rawDescGZIP(), []int{24}
+}
+
+func (x *BroughtOp) GetIntent() uint64 {
+	if x != nil {
+		return x.Intent
+	}
+	return 0
+}
+
+func (x *BroughtOp) GetRoot() uint64 {
+	if x != nil {
+		return x.Root
+	}
+	return 0
+}
+
 // CutoverOp moves one file of a deferred move to its new key, if its
 // fingerprint is still the copied one (else Stale).
 type CutoverOp struct {
@@ -2838,7 +2937,7 @@ type CutoverOp struct {
 
 func (x *CutoverOp) Reset() {
 	*x = CutoverOp{}
-	mi := &file_command_proto_msgTypes[24]
+	mi := &file_command_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2850,7 +2949,7 @@ func (x *CutoverOp) String() string {
 func (*CutoverOp) ProtoMessage() {}
 
 func (x *CutoverOp) ProtoReflect() protoreflect.Message {
-	mi := &file_command_proto_msgTypes[24]
+	mi := &file_command_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2863,7 +2962,7 @@ func (x *CutoverOp) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CutoverOp.ProtoReflect.Descriptor instead.
 func (*CutoverOp) Descriptor() ([]byte, []int) {
-	return file_command_proto_rawDescGZIP(), []int{24}
+	return file_command_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *CutoverOp) GetIntent() uint64 {
@@ -2907,7 +3006,7 @@ type FinishIntentOp struct {
 
 func (x *FinishIntentOp) Reset() {
 	*x = FinishIntentOp{}
-	mi := &file_command_proto_msgTypes[25]
+	mi := &file_command_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2919,7 +3018,7 @@ func (x *FinishIntentOp) String() string {
 func (*FinishIntentOp) ProtoMessage() {}
 
 func (x *FinishIntentOp) ProtoReflect() protoreflect.Message {
-	mi := &file_command_proto_msgTypes[25]
+	mi := &file_command_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2932,7 +3031,7 @@ func (x *FinishIntentOp) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FinishIntentOp.ProtoReflect.Descriptor instead.
 func (*FinishIntentOp) Descriptor() ([]byte, []int) {
-	return file_command_proto_rawDescGZIP(), []int{25}
+	return file_command_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *FinishIntentOp) GetIntent() uint64 {
@@ -2967,7 +3066,7 @@ type SyncEntry struct {
 
 func (x *SyncEntry) Reset() {
 	*x = SyncEntry{}
-	mi := &file_command_proto_msgTypes[26]
+	mi := &file_command_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2979,7 +3078,7 @@ func (x *SyncEntry) String() string {
 func (*SyncEntry) ProtoMessage() {}
 
 func (x *SyncEntry) ProtoReflect() protoreflect.Message {
-	mi := &file_command_proto_msgTypes[26]
+	mi := &file_command_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2992,7 +3091,7 @@ func (x *SyncEntry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SyncEntry.ProtoReflect.Descriptor instead.
 func (*SyncEntry) Descriptor() ([]byte, []int) {
-	return file_command_proto_rawDescGZIP(), []int{26}
+	return file_command_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *SyncEntry) GetName() string {
@@ -3085,7 +3184,7 @@ type SyncApplyOp struct {
 
 func (x *SyncApplyOp) Reset() {
 	*x = SyncApplyOp{}
-	mi := &file_command_proto_msgTypes[27]
+	mi := &file_command_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3097,7 +3196,7 @@ func (x *SyncApplyOp) String() string {
 func (*SyncApplyOp) ProtoMessage() {}
 
 func (x *SyncApplyOp) ProtoReflect() protoreflect.Message {
-	mi := &file_command_proto_msgTypes[27]
+	mi := &file_command_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3110,7 +3209,7 @@ func (x *SyncApplyOp) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SyncApplyOp.ProtoReflect.Descriptor instead.
 func (*SyncApplyOp) Descriptor() ([]byte, []int) {
-	return file_command_proto_rawDescGZIP(), []int{27}
+	return file_command_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *SyncApplyOp) GetDir() uint64 {
@@ -3225,7 +3324,7 @@ type SyncResult struct {
 
 func (x *SyncResult) Reset() {
 	*x = SyncResult{}
-	mi := &file_command_proto_msgTypes[28]
+	mi := &file_command_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3237,7 +3336,7 @@ func (x *SyncResult) String() string {
 func (*SyncResult) ProtoMessage() {}
 
 func (x *SyncResult) ProtoReflect() protoreflect.Message {
-	mi := &file_command_proto_msgTypes[28]
+	mi := &file_command_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3250,7 +3349,7 @@ func (x *SyncResult) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SyncResult.ProtoReflect.Descriptor instead.
 func (*SyncResult) Descriptor() ([]byte, []int) {
-	return file_command_proto_rawDescGZIP(), []int{28}
+	return file_command_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *SyncResult) GetCreated() int64 {
@@ -3298,7 +3397,7 @@ type PersistOp struct {
 
 func (x *PersistOp) Reset() {
 	*x = PersistOp{}
-	mi := &file_command_proto_msgTypes[29]
+	mi := &file_command_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3310,7 +3409,7 @@ func (x *PersistOp) String() string {
 func (*PersistOp) ProtoMessage() {}
 
 func (x *PersistOp) ProtoReflect() protoreflect.Message {
-	mi := &file_command_proto_msgTypes[29]
+	mi := &file_command_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3323,7 +3422,7 @@ func (x *PersistOp) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PersistOp.ProtoReflect.Descriptor instead.
 func (*PersistOp) Descriptor() ([]byte, []int) {
-	return file_command_proto_rawDescGZIP(), []int{29}
+	return file_command_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *PersistOp) GetTarget() *Target {
@@ -3343,7 +3442,7 @@ type PersistPrepareOp struct {
 
 func (x *PersistPrepareOp) Reset() {
 	*x = PersistPrepareOp{}
-	mi := &file_command_proto_msgTypes[30]
+	mi := &file_command_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3355,7 +3454,7 @@ func (x *PersistPrepareOp) String() string {
 func (*PersistPrepareOp) ProtoMessage() {}
 
 func (x *PersistPrepareOp) ProtoReflect() protoreflect.Message {
-	mi := &file_command_proto_msgTypes[30]
+	mi := &file_command_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3368,7 +3467,7 @@ func (x *PersistPrepareOp) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PersistPrepareOp.ProtoReflect.Descriptor instead.
 func (*PersistPrepareOp) Descriptor() ([]byte, []int) {
-	return file_command_proto_rawDescGZIP(), []int{30}
+	return file_command_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *PersistPrepareOp) GetFile() uint64 {
@@ -3403,7 +3502,7 @@ type PersistCommitOp struct {
 
 func (x *PersistCommitOp) Reset() {
 	*x = PersistCommitOp{}
-	mi := &file_command_proto_msgTypes[31]
+	mi := &file_command_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3415,7 +3514,7 @@ func (x *PersistCommitOp) String() string {
 func (*PersistCommitOp) ProtoMessage() {}
 
 func (x *PersistCommitOp) ProtoReflect() protoreflect.Message {
-	mi := &file_command_proto_msgTypes[31]
+	mi := &file_command_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3428,7 +3527,7 @@ func (x *PersistCommitOp) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PersistCommitOp.ProtoReflect.Descriptor instead.
 func (*PersistCommitOp) Descriptor() ([]byte, []int) {
-	return file_command_proto_rawDescGZIP(), []int{31}
+	return file_command_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *PersistCommitOp) GetIntent() uint64 {
@@ -3496,7 +3595,7 @@ type MarkLostOp struct {
 
 func (x *MarkLostOp) Reset() {
 	*x = MarkLostOp{}
-	mi := &file_command_proto_msgTypes[32]
+	mi := &file_command_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3508,7 +3607,7 @@ func (x *MarkLostOp) String() string {
 func (*MarkLostOp) ProtoMessage() {}
 
 func (x *MarkLostOp) ProtoReflect() protoreflect.Message {
-	mi := &file_command_proto_msgTypes[32]
+	mi := &file_command_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3521,7 +3620,7 @@ func (x *MarkLostOp) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MarkLostOp.ProtoReflect.Descriptor instead.
 func (*MarkLostOp) Descriptor() ([]byte, []int) {
-	return file_command_proto_rawDescGZIP(), []int{32}
+	return file_command_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *MarkLostOp) GetFiles() []uint64 {
@@ -3542,7 +3641,7 @@ type SweepTrashOp struct {
 
 func (x *SweepTrashOp) Reset() {
 	*x = SweepTrashOp{}
-	mi := &file_command_proto_msgTypes[33]
+	mi := &file_command_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3554,7 +3653,7 @@ func (x *SweepTrashOp) String() string {
 func (*SweepTrashOp) ProtoMessage() {}
 
 func (x *SweepTrashOp) ProtoReflect() protoreflect.Message {
-	mi := &file_command_proto_msgTypes[33]
+	mi := &file_command_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3567,7 +3666,7 @@ func (x *SweepTrashOp) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SweepTrashOp.ProtoReflect.Descriptor instead.
 func (*SweepTrashOp) Descriptor() ([]byte, []int) {
-	return file_command_proto_rawDescGZIP(), []int{33}
+	return file_command_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *SweepTrashOp) GetLimit() uint32 {
@@ -3600,7 +3699,7 @@ type TrashRecord struct {
 
 func (x *TrashRecord) Reset() {
 	*x = TrashRecord{}
-	mi := &file_command_proto_msgTypes[34]
+	mi := &file_command_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3612,7 +3711,7 @@ func (x *TrashRecord) String() string {
 func (*TrashRecord) ProtoMessage() {}
 
 func (x *TrashRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_command_proto_msgTypes[34]
+	mi := &file_command_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3625,7 +3724,7 @@ func (x *TrashRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TrashRecord.ProtoReflect.Descriptor instead.
 func (*TrashRecord) Descriptor() ([]byte, []int) {
-	return file_command_proto_rawDescGZIP(), []int{34}
+	return file_command_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *TrashRecord) GetIno() uint64 {
@@ -3723,7 +3822,7 @@ type RestoreTrashOp struct {
 
 func (x *RestoreTrashOp) Reset() {
 	*x = RestoreTrashOp{}
-	mi := &file_command_proto_msgTypes[35]
+	mi := &file_command_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3735,7 +3834,7 @@ func (x *RestoreTrashOp) String() string {
 func (*RestoreTrashOp) ProtoMessage() {}
 
 func (x *RestoreTrashOp) ProtoReflect() protoreflect.Message {
-	mi := &file_command_proto_msgTypes[35]
+	mi := &file_command_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3748,7 +3847,7 @@ func (x *RestoreTrashOp) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RestoreTrashOp.ProtoReflect.Descriptor instead.
 func (*RestoreTrashOp) Descriptor() ([]byte, []int) {
-	return file_command_proto_rawDescGZIP(), []int{35}
+	return file_command_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *RestoreTrashOp) GetIno() uint64 {
@@ -3777,7 +3876,7 @@ type PurgeTrashOp struct {
 
 func (x *PurgeTrashOp) Reset() {
 	*x = PurgeTrashOp{}
-	mi := &file_command_proto_msgTypes[36]
+	mi := &file_command_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3789,7 +3888,7 @@ func (x *PurgeTrashOp) String() string {
 func (*PurgeTrashOp) ProtoMessage() {}
 
 func (x *PurgeTrashOp) ProtoReflect() protoreflect.Message {
-	mi := &file_command_proto_msgTypes[36]
+	mi := &file_command_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3802,7 +3901,7 @@ func (x *PurgeTrashOp) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PurgeTrashOp.ProtoReflect.Descriptor instead.
 func (*PurgeTrashOp) Descriptor() ([]byte, []int) {
-	return file_command_proto_rawDescGZIP(), []int{36}
+	return file_command_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *PurgeTrashOp) GetInos() []uint64 {
@@ -3830,7 +3929,7 @@ type WorkerRecord struct {
 
 func (x *WorkerRecord) Reset() {
 	*x = WorkerRecord{}
-	mi := &file_command_proto_msgTypes[37]
+	mi := &file_command_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3842,7 +3941,7 @@ func (x *WorkerRecord) String() string {
 func (*WorkerRecord) ProtoMessage() {}
 
 func (x *WorkerRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_command_proto_msgTypes[37]
+	mi := &file_command_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3855,7 +3954,7 @@ func (x *WorkerRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WorkerRecord.ProtoReflect.Descriptor instead.
 func (*WorkerRecord) Descriptor() ([]byte, []int) {
-	return file_command_proto_rawDescGZIP(), []int{37}
+	return file_command_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *WorkerRecord) GetId() uint64 {
@@ -3890,7 +3989,7 @@ type RegisterWorkerOp struct {
 
 func (x *RegisterWorkerOp) Reset() {
 	*x = RegisterWorkerOp{}
-	mi := &file_command_proto_msgTypes[38]
+	mi := &file_command_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3902,7 +4001,7 @@ func (x *RegisterWorkerOp) String() string {
 func (*RegisterWorkerOp) ProtoMessage() {}
 
 func (x *RegisterWorkerOp) ProtoReflect() protoreflect.Message {
-	mi := &file_command_proto_msgTypes[38]
+	mi := &file_command_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3915,7 +4014,7 @@ func (x *RegisterWorkerOp) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RegisterWorkerOp.ProtoReflect.Descriptor instead.
 func (*RegisterWorkerOp) Descriptor() ([]byte, []int) {
-	return file_command_proto_rawDescGZIP(), []int{38}
+	return file_command_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *RegisterWorkerOp) GetId() uint64 {
@@ -3942,7 +4041,7 @@ type HostedOp struct {
 
 func (x *HostedOp) Reset() {
 	*x = HostedOp{}
-	mi := &file_command_proto_msgTypes[39]
+	mi := &file_command_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3954,7 +4053,7 @@ func (x *HostedOp) String() string {
 func (*HostedOp) ProtoMessage() {}
 
 func (x *HostedOp) ProtoReflect() protoreflect.Message {
-	mi := &file_command_proto_msgTypes[39]
+	mi := &file_command_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3967,7 +4066,7 @@ func (x *HostedOp) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HostedOp.ProtoReflect.Descriptor instead.
 func (*HostedOp) Descriptor() ([]byte, []int) {
-	return file_command_proto_rawDescGZIP(), []int{39}
+	return file_command_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *HostedOp) GetMachine() string {
@@ -3997,7 +4096,7 @@ type SetFactOp struct {
 
 func (x *SetFactOp) Reset() {
 	*x = SetFactOp{}
-	mi := &file_command_proto_msgTypes[40]
+	mi := &file_command_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4009,7 +4108,7 @@ func (x *SetFactOp) String() string {
 func (*SetFactOp) ProtoMessage() {}
 
 func (x *SetFactOp) ProtoReflect() protoreflect.Message {
-	mi := &file_command_proto_msgTypes[40]
+	mi := &file_command_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4022,7 +4121,7 @@ func (x *SetFactOp) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetFactOp.ProtoReflect.Descriptor instead.
 func (*SetFactOp) Descriptor() ([]byte, []int) {
-	return file_command_proto_rawDescGZIP(), []int{40}
+	return file_command_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *SetFactOp) GetKey() string {
@@ -4054,7 +4153,7 @@ type NoopOp struct {
 
 func (x *NoopOp) Reset() {
 	*x = NoopOp{}
-	mi := &file_command_proto_msgTypes[41]
+	mi := &file_command_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4066,7 +4165,7 @@ func (x *NoopOp) String() string {
 func (*NoopOp) ProtoMessage() {}
 
 func (x *NoopOp) ProtoReflect() protoreflect.Message {
-	mi := &file_command_proto_msgTypes[41]
+	mi := &file_command_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4079,7 +4178,7 @@ func (x *NoopOp) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NoopOp.ProtoReflect.Descriptor instead.
 func (*NoopOp) Descriptor() ([]byte, []int) {
-	return file_command_proto_rawDescGZIP(), []int{41}
+	return file_command_proto_rawDescGZIP(), []int{42}
 }
 
 // HoldOp takes note that further workers have a copy of a version that is in no
@@ -4095,7 +4194,7 @@ type HoldOp struct {
 
 func (x *HoldOp) Reset() {
 	*x = HoldOp{}
-	mi := &file_command_proto_msgTypes[42]
+	mi := &file_command_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4107,7 +4206,7 @@ func (x *HoldOp) String() string {
 func (*HoldOp) ProtoMessage() {}
 
 func (x *HoldOp) ProtoReflect() protoreflect.Message {
-	mi := &file_command_proto_msgTypes[42]
+	mi := &file_command_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4120,7 +4219,7 @@ func (x *HoldOp) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HoldOp.ProtoReflect.Descriptor instead.
 func (*HoldOp) Descriptor() ([]byte, []int) {
-	return file_command_proto_rawDescGZIP(), []int{42}
+	return file_command_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *HoldOp) GetFile() uint64 {
@@ -4178,7 +4277,7 @@ type SessionRecord struct {
 
 func (x *SessionRecord) Reset() {
 	*x = SessionRecord{}
-	mi := &file_command_proto_msgTypes[43]
+	mi := &file_command_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4190,7 +4289,7 @@ func (x *SessionRecord) String() string {
 func (*SessionRecord) ProtoMessage() {}
 
 func (x *SessionRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_command_proto_msgTypes[43]
+	mi := &file_command_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4203,7 +4302,7 @@ func (x *SessionRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SessionRecord.ProtoReflect.Descriptor instead.
 func (*SessionRecord) Descriptor() ([]byte, []int) {
-	return file_command_proto_rawDescGZIP(), []int{43}
+	return file_command_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *SessionRecord) GetId() uint64 {
@@ -4396,7 +4495,7 @@ type Result struct {
 	Mount      *MountRecord `protobuf:"bytes,8,opt,name=mount,proto3" json:"mount,omitempty"`                              // without its options
 	Sync       *SyncResult  `protobuf:"bytes,9,opt,name=sync,proto3" json:"sync,omitempty"`
 	Ids        []uint64     `protobuf:"varint,10,rep,packed,name=ids,proto3" json:"ids,omitempty"`
-	Id         uint64       `protobuf:"varint,11,opt,name=id,proto3" json:"id,omitempty"` // of a worker
+	Id         uint64       `protobuf:"varint,11,opt,name=id,proto3" json:"id,omitempty"` // of a worker; of the root of what is staged without a place
 	Value      []byte       `protobuf:"bytes,12,opt,name=value,proto3" json:"value,omitempty"`
 	More       bool         `protobuf:"varint,13,opt,name=more,proto3" json:"more,omitempty"`
 	// Of a recursive delete. With kind Permission: a walk, name by name, may
@@ -4405,7 +4504,7 @@ type Result struct {
 	NeedWalk bool `protobuf:"varint,14,opt,name=need_walk,json=needWalk,proto3" json:"need_walk,omitempty"`
 	// Inode that the name had before (create, rename: replaced).
 	Replaced uint64 `protobuf:"varint,15,opt,name=replaced,proto3" json:"replaced,omitempty"`
-	Existed  bool   `protobuf:"varint,16,opt,name=existed,proto3" json:"existed,omitempty"` // mkdir with exist_ok: it was there
+	Existed  bool   `protobuf:"varint,16,opt,name=existed,proto3" json:"existed,omitempty"` // mkdir with exist_ok: it was there; stage: it was sealed
 	Index    uint64 `protobuf:"varint,17,opt,name=index,proto3" json:"index,omitempty"`     // Raft index of the apply
 	Parent   uint64 `protobuf:"varint,18,opt,name=parent,proto3" json:"parent,omitempty"`
 	Unknown  bool   `protobuf:"varint,19,opt,name=unknown,proto3" json:"unknown,omitempty"` // with kind Busy: the UFS must be asked first, see Command.checks
@@ -4420,7 +4519,7 @@ type Result struct {
 
 func (x *Result) Reset() {
 	*x = Result{}
-	mi := &file_command_proto_msgTypes[44]
+	mi := &file_command_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4432,7 +4531,7 @@ func (x *Result) String() string {
 func (*Result) ProtoMessage() {}
 
 func (x *Result) ProtoReflect() protoreflect.Message {
-	mi := &file_command_proto_msgTypes[44]
+	mi := &file_command_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4445,7 +4544,7 @@ func (x *Result) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Result.ProtoReflect.Descriptor instead.
 func (*Result) Descriptor() ([]byte, []int) {
-	return file_command_proto_rawDescGZIP(), []int{44}
+	return file_command_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *Result) GetKind() uint32 {
@@ -4600,7 +4699,7 @@ var File_command_proto protoreflect.FileDescriptor
 const file_command_proto_rawDesc = "" +
 	"\n" +
 	"\rcommand.proto\x12\torca.meta\x1a\n" +
-	"meta.proto\"\xab\x10\n" +
+	"meta.proto\"\xdc\x10\n" +
 	"\aCommand\x12\x16\n" +
 	"\x06client\x18\x01 \x01(\x04R\x06client\x12\x10\n" +
 	"\x03seq\x18\x02 \x01(\x04R\x03seq\x12\x1f\n" +
@@ -4651,7 +4750,8 @@ const file_command_proto_rawDesc = "" +
 	"\btransfer\x18\x96\x01 \x01(\v2\x15.orca.meta.TransferOpR\btransfer\x12)\n" +
 	"\x05stage\x18\xb4\x01 \x01(\v2\x12.orca.meta.StageOpR\x05stage\x12/\n" +
 	"\aregroup\x18\xb5\x01 \x01(\v2\x14.orca.meta.RegroupOpR\aregroup\x12,\n" +
-	"\x06depart\x18\xbe\x01 \x01(\v2\x13.orca.meta.DepartOpR\x06depart\"2\n" +
+	"\x06depart\x18\xbe\x01 \x01(\v2\x13.orca.meta.DepartOpR\x06depart\x12/\n" +
+	"\abrought\x18\xc8\x01 \x01(\v2\x14.orca.meta.BroughtOpR\abrought\"2\n" +
 	"\n" +
 	"AbsentName\x12\x10\n" +
 	"\x03dir\x18\x01 \x01(\x04R\x03dir\x12\x12\n" +
@@ -4791,14 +4891,15 @@ const file_command_proto_rawDesc = "" +
 	"\x06intent\x18\x03 \x01(\x04R\x06intent\x12\x12\n" +
 	"\x04root\x18\x04 \x01(\x04R\x04root\x12\x18\n" +
 	"\acleared\x18\x05 \x01(\rR\acleared\x12\x19\n" +
-	"\asettled\x18\xbe\x01 \x01(\rR\asettled\"\xcd\x01\n" +
+	"\asettled\x18\xbe\x01 \x01(\rR\asettled\"\xf7\x01\n" +
 	"\aStageOp\x12\x14\n" +
 	"\x05mount\x18\x01 \x01(\rR\x05mount\x12*\n" +
 	"\x04self\x18\x02 \x01(\v2\x16.orca.meta.StagedEntryR\x04self\x12+\n" +
 	"\x05pages\x18\x03 \x03(\v2\x15.orca.meta.StagedPageR\x05pages\x12)\n" +
 	"\x04seal\x18\x04 \x01(\v2\x15.orca.meta.StagedSumsR\x04seal\x12\x0f\n" +
 	"\x02tx\x18\xc8\x01 \x01(\x04R\x02tx\x12\x17\n" +
-	"\x06forget\x18\xc9\x01 \x01(\bR\x06forget\"e\n" +
+	"\x06forget\x18\xc9\x01 \x01(\bR\x06forget\x12(\n" +
+	"\x03ask\x18\xca\x01 \x01(\v2\x15.orca.meta.TransferOpR\x03ask\"e\n" +
 	"\n" +
 	"SetQuotaOp\x12)\n" +
 	"\x06target\x18\x01 \x01(\v2\x11.orca.meta.TargetR\x06target\x12\x14\n" +
@@ -4817,7 +4918,7 @@ const file_command_proto_rawDesc = "" +
 	"\bexchange\x18( \x01(\bR\bexchange\x12\x15\n" +
 	"\x05ended\x18\xbe\x01 \x01(\rR\x05ended\x12\"\n" +
 	"\fasked_client\x18\xe6\x01 \x01(\x04R\vaskedClient\x12\x1c\n" +
-	"\tasked_seq\x18\xe7\x01 \x01(\x04R\baskedSeq\"\x9f\x06\n" +
+	"\tasked_seq\x18\xe7\x01 \x01(\x04R\baskedSeq\"\xcf\x06\n" +
 	"\tUFSIntent\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12#\n" +
 	"\x02op\x18\x02 \x01(\x0e2\x13.orca.meta.IntentOpR\x02op\x12\x1a\n" +
@@ -4855,7 +4956,9 @@ const file_command_proto_rawDesc = "" +
 	"\x05group\x18\xb4\x01 \x01(\rR\x05group\x12\x13\n" +
 	"\x04part\x18\xb5\x01 \x01(\rR\x04part\x12\x13\n" +
 	"\x04from\x18\xbe\x01 \x01(\rR\x04from\x12\x17\n" +
-	"\x06closed\x18\xbf\x01 \x01(\bR\x06closed\"\xb6\x01\n" +
+	"\x06closed\x18\xbf\x01 \x01(\bR\x06closed\x12\x19\n" +
+	"\acopying\x18\xc8\x01 \x01(\bR\acopying\x12\x13\n" +
+	"\x04root\x18\xc9\x01 \x01(\x04R\x04root\"\xcd\x01\n" +
 	"\bDecideOp\x12\x16\n" +
 	"\x06intent\x18\x01 \x01(\x04R\x06intent\x12\x12\n" +
 	"\x04kind\x18\x02 \x01(\rR\x04kind\x12\x10\n" +
@@ -4863,7 +4966,11 @@ const file_command_proto_rawDesc = "" +
 	"\vfingerprint\x18\x04 \x01(\tR\vfingerprint\x12\x14\n" +
 	"\x05mtime\x18\x05 \x01(\x03R\x05mtime\x12\x18\n" +
 	"\aexisted\x18\x06 \x01(\bR\aexisted\x12\x1a\n" +
-	"\bvanished\x18x \x01(\bR\bvanished\"m\n" +
+	"\bvanished\x18x \x01(\bR\bvanished\x12\x15\n" +
+	"\x05early\x18\xc8\x01 \x01(\bR\x05early\"7\n" +
+	"\tBroughtOp\x12\x16\n" +
+	"\x06intent\x18\x01 \x01(\x04R\x06intent\x12\x12\n" +
+	"\x04root\x18\x02 \x01(\x04R\x04root\"m\n" +
 	"\tCutoverOp\x12\x16\n" +
 	"\x06intent\x18\x01 \x01(\x04R\x06intent\x12\x12\n" +
 	"\x04file\x18\x02 \x01(\x04R\x04file\x12\x12\n" +
@@ -5060,7 +5167,7 @@ func file_command_proto_rawDescGZIP() []byte {
 }
 
 var file_command_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_command_proto_msgTypes = make([]protoimpl.MessageInfo, 45)
+var file_command_proto_msgTypes = make([]protoimpl.MessageInfo, 46)
 var file_command_proto_goTypes = []any{
 	(CommandCheck)(0),        // 0: orca.meta.CommandCheck
 	(IntentOp)(0),            // 1: orca.meta.IntentOp
@@ -5089,41 +5196,42 @@ var file_command_proto_goTypes = []any{
 	(*MountRecord)(nil),      // 24: orca.meta.MountRecord
 	(*UFSIntent)(nil),        // 25: orca.meta.UFSIntent
 	(*DecideOp)(nil),         // 26: orca.meta.DecideOp
-	(*CutoverOp)(nil),        // 27: orca.meta.CutoverOp
-	(*FinishIntentOp)(nil),   // 28: orca.meta.FinishIntentOp
-	(*SyncEntry)(nil),        // 29: orca.meta.SyncEntry
-	(*SyncApplyOp)(nil),      // 30: orca.meta.SyncApplyOp
-	(*SyncResult)(nil),       // 31: orca.meta.SyncResult
-	(*PersistOp)(nil),        // 32: orca.meta.PersistOp
-	(*PersistPrepareOp)(nil), // 33: orca.meta.PersistPrepareOp
-	(*PersistCommitOp)(nil),  // 34: orca.meta.PersistCommitOp
-	(*MarkLostOp)(nil),       // 35: orca.meta.MarkLostOp
-	(*SweepTrashOp)(nil),     // 36: orca.meta.SweepTrashOp
-	(*TrashRecord)(nil),      // 37: orca.meta.TrashRecord
-	(*RestoreTrashOp)(nil),   // 38: orca.meta.RestoreTrashOp
-	(*PurgeTrashOp)(nil),     // 39: orca.meta.PurgeTrashOp
-	(*WorkerRecord)(nil),     // 40: orca.meta.WorkerRecord
-	(*RegisterWorkerOp)(nil), // 41: orca.meta.RegisterWorkerOp
-	(*HostedOp)(nil),         // 42: orca.meta.HostedOp
-	(*SetFactOp)(nil),        // 43: orca.meta.SetFactOp
-	(*NoopOp)(nil),           // 44: orca.meta.NoopOp
-	(*HoldOp)(nil),           // 45: orca.meta.HoldOp
-	(*SessionRecord)(nil),    // 46: orca.meta.SessionRecord
-	(*Result)(nil),           // 47: orca.meta.Result
-	(*Caller)(nil),           // 48: orca.meta.Caller
-	(*TransferOp)(nil),       // 49: orca.meta.TransferOp
-	(*DepartOp)(nil),         // 50: orca.meta.DepartOp
-	(*Target)(nil),           // 51: orca.meta.Target
-	(*Mount)(nil),            // 52: orca.meta.Mount
-	(JunctionState)(0),       // 53: orca.meta.JunctionState
-	(*StagedEntry)(nil),      // 54: orca.meta.StagedEntry
-	(*StagedPage)(nil),       // 55: orca.meta.StagedPage
-	(*StagedSums)(nil),       // 56: orca.meta.StagedSums
-	(*Attr)(nil),             // 57: orca.meta.Attr
-	(*TransferRecord)(nil),   // 58: orca.meta.TransferRecord
+	(*BroughtOp)(nil),        // 27: orca.meta.BroughtOp
+	(*CutoverOp)(nil),        // 28: orca.meta.CutoverOp
+	(*FinishIntentOp)(nil),   // 29: orca.meta.FinishIntentOp
+	(*SyncEntry)(nil),        // 30: orca.meta.SyncEntry
+	(*SyncApplyOp)(nil),      // 31: orca.meta.SyncApplyOp
+	(*SyncResult)(nil),       // 32: orca.meta.SyncResult
+	(*PersistOp)(nil),        // 33: orca.meta.PersistOp
+	(*PersistPrepareOp)(nil), // 34: orca.meta.PersistPrepareOp
+	(*PersistCommitOp)(nil),  // 35: orca.meta.PersistCommitOp
+	(*MarkLostOp)(nil),       // 36: orca.meta.MarkLostOp
+	(*SweepTrashOp)(nil),     // 37: orca.meta.SweepTrashOp
+	(*TrashRecord)(nil),      // 38: orca.meta.TrashRecord
+	(*RestoreTrashOp)(nil),   // 39: orca.meta.RestoreTrashOp
+	(*PurgeTrashOp)(nil),     // 40: orca.meta.PurgeTrashOp
+	(*WorkerRecord)(nil),     // 41: orca.meta.WorkerRecord
+	(*RegisterWorkerOp)(nil), // 42: orca.meta.RegisterWorkerOp
+	(*HostedOp)(nil),         // 43: orca.meta.HostedOp
+	(*SetFactOp)(nil),        // 44: orca.meta.SetFactOp
+	(*NoopOp)(nil),           // 45: orca.meta.NoopOp
+	(*HoldOp)(nil),           // 46: orca.meta.HoldOp
+	(*SessionRecord)(nil),    // 47: orca.meta.SessionRecord
+	(*Result)(nil),           // 48: orca.meta.Result
+	(*Caller)(nil),           // 49: orca.meta.Caller
+	(*TransferOp)(nil),       // 50: orca.meta.TransferOp
+	(*DepartOp)(nil),         // 51: orca.meta.DepartOp
+	(*Target)(nil),           // 52: orca.meta.Target
+	(*Mount)(nil),            // 53: orca.meta.Mount
+	(JunctionState)(0),       // 54: orca.meta.JunctionState
+	(*StagedEntry)(nil),      // 55: orca.meta.StagedEntry
+	(*StagedPage)(nil),       // 56: orca.meta.StagedPage
+	(*StagedSums)(nil),       // 57: orca.meta.StagedSums
+	(*Attr)(nil),             // 58: orca.meta.Attr
+	(*TransferRecord)(nil),   // 59: orca.meta.TransferRecord
 }
 var file_command_proto_depIdxs = []int32{
-	48, // 0: orca.meta.Command.caller:type_name -> orca.meta.Caller
+	49, // 0: orca.meta.Command.caller:type_name -> orca.meta.Caller
 	4,  // 1: orca.meta.Command.absent:type_name -> orca.meta.AbsentName
 	5,  // 2: orca.meta.Command.create:type_name -> orca.meta.CreateOp
 	6,  // 3: orca.meta.Command.complete:type_name -> orca.meta.CompleteOp
@@ -5139,68 +5247,70 @@ var file_command_proto_depIdxs = []int32{
 	18, // 13: orca.meta.Command.mount:type_name -> orca.meta.MountOp
 	19, // 14: orca.meta.Command.unmount:type_name -> orca.meta.UnmountOp
 	26, // 15: orca.meta.Command.decide:type_name -> orca.meta.DecideOp
-	27, // 16: orca.meta.Command.cutover:type_name -> orca.meta.CutoverOp
-	28, // 17: orca.meta.Command.finish_intent:type_name -> orca.meta.FinishIntentOp
-	30, // 18: orca.meta.Command.sync_apply:type_name -> orca.meta.SyncApplyOp
-	32, // 19: orca.meta.Command.persist:type_name -> orca.meta.PersistOp
-	33, // 20: orca.meta.Command.persist_prepare:type_name -> orca.meta.PersistPrepareOp
-	34, // 21: orca.meta.Command.persist_commit:type_name -> orca.meta.PersistCommitOp
-	35, // 22: orca.meta.Command.mark_lost:type_name -> orca.meta.MarkLostOp
-	36, // 23: orca.meta.Command.sweep_trash:type_name -> orca.meta.SweepTrashOp
-	41, // 24: orca.meta.Command.register_worker:type_name -> orca.meta.RegisterWorkerOp
-	42, // 25: orca.meta.Command.hosted:type_name -> orca.meta.HostedOp
-	43, // 26: orca.meta.Command.set_fact:type_name -> orca.meta.SetFactOp
-	44, // 27: orca.meta.Command.noop:type_name -> orca.meta.NoopOp
+	28, // 16: orca.meta.Command.cutover:type_name -> orca.meta.CutoverOp
+	29, // 17: orca.meta.Command.finish_intent:type_name -> orca.meta.FinishIntentOp
+	31, // 18: orca.meta.Command.sync_apply:type_name -> orca.meta.SyncApplyOp
+	33, // 19: orca.meta.Command.persist:type_name -> orca.meta.PersistOp
+	34, // 20: orca.meta.Command.persist_prepare:type_name -> orca.meta.PersistPrepareOp
+	35, // 21: orca.meta.Command.persist_commit:type_name -> orca.meta.PersistCommitOp
+	36, // 22: orca.meta.Command.mark_lost:type_name -> orca.meta.MarkLostOp
+	37, // 23: orca.meta.Command.sweep_trash:type_name -> orca.meta.SweepTrashOp
+	42, // 24: orca.meta.Command.register_worker:type_name -> orca.meta.RegisterWorkerOp
+	43, // 25: orca.meta.Command.hosted:type_name -> orca.meta.HostedOp
+	44, // 26: orca.meta.Command.set_fact:type_name -> orca.meta.SetFactOp
+	45, // 27: orca.meta.Command.noop:type_name -> orca.meta.NoopOp
 	13, // 28: orca.meta.Command.link:type_name -> orca.meta.LinkOp
 	14, // 29: orca.meta.Command.rehome:type_name -> orca.meta.RehomeOp
 	23, // 30: orca.meta.Command.set_quota:type_name -> orca.meta.SetQuotaOp
 	20, // 31: orca.meta.Command.junction:type_name -> orca.meta.JunctionOp
-	45, // 32: orca.meta.Command.hold:type_name -> orca.meta.HoldOp
-	38, // 33: orca.meta.Command.restore_trash:type_name -> orca.meta.RestoreTrashOp
-	39, // 34: orca.meta.Command.purge_trash:type_name -> orca.meta.PurgeTrashOp
-	49, // 35: orca.meta.Command.transfer:type_name -> orca.meta.TransferOp
+	46, // 32: orca.meta.Command.hold:type_name -> orca.meta.HoldOp
+	39, // 33: orca.meta.Command.restore_trash:type_name -> orca.meta.RestoreTrashOp
+	40, // 34: orca.meta.Command.purge_trash:type_name -> orca.meta.PurgeTrashOp
+	50, // 35: orca.meta.Command.transfer:type_name -> orca.meta.TransferOp
 	22, // 36: orca.meta.Command.stage:type_name -> orca.meta.StageOp
 	21, // 37: orca.meta.Command.regroup:type_name -> orca.meta.RegroupOp
-	50, // 38: orca.meta.Command.depart:type_name -> orca.meta.DepartOp
-	51, // 39: orca.meta.CreateOp.target:type_name -> orca.meta.Target
-	51, // 40: orca.meta.MkdirOp.target:type_name -> orca.meta.Target
-	51, // 41: orca.meta.RenameOp.src:type_name -> orca.meta.Target
-	51, // 42: orca.meta.RenameOp.dst:type_name -> orca.meta.Target
-	51, // 43: orca.meta.RenameOp.away:type_name -> orca.meta.Target
-	51, // 44: orca.meta.LinkOp.src:type_name -> orca.meta.Target
-	51, // 45: orca.meta.LinkOp.dst:type_name -> orca.meta.Target
-	51, // 46: orca.meta.DeleteOp.target:type_name -> orca.meta.Target
-	51, // 47: orca.meta.SetAttrOp.target:type_name -> orca.meta.Target
-	51, // 48: orca.meta.XattrOp.target:type_name -> orca.meta.Target
-	52, // 49: orca.meta.MountOp.mount:type_name -> orca.meta.Mount
-	53, // 50: orca.meta.JunctionOp.from:type_name -> orca.meta.JunctionState
-	53, // 51: orca.meta.JunctionOp.to:type_name -> orca.meta.JunctionState
-	51, // 52: orca.meta.RegroupOp.target:type_name -> orca.meta.Target
-	54, // 53: orca.meta.StageOp.self:type_name -> orca.meta.StagedEntry
-	55, // 54: orca.meta.StageOp.pages:type_name -> orca.meta.StagedPage
-	56, // 55: orca.meta.StageOp.seal:type_name -> orca.meta.StagedSums
-	51, // 56: orca.meta.SetQuotaOp.target:type_name -> orca.meta.Target
-	52, // 57: orca.meta.MountRecord.mount:type_name -> orca.meta.Mount
-	1,  // 58: orca.meta.UFSIntent.op:type_name -> orca.meta.IntentOp
-	3,  // 59: orca.meta.UFSIntent.command:type_name -> orca.meta.Command
-	29, // 60: orca.meta.SyncApplyOp.entries:type_name -> orca.meta.SyncEntry
-	29, // 61: orca.meta.SyncApplyOp.self:type_name -> orca.meta.SyncEntry
-	51, // 62: orca.meta.PersistOp.target:type_name -> orca.meta.Target
-	51, // 63: orca.meta.RestoreTrashOp.dst:type_name -> orca.meta.Target
-	2,  // 64: orca.meta.SessionRecord.state:type_name -> orca.meta.SessionState
-	48, // 65: orca.meta.SessionRecord.caller:type_name -> orca.meta.Caller
-	57, // 66: orca.meta.Result.attr:type_name -> orca.meta.Attr
-	46, // 67: orca.meta.Result.session:type_name -> orca.meta.SessionRecord
-	25, // 68: orca.meta.Result.intent:type_name -> orca.meta.UFSIntent
-	24, // 69: orca.meta.Result.mount:type_name -> orca.meta.MountRecord
-	31, // 70: orca.meta.Result.sync:type_name -> orca.meta.SyncResult
-	14, // 71: orca.meta.Result.rehome:type_name -> orca.meta.RehomeOp
-	58, // 72: orca.meta.Result.transfer:type_name -> orca.meta.TransferRecord
-	73, // [73:73] is the sub-list for method output_type
-	73, // [73:73] is the sub-list for method input_type
-	73, // [73:73] is the sub-list for extension type_name
-	73, // [73:73] is the sub-list for extension extendee
-	0,  // [0:73] is the sub-list for field type_name
+	51, // 38: orca.meta.Command.depart:type_name -> orca.meta.DepartOp
+	27, // 39: orca.meta.Command.brought:type_name -> orca.meta.BroughtOp
+	52, // 40: orca.meta.CreateOp.target:type_name -> orca.meta.Target
+	52, // 41: orca.meta.MkdirOp.target:type_name -> orca.meta.Target
+	52, // 42: orca.meta.RenameOp.src:type_name -> orca.meta.Target
+	52, // 43: orca.meta.RenameOp.dst:type_name -> orca.meta.Target
+	52, // 44: orca.meta.RenameOp.away:type_name -> orca.meta.Target
+	52, // 45: orca.meta.LinkOp.src:type_name -> orca.meta.Target
+	52, // 46: orca.meta.LinkOp.dst:type_name -> orca.meta.Target
+	52, // 47: orca.meta.DeleteOp.target:type_name -> orca.meta.Target
+	52, // 48: orca.meta.SetAttrOp.target:type_name -> orca.meta.Target
+	52, // 49: orca.meta.XattrOp.target:type_name -> orca.meta.Target
+	53, // 50: orca.meta.MountOp.mount:type_name -> orca.meta.Mount
+	54, // 51: orca.meta.JunctionOp.from:type_name -> orca.meta.JunctionState
+	54, // 52: orca.meta.JunctionOp.to:type_name -> orca.meta.JunctionState
+	52, // 53: orca.meta.RegroupOp.target:type_name -> orca.meta.Target
+	55, // 54: orca.meta.StageOp.self:type_name -> orca.meta.StagedEntry
+	56, // 55: orca.meta.StageOp.pages:type_name -> orca.meta.StagedPage
+	57, // 56: orca.meta.StageOp.seal:type_name -> orca.meta.StagedSums
+	50, // 57: orca.meta.StageOp.ask:type_name -> orca.meta.TransferOp
+	52, // 58: orca.meta.SetQuotaOp.target:type_name -> orca.meta.Target
+	53, // 59: orca.meta.MountRecord.mount:type_name -> orca.meta.Mount
+	1,  // 60: orca.meta.UFSIntent.op:type_name -> orca.meta.IntentOp
+	3,  // 61: orca.meta.UFSIntent.command:type_name -> orca.meta.Command
+	30, // 62: orca.meta.SyncApplyOp.entries:type_name -> orca.meta.SyncEntry
+	30, // 63: orca.meta.SyncApplyOp.self:type_name -> orca.meta.SyncEntry
+	52, // 64: orca.meta.PersistOp.target:type_name -> orca.meta.Target
+	52, // 65: orca.meta.RestoreTrashOp.dst:type_name -> orca.meta.Target
+	2,  // 66: orca.meta.SessionRecord.state:type_name -> orca.meta.SessionState
+	49, // 67: orca.meta.SessionRecord.caller:type_name -> orca.meta.Caller
+	58, // 68: orca.meta.Result.attr:type_name -> orca.meta.Attr
+	47, // 69: orca.meta.Result.session:type_name -> orca.meta.SessionRecord
+	25, // 70: orca.meta.Result.intent:type_name -> orca.meta.UFSIntent
+	24, // 71: orca.meta.Result.mount:type_name -> orca.meta.MountRecord
+	32, // 72: orca.meta.Result.sync:type_name -> orca.meta.SyncResult
+	14, // 73: orca.meta.Result.rehome:type_name -> orca.meta.RehomeOp
+	59, // 74: orca.meta.Result.transfer:type_name -> orca.meta.TransferRecord
+	75, // [75:75] is the sub-list for method output_type
+	75, // [75:75] is the sub-list for method input_type
+	75, // [75:75] is the sub-list for extension type_name
+	75, // [75:75] is the sub-list for extension extendee
+	0,  // [0:75] is the sub-list for field type_name
 }
 
 func init() { file_command_proto_init() }
@@ -5215,7 +5325,7 @@ func file_command_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_command_proto_rawDesc), len(file_command_proto_rawDesc)),
 			NumEnums:      3,
-			NumMessages:   45,
+			NumMessages:   46,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -4017,6 +4017,7 @@ type StageRequest struct {
 	Seal          *StagedSums            `protobuf:"bytes,5,opt,name=seal,proto3" json:"seal,omitempty"`
 	Tx            uint64                 `protobuf:"varint,200,opt,name=tx,proto3" json:"tx,omitempty"`         // instead of a mount: a tree that has no place yet
 	Forget        bool                   `protobuf:"varint,201,opt,name=forget,proto3" json:"forget,omitempty"` // it is given up
+	Ask           *TransferOp            `protobuf:"bytes,202,opt,name=ask,proto3" json:"ask,omitempty"`        // with self: what will be asked for it
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -4100,9 +4101,18 @@ func (x *StageRequest) GetForget() bool {
 	return false
 }
 
+func (x *StageRequest) GetAsk() *TransferOp {
+	if x != nil {
+		return x.Ask
+	}
+	return nil
+}
+
 type StageReply struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Inos          []uint64               `protobuf:"varint,1,rep,packed,name=inos,proto3" json:"inos,omitempty"` // of all entries, in order
+	Root          uint64                 `protobuf:"varint,200,opt,name=root,proto3" json:"root,omitempty"`      // of a tree
+	Sealed        bool                   `protobuf:"varint,201,opt,name=sealed,proto3" json:"sealed,omitempty"`  // it is all there, since before
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -4142,6 +4152,20 @@ func (x *StageReply) GetInos() []uint64 {
 		return x.Inos
 	}
 	return nil
+}
+
+func (x *StageReply) GetRoot() uint64 {
+	if x != nil {
+		return x.Root
+	}
+	return 0
+}
+
+func (x *StageReply) GetSealed() bool {
+	if x != nil {
+		return x.Sealed
+	}
+	return false
 }
 
 // DepartOp is what a group is told that a mount of its moves away from.
@@ -8558,7 +8582,7 @@ func (x *ErrorReply) GetMsg() string {
 	return ""
 }
 
-// TransferOp takes over a file of another group of the same mount. It is decided
+// TransferOp takes over a file or directory of another group of the same mount. It is decided
 // here, once for each tx.
 type TransferOp struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -8579,6 +8603,7 @@ type TransferOp struct {
 	// Not 0: unless it is under way or decided, it is refused with this orca.Kind.
 	Abort         uint32 `protobuf:"varint,13,opt,name=abort,proto3" json:"abort,omitempty"`
 	AbortMsg      string `protobuf:"bytes,14,opt,name=abort_msg,json=abortMsg,proto3" json:"abort_msg,omitempty"`
+	Dir           bool   `protobuf:"varint,200,opt,name=dir,proto3" json:"dir,omitempty"` // a directory, which is staged for this tx; no file
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -8709,6 +8734,13 @@ func (x *TransferOp) GetAbortMsg() string {
 		return x.AbortMsg
 	}
 	return ""
+}
+
+func (x *TransferOp) GetDir() bool {
+	if x != nil {
+		return x.Dir
+	}
+	return false
 }
 
 type TransferXattr struct {
@@ -9316,7 +9348,7 @@ const file_meta_proto_rawDesc = "" +
 	"StagedSums\x12\x14\n" +
 	"\x05bytes\x18\x01 \x01(\x03R\x05bytes\x12\x14\n" +
 	"\x05files\x18\x02 \x01(\x03R\x05files\x12\x12\n" +
-	"\x04dirs\x18\x03 \x01(\x03R\x04dirs\"\xf3\x01\n" +
+	"\x04dirs\x18\x03 \x01(\x03R\x04dirs\"\x9d\x02\n" +
 	"\fStageRequest\x12\x1f\n" +
 	"\x01h\x18\x01 \x01(\v2\x11.orca.meta.HeaderR\x01h\x12\x14\n" +
 	"\x05mount\x18\x02 \x01(\rR\x05mount\x12*\n" +
@@ -9324,10 +9356,13 @@ const file_meta_proto_rawDesc = "" +
 	"\x05pages\x18\x04 \x03(\v2\x15.orca.meta.StagedPageR\x05pages\x12)\n" +
 	"\x04seal\x18\x05 \x01(\v2\x15.orca.meta.StagedSumsR\x04seal\x12\x0f\n" +
 	"\x02tx\x18\xc8\x01 \x01(\x04R\x02tx\x12\x17\n" +
-	"\x06forget\x18\xc9\x01 \x01(\bR\x06forget\" \n" +
+	"\x06forget\x18\xc9\x01 \x01(\bR\x06forget\x12(\n" +
+	"\x03ask\x18\xca\x01 \x01(\v2\x15.orca.meta.TransferOpR\x03ask\"N\n" +
 	"\n" +
 	"StageReply\x12\x12\n" +
-	"\x04inos\x18\x01 \x03(\x04R\x04inos\"\x89\x01\n" +
+	"\x04inos\x18\x01 \x03(\x04R\x04inos\x12\x13\n" +
+	"\x04root\x18\xc8\x01 \x01(\x04R\x04root\x12\x17\n" +
+	"\x06sealed\x18\xc9\x01 \x01(\bR\x06sealed\"\x89\x01\n" +
 	"\bDepartOp\x12\x14\n" +
 	"\x05mount\x18\x01 \x01(\rR\x05mount\x12\x12\n" +
 	"\x04part\x18\x02 \x01(\rR\x04part\x12\x14\n" +
@@ -9699,7 +9734,7 @@ const file_meta_proto_rawDesc = "" +
 	"ErrorReply\x12\x0e\n" +
 	"\x02op\x18\x01 \x01(\tR\x02op\x12\x12\n" +
 	"\x04path\x18\x02 \x01(\tR\x04path\x12\x10\n" +
-	"\x03msg\x18\x03 \x01(\tR\x03msg\"\xa5\x03\n" +
+	"\x03msg\x18\x03 \x01(\tR\x03msg\"\xb8\x03\n" +
 	"\n" +
 	"TransferOp\x12\x0e\n" +
 	"\x02tx\x18\x01 \x01(\x04R\x02tx\x12\x1d\n" +
@@ -9719,7 +9754,8 @@ const file_meta_proto_rawDesc = "" +
 	"replicaMin\x12#\n" +
 	"\rreplica_limit\x18\f \x01(\rR\freplicaLimit\x12\x14\n" +
 	"\x05abort\x18\r \x01(\rR\x05abort\x12\x1b\n" +
-	"\tabort_msg\x18\x0e \x01(\tR\babortMsg\"9\n" +
+	"\tabort_msg\x18\x0e \x01(\tR\babortMsg\x12\x11\n" +
+	"\x03dir\x18\xc8\x01 \x01(\bR\x03dir\"9\n" +
 	"\rTransferXattr\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\fR\x05value\"\x82\x01\n" +
@@ -9986,93 +10022,94 @@ var file_meta_proto_depIdxs = []int32{
 	50,  // 61: orca.meta.StageRequest.self:type_name -> orca.meta.StagedEntry
 	52,  // 62: orca.meta.StageRequest.pages:type_name -> orca.meta.StagedPage
 	53,  // 63: orca.meta.StageRequest.seal:type_name -> orca.meta.StagedSums
-	4,   // 64: orca.meta.DepartOp.step:type_name -> orca.meta.DepartStep
-	10,  // 65: orca.meta.DepartRequest.h:type_name -> orca.meta.Header
-	56,  // 66: orca.meta.DepartRequest.op:type_name -> orca.meta.DepartOp
-	58,  // 67: orca.meta.DepartRequest.from:type_name -> orca.meta.DepartFrom
-	60,  // 68: orca.meta.DepartReply.pages:type_name -> orca.meta.DepartPage
-	50,  // 69: orca.meta.DepartReply.self:type_name -> orca.meta.StagedEntry
-	53,  // 70: orca.meta.DepartReply.sums:type_name -> orca.meta.StagedSums
-	62,  // 71: orca.meta.DepartReply.refused:type_name -> orca.meta.DepartRefusal
-	61,  // 72: orca.meta.DepartPage.entries:type_name -> orca.meta.Departing
-	50,  // 73: orca.meta.Departing.entry:type_name -> orca.meta.StagedEntry
-	10,  // 74: orca.meta.ListMountsRequest.h:type_name -> orca.meta.Header
-	43,  // 75: orca.meta.ListMountsReply.mounts:type_name -> orca.meta.Mount
-	10,  // 76: orca.meta.WatchRequest.h:type_name -> orca.meta.Header
-	5,   // 77: orca.meta.Event.kind:type_name -> orca.meta.EventKind
-	66,  // 78: orca.meta.WatchReply.events:type_name -> orca.meta.Event
-	10,  // 79: orca.meta.HoldRequest.h:type_name -> orca.meta.Header
-	69,  // 80: orca.meta.HoldRequest.taken:type_name -> orca.meta.Hold
-	69,  // 81: orca.meta.HoldRequest.back:type_name -> orca.meta.Hold
-	70,  // 82: orca.meta.Worker.tiers:type_name -> orca.meta.TierUsage
-	10,  // 83: orca.meta.RegisterRequest.h:type_name -> orca.meta.Header
-	71,  // 84: orca.meta.RegisterRequest.worker:type_name -> orca.meta.Worker
-	74,  // 85: orca.meta.RegisterRequest.files:type_name -> orca.meta.FileReport
-	10,  // 86: orca.meta.HeartbeatRequest.h:type_name -> orca.meta.Header
-	71,  // 87: orca.meta.HeartbeatRequest.worker:type_name -> orca.meta.Worker
-	74,  // 88: orca.meta.HeartbeatRequest.files:type_name -> orca.meta.FileReport
-	6,   // 89: orca.meta.WorkerOrder.kind:type_name -> orca.meta.WorkerOrder.Kind
-	76,  // 90: orca.meta.HeartbeatReply.orders:type_name -> orca.meta.WorkerOrder
-	10,  // 91: orca.meta.ListWorkersRequest.h:type_name -> orca.meta.Header
-	71,  // 92: orca.meta.ListWorkersReply.workers:type_name -> orca.meta.Worker
-	10,  // 93: orca.meta.ResolveRequest.h:type_name -> orca.meta.Header
-	13,  // 94: orca.meta.ResolveReply.attr:type_name -> orca.meta.Attr
-	34,  // 95: orca.meta.ResolveReply.locations:type_name -> orca.meta.Location
-	71,  // 96: orca.meta.ResolveReply.workers:type_name -> orca.meta.Worker
-	10,  // 97: orca.meta.LocationsRequest.h:type_name -> orca.meta.Header
-	11,  // 98: orca.meta.LocationsRequest.target:type_name -> orca.meta.Target
-	13,  // 99: orca.meta.LocationsReply.attr:type_name -> orca.meta.Attr
-	34,  // 100: orca.meta.LocationsReply.locations:type_name -> orca.meta.Location
-	71,  // 101: orca.meta.LocationsReply.workers:type_name -> orca.meta.Worker
-	10,  // 102: orca.meta.FreeRequest.h:type_name -> orca.meta.Header
-	11,  // 103: orca.meta.FreeRequest.target:type_name -> orca.meta.Target
-	10,  // 104: orca.meta.SyncRequest.h:type_name -> orca.meta.Header
-	11,  // 105: orca.meta.SyncRequest.target:type_name -> orca.meta.Target
-	10,  // 106: orca.meta.StaleUFSRequest.h:type_name -> orca.meta.Header
-	10,  // 107: orca.meta.PersistPrepareRequest.h:type_name -> orca.meta.Header
-	13,  // 108: orca.meta.PersistPrepareReply.attr:type_name -> orca.meta.Attr
-	10,  // 109: orca.meta.PersistCommitRequest.h:type_name -> orca.meta.Header
-	10,  // 110: orca.meta.ReportRequest.h:type_name -> orca.meta.Header
-	92,  // 111: orca.meta.ReportReply.intents:type_name -> orca.meta.Intent
-	43,  // 112: orca.meta.ReportReply.mounts:type_name -> orca.meta.Mount
-	71,  // 113: orca.meta.ReportReply.workers:type_name -> orca.meta.Worker
-	126, // 114: orca.meta.ReportReply.counters:type_name -> orca.meta.ReportReply.CountersEntry
-	10,  // 115: orca.meta.ConfRequest.h:type_name -> orca.meta.Header
-	127, // 116: orca.meta.ConfReply.values:type_name -> orca.meta.ConfReply.Value
-	10,  // 117: orca.meta.UsageRequest.h:type_name -> orca.meta.Header
-	11,  // 118: orca.meta.UsageRequest.target:type_name -> orca.meta.Target
-	98,  // 119: orca.meta.UsageReply.usage:type_name -> orca.meta.Usage
-	103, // 120: orca.meta.UsageReply.quotas:type_name -> orca.meta.Quota
-	10,  // 121: orca.meta.SetQuotaRequest.h:type_name -> orca.meta.Header
-	11,  // 122: orca.meta.SetQuotaRequest.target:type_name -> orca.meta.Target
-	103, // 123: orca.meta.SetQuotaReply.quota:type_name -> orca.meta.Quota
-	10,  // 124: orca.meta.QuotasRequest.h:type_name -> orca.meta.Header
-	103, // 125: orca.meta.QuotasReply.quotas:type_name -> orca.meta.Quota
-	98,  // 126: orca.meta.Quota.usage:type_name -> orca.meta.Usage
-	10,  // 127: orca.meta.TrashRequest.h:type_name -> orca.meta.Header
-	106, // 128: orca.meta.TrashReply.entries:type_name -> orca.meta.Trashed
-	10,  // 129: orca.meta.RestoreTrashRequest.h:type_name -> orca.meta.Header
-	11,  // 130: orca.meta.RestoreTrashRequest.dst:type_name -> orca.meta.Target
-	13,  // 131: orca.meta.RestoreTrashReply.attr:type_name -> orca.meta.Attr
-	10,  // 132: orca.meta.PurgeTrashRequest.h:type_name -> orca.meta.Header
-	10,  // 133: orca.meta.QuorumRequest.h:type_name -> orca.meta.Header
-	7,   // 134: orca.meta.QuorumRequest.change:type_name -> orca.meta.QuorumRequest.Change
-	112, // 135: orca.meta.QuorumReply.members:type_name -> orca.meta.Member
-	10,  // 136: orca.meta.UpkeepRequest.h:type_name -> orca.meta.Header
-	8,   // 137: orca.meta.UpkeepRequest.kind:type_name -> orca.meta.UpkeepRequest.Kind
-	116, // 138: orca.meta.UpkeepReply.entries:type_name -> orca.meta.JournalEntry
-	10,  // 139: orca.meta.HostedRequest.h:type_name -> orca.meta.Header
-	11,  // 140: orca.meta.TransferOp.dst:type_name -> orca.meta.Target
-	9,   // 141: orca.meta.TransferOp.caller:type_name -> orca.meta.Caller
-	121, // 142: orca.meta.TransferOp.xattrs:type_name -> orca.meta.TransferXattr
-	10,  // 143: orca.meta.TransferRequest.h:type_name -> orca.meta.Header
-	120, // 144: orca.meta.TransferRequest.op:type_name -> orca.meta.TransferOp
-	122, // 145: orca.meta.TransferReply.record:type_name -> orca.meta.TransferRecord
-	146, // [146:146] is the sub-list for method output_type
-	146, // [146:146] is the sub-list for method input_type
-	146, // [146:146] is the sub-list for extension type_name
-	146, // [146:146] is the sub-list for extension extendee
-	0,   // [0:146] is the sub-list for field type_name
+	120, // 64: orca.meta.StageRequest.ask:type_name -> orca.meta.TransferOp
+	4,   // 65: orca.meta.DepartOp.step:type_name -> orca.meta.DepartStep
+	10,  // 66: orca.meta.DepartRequest.h:type_name -> orca.meta.Header
+	56,  // 67: orca.meta.DepartRequest.op:type_name -> orca.meta.DepartOp
+	58,  // 68: orca.meta.DepartRequest.from:type_name -> orca.meta.DepartFrom
+	60,  // 69: orca.meta.DepartReply.pages:type_name -> orca.meta.DepartPage
+	50,  // 70: orca.meta.DepartReply.self:type_name -> orca.meta.StagedEntry
+	53,  // 71: orca.meta.DepartReply.sums:type_name -> orca.meta.StagedSums
+	62,  // 72: orca.meta.DepartReply.refused:type_name -> orca.meta.DepartRefusal
+	61,  // 73: orca.meta.DepartPage.entries:type_name -> orca.meta.Departing
+	50,  // 74: orca.meta.Departing.entry:type_name -> orca.meta.StagedEntry
+	10,  // 75: orca.meta.ListMountsRequest.h:type_name -> orca.meta.Header
+	43,  // 76: orca.meta.ListMountsReply.mounts:type_name -> orca.meta.Mount
+	10,  // 77: orca.meta.WatchRequest.h:type_name -> orca.meta.Header
+	5,   // 78: orca.meta.Event.kind:type_name -> orca.meta.EventKind
+	66,  // 79: orca.meta.WatchReply.events:type_name -> orca.meta.Event
+	10,  // 80: orca.meta.HoldRequest.h:type_name -> orca.meta.Header
+	69,  // 81: orca.meta.HoldRequest.taken:type_name -> orca.meta.Hold
+	69,  // 82: orca.meta.HoldRequest.back:type_name -> orca.meta.Hold
+	70,  // 83: orca.meta.Worker.tiers:type_name -> orca.meta.TierUsage
+	10,  // 84: orca.meta.RegisterRequest.h:type_name -> orca.meta.Header
+	71,  // 85: orca.meta.RegisterRequest.worker:type_name -> orca.meta.Worker
+	74,  // 86: orca.meta.RegisterRequest.files:type_name -> orca.meta.FileReport
+	10,  // 87: orca.meta.HeartbeatRequest.h:type_name -> orca.meta.Header
+	71,  // 88: orca.meta.HeartbeatRequest.worker:type_name -> orca.meta.Worker
+	74,  // 89: orca.meta.HeartbeatRequest.files:type_name -> orca.meta.FileReport
+	6,   // 90: orca.meta.WorkerOrder.kind:type_name -> orca.meta.WorkerOrder.Kind
+	76,  // 91: orca.meta.HeartbeatReply.orders:type_name -> orca.meta.WorkerOrder
+	10,  // 92: orca.meta.ListWorkersRequest.h:type_name -> orca.meta.Header
+	71,  // 93: orca.meta.ListWorkersReply.workers:type_name -> orca.meta.Worker
+	10,  // 94: orca.meta.ResolveRequest.h:type_name -> orca.meta.Header
+	13,  // 95: orca.meta.ResolveReply.attr:type_name -> orca.meta.Attr
+	34,  // 96: orca.meta.ResolveReply.locations:type_name -> orca.meta.Location
+	71,  // 97: orca.meta.ResolveReply.workers:type_name -> orca.meta.Worker
+	10,  // 98: orca.meta.LocationsRequest.h:type_name -> orca.meta.Header
+	11,  // 99: orca.meta.LocationsRequest.target:type_name -> orca.meta.Target
+	13,  // 100: orca.meta.LocationsReply.attr:type_name -> orca.meta.Attr
+	34,  // 101: orca.meta.LocationsReply.locations:type_name -> orca.meta.Location
+	71,  // 102: orca.meta.LocationsReply.workers:type_name -> orca.meta.Worker
+	10,  // 103: orca.meta.FreeRequest.h:type_name -> orca.meta.Header
+	11,  // 104: orca.meta.FreeRequest.target:type_name -> orca.meta.Target
+	10,  // 105: orca.meta.SyncRequest.h:type_name -> orca.meta.Header
+	11,  // 106: orca.meta.SyncRequest.target:type_name -> orca.meta.Target
+	10,  // 107: orca.meta.StaleUFSRequest.h:type_name -> orca.meta.Header
+	10,  // 108: orca.meta.PersistPrepareRequest.h:type_name -> orca.meta.Header
+	13,  // 109: orca.meta.PersistPrepareReply.attr:type_name -> orca.meta.Attr
+	10,  // 110: orca.meta.PersistCommitRequest.h:type_name -> orca.meta.Header
+	10,  // 111: orca.meta.ReportRequest.h:type_name -> orca.meta.Header
+	92,  // 112: orca.meta.ReportReply.intents:type_name -> orca.meta.Intent
+	43,  // 113: orca.meta.ReportReply.mounts:type_name -> orca.meta.Mount
+	71,  // 114: orca.meta.ReportReply.workers:type_name -> orca.meta.Worker
+	126, // 115: orca.meta.ReportReply.counters:type_name -> orca.meta.ReportReply.CountersEntry
+	10,  // 116: orca.meta.ConfRequest.h:type_name -> orca.meta.Header
+	127, // 117: orca.meta.ConfReply.values:type_name -> orca.meta.ConfReply.Value
+	10,  // 118: orca.meta.UsageRequest.h:type_name -> orca.meta.Header
+	11,  // 119: orca.meta.UsageRequest.target:type_name -> orca.meta.Target
+	98,  // 120: orca.meta.UsageReply.usage:type_name -> orca.meta.Usage
+	103, // 121: orca.meta.UsageReply.quotas:type_name -> orca.meta.Quota
+	10,  // 122: orca.meta.SetQuotaRequest.h:type_name -> orca.meta.Header
+	11,  // 123: orca.meta.SetQuotaRequest.target:type_name -> orca.meta.Target
+	103, // 124: orca.meta.SetQuotaReply.quota:type_name -> orca.meta.Quota
+	10,  // 125: orca.meta.QuotasRequest.h:type_name -> orca.meta.Header
+	103, // 126: orca.meta.QuotasReply.quotas:type_name -> orca.meta.Quota
+	98,  // 127: orca.meta.Quota.usage:type_name -> orca.meta.Usage
+	10,  // 128: orca.meta.TrashRequest.h:type_name -> orca.meta.Header
+	106, // 129: orca.meta.TrashReply.entries:type_name -> orca.meta.Trashed
+	10,  // 130: orca.meta.RestoreTrashRequest.h:type_name -> orca.meta.Header
+	11,  // 131: orca.meta.RestoreTrashRequest.dst:type_name -> orca.meta.Target
+	13,  // 132: orca.meta.RestoreTrashReply.attr:type_name -> orca.meta.Attr
+	10,  // 133: orca.meta.PurgeTrashRequest.h:type_name -> orca.meta.Header
+	10,  // 134: orca.meta.QuorumRequest.h:type_name -> orca.meta.Header
+	7,   // 135: orca.meta.QuorumRequest.change:type_name -> orca.meta.QuorumRequest.Change
+	112, // 136: orca.meta.QuorumReply.members:type_name -> orca.meta.Member
+	10,  // 137: orca.meta.UpkeepRequest.h:type_name -> orca.meta.Header
+	8,   // 138: orca.meta.UpkeepRequest.kind:type_name -> orca.meta.UpkeepRequest.Kind
+	116, // 139: orca.meta.UpkeepReply.entries:type_name -> orca.meta.JournalEntry
+	10,  // 140: orca.meta.HostedRequest.h:type_name -> orca.meta.Header
+	11,  // 141: orca.meta.TransferOp.dst:type_name -> orca.meta.Target
+	9,   // 142: orca.meta.TransferOp.caller:type_name -> orca.meta.Caller
+	121, // 143: orca.meta.TransferOp.xattrs:type_name -> orca.meta.TransferXattr
+	10,  // 144: orca.meta.TransferRequest.h:type_name -> orca.meta.Header
+	120, // 145: orca.meta.TransferRequest.op:type_name -> orca.meta.TransferOp
+	122, // 146: orca.meta.TransferReply.record:type_name -> orca.meta.TransferRecord
+	147, // [147:147] is the sub-list for method output_type
+	147, // [147:147] is the sub-list for method input_type
+	147, // [147:147] is the sub-list for extension type_name
+	147, // [147:147] is the sub-list for extension extendee
+	0,   // [0:147] is the sub-list for field type_name
 }
 
 func init() { file_meta_proto_init() }

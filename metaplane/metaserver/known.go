@@ -53,6 +53,9 @@ func (s *Service) learn(ctx context.Context, c *command.Command) error {
 		names = append(names, o.Rename.Src)
 	case o.Transfer.GetDst() != nil:
 		names = append(names, o.Transfer.Dst)
+		if o.Transfer.Dir { // as in a rename
+			content = o.Transfer.Dst
+		}
 	case o.Rename != nil:
 		names = append(names, o.Rename.Src, o.Rename.Dst)
 		if !o.Rename.Exchange {

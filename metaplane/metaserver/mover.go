@@ -25,6 +25,7 @@ type mover struct {
 	s       *Service
 	it      *command.Intent // nil: it looks only whether all may move
 	from    source
+	ask     *metapb.TransferOp // of a rename: what its group will be asked; else nil
 	began   time.Time
 	copied  atomic.Int64
 	total   atomic.Int64           // 0: not known
@@ -38,6 +39,7 @@ type mover struct {
 	pack   pack // to be sent next
 	flying int  // packs on their way
 	landed chan landing
+	root   uint64 // of a tree without a mount of its own, once it is sealed
 }
 
 // source is where a directory moves from. What cannot move is a *stays.
@@ -196,6 +198,11 @@ func (m *mover) end(ctx context.Context, root uint64) error {
 // stage has the group take what is brought there.
 func (m *mover) stage(ctx context.Context, r *metapb.StageRequest) (*metapb.StageReply, error) {
 	r.H = &metapb.Header{}
+	if m.ask != nil {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, stagePatience)
+		defer cancel()
+	}
 	if m.it.Group <= 1 {
 		r.Tx = m.it.Id
 	} else {
@@ -236,8 +243,12 @@ func (m *mover) copy(ctx context.Context) error {
 		return err
 	}
 	m.total.Store(sums.Inodes())
-	if _, err := m.stage(ctx, &metapb.StageRequest{Self: self.StagedEntry}); err != nil {
+	rep, err := m.stage(ctx, &metapb.StageRequest{Self: self.StagedEntry, Ask: m.ask})
+	if err != nil {
 		return err
+	}
+	if m.root = rep.GetRoot(); rep.GetSealed() {
+		return nil
 	}
 	m.copied.Store(0)
 	if err := m.walk(ctx); err != nil {

@@ -372,12 +372,12 @@ func (s *Service) Stage(ctx context.Context, r *metapb.StageRequest) (*metapb.St
 		return nil, orca.E("metaserver.Stage", orca.Permission, "only groups move directories to each other")
 	}
 	res, err := s.group.Propose(ctx, &command.Command{Now: now(), Stage: &metapb.StageOp{
-		Mount: r.Mount, Self: r.Self, Pages: r.Pages, Seal: r.Seal, Tx: r.Tx, Forget: r.Forget}})
+		Mount: r.Mount, Self: r.Self, Pages: r.Pages, Seal: r.Seal, Tx: r.Tx, Forget: r.Forget, Ask: r.Ask}})
 	if err != nil {
 		return nil, err
 	}
 	if r.Seal != nil && r.Mount != 0 {
 		s.refreshMounts()
 	}
-	return &metapb.StageReply{Inos: res.Ids}, nil
+	return &metapb.StageReply{Inos: res.Ids, Root: res.Id, Sealed: res.Existed}, nil
 }

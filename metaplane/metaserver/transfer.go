@@ -147,6 +147,11 @@ func (s *Service) departed(ctx context.Context, h *metapb.Header, dir orca.Ino) 
 // sendAway asks the group that a file goes to for its decision. It implements
 // ufsexec.Config.Transfer.
 func (s *Service) sendAway(ctx context.Context, intent uint64) error {
+	if err := s.bring(ctx, intent); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, askPatience)
+	defer cancel()
 	op, err := s.group.Machine().Transfer(intent)
 	if err != nil {
 		return err
@@ -190,6 +195,9 @@ func (s *Service) vanished(ctx context.Context, r *metapb.RenameRequest) bool {
 	return err == nil && gone(ctx, ns, r.Dst)
 }
 
+// askPatience bounds one question for a decision.
+const askPatience = time.Minute
+
 // Transfer implements metaplane.Groups.
 func (s *Service) Transfer(ctx context.Context, r *metapb.TransferRequest) (*metapb.TransferReply, error) {
 	const op = "metaserver.Transfer"
@@ -200,6 +208,9 @@ func (s *Service) Transfer(ctx context.Context, r *metapb.TransferRequest) (*met
 		return nil, orca.E(op, orca.Invalid, "no file, or no place for it")
 	}
 	c := &command.Command{Checks: checkNames, Transfer: r.Op}
+	if r.Op.Dir {
+		c.Checks |= checkContent
+	}
 	res, err := s.change(ctx, &metapb.Header{}, c)
 	if err == ufsexec.ErrDecided { //nolint:errorlint // this very error, not its kind
 		res, err = s.group.Propose(ctx, c)

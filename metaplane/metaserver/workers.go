@@ -143,7 +143,7 @@ func (s *Service) settled(ctx context.Context, ino orca.Ino) (*fsm.View, error) 
 			return v, err
 		}
 		in, err := m.Intent(v.Pending)
-		if err == nil && (in.Deferred || in.Op == metapb.IntentOp_INTENT_PERSIST || in.Op == metapb.IntentOp_INTENT_REGROUP) {
+		if err == nil && (in.Deferred || in.Op == metapb.IntentOp_INTENT_PERSIST || in.Op == metapb.IntentOp_INTENT_REGROUP || in.Copying) {
 			return v, nil
 		}
 		if err == nil {

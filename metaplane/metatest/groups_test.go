@@ -76,6 +76,10 @@ func stepOf(g *raftgroup.Group, c *command.Command) string {
 		return strings.ToLower(strings.TrimPrefix(c.Junction.To.String(), "JUNCTION_"))
 	case c.Rename.GetAway() != nil:
 		return "sending"
+	case c.Stage.GetTx() != 0:
+		return "staging"
+	case c.Brought != nil:
+		return "bringing"
 	case c.Transfer.GetTx() != 0:
 		return "receiving"
 	case c.Regroup != nil:
@@ -94,7 +98,7 @@ func stepOf(g *raftgroup.Group, c *command.Command) string {
 
 func (g cutGroup) Propose(ctx context.Context, c *command.Command) (*command.Result, error) {
 	name := stepOf(g.Group, c)
-	if name == "" && !g.p.dead[g.Number()].Load() || g.p.lame && c.Regroup == nil && c.Depart == nil && c.Stage == nil {
+	if name == "" && !g.p.dead[g.Number()].Load() || g.p.lame && c.Regroup == nil && c.Depart == nil && c.Stage == nil && c.Brought == nil {
 		return g.Group.Propose(ctx, c)
 	}
 	if g.p.at(g.Number(), "before "+name) {

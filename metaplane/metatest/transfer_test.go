@@ -186,7 +186,7 @@ func TestWhatDoesNotGoToAnotherGroup(t *testing.T) {
 	require.ErrorIs(t, rename(0, "/m/1/f", "/m/2/d", false), orca.IsDir)
 	require.ErrorIs(t, rename(0, "/m/1/f", "/m/2", false), orca.CrossMount, "as it is over any mount point")
 	require.ErrorIs(t, rename(7, "/m/1/f", "/m/2/d/f", false), orca.Permission, "the directory above is not for everybody")
-	require.ErrorIs(t, rename(0, "/m/1", "/m/2/1", false), orca.CrossMount, "a directory")
+	require.ErrorIs(t, rename(0, "/m/2", "/m/1/2", false), orca.CrossMount, "a directory that lives in a group of its own")
 	require.ErrorIs(t, rename(0, "/m/1/f", "/other/f", false), orca.CrossMount)
 	_, err = p.ns.Rename(ctx, &metapb.RenameRequest{Src: at("/m/1/f"), Dst: at("/m/2/have"), Exchange: true})
 	require.ErrorIs(t, err, orca.CrossMount)

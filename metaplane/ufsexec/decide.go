@@ -19,6 +19,7 @@ type outcome struct {
 	fingerprint string // of the file concerned, where it is new
 	mtime       int64
 	vanished    bool // what was to be kept in the trash was not there
+	early       bool // of a directory that another group has not been asked to take
 }
 
 // decide makes the call of an undecided intent until its outcome is known, and
@@ -26,14 +27,15 @@ type outcome struct {
 func (e *Executor) decide(r *run, in *command.Intent) (*command.Result, error) {
 	made := directories{any: r.reign.inherited[in.Id] || e.orphan(in)}
 	for attempt := 0; ; attempt++ {
-		if _, err := e.group.Machine().Intent(in.Id); err != nil {
+		is, err := e.group.Machine().Intent(in.Id)
+		if err != nil {
 			return nil, ErrDecided
 		}
 		r.attempts.Add(1)
 		if _, restored := e.group.Machine().RestoredIntent(in.Id); restored {
 			// Nobody waits for it, and the names below may mean something else
 			// by now: what the store has is found out when it is listed.
-			return e.propose(r, in, outcome{}, orca.E("ufsexec.decide", orca.Canceled, "it was not decided when the backup was taken that this namespace comes from"))
+			return e.propose(r, in, outcome{early: is.Copying}, orca.E("ufsexec.decide", orca.Canceled, "it was not decided when the backup was taken that this namespace comes from"))
 		}
 		out, err := e.perform(r.reign.ctx, in, attempt > 0 || r.reign.inherited[in.Id] || e.orphan(in), &made)
 		final := err == nil || refused(orca.KindOf(err)) || e.hopeless(r.reign.ctx, in, err, attempt)
@@ -61,7 +63,7 @@ func (e *Executor) decide(r *run, in *command.Intent) (*command.Result, error) {
 
 // propose commits or aborts the intent; the result is the operation's.
 func (e *Executor) propose(r *run, in *command.Intent, out outcome, cause error) (*command.Result, error) {
-	d := &metapb.DecideOp{Intent: in.Id, Fingerprint: out.fingerprint, Mtime: out.mtime, Vanished: out.vanished}
+	d := &metapb.DecideOp{Intent: in.Id, Fingerprint: out.fingerprint, Mtime: out.mtime, Vanished: out.vanished, Early: out.early}
 	if cause != nil {
 		d.Kind, d.Msg = uint32(orca.KindOf(cause)), cause.Error()
 	}
@@ -140,12 +142,12 @@ func (e *Executor) hopeless(ctx context.Context, in *command.Intent, err error, 
 // perform makes the UFS call of an intent, once. redo says that it may have
 // been made before.
 func (e *Executor) perform(ctx context.Context, in *command.Intent, redo bool, made *directories) (outcome, error) {
+	if in.Op == metapb.IntentOp_INTENT_TRANSFER {
+		return e.transfer(ctx, in) // which bounds what it asks for: a directory may take long to be brought
+	}
 	ctx, cancel := context.WithTimeout(ctx, e.cfg.CallTimeout)
 	defer cancel()
-	switch in.Op {
-	case metapb.IntentOp_INTENT_TRANSFER:
-		return outcome{}, e.transfer(ctx, in)
-	case metapb.IntentOp_INTENT_RECEIVE:
+	if in.Op == metapb.IntentOp_INTENT_RECEIVE {
 		return e.receive(ctx, in, redo)
 	}
 	store, err := e.stores.FS(ctx, in.MountId)

@@ -15,7 +15,12 @@ import (
 )
 
 // Refused is the decision of another group not to take a file; Err says why.
-type Refused struct{ Err error }
+type Refused struct {
+	Err error
+	// Early says that it is this group's, about a directory that the other one has
+	// not been asked to take yet.
+	Early bool
+}
 
 // Error implements error.
 func (r *Refused) Error() string { return r.Err.Error() }
@@ -25,11 +30,13 @@ func (r *Refused) Unwrap() error { return r.Err }
 
 // transfer asks the other group for its decision. Whatever keeps it from
 // answering, only its decision ends the intent: the file may be there already.
-func (e *Executor) transfer(ctx context.Context, in *command.Intent) error {
+func (e *Executor) transfer(ctx context.Context, in *command.Intent) (outcome, error) {
 	if e.cfg.Transfer == nil {
-		return orca.E("ufsexec.transfer", orca.Unavailable, "this process has no way to other groups")
+		return outcome{}, orca.E("ufsexec.transfer", orca.Unavailable, "this process has no way to other groups")
 	}
-	return e.cfg.Transfer(ctx, in.Id)
+	err := e.cfg.Transfer(ctx, in.Id)
+	var r *Refused
+	return outcome{early: errors.As(err, &r) && r.Early}, err
 }
 
 // transferred reports whether a transfer is decided, and the refusal if it was

@@ -97,8 +97,8 @@ type Config struct {
 	// change comes to; nil: there is only one executor.
 	Fence func(ctx context.Context) error
 	// Transfer asks the group that a file goes to for its decision about an
-	// intent; an error that is not a Refused says that it has made none yet. nil:
-	// there are no other groups.
+	// intent; an error that is not a Refused says that it has made none yet. It
+	// bounds its calls itself. nil: there are no other groups.
 	Transfer func(ctx context.Context, intent uint64) error
 	// Now is the clock; default time.Now.
 	Now func() time.Time
@@ -268,6 +268,9 @@ func (e *Executor) Run(ctx context.Context, in *command.Intent) (*command.Result
 // Settle waits until an undecided intent is decided, or ctx ends: a reader
 // needs to know which key the content is at.
 func (e *Executor) Settle(ctx context.Context, in *command.Intent) {
+	if in.Copying {
+		return // it is where it was, for as long as that takes
+	}
 	r, err := e.start(in)
 	if err != nil {
 		return

@@ -3,8 +3,8 @@
 mount 1
 > sync / f:f:abc d:d f:g:x -range -loaded
 created 3 changed 0 removed 0 skipped 0
-> mv /d away=2000000000012/d
-cross-mount: a directory stays in its group
+> mv / away=2000000000012/d
+cross-mount
 > create /n type=must -done
 file 14 0644 0:0 len 0 v1 NOT_PERSISTED at file:///r/n
 > mv /n away=2000000000012/n
