@@ -41,6 +41,9 @@ type dirHandle struct {
 func (g *gateway) OpenDir(_ <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut) fuse.Status {
 	g.count(OpOpendir)
 	ino, st := g.ino(in.NodeId)
+	if st.Ok() {
+		st = g.lives(&in.InHeader, ino)
+	}
 	if !st.Ok() {
 		return st
 	}

@@ -30,15 +30,16 @@ type gateway struct {
 	dev  atomic.Int32 // number of go-fuse's /dev/fuse, -1 when there are no epochs
 	conn uint32       // number of the connection below /sys/fs/fuse
 
-	backings backings
-	graves   graves
-	linked   sync.Mutex // held while a name goes whose inode has others
-	dirs     dirCache
-	own      ownOps
-	stale    staleness
-	groups   groupCache
-	notes    chan note
-	refill   atomic.Bool // notes were dropped: invalidate everything
+	backings   backings
+	graves     graves
+	linked     sync.Mutex // held while a name goes whose inode has others
+	dirs       dirCache
+	own        ownOps
+	stale      staleness
+	groups     groupCache
+	renumbered renumbered
+	notes      chan note
+	refill     atomic.Bool // notes were dropped: invalidate everything
 
 	nextFh atomic.Uint64
 

@@ -191,7 +191,32 @@ func (m *memFS) make(c orca.Caller, dir orca.Ino, name string, t orca.FileType, 
 	if orca.KindOf(err) != orca.NotFound || d == nil {
 		return nil, nil, err
 	}
-	return d, m.newLocked(c, t, mode), nil
+	i := m.newLocked(c, t, mode)
+	if name == inGroup2 || d.Ino.Group() != 0 {
+		m.renumberLocked(i, 2)
+	}
+	return d, i, nil
+}
+
+// inGroup2 is a directory that lives in a group of its own, so that what is
+// renamed from and to there has another number then.
+const inGroup2 = "in group 2"
+
+// renumberLocked gives an inode, and all below it, numbers of a group.
+func (m *memFS) renumberLocked(i *memInode, group uint16) {
+	old := i.Ino
+	delete(m.inodes, old)
+	i.Ino = orca.NewIno(group, uint64(m.next))
+	m.next++
+	m.inodes[i.Ino] = i
+	for v := uint32(0); v <= i.Version; v++ {
+		_ = os.Rename(m.blob(old, v), m.blob(i.Ino, v))
+	}
+	for name, sub := range i.names {
+		s := m.inodes[sub]
+		m.renumberLocked(s, group)
+		i.names[name] = s.Ino
+	}
 }
 
 func (m *memFS) Mkdir(_ context.Context, c orca.Caller, dir orca.Ino, name string, mode uint32) (Entry, error) {
@@ -310,6 +335,9 @@ func (m *memFS) Rename(_ context.Context, _ orca.Caller, dir orca.Ino, name stri
 		m.removeLocked(nd, newName, old)
 	}
 	m.linkLocked(d, name, 0)
+	if d.Ino.Home() != nd.Ino.Home() {
+		m.renumberLocked(c, nd.Ino.Group())
+	}
 	m.linkLocked(nd, newName, c.Ino)
 	return nil
 }

@@ -51,6 +51,9 @@ func (g *gateway) Lookup(_ <-chan struct{}, h *fuse.InHeader, name string, out *
 // long as the directory may be believed.
 func (g *gateway) negative(ctx context.Context, c orca.Caller, dir orca.Ino, since uint64, out *fuse.EntryOut) fuse.Status {
 	d, err := g.fs.Stat(ctx, c, dir)
+	if orca.KindOf(err) == orca.NotFound && g.renumbered.any() {
+		return fuse.Status(syscall.ESTALE) // it may be below one that has another number
+	}
 	ttl := g.entryTTL(min(d.TTL, negativeTTL))
 	if err != nil || ttl <= 0 || g.stale.changed(since, dir, dir) {
 		return fuse.ENOENT
@@ -245,10 +248,9 @@ func (g *gateway) Rename(_ <-chan struct{}, in *fuse.RenameIn, name, newName str
 		}
 	}
 	across := dir.Home() != newDir.Home()
-	if across { // who has it open goes on with what is there now
-		if e, err := g.fs.Lookup(ctx, c, dir, name); err == nil && e.Type == orca.TypeFile {
-			g.bury(ctx, e.Ino)
-		}
+	var leaves orca.Ino
+	if across {
+		leaves = g.leaving(ctx, c, dir, name)
 	}
 	removed := func(error) {}
 	if !noReplace {
@@ -269,7 +271,13 @@ func (g *gateway) Rename(_ <-chan struct{}, in *fuse.RenameIn, name, newName str
 		}
 	}
 	if across && err == nil {
+		if leaves != 0 && moved != 0 {
+			g.renumbered.moved(g.nodeID(leaves), leaves, moved, g.nodeID(moved))
+		}
 		done2(moved, errRenumbered)
+		if leaves != 0 { // the kernel need not wait for the watch stream
+			g.note(note{parent: newDir, name: newName})
+		}
 		return fuse.OK
 	}
 	done2(moved, err)

@@ -61,8 +61,11 @@ func (g *gateway) nodeID(ino orca.Ino) uint64 {
 	return uint64(ino)
 }
 
-// inode undoes nodeID.
+// inode undoes nodeID, and knows what has another number by now.
 func (g *gateway) inode(id uint64) orca.Ino {
+	if ino, ok := g.renumbered.ino(id); ok {
+		return ino
+	}
 	switch id {
 	case fuse.FUSE_ROOT_ID:
 		return g.cfg.Root
@@ -169,6 +172,7 @@ func (g *gateway) reapLocked(n *node) {
 		return // forgotten between two lookups of one open(2); see sweepNodes
 	}
 	delete(g.nodes, n.id)
+	g.renumbered.forgotten(n.id)
 	if g.aliases[n.ino] == n.id {
 		delete(g.aliases, n.ino)
 	}
@@ -229,7 +233,7 @@ func (g *gateway) incarnations(ino orca.Ino) (ids []uint64, open bool) {
 			open = open || n.opens.Load() > 0
 		}
 	}
-	return ids, open
+	return append(ids, g.renumbered.ids(ino)...), open
 }
 
 // openNodes returns the incarnations of an inode that have handles, each held
