@@ -250,7 +250,7 @@ func (g *gateway) Rename(_ <-chan struct{}, in *fuse.RenameIn, name, newName str
 	across := dir.Home() != newDir.Home()
 	var leaves orca.Ino
 	if across {
-		leaves = g.leaving(ctx, c, dir, name)
+		leaves = g.departing(ctx, c, dir, name)
 	}
 	removed := func(error) {}
 	if !noReplace {

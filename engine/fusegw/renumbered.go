@@ -92,10 +92,10 @@ func (r *renumbered) forgotten(id uint64) {
 	}
 }
 
-// leaving prepares for a rename to another group: who has the file open goes on
+// departing prepares for a rename to another group: who has the file open goes on
 // with what is there now, and what is being written below a directory is
 // published. It returns the directory's number, 0 of anything else.
-func (g *gateway) leaving(ctx context.Context, c orca.Caller, dir orca.Ino, name string) orca.Ino {
+func (g *gateway) departing(ctx context.Context, c orca.Caller, dir orca.Ino, name string) orca.Ino {
 	e, err := g.fs.Lookup(ctx, c, dir, name)
 	switch {
 	case err != nil:
