@@ -76,8 +76,6 @@ func stepOf(g *raftgroup.Group, c *command.Command) string {
 		return strings.ToLower(strings.TrimPrefix(c.Junction.To.String(), "JUNCTION_"))
 	case c.Rename.GetAway() != nil:
 		return "sending"
-	case c.Stage.GetTx() != 0:
-		return "staging"
 	case c.Brought != nil:
 		return "bringing"
 	case c.Transfer.GetTx() != 0:

@@ -125,7 +125,7 @@ func TestADirectoryGoesToAnotherGroup(t *testing.T) {
 // request that began it has one answer.
 func TestDirectoryTransfersSurviveACrashAnywhere(t *testing.T) {
 	p, store := twoDirs(t)
-	points := []string{"sending", "self", "staging", "pages", "seal", "bringing", "transfer", "receiving", "store", "deciding receive", "deciding transfer"}
+	points := []string{"sending", "self", "staging self", "staging pages", "staging seal", "pages", "seal", "bringing", "transfer", "receiving", "store", "deciding receive", "deciding transfer"}
 	seq := uint64(0)
 	for i := range 4 * len(points) {
 		point, from, to, over := []string{"before ", "after "}[i%2]+points[i/4], 1+i/2%2, 2-i/2%2, (i+i/4)%2 == 1
