@@ -3,10 +3,12 @@
 package metatest
 
 import (
+	"encoding/binary"
 	"fmt"
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -16,7 +18,9 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"orca"
+	"orca/metaplane/command"
 	"orca/metaplane/metapb"
+	"orca/metaplane/raftgroup"
 )
 
 // twoDirs has a mount with a directory in each group, /m/1 and /m/2.
@@ -457,4 +461,58 @@ func TestWritersOfADirectoryThatGoesToAndFro(t *testing.T) {
 	}
 	require.NoDirExists(t, filepath.Join(store, "2/d"))
 	p.forgotten()
+}
+
+// A namespace that comes from a backup aborts what was on its way when that was
+// taken, on both sides, and looks at what its stores have.
+func TestARestoreAbortsADirectoryOnItsWay(t *testing.T) {
+	for _, point := range []string{"before pages", "before bringing", "before transfer", "before receiving", "before store", "before deciding receive", "before deciding transfer"} {
+		t.Run(point, func(t *testing.T) {
+			p, store := twoDirs(t)
+			ctx := t.Context()
+			p.furnish(store, "/m/1/d")
+			before, stored := p.seen("/m/1/d"), inStore(t, store, "/m/1/d")
+			p.cut.Store(point)
+			require.Error(t, p.asOne(1, 1, "/m/1/d", "/m/2/d"))
+			require.Eventually(t, func() bool { return p.dead[1].Load() || p.dead[2].Load() }, time.Minute, time.Millisecond)
+			p.cut.Store("")
+			p.leave()
+			for _, g := range []*raftgroup.Group{p.host.Group(), p.second} {
+				restored := binary.BigEndian.AppendUint64(nil, uint64(time.Now().UnixNano()))
+				last := uint64(0)
+				for _, it := range g.Machine().Intents() {
+					last = it.Id
+				}
+				restored = binary.BigEndian.AppendUint64(restored, last)
+				restored = binary.BigEndian.AppendUint32(restored, 1<<20)
+				_, err := g.Propose(ctx, &command.Command{Now: 1, SetFact: &metapb.SetFactOp{Key: "restored", Value: restored}})
+				require.NoError(t, err)
+			}
+			require.NoError(t, p.host.Close())
+			p.start()
+			require.Eventually(t, func() bool {
+				return len(p.host.Group().Machine().Intents())+len(p.second.Machine().Intents()) == 0
+			}, time.Minute, 5*time.Millisecond)
+			p.forgotten()
+			_, err := os.Stat(filepath.Join(store, "1/d"))
+			there := err == nil
+			require.Equal(t, point != "before deciding receive" && point != "before deciding transfer", there)
+			if there {
+				require.Equal(t, before, p.seen("/m/1/d"))
+			}
+			_, err = p.ns.Sync(ctx, &metapb.SyncRequest{Target: at("/m"), Recursive: true})
+			require.NoError(t, err)
+			require.Equal(t, !there, slices.Contains(p.names("/m/2"), "d"))
+			_, err = p.stat("/m/1/d/d/f01") // what only the namespace has stays
+			require.Equal(t, there, err == nil)
+			if there {
+				require.Equal(t, stored, inStore(t, store, "/m/1/d"))
+				require.NoError(t, p.touch("/m/1/d/late"))
+			} else {
+				require.Equal(t, stored, inStore(t, store, "/m/2/d"))
+				require.NoError(t, p.touch("/m/2/d/late"))
+			}
+			p.check()
+		})
+	}
 }
