@@ -223,7 +223,12 @@ func (g *gateway) Rename(_ <-chan struct{}, in *fuse.RenameIn, name, newName str
 		return fuse.Status(syscall.ESTALE)
 	}
 	noReplace := in.Flags&unix.RENAME_NOREPLACE != 0
+	across := dir.Home() != newDir.Home()
 	ctx, cancel := g.call()
+	if across { // all that is below a directory is copied from group to group
+		cancel()
+		ctx, cancel = g.longCall()
+	}
 	defer cancel()
 	c := g.caller(&in.InHeader)
 	if err := g.settleName(ctx, c, dir, name); err != nil {
@@ -247,7 +252,6 @@ func (g *gateway) Rename(_ <-chan struct{}, in *fuse.RenameIn, name, newName str
 			return g.fail(err)
 		}
 	}
-	across := dir.Home() != newDir.Home()
 	var leaves orca.Ino
 	if across {
 		leaves = g.departing(ctx, c, dir, name)
