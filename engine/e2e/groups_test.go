@@ -216,8 +216,11 @@ func divided(t *testing.T, c *cluster, lead *proc, dir string) {
 	if out := c.must(lead, "fs", "cat", "/own/part/d/made"); out != "by the mount" {
 		t.Errorf("cat: %q", out)
 	}
-	if err := os.Rename(filepath.Join(dir, "own", "part", "d"), filepath.Join(dir, "own", "d")); !errors.Is(err, syscall.EXDEV) {
+	if err := os.Rename(filepath.Join(dir, "own", "part", "d"), filepath.Join(dir, "own", "d")); err != nil {
 		t.Errorf("a rename of a directory between groups: %v", err)
+	}
+	if out := c.must(lead, "fs", "mv", "/own/d", "/own/part/d"); out != "" {
+		t.Errorf("mv: %q", out)
 	}
 	moved := filepath.Join(dir, "own", "made")
 	if err := os.Rename(filepath.Join(dir, "own", "part", "d", "made"), moved); err != nil {
