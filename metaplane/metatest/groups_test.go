@@ -236,12 +236,17 @@ func (p *pair) serve() {
 		p.three, err = metaserver.New(t.Context(), metaserver.Config{Group: 3, Home: p.one, Others: other(3), BusyWait: p.busy}, cutGroup{p.third, p}, p.cutStore(3), log)
 		require.NoError(t, err)
 	}
-	by := map[uint16]*metaserver.Service{2: p.two, 3: p.three}
-	ns = metaclient.NewRouter(metaclient.NewSession(p.one, p.short(0)), func(n uint16) (*metaclient.Session, error) {
-		return metaclient.NewSession(by[n], p.short(n)), nil
-	})
+	ns = p.client()
 	p.ns = ns
 	close(ready)
+}
+
+// client is the way of one more process to the services.
+func (p *pair) client() *metaclient.Router {
+	by := map[uint16]*metaserver.Service{2: p.two, 3: p.three}
+	return metaclient.NewRouter(metaclient.NewSession(p.one, p.short(0)), func(n uint16) (*metaclient.Session, error) {
+		return metaclient.NewSession(by[n], p.short(n)), nil
+	})
 }
 
 // short is a session that gives up soon: what is dead stays so.

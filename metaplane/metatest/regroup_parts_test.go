@@ -3,11 +3,13 @@
 package metatest
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -296,6 +298,92 @@ func TestAPartComesHome(t *testing.T) {
 	p.check()
 }
 
+// While a directory moves from group to group, what one client has done every other
+// sees at once, whichever group that asks first; and nothing is lost.
+func TestWhatIsDoneWhileAPartMovesIsSeenByAll(t *testing.T) {
+	p := newTriple(t)
+	ctx := t.Context()
+	store := t.TempDir()
+	p.mount("/m", "file://"+store, 0)
+	p.furnish(store, "/m/p")
+	stop := make(chan struct{})
+	kept := make([][]string, 4)
+	var wg sync.WaitGroup
+	var done atomic.Int64
+	for w := range kept {
+		one, other := p.client(), p.client()
+		mutate := func(do func() error) error {
+			for {
+				switch err := do(); orca.KindOf(err) {
+				case orca.Busy, orca.OverQuota:
+				default:
+					return err
+				}
+			}
+		}
+		sees := func(path string) orca.Kind {
+			for {
+				_, err := other.Stat(ctx, &metapb.StatRequest{Target: at(path)})
+				if k := orca.KindOf(err); k != orca.Busy {
+					return k
+				}
+			}
+		}
+		wg.Go(func() {
+			for i := 0; ; i++ {
+				select {
+				case <-stop:
+					return
+				default:
+				}
+				path := fmt.Sprintf("/m/p/d/deep/w%d-%d", w, i)
+				err := mutate(func() error {
+					_, err := one.Create(ctx, &metapb.CreateRequest{Target: at(path), Mode: 0o644, Complete: true})
+					return err
+				})
+				if k := sees(path); err != nil && orca.KindOf(err) != orca.Exists || k != orca.OK {
+					t.Errorf("%s was made (%v), and another client sees: %v", path, err, k)
+					return
+				}
+				if i%8 == 0 {
+					kept[w] = append(kept[w], path)
+					done.Add(1)
+					continue
+				}
+				err = mutate(func() error {
+					_, err := one.Delete(ctx, &metapb.DeleteRequest{Target: at(path)})
+					return err
+				})
+				if k := sees(path); err != nil && orca.KindOf(err) != orca.NotFound || k != orca.NotFound {
+					t.Errorf("%s was removed (%v), and another client sees: %v", path, err, k)
+					return
+				}
+				done.Add(1)
+			}
+		})
+	}
+	for _, to := range []uint32{2, 3, 1, 3, 2, 1} {
+		n := done.Load()
+		require.Eventually(t, func() bool { return t.Failed() || done.Load() > n+20 }, time.Minute, time.Millisecond)
+		p.moveTo("/m/p", to)
+	}
+	close(stop)
+	wg.Wait()
+	p.told()
+	for _, paths := range kept {
+		for _, path := range paths {
+			_, err := p.stat(path)
+			require.NoError(t, err)
+			require.FileExists(t, filepath.Join(store, path[2:]))
+		}
+	}
+	names := p.names("/m/p/d/deep")
+	entries, err := os.ReadDir(filepath.Join(store, "p/d/deep"))
+	require.NoError(t, err)
+	require.Len(t, names, len(entries), "the store and the namespace are in line")
+	p.check()
+}
+
 // A group that is away keeps nobody waiting who has not to: what is not begun is
 // refused, what is begun goes on when it is back, and may be given up at any time.
 func TestAGroupIsAwayWhileADirectoryMoves(t *testing.T) {
@@ -382,12 +470,17 @@ func TestAGroupIsAwayWhileADirectoryMoves(t *testing.T) {
 	p.then.Store(func(at string) { p.away[2].Store(at == "after close" || p.away[2].Load()) })
 	p.moveTo("/m/f", 3)
 	require.Len(t, p.host.Group().Machine().Departed(), 1)
-	_, err := p.two.Stat(ctx, &metapb.StatRequest{H: &metapb.Header{}, Target: at("/m/f/made")})
-	require.ErrorIs(t, err, orca.Busy)
+	_, err := p.client().Create(ctx, &metapb.CreateRequest{Target: at("/m/f/fresh"), Mode: 0o644, Complete: true})
+	require.NoError(t, err, "who has never been there is referred to where it is")
+	for _, path := range []string{"/m/f/fresh", "/m/f/made", "/m/f"} {
+		_, err = p.two.Stat(ctx, &metapb.StatRequest{H: &metapb.Header{}, Target: at(path)})
+		require.ErrorIs(t, err, orca.Busy, path)
+	}
 	p.then.Store(func(string) {})
 	p.away[2].Store(false)
 	p.settled("/m/f")
-	require.Equal(t, before, p.seen("/m/f"))
+	require.NoError(t, p.remove("/m/f/fresh", false))
+	require.Equal(t, len(before), len(p.seen("/m/f")))
 	p.check()
 	// Whoever waits for a move makes no work for the members.
 	p.leave()
