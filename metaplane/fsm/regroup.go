@@ -354,6 +354,20 @@ func (m *Machine) Forward(ino orca.Ino, rest string) string {
 	return ""
 }
 
+// movedAway reports whether a directory has moved to another group lately, with one
+// that it was in or by itself.
+func (m *Machine) movedAway(ino orca.Ino) bool {
+	n := m.dirs[ino]
+	if n == nil {
+		return false
+	}
+	for n.parent != nil {
+		n = n.parent
+	}
+	t := m.trash[n.rec.Ino]
+	return t != nil && t.to != 0
+}
+
 // frozen refuses to change what is on its way to another group.
 func (m *Machine) frozen(s *spot) *refusal {
 	if len(m.regroups) == 0 && len(m.outcomes.dirs) == 0 {

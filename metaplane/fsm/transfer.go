@@ -295,6 +295,9 @@ func (m *Machine) begins(c *call, o *metapb.TransferOp) *refusal {
 	if r != nil && r.kind == orca.Referral {
 		return refuse(orca.CrossMount, dst.path, "")
 	}
+	if r != nil && r.kind == orca.NotFound && m.movedAway(orca.Ino(o.Dst.GetIno())) {
+		return refuse(orca.Busy, dst.path, "the directory has just moved to another group")
+	}
 	if r != nil {
 		return r
 	}

@@ -384,6 +384,67 @@ func TestWhatIsDoneWhileAPartMovesIsSeenByAll(t *testing.T) {
 	p.check()
 }
 
+// A file that is on its way into a directory which moves to another group meanwhile
+// finds it there; and what keeps a part where it is is said, as of any directory.
+func TestAPartMovesBeforeAFileGetsThere(t *testing.T) {
+	p := newTriple(t)
+	ctx := t.Context()
+	store := t.TempDir()
+	p.mount("/m", "file://"+store, 0)
+	p.furnish(store, "/m/p")
+	p.move("/m/p")
+	p.settled("/m/p")
+	require.NoError(t, p.touch("/m/file"))
+	var once sync.Once
+	p.then.Store(func(at string) {
+		if at == "before transfer" {
+			once.Do(func() { p.moveTo("/m/p", 3) })
+		}
+	})
+	_, err := p.ns.Rename(ctx, &metapb.RenameRequest{Src: at("/m/file"), Dst: at("/m/p/d/file")})
+	require.NoError(t, err)
+	p.then.Store(func(string) {})
+	a, err := p.stat("/m/p/d/file")
+	require.NoError(t, err)
+	require.Equal(t, uint16(3), orca.Ino(a.Ino).Group())
+	require.FileExists(t, filepath.Join(store, "p/d/file"))
+	p.settled("/m/p")
+	p.check()
+
+	_, err = p.ns.Regroup(ctx, &metapb.RegroupRequest{H: &metapb.Header{Caller: &metapb.Caller{Uid: 7}}, Target: at("/m/p"), Group: 2})
+	require.ErrorIs(t, err, orca.Permission)
+	_, err = p.regroup("/m/p", 4, metapb.RegroupAsk_REGROUP_BEGIN)
+	require.ErrorIs(t, err, orca.Invalid)
+	_, err = p.regroup("/m/p/d", 2, metapb.RegroupAsk_REGROUP_BEGIN)
+	require.ErrorIs(t, err, orca.Unsupported)
+	_, err = p.regroup("/m/p", 0, metapb.RegroupAsk_REGROUP_ABORT)
+	require.ErrorIs(t, err, orca.Exists)
+	c, err := p.ns.Create(ctx, &metapb.CreateRequest{Target: at("/m/p/w"), Mode: 0o644, WriteType: uint32(orca.MustCache)})
+	require.NoError(t, err)
+	before := p.seen("/m/p")
+	_, err = p.regroup("/m/p", 1, metapb.RegroupAsk_REGROUP_BEGIN)
+	require.NoError(t, err)
+	var r *metapb.RegroupReply
+	require.Eventually(t, func() bool {
+		r, err = p.regroup("/m/p", 0, metapb.RegroupAsk_REGROUP_STATUS)
+		require.NoError(t, err)
+		return r.State == metapb.RegroupState_REGROUP_DONE
+	}, time.Minute, 10*time.Millisecond)
+	require.Equal(t, uint32(3), r.Group)
+	require.Contains(t, r.Problem, "open for writing")
+	p.told()
+	require.Equal(t, before, p.seen("/m/p"))
+	_, err = p.ns.Complete(ctx, &metapb.CompleteRequest{Session: c.Session.Id, Fence: c.Session.Fence, Length: 3, Workers: []uint64{1}})
+	require.NoError(t, err)
+	_, err = p.regroup("/m/p", 2, metapb.RegroupAsk_REGROUP_BEGIN)
+	require.ErrorIs(t, err, orca.Unsupported, "only the cache has it")
+	require.NoError(t, p.touch("/m/p/nobody-waits"))
+	require.NoError(t, p.remove("/m/p/w", false))
+	p.moveTo("/m/p", 2)
+	p.settled("/m/p")
+	p.check()
+}
+
 // A group that is away keeps nobody waiting who has not to: what is not begun is
 // refused, what is begun goes on when it is back, and may be given up at any time.
 func TestAGroupIsAwayWhileADirectoryMoves(t *testing.T) {
