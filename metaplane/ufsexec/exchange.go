@@ -24,9 +24,13 @@ func exchange(ctx context.Context, store ufs.FS, in *command.Intent) error {
 	return x.Exchange(ctx, in.Source, in.Target, exchangeToken(in))
 }
 
-// forgetExchange lets the store forget a decided exchange. What stays for want
-// of an answer is a temporary file of a few bytes.
+// forgetExchange lets the store forget an exchange, if it is decided: until then
+// whoever comes next has to know whether it was made. What stays for want of an
+// answer is a temporary file of a few bytes.
 func (e *Executor) forgetExchange(ctx context.Context, in *command.Intent) {
+	if _, err := e.group.Machine().Intent(in.Id); err == nil {
+		return
+	}
 	ctx, cancel := context.WithTimeout(ctx, e.cfg.CallTimeout)
 	defer cancel()
 	store, err := e.stores.FS(ctx, in.MountId)
