@@ -18,6 +18,8 @@ import (
 	"io"
 	"strings"
 	"time"
+
+	"orca"
 )
 
 // TempPrefix starts the name of every temporary object that Orca writes into
@@ -229,6 +231,29 @@ type BulkRemover interface {
 	// RemoveMany deletes objects and directory markers (Info.Dir), without
 	// looking for children; those that do not exist are passed over.
 	RemoveMany(ctx context.Context, objects []Info) error
+}
+
+// ConditionalRemover is implemented by stores that can remove an object only while
+// it is a certain one.
+type ConditionalRemover interface {
+	// RemoveIf deletes one object if it has the fingerprint, else Stale. Where the
+	// service passes over the condition (MinIO), what is put there between a look
+	// and the delete is lost. NotFound.
+	RemoveIf(ctx context.Context, key, want string) error
+}
+
+// RemoveIf is that of a ConditionalRemover; of another store, a look and a removal.
+func RemoveIf(ctx context.Context, fs FS, key, want string) error {
+	if r, ok := fs.(ConditionalRemover); ok {
+		return r.RemoveIf(ctx, key, want)
+	}
+	switch i, err := fs.Stat(ctx, key); {
+	case err != nil:
+		return err
+	case i.Fingerprint != want:
+		return &orca.Error{Op: "ufs.RemoveIf", Path: key, Kind: orca.Stale, Msg: "the object changed"}
+	}
+	return fs.Remove(ctx, key)
 }
 
 // Owner is implemented by stores with Caps.Owners. Where mtime is part of the

@@ -41,6 +41,8 @@ var (
 	_ ufs.Copier      = (*objectFS)(nil)
 	_ ufs.Lister      = (*objectFS)(nil)
 	_ ufs.BulkRemover = (*objectFS)(nil)
+
+	_ ufs.ConditionalRemover = (*objectFS)(nil)
 )
 
 // begin counts a call and refuses it when the context or the handle is done.
@@ -257,6 +259,24 @@ func (h *handle) Remove(ctx context.Context, key string) error {
 		return nil
 	}
 	return refuse("Remove", key, orca.NotFound)
+}
+
+// RemoveIf implements ufs.ConditionalRemover.
+func (f *objectFS) RemoveIf(ctx context.Context, key, want string) error {
+	s := f.store
+	if err := f.begin(ctx, "RemoveIf", key, &s.Counters.Remove); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch n := s.nodes[key]; {
+	case n == nil:
+		return refuse("RemoveIf", key, orca.NotFound)
+	case n.fingerprint != want:
+		return refuse("RemoveIf", key, orca.Stale)
+	}
+	s.dropLocked(key)
+	return nil
 }
 
 // RemoveMany implements ufs.BulkRemover.

@@ -77,6 +77,27 @@ func (f *FS) delete(ctx context.Context, key, object string) error {
 	return nil
 }
 
+// RemoveIf implements ufs.ConditionalRemover: it looks first, for the services that
+// pass over the condition of a delete, or refuse it.
+func (f *FS) RemoveIf(ctx context.Context, key, want string) error {
+	const op = "RemoveIf"
+	if err := f.begin(ctx, op, key); err != nil {
+		return err
+	}
+	if _, err := f.head(ctx, op, key, want); err != nil {
+		return err
+	}
+	object := f.object(key)
+	_, err := f.api.DeleteObject(ctx, &sdk.DeleteObjectInput{Bucket: &f.cfg.Bucket, Key: &object, IfMatch: quoted(want)})
+	if status(err) == http.StatusNotImplemented {
+		return f.delete(ctx, key, object)
+	}
+	if err != nil {
+		return f.fail(op, key, err)
+	}
+	return nil
+}
+
 // RemoveMany implements ufs.BulkRemover.
 func (f *FS) RemoveMany(ctx context.Context, objects []ufs.Info) error {
 	const op = "RemoveMany"

@@ -174,7 +174,9 @@ var (
 	_ ufs.Copier      = (*FS)(nil)
 	_ ufs.Lister      = (*FS)(nil)
 	_ ufs.BulkRemover = (*FS)(nil)
-	_ ufs.Namer       = (*FS)(nil)
+
+	_ ufs.ConditionalRemover = (*FS)(nil)
+	_ ufs.Namer              = (*FS)(nil)
 )
 
 // Open connects to the bucket and lists one key of it, so that a wrong

@@ -232,6 +232,15 @@ func testWalk(t *T) {
 	t.refused(l.Walk(t.ctx, t.key("none"), func(ufs.Info) error { return nil }), orca.NotFound, "walk of nothing")
 }
 
+func testRemoveIf(t *T) {
+	a := t.put(t.key("a"), "first")
+	b := t.put(t.key("a"), "second")
+	t.refused(ufs.RemoveIf(t.ctx, t.FS, t.key("a"), a.Fingerprint), orca.Stale, "a changed object")
+	require.Equal(t, "second", t.get(t.key("a")))
+	require.NoError(t, ufs.RemoveIf(t.ctx, t.FS, t.key("a"), b.Fingerprint))
+	t.refused(ufs.RemoveIf(t.ctx, t.FS, t.key("a"), b.Fingerprint), orca.NotFound, "a removed object")
+}
+
 func testRemoveMany(t *T) {
 	b, ok := t.FS.(ufs.BulkRemover)
 	if !ok {

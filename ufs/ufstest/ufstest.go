@@ -93,6 +93,7 @@ func Run(t *testing.T, s Suite) {
 		{"copy", testCopy},
 		{"walk", testWalk},
 		{"remove-many", testRemoveMany},
+		{"remove-if", testRemoveIf},
 		{"space", testSpace},
 	} {
 		t.Run(c.name, e.run(c.fn))

@@ -3,7 +3,8 @@
 // Package wrap decorates an under file system: Retry, Limit, Metrics,
 // ReadOnly and Faults each take an ufs.FS and return one. A decorated store
 // has exactly the optional interfaces of the store inside (Renamer, Owner and
-// Spacer of file systems; Copier, Lister, Namer and BulkRemover of object stores).
+// Spacer of file systems; Copier, Lister, Namer, BulkRemover and
+// ConditionalRemover of object stores).
 //
 // Each decorator is an Around function: every call of the contract becomes a
 // Call and goes through it, so that a decorator is a page and none can forget
@@ -137,7 +138,9 @@ var (
 	_ ufs.Copier      = (*objectLayer)(nil)
 	_ ufs.Lister      = (*objectLayer)(nil)
 	_ ufs.BulkRemover = (*objectLayer)(nil)
-	_ ufs.Namer       = (*objectLayer)(nil)
+
+	_ ufs.ConditionalRemover = (*objectLayer)(nil)
+	_ ufs.Namer              = (*objectLayer)(nil)
 )
 
 // Unwrap implements Unwrapper.
@@ -404,6 +407,11 @@ func (l *objectLayer) SweepNamed(ctx context.Context, key, name string) error {
 		return &orca.Error{Op: "wrap.SweepNamed", Path: key, Kind: orca.Unsupported}
 	}
 	return l.around(ctx, Call{Op: Sweep, Key: key}, func(ctx context.Context) error { return n.SweepNamed(ctx, key, name) })
+}
+
+// RemoveIf implements ufs.ConditionalRemover; it counts as a removal.
+func (l *objectLayer) RemoveIf(ctx context.Context, key, want string) error {
+	return l.around(ctx, Call{Op: Remove, Key: key}, func(ctx context.Context) error { return ufs.RemoveIf(ctx, l.in, key, want) })
 }
 
 // RemoveMany implements ufs.BulkRemover.
