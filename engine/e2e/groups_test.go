@@ -235,6 +235,7 @@ func divided(t *testing.T, c *cluster, lead *proc, dir string) {
 	if out := c.must(lead, "fs", "cat", "/own/part/d/again"); out != "by the mount" {
 		t.Errorf("cat: %q", out)
 	}
+	uncached(t, c, lead, dir)
 	if err := os.Rename(filepath.Join(dir, "own"), filepath.Join(dir, "owned")); !errors.Is(err, syscall.EXDEV) {
 		t.Errorf("a rename above a directory in another group: %v", err)
 	}
@@ -244,6 +245,24 @@ func divided(t *testing.T, c *cluster, lead *proc, dir string) {
 	c.must(lead, "fs", "rm", "-R", "/own")
 	if out, _, code := lead.cli("fs", "stat", "/own"); code == 0 {
 		t.Errorf("it is there still: %s", out)
+	}
+}
+
+// uncached reads a file that no worker has as soon as it was renamed into another
+// group, where it has another number than the kernel knows.
+func uncached(t *testing.T, c *cluster, lead *proc, dir string) {
+	t.Helper()
+	ways := []string{filepath.Join(dir, "own", "part", "d", "again"), filepath.Join(dir, "own", "once")}
+	for i := range 5 {
+		c.must(lead, "fs", "free", "/own/part/d")
+		for from := range ways {
+			if err := os.Rename(ways[from], ways[1-from]); err != nil {
+				t.Error(err)
+			}
+			if b, err := os.ReadFile(ways[1-from]); string(b) != "by the mount" {
+				t.Errorf("round %d: %s is %q, %v", i, ways[1-from], b, err)
+			}
+		}
 	}
 }
 

@@ -207,8 +207,30 @@ func (g *gateway) whileQuiet(ctx context.Context, fn func() error) error {
 }
 
 // errRenumbered is the outcome of a rename into another group: the kernel has the
-// old number under the new name, so what the watch stream says of that is news.
+// old number under the new name, so what the watch stream says of that is news. Until
+// it is heard, the old number is ESTALE, upon which the kernel looks the name up again.
 var errRenumbered = orca.E("fusegw.Rename", orca.Stale, "the file has another number")
+
+// keepOpen goes before a file gets another number: what a worker here has of it
+// stays with who has it open.
+func (g *gateway) keepOpen(ctx context.Context, ino orca.Ino) {
+	g.mu.Lock()
+	id, ok := g.aliases[ino]
+	if !ok {
+		id = g.nodeID(ino)
+	}
+	g.mu.Unlock()
+	n, st := g.hold(id)
+	if !st.Ok() {
+		return
+	}
+	defer g.drop(n)
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.open != nil && n.open.file != nil {
+		n.open.file.Backing(ctx)
+	}
+}
 
 // Rename moves a name. Files being written are published before, so that there
 // is something to move.
