@@ -39,6 +39,7 @@ func TestTransfers(t *testing.T) {
 		}
 	}
 	mnt := c.fuse(lead)
+	tradedByMount(t, filepath.Join(mnt, "m"), store)
 	stop := make(chan struct{})
 	moves := make([]int, movers)
 	var wg sync.WaitGroup
@@ -87,6 +88,7 @@ func TestTransfers(t *testing.T) {
 			}
 		})
 	}
+	traders := trade(t, c, mnt, &wg, stop)
 	for _, group := range []uint16{2, 1, 2} {
 		time.Sleep(time.Second) // under load
 		var dead string
@@ -108,11 +110,14 @@ func TestTransfers(t *testing.T) {
 			t.Errorf("mover %d moved nothing", m)
 		}
 	}
-	t.Logf("moves: %v", moves)
+	t.Logf("moves: %v, exchanges: %d by the mount, %d by a client", moves, traders[0].n, traders[1].n)
 	eventually(t, 2*time.Minute, "nothing is under way", func() bool {
 		r, err := fs.Report(ctx)
 		return err == nil && len(r.Intents) == 0
 	})
+	for _, r := range traders {
+		r.judge(t, store)
+	}
 	for m := range movers {
 		for f := range files {
 			n := name(m, f)

@@ -4,6 +4,7 @@ package fusegw
 
 import (
 	"context"
+	"syscall"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
 
@@ -26,13 +27,17 @@ func (g *gateway) Link(_ <-chan struct{}, in *fuse.LinkIn, name string, out *fus
 			return g.fail(err)
 		}
 	}
-	return g.make(&in.InHeader, name, out, func(ctx context.Context, c orca.Caller, dir orca.Ino) (Entry, error) {
+	st = g.make(&in.InHeader, name, out, func(ctx context.Context, c orca.Caller, dir orca.Ino) (Entry, error) {
 		e, err := g.fs.Link(ctx, c, ino, dir, name)
 		if err == nil && w != nil {
 			w.setNames(e.Nlink)
 		}
 		return e, err
 	})
+	if st == fuse.ENOENT { // by its number: it may have another one by now
+		return fuse.Status(syscall.ESTALE)
+	}
+	return st
 }
 
 // setNames notes how many names a file has that is being written.
@@ -48,6 +53,11 @@ func (g *gateway) exchange(ctx context.Context, c orca.Caller, dir orca.Ino, nam
 	if err := g.settleName(ctx, c, newDir, newName); err != nil {
 		return g.fail(err)
 	}
+	across := dir.Home() != newDir.Home()
+	if across {
+		g.keepOpen(ctx, c, dir, name)
+		g.keepOpen(ctx, c, newDir, newName)
+	}
 	done1, done2 := g.own.begin(dir, name), g.own.begin(newDir, newName)
 	err := g.whileQuiet(ctx, func() error { return g.fs.Exchange(ctx, c, dir, name, newDir, newName) })
 	now := func(dir orca.Ino, name string) (ino orca.Ino) {
@@ -58,6 +68,11 @@ func (g *gateway) exchange(ctx context.Context, c orca.Caller, dir orca.Ino, nam
 			ino = e.Ino
 		}
 		return ino
+	}
+	if across && err == nil {
+		done1(now(dir, name), errRenumbered)
+		done2(now(newDir, newName), errRenumbered)
+		return fuse.OK
 	}
 	done1(now(dir, name), err)
 	done2(now(newDir, newName), err)

@@ -211,9 +211,15 @@ func (g *gateway) whileQuiet(ctx context.Context, fn func() error) error {
 // it is heard, the old number is ESTALE, upon which the kernel looks the name up again.
 var errRenumbered = orca.E("fusegw.Rename", orca.Stale, "the file has another number")
 
-// keepOpen goes before a file gets another number: what a worker here has of it
-// stays with who has it open.
-func (g *gateway) keepOpen(ctx context.Context, ino orca.Ino) {
+// keepOpen goes before the file at a name gets another number: what a worker here
+// has of it stays with who has it open.
+func (g *gateway) keepOpen(ctx context.Context, c orca.Caller, dir orca.Ino, name string) {
+	if e, err := g.fs.Lookup(ctx, c, dir, name); err == nil && e.Type == orca.TypeFile {
+		g.keepInoOpen(ctx, e.Ino)
+	}
+}
+
+func (g *gateway) keepInoOpen(ctx context.Context, ino orca.Ino) {
 	g.mu.Lock()
 	id, ok := g.aliases[ino]
 	if !ok {

@@ -100,7 +100,7 @@ func (g *gateway) departing(ctx context.Context, c orca.Caller, dir orca.Ino, na
 	switch {
 	case err != nil:
 	case e.Type == orca.TypeFile:
-		g.keepOpen(ctx, e.Ino)
+		g.keepInoOpen(ctx, e.Ino)
 	case e.Type == orca.TypeDir:
 		g.publishAll(ctx)
 		return e.Ino

@@ -280,6 +280,11 @@ func (s *story) show(r *command.Result, a args) string {
 		if d.Ino != 0 {
 			fmt.Fprintf(&b, ", as %x", d.Ino)
 		}
+		if d.Back != nil {
+			f, err := transferred(d.Back)
+			require.NoError(s.t, err)
+			fmt.Fprintf(&b, ", for %x len %d %s%s", uint64(f.Ino), f.Length, f.Fingerprint, f.Target)
+		}
 		b.WriteString(strings.TrimSuffix(" "+d.Msg, " ") + "\n")
 	}
 	if len(r.Ids) > 0 {
@@ -320,6 +325,9 @@ func showIntent(it *command.Intent) string {
 	}
 	if it.Want != "" {
 		s += " want " + it.Want
+	}
+	if it.Have != "" && it.Command.GetTransfer().GetExchange() {
+		s += " have " + it.Have
 	}
 	return s
 }

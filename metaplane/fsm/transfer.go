@@ -151,7 +151,10 @@ func (m *Machine) sendAway(c *call, o *metapb.RenameOp) *refusal {
 	if src.none() {
 		return refuse(orca.NotFound, src.path, "")
 	}
-	if src.dentry.dir != nil {
+	switch {
+	case src.dentry.dir != nil && o.Exchange:
+		return refuse(orca.CrossMount, src.path, "a directory changes places with nothing of another group")
+	case src.dentry.dir != nil:
 		return m.sendDirAway(c, o, &src)
 	}
 	if c.decided != nil {
@@ -159,8 +162,7 @@ func (m *Machine) sendAway(c *call, o *metapb.RenameOp) *refusal {
 			return refuse(orca.Internal, src.path, "it is another file by now")
 		}
 		c.res.Parent = uint64(src.dir.rec.Ino)
-		m.erase(&src)
-		return nil
+		return m.sent(c, o, &src)
 	}
 	if r := m.checkSendAway(c, &src); r != nil {
 		return r
@@ -170,10 +172,13 @@ func (m *Machine) sendAway(c *call, o *metapb.RenameOp) *refusal {
 		return r
 	}
 	f := src.file
-	op := &metapb.RenameOp{Src: here(&src), Away: proto.Clone(o.Away).(*metapb.Target), NoReplace: o.NoReplace}
-	return m.begin(c, &command.Intent{
-		Op: metapb.IntentOp_INTENT_TRANSFER, Source: from.key, Ino: uint64(f.Ino), Version: f.Version, Want: f.Fingerprint,
-	}, from, func(cmd *command.Command) { cmd.Rename = op })
+	it := &command.Intent{Op: metapb.IntentOp_INTENT_TRANSFER, Source: from.key, Ino: uint64(f.Ino), Version: f.Version, Want: f.Fingerprint}
+	if r := m.roomBack(it, o, &src); r != nil {
+		return r
+	}
+	op := &metapb.RenameOp{Src: here(&src), Away: proto.Clone(o.Away).(*metapb.Target), NoReplace: o.NoReplace,
+		Exchange: o.Exchange, AwayBytes: o.AwayBytes}
+	return m.begin(c, it, from, func(cmd *command.Command) { cmd.Rename = op })
 }
 
 // checkSendAway refuses what does not go to another group. What is CrossMount is
@@ -189,13 +194,10 @@ func (m *Machine) checkSendAway(c *call, src *spot) *refusal {
 	if r := firstRefusal(writable(mt, src.path), m.idle(src.dir, src.name, nil, src.path), mayCut(&c.who, src)); r != nil {
 		return r
 	}
-	switch {
-	case f.Type == orca.TypeFile && f.Persist != orca.Persisted:
+	if f.Type == orca.TypeFile && f.Persist != orca.Persisted {
 		return refuse(orca.CrossMount, src.path, "only what its store has goes to another group: it is not persisted")
-	case f.Fingerprint != "" && !mt.AtomicRename:
-		return refuse(orca.CrossMount, src.path, "its store cannot rename in one call")
 	}
-	return nil
+	return copied(mt, f, src.path)
 }
 
 // Transfer returns what the group of the target is asked for an intent that
@@ -223,18 +225,23 @@ func (m *Machine) Transfer(id uint64) (*metapb.TransferOp, error) {
 		return nil, orca.E(op, orca.Internal, "the file of intent "+strconv.FormatUint(id, 10)+" is gone")
 	}
 	o := it.Command.Rename
+	t := m.parcel(f)
+	t.Tx, t.DoneBelow, t.Dst, t.NoReplace, t.Caller = id, m.transfersDone(), o.Away, o.NoReplace, it.Command.Caller
+	t.Mount, t.Root, t.Key = family(m.mountOf(n)), mt.Mount.Uri, it.Source
+	t.Exchange, t.Room = o.Exchange, max(o.AwayBytes, f.Length)
+	return t, m.failed()
+}
+
+// parcel is what is kept of a file, to be handed to another group.
+func (m *Machine) parcel(f *inode.File) *metapb.TransferOp {
 	bounds := m.copies(f)
-	t := &metapb.TransferOp{
-		Tx: id, DoneBelow: m.transfersDone(), Dst: o.Away, NoReplace: o.NoReplace, Caller: it.Command.Caller,
-		Mount: family(m.mountOf(n)), Root: mt.Mount.Uri, Key: it.Source, File: inode.AppendFile(nil, f),
-		ReplicaMin: bounds.Min, ReplicaLimit: bounds.Max,
-	}
+	t := &metapb.TransferOp{File: inode.AppendFile(nil, f), ReplicaMin: bounds.Min, ReplicaLimit: bounds.Max}
 	if f.Flags.Has(inode.HasXattr) {
 		for _, name := range m.xattrNames(f.Ino) {
-			t.Xattrs = append(t.Xattrs, &metapb.TransferXattr{Name: name, Value: m.get(inode.AppendXattr(nil, f.Ino, name))})
+			t.Xattrs = append(t.Xattrs, &metapb.TransferXattr{Name: name, Value: slices.Clone(m.get(inode.AppendXattr(nil, f.Ino, name)))})
 		}
 	}
-	return t, m.failed()
+	return t
 }
 
 // receive takes over a file of another group, once for each transaction: what
@@ -251,7 +258,7 @@ func (m *Machine) receive(c *call, o *metapb.TransferOp) *refusal {
 		if o.Dir {
 			return m.installDir(c, o, &dst)
 		}
-		return m.install(c, o, &dst)
+		return m.arrive(c, o, &dst)
 	}
 	from := orca.Ino(max(o.Tx, o.DoneBelow)).Home()
 	m.forgetDecided(from, o.DoneBelow)
@@ -271,17 +278,18 @@ func (m *Machine) receive(c *call, o *metapb.TransferOp) *refusal {
 		return nil
 	}
 	r := m.begins(c, o)
-	if r == nil || m.passes(r) {
+	if r == nil || m.passes(r, o.Tx) {
 		return r
 	}
 	m.noteDecided(c, o.Tx, r)
 	return nil
 }
 
-// passes reports whether what refuses a transfer is waited for. Another transfer
-// is not: it may wait for this one.
-func (m *Machine) passes(r *refusal) bool {
-	if it := m.intents[r.busy]; it != nil && it.Op == metapb.IntentOp_INTENT_TRANSFER {
+// passes reports whether what refuses a transfer is waited for. A transfer of a
+// lower number is not: it may wait for this one, as it does for those of higher
+// numbers. So of those that wait for each other in a ring one ends, and one is done.
+func (m *Machine) passes(r *refusal, tx uint64) bool {
+	if it := m.intents[r.busy]; it != nil && it.Op == metapb.IntentOp_INTENT_TRANSFER && it.Id < tx {
 		return false
 	}
 	return r.busy != 0 || r.unknown || r.rehome != nil
@@ -311,15 +319,19 @@ func (m *Machine) begins(c *call, o *metapb.TransferOp) *refusal {
 	if err != nil {
 		return refuse(orca.KindOf(err), dst.path, "")
 	}
-	if r := m.checkReceive(o, &by, &dst); r != nil {
+	check := m.checkReceive
+	if o.Exchange {
+		check = m.checkTrade
+	}
+	if r := check(o, &by, &dst); r != nil {
 		return r
 	}
 	to := m.locateName(&dst)
 	if r := firstRefusal(m.free(c, to, true, dst.path), m.rehoming(c, &dst)); r != nil {
 		return r
 	}
-	if !to.mount.AtomicRename && f.Fingerprint != "" {
-		return refuse(orca.CrossMount, dst.path, "its store cannot rename in one call")
+	if r := copied(to.mount, f, dst.path); r != nil {
+		return r
 	}
 	want := room{f.Length, 1}
 	if dst.file != nil && !dst.file.Flags.Has(inode.Linked) { // as roomToMove has it
@@ -331,14 +343,18 @@ func (m *Machine) begins(c *call, o *metapb.TransferOp) *refusal {
 	}
 	it := &command.Intent{Op: metapb.IntentOp_INTENT_RECEIVE, Target: to.key, Want: f.Fingerprint, Replaces: !dst.none(),
 		HoldDir: uint64(dst.dir.rec.Ino), HoldBytes: want.bytes, HoldInodes: want.inodes}
+	if m.objectAt(&dst) {
+		it.Have = dst.file.Fingerprint
+	}
 	op := proto.Clone(o).(*metapb.TransferOp)
 	op.Dst = here(&dst)
 	switch {
-	case f.Fingerprint != "":
-	case m.objectAt(&dst): // what replaces it is not in the store: the object has to go
-		it.Ino, it.Want = uint64(dst.file.Ino), dst.file.Fingerprint
+	case it.Want != "":
+	case it.Have != "" && o.Exchange: // it goes the other way
+	case it.Have != "": // what replaces it is not in the store: the object has to go
+		it.Ino, it.Want = uint64(dst.file.Ino), it.Have
 	default:
-		if r := m.install(c, op, &dst); r != nil {
+		if r := m.arrive(c, op, &dst); r != nil {
 			return r
 		}
 		m.noteDecided(c, o.Tx, nil)
@@ -424,7 +440,7 @@ func (m *Machine) install(c *call, o *metapb.TransferOp, dst *spot) *refusal {
 // noteDecided puts on record what has become of a transfer: r, or that the file is
 // here.
 func (m *Machine) noteDecided(c *call, tx uint64, r *refusal) {
-	rec := &metapb.TransferRecord{Tx: tx, Ino: c.res.Attr.GetIno()}
+	rec := &metapb.TransferRecord{Tx: tx, Ino: c.res.Attr.GetIno(), Back: c.res.Transfer.GetBack()}
 	if r != nil {
 		rec.Kind, rec.Path, rec.Msg = uint32(r.kind), r.path, r.msg
 	}
@@ -444,7 +460,7 @@ func (m *Machine) decidedTransfer(c *call, it *command.Intent) {
 		return
 	}
 	m.putDecided(c, &metapb.TransferRecord{Tx: it.Command.GetTransfer().GetTx(), Kind: c.res.Kind, Path: c.res.Path, Msg: c.res.Msg,
-		Ino: c.res.Attr.GetIno()})
+		Ino: c.res.Attr.GetIno(), Back: c.res.Transfer.GetBack()})
 }
 
 // forgetDecided forgets what the other group has taken note of.

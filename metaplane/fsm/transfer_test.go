@@ -27,12 +27,15 @@ type twoGroups struct {
 	w     [2]*world
 	dir   [2]orca.Ino
 	store map[string]string // fingerprint, by key below the mount
-	mode  map[string]uint32 // by fingerprint, as acknowledged
-	sent  []sent            // requests, to arrive late and again
-	said  []said            // answers, likewise
-	calls []asked
-	files int
-	bug   string // of who leads a group; "": none
+	mode  map[string]uint32 // by what a file is known by, as acknowledged
+	// objects: the store cannot rename.
+	objects bool
+	foreign map[string]bool // objects that somebody else has put into the store
+	sent    []sent          // requests, to arrive late and again
+	said    []said          // answers, likewise
+	calls   []asked
+	files   int
+	bug     string // of who leads a group; "": none
 }
 
 type sent struct {
@@ -54,12 +57,15 @@ type asked struct {
 	over bool
 }
 
-const quotaOfSecond = 2
+const (
+	quotaOfSecond = 2 // files and links
+	quotaOfBytes  = 7 // of either
+)
 
-func newTwoGroups(t *testing.T, rt *rapid.T) *twoGroups {
-	g := &twoGroups{t: rt, store: map[string]string{}, mode: map[string]uint32{}}
+func newTwoGroups(t *testing.T, rt *rapid.T, objects bool) *twoGroups {
+	g := &twoGroups{t: rt, store: map[string]string{}, mode: map[string]uint32{}, objects: objects, foreign: map[string]bool{}}
 	caps := func(o *metapb.MountOp) *metapb.MountOp {
-		o.AtomicRename, o.Directories, o.Mount.SyncIntervalMs = true, true, -1
+		o.AtomicRename, o.Exchange, o.Directories, o.Mount.SyncIntervalMs = !objects, !objects, !objects, -1
 		return o
 	}
 	mounts := []*metapb.MountOp{
@@ -73,8 +79,10 @@ func newTwoGroups(t *testing.T, rt *rapid.T) *twoGroups {
 		require.NoError(rt, err)
 		g.dir[i] = orca.Ino(w.Attr.Ino)
 	}
-	r := g.w[1].do(&command.Command{SetQuota: &metapb.SetQuotaOp{Target: at("/d"), Bytes: -1, Inodes: quotaOfSecond}})
-	require.Zero(rt, r.Kind)
+	for i, inodes := range []int64{-1, quotaOfSecond} {
+		r := g.w[i].do(&command.Command{SetQuota: &metapb.SetQuotaOp{Target: at("/d"), Bytes: quotaOfBytes, Inodes: inodes}})
+		require.Zero(rt, r.Kind)
+	}
 	return g
 }
 
@@ -83,13 +91,15 @@ func keyOf(group int, name string) string { return fmt.Sprintf("%d/%s", group, n
 // put has a store get a new file, which the namespace sees.
 func (g *twoGroups) put(group int, name string) {
 	key := keyOf(group, name)
-	if g.store[key] != "" || g.taken(key) || group == 1 && g.used() == quotaOfSecond { // no sync asks
+	g.files++
+	length := int64(1 + g.files%3)
+	used := g.used(group)
+	if g.store[key] != "" || g.taken(key) || group == 1 && used.inodes == quotaOfSecond || used.bytes+length > quotaOfBytes { // no sync asks
 		return
 	}
-	g.files++
 	fp := fmt.Sprintf("fp%d", g.files)
 	r := g.w[group].do(&command.Command{SyncApply: &metapb.SyncApplyOp{Dir: uint64(g.dir[group]), Change: g.w[group].index,
-		Entries: []*metapb.SyncEntry{{Name: name, Length: 1, Fingerprint: fp}}}})
+		Entries: []*metapb.SyncEntry{{Name: name, Length: length, Fingerprint: fp}}}})
 	if r.Sync.GetCreated() == 1 {
 		g.store[key], g.mode[fp] = fp, g.attr(group, name).Mode
 	}
@@ -139,6 +149,8 @@ func (g *twoGroups) send(from int, id uint64) {
 		op.Tx += uint64(len(g.sent)+1) << 20
 	case "takes note too early":
 		op.DoneBelow = id + 1
+	case "asks for no room":
+		op.Room = 1 << 40
 	}
 	g.sent = append(g.sent, sent{1 - from, op})
 }
@@ -165,41 +177,24 @@ func (g *twoGroups) heed(s said) {
 	if err != nil {
 		return
 	}
-	kind := s.rec.Kind
-	r := g.w[s.to].do(&command.Command{Decide: &metapb.DecideOp{Intent: it.Id, Kind: kind, Msg: s.rec.Msg}})
+	kind, back := s.rec.Kind, s.rec.Back
+	switch {
+	case kind == uint32(orca.Stale):
+		kind = uint32(orca.Busy) // as metaserver has it
+	case g.bug == "keeps what comes back":
+		back = nil
+	}
+	r := g.w[s.to].do(&command.Command{Decide: &metapb.DecideOp{Intent: it.Id, Kind: kind, Msg: s.rec.Msg, Back: back}})
 	require.Equal(g.t, kind, r.Kind, r.Msg)
+	if s.rec.Kind == uint32(orca.Stale) {
+		g.learn(s.to, it)
+	}
 	for i := range g.calls {
 		if a := &g.calls[i]; a.from == s.to && a.seq == it.Seq && !orca.Kind(kind).Retryable() {
 			require.False(g.t, a.over)
 			a.kind, a.over = orca.Kind(kind), true
 		}
 	}
-}
-
-// work has the target's group do what one of its intents says; it may die before
-// it has put on record what came of that.
-func (g *twoGroups) work(to int, it *command.Intent, dies, fails bool) {
-	src := keyOf(1-to, it.Command.GetTransfer().GetKey())
-	dst := keyOf(to, it.Target)
-	d := &metapb.DecideOp{Intent: it.Id}
-	switch {
-	case g.store[src] == it.Want && fails && g.bug == "":
-		d.Kind = uint32(orca.NoSpace)
-	case g.store[src] == it.Want && g.bug == "decides before the store has":
-	case g.store[src] == it.Want && g.bug == "refuses what the store has done":
-		d.Kind = uint32(orca.NoSpace)
-		fallthrough
-	case g.store[src] == it.Want:
-		g.store[dst] = it.Want
-		delete(g.store, src)
-	default:
-		require.Equal(g.t, it.Want, g.store[dst], "%s has gone from %s, and is not at %s", it.Want, src, dst)
-	}
-	if dies {
-		return
-	}
-	r := g.w[to].do(&command.Command{Decide: d})
-	require.Equal(g.t, d.Kind, r.Kind, r.Msg)
 }
 
 func (g *twoGroups) acknowledge(from int) {
@@ -219,19 +214,21 @@ func (g *twoGroups) check() {
 			if a == nil {
 				continue // it is on its way
 			}
-			require.Empty(g.t, readable[a.Fingerprint], "%s is at two names, the other %s", a.Fingerprint, keyOf(i, k.Name))
-			readable[a.Fingerprint] = keyOf(i, k.Name)
-			require.Equal(g.t, g.mode[a.Fingerprint], a.Mode, "the mode of %s", a.Fingerprint)
+			is := known(a)
+			require.Empty(g.t, readable[is], "%s is at two names, the other %s", is, keyOf(i, k.Name))
+			readable[is] = keyOf(i, k.Name)
+			require.Equal(g.t, g.mode[is], a.Mode, "the mode of %s", is)
 		}
+		require.LessOrEqual(g.t, g.used(i).bytes, int64(quotaOfBytes), "of group %d", i+1)
 	}
-	require.LessOrEqual(g.t, g.used(), int64(quotaOfSecond))
+	require.LessOrEqual(g.t, g.used(1).inodes, int64(quotaOfSecond))
 }
 
-// used is what is in the directory with a quota, or on its way there.
-func (g *twoGroups) used() int64 {
-	u, err := g.w[1].m.Usage(g.dir[1])
+// used is what is in a directory, or on its way there.
+func (g *twoGroups) used(group int) room {
+	u, err := g.w[group].m.Usage(g.dir[group])
 	require.NoError(g.t, err)
-	return u.Inodes() + u.Quotas[0].HeldInodes
+	return room{u.Bytes + u.Quotas[0].HeldBytes, u.Inodes() + u.Quotas[0].HeldInodes}
 }
 
 // intents returns those of one kind, by group.
@@ -273,6 +270,9 @@ func (g *twoGroups) drain() {
 	}
 	require.Empty(g.t, g.intents(metapb.IntentOp_INTENT_TRANSFER), "an intent is left for ever")
 	require.Empty(g.t, g.intents(metapb.IntentOp_INTENT_RECEIVE), "an intent is left for ever")
+	for _, x := range g.intents(metapb.IntentOp_INTENT_LEFT) {
+		g.clear(x.group, x.it, false)
+	}
 	for i := range g.w {
 		g.acknowledge(i)
 	}
@@ -283,16 +283,26 @@ func (g *twoGroups) drain() {
 		r := g.w[s.to].do(&command.Command{Transfer: proto.Clone(s.op).(*metapb.TransferOp)})
 		require.EqualValues(g.t, orca.Stale, r.Kind)
 	}
+	for fp := range g.foreign {
+		require.Contains(g.t, slices.Collect(maps.Values(g.store)), fp, "what somebody else has put is lost")
+	}
+	g.check()
+	g.list()
 	names := map[string]string{}
 	for i, w := range g.w {
 		kids, _, err := w.m.Children(orca.Caller{}, g.dir[i], "", 1000)
 		require.NoError(g.t, err)
 		for _, k := range kids {
-			names[keyOf(i, k.Name)] = k.Attr.Fingerprint
+			key := keyOf(i, k.Name)
+			switch {
+			case k.Attr.Fingerprint != "":
+				names[key] = k.Attr.Fingerprint
+			case g.foreign[g.store[key]]: // put where a link is now, which hides it
+				names[key] = g.store[key]
+			}
 		}
 	}
 	require.Equal(g.t, g.store, names, "the namespace is what the store has")
-	g.check()
 }
 
 func one[T any](t *rapid.T, of []T, what string) (T, bool) {
@@ -307,18 +317,23 @@ func one[T any](t *rapid.T, of []T, what string) (T, bool) {
 // is at one name, with what was acknowledged about it, a request has one answer,
 // and in the end nothing is left of it but that.
 func TestTransfersOfTwoGroups(t *testing.T) {
-	rapid.Check(t, func(rt *rapid.T) { newTwoGroups(t, rt).play(rt) })
+	for _, objects := range []bool{false, true} {
+		t.Run(fmt.Sprintf("objects=%v", objects), func(t *testing.T) {
+			rapid.Check(t, func(rt *rapid.T) { newTwoGroups(t, rt, objects).play(rt) })
+		})
+	}
 }
 
 // A fault of who leads one of the groups is noticed.
 func TestPlantedFaultsOfTransfersAreCaught(t *testing.T) {
-	for name, value := range map[string]string{"rapid.shrinktime": "0s", "rapid.nofailfile": "true"} {
+	for name, value := range map[string]string{"rapid.shrinktime": "0s", "rapid.nofailfile": "true", "rapid.checks": "20000"} {
 		was := flag.Lookup(name).Value.String()
 		require.NoError(t, flag.Set(name, value))
 		t.Cleanup(func() { require.NoError(t, flag.Set(name, was)) })
 	}
 	for _, bug := range []string{
 		"numbers each question anew", "takes note too early", "takes silence for no", "decides before the store has", "refuses what the store has done",
+		"keeps what comes back", "exchanges again", "asks for no room", "keeps the old fingerprint", "removes it too early", "removes whatever is there",
 	} {
 		t.Run(bug, func(t *testing.T) {
 			q := &quiet{name: t.Name()}
@@ -326,7 +341,7 @@ func TestPlantedFaultsOfTransfersAreCaught(t *testing.T) {
 			go func() {
 				defer close(done) // also when it fails
 				rapid.Check(q, func(rt *rapid.T) {
-					g := newTwoGroups(t, rt)
+					g := newTwoGroups(t, rt, slices.Contains(bugsOfObjects, bug))
 					g.bug = bug
 					g.play(rt)
 				})
@@ -364,14 +379,22 @@ func (g *twoGroups) play(rt *rapid.T) {
 	side := rapid.IntRange(0, 1)
 	for range rapid.IntRange(1, 60).Draw(rt, "steps") {
 		i := side.Draw(rt, "group")
-		switch rapid.SampledFrom([]string{"put", "mv", "mv", "again", "send", "send", "arrive", "arrive", "abort", "work", "work", "heed", "heed", "tell", "chmod", "rm", "reopen"}).Draw(rt, "step") {
+		switch rapid.SampledFrom([]string{"put", "put", "ln", "mv", "mv", "again", "send", "send", "arrive", "arrive", "abort", "work", "work", "heed", "heed", "tell", "chmod", "rm", "reopen", "clear", "foreign"}).Draw(rt, "step") {
 		case "put":
 			g.put(i, name.Draw(rt, "name"))
 		case "mv":
-			g.calls = append(g.calls, asked{from: i, seq: uint64(len(g.calls) + 1), op: &metapb.RenameOp{
-				Src: &metapb.Target{Ino: uint64(g.dir[i]), Path: name.Draw(rt, "from")}, NoReplace: rapid.Bool().Draw(rt, "no replace"),
+			op := &metapb.RenameOp{
+				Src:  &metapb.Target{Ino: uint64(g.dir[i]), Path: name.Draw(rt, "from")},
 				Away: &metapb.Target{Ino: uint64(g.dir[1-i]), Path: name.Draw(rt, "to")},
-			}})
+			}
+			if op.Exchange = rapid.Bool().Draw(rt, "exchange"); op.Exchange {
+				if rapid.IntRange(0, 3).Draw(rt, "grows") > 0 {
+					op.AwayBytes = g.attr(1-i, op.Away.Path).GetLength()
+				}
+			} else {
+				op.NoReplace = rapid.Bool().Draw(rt, "no replace")
+			}
+			g.calls = append(g.calls, asked{from: i, seq: uint64(len(g.calls) + 1), op: op})
 			g.rename(len(g.calls) - 1)
 		case "again":
 			if len(g.calls) > 0 {
@@ -401,6 +424,14 @@ func (g *twoGroups) play(rt *rapid.T) {
 			g.remove(i, name.Draw(rt, "name"))
 		case "reopen":
 			g.w[i].reopen()
+		case "ln":
+			g.link(i, name.Draw(rt, "name"))
+		case "clear":
+			if x, ok := one(rt, g.intents(metapb.IntentOp_INTENT_LEFT), "intent"); ok {
+				g.clear(x.group, x.it, rapid.Bool().Draw(rt, "dies"))
+			}
+		case "foreign":
+			g.overwrite(rt)
 		}
 		g.check()
 	}
@@ -412,7 +443,7 @@ func (g *twoGroups) chmod(group int, name string, mode uint32) {
 	r := g.w[group].do(&command.Command{SetAttr: &metapb.SetAttrOp{Target: &metapb.Target{Ino: uint64(g.dir[group]), Path: name}, Mask: setMode, Mode: mode}})
 	if r.Kind == 0 {
 		require.NotNil(g.t, a)
-		g.mode[a.Fingerprint] = mode
+		g.mode[known(a)] = mode
 	}
 }
 
@@ -421,14 +452,14 @@ func (g *twoGroups) remove(group int, name string) {
 	r := g.w[group].do(&command.Command{Delete: &metapb.DeleteOp{Target: &metapb.Target{Ino: uint64(g.dir[group]), Path: name}}})
 	if r.Kind == 0 && r.Intent != nil {
 		require.Zero(g.t, g.w[group].do(&command.Command{Decide: &metapb.DecideOp{Intent: r.Intent.Id}}).Kind)
-		delete(g.store, keyOf(group, name))
+		g.drop(keyOf(group, name))
 	}
 }
 
 // What goes with a file, and what does not go at all.
 func TestWhatATransferTakes(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
-		g := newTwoGroups(t, rt)
+		g := newTwoGroups(t, rt, false)
 		g.put(0, "a")
 		at := &metapb.Target{Ino: uint64(g.dir[0]), Path: "a"}
 		for _, c := range []*command.Command{

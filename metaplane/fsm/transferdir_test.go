@@ -36,9 +36,11 @@ type stagedOp struct {
 }
 
 func newTwoGroupsOfDirs(t *testing.T, rt *rapid.T) *twoGroupsOfDirs {
-	g := newTwoGroups(t, rt)
-	r := g.w[1].do(&command.Command{SetQuota: &metapb.SetQuotaOp{Target: at("/d"), Inodes: 2 * treeInodes}})
-	require.Zero(rt, r.Kind)
+	g := newTwoGroups(t, rt, false)
+	for i, inodes := range []int64{1 << 20, 2 * treeInodes} {
+		r := g.w[i].do(&command.Command{SetQuota: &metapb.SetQuotaOp{Target: at("/d"), Inodes: inodes}})
+		require.Zero(rt, r.Kind)
+	}
 	return &twoGroupsOfDirs{twoGroups: g, trees: map[string]map[string]uint32{}, subs: map[uint64]uint64{}, roots: map[uint64]uint64{}}
 }
 
@@ -62,7 +64,7 @@ func (g *twoGroupsOfDirs) busy(key string) bool {
 // putDir has a store get a new directory, which the namespace sees.
 func (g *twoGroupsOfDirs) putDir(group int, name string) {
 	key := keyOf(group, name)
-	if g.store[key] != "" || g.busy(key) || group == 1 && g.used()+treeInodes > 2*treeInodes { // no sync asks
+	if g.store[key] != "" || g.busy(key) || group == 1 && g.used(1).inodes+treeInodes > 2*treeInodes { // no sync asks
 		return
 	}
 	w := g.w[group]
@@ -231,7 +233,7 @@ func (g *twoGroupsOfDirs) look() map[string]string {
 			}
 		}
 	}
-	require.LessOrEqual(g.t, g.used(), int64(2*treeInodes))
+	require.LessOrEqual(g.t, g.used(1).inodes, int64(2*treeInodes))
 	return at
 }
 

@@ -52,7 +52,7 @@ func (s *story) build(verb string, a args) *command.Command {
 		c.Rename = &metapb.RenameOp{Src: at(a.arg(0)), Dst: at(a.arg(1)), NoReplace: a.has("n"), Exchange: a.has("x")}
 		if dir, name, ok := strings.Cut(a.opts["away"], "/"); ok {
 			n, _ := strconv.ParseUint(dir, 16, 64)
-			c.Rename.Dst, c.Rename.Away = nil, &metapb.Target{Ino: n, Path: name}
+			c.Rename.Dst, c.Rename.Away, c.Rename.AwayBytes = nil, &metapb.Target{Ino: n, Path: name}, a.num("bytes", 0)
 		}
 	case "ln":
 		c.Link = &metapb.LinkOp{Src: s.target(a, 0), Dst: at(a.arg(1))}
@@ -126,6 +126,9 @@ func (s *story) buildInner(verb string, a args, c *command.Command) *command.Com
 			Root: uint64(a.num("root", 0)), Serial: serial, Removing: a.has("removing")}
 	case "decide":
 		c.Decide = &metapb.DecideOp{Intent: uint64(a.num("i", 0)), Kind: uint32(a.num("kind", 0)), Msg: a.opts["msg"], Fingerprint: a.opts["fp"], Existed: a.has("existed"), Vanished: a.has("vanished"), Early: a.has("early")}
+		if a.has("back") || a.has("backlink") {
+			c.Decide.Back = &metapb.TransferOp{File: inode.AppendFile(nil, a.foreign(a.opts["back"], a.opts["backlink"]))}
+		}
 	case "cutover":
 		c.Cutover = &metapb.CutoverOp{Intent: uint64(a.num("i", 0)), File: uint64(a.num("ino", 0)), Want: a.opts["want"], Fingerprint: a.opts["fp"]}
 	case "finish":
@@ -153,14 +156,10 @@ func (s *story) buildInner(verb string, a args, c *command.Command) *command.Com
 	case "hold":
 		c.Hold = &metapb.HoldOp{File: uint64(a.num("ino", 0)), Version: uint32(a.num("v", 1)), Workers: []uint64{uint64(a.num("w", 9))}}
 	case "transfer":
-		f := &inode.File{Ino: 99, Type: orca.TypeFile, Mode: uint32(a.num("mode", 0o644)), UID: 5, Length: int64(len(a.opts["fp"])), Persist: orca.Persisted,
-			Fingerprint: a.opts["fp"], Version: 3, LastVersion: 3, Runs: wholeRuns(3)}
-		if a.has("link") {
-			f.Type, f.Target, f.Length, f.Persist = orca.TypeSymlink, a.opts["link"], int64(len(a.opts["link"])), orca.NotPersisted
-		}
+		f := a.foreign(a.opts["fp"], a.opts["link"])
 		c.Transfer = &metapb.TransferOp{Tx: uint64(a.num("tx", 0)), DoneBelow: uint64(a.num("below", 0)), Dst: at(a.arg(0)), NoReplace: a.has("n"),
 			Caller: &metapb.Caller{Uid: uint32(a.num("by", 0)), Gid: uint32(a.num("by", 0))}, Mount: uint32(a.num("of", 1)), Root: "file:///r", Key: "a/f",
-			File: inode.AppendFile(nil, f), Abort: uint32(a.num("abort", 0))}
+			File: inode.AppendFile(nil, f), Abort: uint32(a.num("abort", 0)), Exchange: a.has("x"), Room: a.num("room", 1<<40)}
 		if a.has("d") {
 			c.Transfer.File, c.Transfer.Dir, c.Transfer.Key = nil, true, "a/d"
 		}
@@ -231,6 +230,16 @@ func (a args) packOp() *metapb.StageOp {
 		o.Pages = []*metapb.StagedPage{page}
 	}
 	return o
+}
+
+// foreign is a file of another group.
+func (a args) foreign(fp, link string) *inode.File {
+	f := &inode.File{Ino: 99, Type: orca.TypeFile, Mode: uint32(a.num("mode", 0o644)), UID: 5, Length: a.num("len", int64(len(fp))), Persist: orca.Persisted,
+		Fingerprint: fp, Version: 3, LastVersion: 3, Runs: wholeRuns(3)}
+	if link != "" {
+		f.Type, f.Target, f.Length, f.Persist = orca.TypeSymlink, link, int64(len(link)), orca.NotPersisted
+	}
+	return f
 }
 
 // part is what "part=1" says a mount is a part of.

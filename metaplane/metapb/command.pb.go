@@ -92,6 +92,7 @@ const (
 	IntentOp_INTENT_TRANSFER    IntentOp = 150 // undecided: the file source goes to another group, which decides
 	IntentOp_INTENT_RECEIVE     IntentOp = 151 // undecided: what another group gives becomes target
 	IntentOp_INTENT_REGROUP     IntentOp = 180 // undecided: what is at and below source moves to another group; the UFS is not asked
+	IntentOp_INTENT_LEFT        IntentOp = 210 // deferred: remove the object source, of which another group has the copy, while it is still want
 )
 
 // Enum value maps for IntentOp.
@@ -110,6 +111,7 @@ var (
 		150: "INTENT_TRANSFER",
 		151: "INTENT_RECEIVE",
 		180: "INTENT_REGROUP",
+		210: "INTENT_LEFT",
 	}
 	IntentOp_value = map[string]int32{
 		"INTENT_NONE":        0,
@@ -125,6 +127,7 @@ var (
 		"INTENT_TRANSFER":    150,
 		"INTENT_RECEIVE":     151,
 		"INTENT_REGROUP":     180,
+		"INTENT_LEFT":        210,
 	}
 )
 
@@ -1262,6 +1265,7 @@ type RenameOp struct {
 	Exchange  bool                   `protobuf:"varint,40,opt,name=exchange,proto3" json:"exchange,omitempty"` // both exist, and change places
 	// Where it goes instead of dst: a directory of another group, and what is below it.
 	Away          *Target `protobuf:"bytes,150,opt,name=away,proto3" json:"away,omitempty"`
+	AwayBytes     int64   `protobuf:"varint,210,opt,name=away_bytes,json=awayBytes,proto3" json:"away_bytes,omitempty"` // of an exchange with what is there: how long that is
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1329,6 +1333,13 @@ func (x *RenameOp) GetAway() *Target {
 		return x.Away
 	}
 	return nil
+}
+
+func (x *RenameOp) GetAwayBytes() int64 {
+	if x != nil {
+		return x.AwayBytes
+	}
+	return 0
 }
 
 // LinkOp gives the file or symbolic link src one more name, dst.
@@ -2503,8 +2514,10 @@ type UFSIntent struct {
 	Closed bool   `protobuf:"varint,191,opt,name=closed,proto3" json:"closed,omitempty"` // in the group that it leaves: it is not read any more
 	// Of a directory on its way to another group: it is being brought there, and
 	// is read here as ever; that group has not been asked yet.
-	Copying       bool   `protobuf:"varint,200,opt,name=copying,proto3" json:"copying,omitempty"`
-	Root          uint64 `protobuf:"varint,201,opt,name=root,proto3" json:"root,omitempty"` // its number there, once it has been brought
+	Copying bool   `protobuf:"varint,200,opt,name=copying,proto3" json:"copying,omitempty"`
+	Root    uint64 `protobuf:"varint,201,opt,name=root,proto3" json:"root,omitempty"` // its number there, once it has been brought
+	// Of what comes from another group: the fingerprint of what was at target.
+	Have          string `protobuf:"bytes,210,opt,name=have,proto3" json:"have,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2763,6 +2776,13 @@ func (x *UFSIntent) GetRoot() uint64 {
 	return 0
 }
 
+func (x *UFSIntent) GetHave() string {
+	if x != nil {
+		return x.Have
+	}
+	return ""
+}
+
 // DecideOp ends an undecided intent. kind 0 commits, else aborts with that
 // orca.Kind for the caller.
 type DecideOp struct {
@@ -2778,7 +2798,9 @@ type DecideOp struct {
 	Vanished bool `protobuf:"varint,120,opt,name=vanished,proto3" json:"vanished,omitempty"`
 	// Of a directory on its way to another group: only while it is being brought
 	// there; not set, only afterwards.
-	Early         bool `protobuf:"varint,200,opt,name=early,proto3" json:"early,omitempty"`
+	Early bool `protobuf:"varint,200,opt,name=early,proto3" json:"early,omitempty"`
+	// Of an exchange with a name of another group: what comes from there.
+	Back          *TransferOp `protobuf:"bytes,210,opt,name=back,proto3" json:"back,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2867,6 +2889,13 @@ func (x *DecideOp) GetEarly() bool {
 		return x.Early
 	}
 	return false
+}
+
+func (x *DecideOp) GetBack() *TransferOp {
+	if x != nil {
+		return x.Back
+	}
+	return nil
 }
 
 // BroughtOp says that a directory has been brought to another group: from now on
@@ -4809,14 +4838,16 @@ const file_command_proto_rawDesc = "" +
 	"\x04mode\x18\x02 \x01(\rR\x04mode\x12\x18\n" +
 	"\aparents\x18\x03 \x01(\bR\aparents\x12\x19\n" +
 	"\bexist_ok\x18\x04 \x01(\bR\aexistOk\x12\x14\n" +
-	"\x05group\x18d \x01(\rR\x05group\"\xb7\x01\n" +
+	"\x05group\x18d \x01(\rR\x05group\"\xd7\x01\n" +
 	"\bRenameOp\x12#\n" +
 	"\x03src\x18\x01 \x01(\v2\x11.orca.meta.TargetR\x03src\x12#\n" +
 	"\x03dst\x18\x02 \x01(\v2\x11.orca.meta.TargetR\x03dst\x12\x1d\n" +
 	"\n" +
 	"no_replace\x18\x03 \x01(\bR\tnoReplace\x12\x1a\n" +
 	"\bexchange\x18( \x01(\bR\bexchange\x12&\n" +
-	"\x04away\x18\x96\x01 \x01(\v2\x11.orca.meta.TargetR\x04away\"R\n" +
+	"\x04away\x18\x96\x01 \x01(\v2\x11.orca.meta.TargetR\x04away\x12\x1e\n" +
+	"\n" +
+	"away_bytes\x18\xd2\x01 \x01(\x03R\tawayBytes\"R\n" +
 	"\x06LinkOp\x12#\n" +
 	"\x03src\x18\x01 \x01(\v2\x11.orca.meta.TargetR\x03src\x12#\n" +
 	"\x03dst\x18\x02 \x01(\v2\x11.orca.meta.TargetR\x03dst\"t\n" +
@@ -4918,7 +4949,7 @@ const file_command_proto_rawDesc = "" +
 	"\bexchange\x18( \x01(\bR\bexchange\x12\x15\n" +
 	"\x05ended\x18\xbe\x01 \x01(\rR\x05ended\x12\"\n" +
 	"\fasked_client\x18\xe6\x01 \x01(\x04R\vaskedClient\x12\x1c\n" +
-	"\tasked_seq\x18\xe7\x01 \x01(\x04R\baskedSeq\"\xcf\x06\n" +
+	"\tasked_seq\x18\xe7\x01 \x01(\x04R\baskedSeq\"\xe4\x06\n" +
 	"\tUFSIntent\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12#\n" +
 	"\x02op\x18\x02 \x01(\x0e2\x13.orca.meta.IntentOpR\x02op\x12\x1a\n" +
@@ -4958,7 +4989,8 @@ const file_command_proto_rawDesc = "" +
 	"\x04from\x18\xbe\x01 \x01(\rR\x04from\x12\x17\n" +
 	"\x06closed\x18\xbf\x01 \x01(\bR\x06closed\x12\x19\n" +
 	"\acopying\x18\xc8\x01 \x01(\bR\acopying\x12\x13\n" +
-	"\x04root\x18\xc9\x01 \x01(\x04R\x04root\"\xcd\x01\n" +
+	"\x04root\x18\xc9\x01 \x01(\x04R\x04root\x12\x13\n" +
+	"\x04have\x18\xd2\x01 \x01(\tR\x04have\"\xf9\x01\n" +
 	"\bDecideOp\x12\x16\n" +
 	"\x06intent\x18\x01 \x01(\x04R\x06intent\x12\x12\n" +
 	"\x04kind\x18\x02 \x01(\rR\x04kind\x12\x10\n" +
@@ -4967,7 +4999,8 @@ const file_command_proto_rawDesc = "" +
 	"\x05mtime\x18\x05 \x01(\x03R\x05mtime\x12\x18\n" +
 	"\aexisted\x18\x06 \x01(\bR\aexisted\x12\x1a\n" +
 	"\bvanished\x18x \x01(\bR\bvanished\x12\x15\n" +
-	"\x05early\x18\xc8\x01 \x01(\bR\x05early\"7\n" +
+	"\x05early\x18\xc8\x01 \x01(\bR\x05early\x12*\n" +
+	"\x04back\x18\xd2\x01 \x01(\v2\x15.orca.meta.TransferOpR\x04back\"7\n" +
 	"\tBroughtOp\x12\x16\n" +
 	"\x06intent\x18\x01 \x01(\x04R\x06intent\x12\x12\n" +
 	"\x04root\x18\x02 \x01(\x04R\x04root\"m\n" +
@@ -5133,7 +5166,7 @@ const file_command_proto_rawDesc = "" +
 	"\n" +
 	"CHECK_NONE\x10\x00\x12\x0f\n" +
 	"\vCHECK_NAMES\x10\x01\x12\x11\n" +
-	"\rCHECK_CONTENT\x10\x02*\x8f\x02\n" +
+	"\rCHECK_CONTENT\x10\x02*\xa1\x02\n" +
 	"\bIntentOp\x12\x0f\n" +
 	"\vINTENT_NONE\x10\x00\x12\x10\n" +
 	"\fINTENT_MKDIR\x10\x01\x12\x11\n" +
@@ -5147,7 +5180,8 @@ const file_command_proto_rawDesc = "" +
 	"\x0fINTENT_EXCHANGE\x10(\x12\x14\n" +
 	"\x0fINTENT_TRANSFER\x10\x96\x01\x12\x13\n" +
 	"\x0eINTENT_RECEIVE\x10\x97\x01\x12\x13\n" +
-	"\x0eINTENT_REGROUP\x10\xb4\x01*[\n" +
+	"\x0eINTENT_REGROUP\x10\xb4\x01\x12\x10\n" +
+	"\vINTENT_LEFT\x10\xd2\x01*[\n" +
 	"\fSessionState\x12\x10\n" +
 	"\fSESSION_NONE\x10\x00\x12\x10\n" +
 	"\fSESSION_OPEN\x10\x01\x12\x13\n" +
@@ -5293,24 +5327,25 @@ var file_command_proto_depIdxs = []int32{
 	53, // 59: orca.meta.MountRecord.mount:type_name -> orca.meta.Mount
 	1,  // 60: orca.meta.UFSIntent.op:type_name -> orca.meta.IntentOp
 	3,  // 61: orca.meta.UFSIntent.command:type_name -> orca.meta.Command
-	30, // 62: orca.meta.SyncApplyOp.entries:type_name -> orca.meta.SyncEntry
-	30, // 63: orca.meta.SyncApplyOp.self:type_name -> orca.meta.SyncEntry
-	52, // 64: orca.meta.PersistOp.target:type_name -> orca.meta.Target
-	52, // 65: orca.meta.RestoreTrashOp.dst:type_name -> orca.meta.Target
-	2,  // 66: orca.meta.SessionRecord.state:type_name -> orca.meta.SessionState
-	49, // 67: orca.meta.SessionRecord.caller:type_name -> orca.meta.Caller
-	58, // 68: orca.meta.Result.attr:type_name -> orca.meta.Attr
-	47, // 69: orca.meta.Result.session:type_name -> orca.meta.SessionRecord
-	25, // 70: orca.meta.Result.intent:type_name -> orca.meta.UFSIntent
-	24, // 71: orca.meta.Result.mount:type_name -> orca.meta.MountRecord
-	32, // 72: orca.meta.Result.sync:type_name -> orca.meta.SyncResult
-	14, // 73: orca.meta.Result.rehome:type_name -> orca.meta.RehomeOp
-	59, // 74: orca.meta.Result.transfer:type_name -> orca.meta.TransferRecord
-	75, // [75:75] is the sub-list for method output_type
-	75, // [75:75] is the sub-list for method input_type
-	75, // [75:75] is the sub-list for extension type_name
-	75, // [75:75] is the sub-list for extension extendee
-	0,  // [0:75] is the sub-list for field type_name
+	50, // 62: orca.meta.DecideOp.back:type_name -> orca.meta.TransferOp
+	30, // 63: orca.meta.SyncApplyOp.entries:type_name -> orca.meta.SyncEntry
+	30, // 64: orca.meta.SyncApplyOp.self:type_name -> orca.meta.SyncEntry
+	52, // 65: orca.meta.PersistOp.target:type_name -> orca.meta.Target
+	52, // 66: orca.meta.RestoreTrashOp.dst:type_name -> orca.meta.Target
+	2,  // 67: orca.meta.SessionRecord.state:type_name -> orca.meta.SessionState
+	49, // 68: orca.meta.SessionRecord.caller:type_name -> orca.meta.Caller
+	58, // 69: orca.meta.Result.attr:type_name -> orca.meta.Attr
+	47, // 70: orca.meta.Result.session:type_name -> orca.meta.SessionRecord
+	25, // 71: orca.meta.Result.intent:type_name -> orca.meta.UFSIntent
+	24, // 72: orca.meta.Result.mount:type_name -> orca.meta.MountRecord
+	32, // 73: orca.meta.Result.sync:type_name -> orca.meta.SyncResult
+	14, // 74: orca.meta.Result.rehome:type_name -> orca.meta.RehomeOp
+	59, // 75: orca.meta.Result.transfer:type_name -> orca.meta.TransferRecord
+	76, // [76:76] is the sub-list for method output_type
+	76, // [76:76] is the sub-list for method input_type
+	76, // [76:76] is the sub-list for extension type_name
+	76, // [76:76] is the sub-list for extension extendee
+	0,  // [0:76] is the sub-list for field type_name
 }
 
 func init() { file_command_proto_init() }

@@ -1168,6 +1168,13 @@ func (m *RenameOp) MarshalToSizedBufferVT(dAtA []byte) (int, error) {
 		i -= len(m.unknownFields)
 		copy(dAtA[i:], m.unknownFields)
 	}
+	if m.AwayBytes != 0 {
+		i = protohelpers.EncodeVarint(dAtA, i, uint64(m.AwayBytes))
+		i--
+		dAtA[i] = 0xd
+		i--
+		dAtA[i] = 0x90
+	}
 	if m.Away != nil {
 		size, err := m.Away.MarshalToSizedBufferVT(dAtA[:i])
 		if err != nil {
@@ -2310,6 +2317,15 @@ func (m *UFSIntent) MarshalToSizedBufferVT(dAtA []byte) (int, error) {
 		i -= len(m.unknownFields)
 		copy(dAtA[i:], m.unknownFields)
 	}
+	if len(m.Have) > 0 {
+		i -= len(m.Have)
+		copy(dAtA[i:], m.Have)
+		i = protohelpers.EncodeVarint(dAtA, i, uint64(len(m.Have)))
+		i--
+		dAtA[i] = 0xd
+		i--
+		dAtA[i] = 0x92
+	}
 	if m.Root != 0 {
 		i = protohelpers.EncodeVarint(dAtA, i, uint64(m.Root))
 		i--
@@ -2582,6 +2598,18 @@ func (m *DecideOp) MarshalToSizedBufferVT(dAtA []byte) (int, error) {
 	if m.unknownFields != nil {
 		i -= len(m.unknownFields)
 		copy(dAtA[i:], m.unknownFields)
+	}
+	if m.Back != nil {
+		size, err := m.Back.MarshalToSizedBufferVT(dAtA[:i])
+		if err != nil {
+			return 0, err
+		}
+		i -= size
+		i = protohelpers.EncodeVarint(dAtA, i, uint64(size))
+		i--
+		dAtA[i] = 0xd
+		i--
+		dAtA[i] = 0x92
 	}
 	if m.Early {
 		i--
@@ -4709,6 +4737,9 @@ func (m *RenameOp) SizeVT() (n int) {
 		l = m.Away.SizeVT()
 		n += 2 + l + protohelpers.SizeOfVarint(uint64(l))
 	}
+	if m.AwayBytes != 0 {
+		n += 2 + protohelpers.SizeOfVarint(uint64(m.AwayBytes))
+	}
 	n += len(m.unknownFields)
 	return n
 }
@@ -5211,6 +5242,10 @@ func (m *UFSIntent) SizeVT() (n int) {
 	if m.Root != 0 {
 		n += 2 + protohelpers.SizeOfVarint(uint64(m.Root))
 	}
+	l = len(m.Have)
+	if l > 0 {
+		n += 2 + l + protohelpers.SizeOfVarint(uint64(l))
+	}
 	n += len(m.unknownFields)
 	return n
 }
@@ -5246,6 +5281,10 @@ func (m *DecideOp) SizeVT() (n int) {
 	}
 	if m.Early {
 		n += 3
+	}
+	if m.Back != nil {
+		l = m.Back.SizeVT()
+		n += 2 + l + protohelpers.SizeOfVarint(uint64(l))
 	}
 	n += len(m.unknownFields)
 	return n
@@ -9139,6 +9178,25 @@ func (m *RenameOp) UnmarshalVT(dAtA []byte) error {
 				return err
 			}
 			iNdEx = postIndex
+		case 210:
+			if wireType != 0 {
+				return fmt.Errorf("proto: wrong wireType = %d for field AwayBytes", wireType)
+			}
+			m.AwayBytes = 0
+			for shift := uint(0); ; shift += 7 {
+				if shift >= 64 {
+					return protohelpers.ErrIntOverflow
+				}
+				if iNdEx >= l {
+					return io.ErrUnexpectedEOF
+				}
+				b := dAtA[iNdEx]
+				iNdEx++
+				m.AwayBytes |= int64(b&0x7F) << shift
+				if b < 0x80 {
+					break
+				}
+			}
 		default:
 			iNdEx = preIndex
 			skippy, err := protohelpers.Skip(dAtA[iNdEx:])
@@ -12398,6 +12456,38 @@ func (m *UFSIntent) UnmarshalVT(dAtA []byte) error {
 					break
 				}
 			}
+		case 210:
+			if wireType != 2 {
+				return fmt.Errorf("proto: wrong wireType = %d for field Have", wireType)
+			}
+			var stringLen uint64
+			for shift := uint(0); ; shift += 7 {
+				if shift >= 64 {
+					return protohelpers.ErrIntOverflow
+				}
+				if iNdEx >= l {
+					return io.ErrUnexpectedEOF
+				}
+				b := dAtA[iNdEx]
+				iNdEx++
+				stringLen |= uint64(b&0x7F) << shift
+				if b < 0x80 {
+					break
+				}
+			}
+			intStringLen := int(stringLen)
+			if intStringLen < 0 {
+				return protohelpers.ErrInvalidLength
+			}
+			postIndex := iNdEx + intStringLen
+			if postIndex < 0 {
+				return protohelpers.ErrInvalidLength
+			}
+			if postIndex > l {
+				return io.ErrUnexpectedEOF
+			}
+			m.Have = string(dAtA[iNdEx:postIndex])
+			iNdEx = postIndex
 		default:
 			iNdEx = preIndex
 			skippy, err := protohelpers.Skip(dAtA[iNdEx:])
@@ -12630,6 +12720,42 @@ func (m *DecideOp) UnmarshalVT(dAtA []byte) error {
 				}
 			}
 			m.Early = bool(v != 0)
+		case 210:
+			if wireType != 2 {
+				return fmt.Errorf("proto: wrong wireType = %d for field Back", wireType)
+			}
+			var msglen int
+			for shift := uint(0); ; shift += 7 {
+				if shift >= 64 {
+					return protohelpers.ErrIntOverflow
+				}
+				if iNdEx >= l {
+					return io.ErrUnexpectedEOF
+				}
+				b := dAtA[iNdEx]
+				iNdEx++
+				msglen |= int(b&0x7F) << shift
+				if b < 0x80 {
+					break
+				}
+			}
+			if msglen < 0 {
+				return protohelpers.ErrInvalidLength
+			}
+			postIndex := iNdEx + msglen
+			if postIndex < 0 {
+				return protohelpers.ErrInvalidLength
+			}
+			if postIndex > l {
+				return io.ErrUnexpectedEOF
+			}
+			if m.Back == nil {
+				m.Back = &TransferOp{}
+			}
+			if err := m.Back.UnmarshalVT(dAtA[iNdEx:postIndex]); err != nil {
+				return err
+			}
+			iNdEx = postIndex
 		default:
 			iNdEx = preIndex
 			skippy, err := protohelpers.Skip(dAtA[iNdEx:])

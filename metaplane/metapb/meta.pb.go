@@ -8601,9 +8601,13 @@ type TransferOp struct {
 	ReplicaMin   uint32           `protobuf:"varint,11,opt,name=replica_min,json=replicaMin,proto3" json:"replica_min,omitempty"`
 	ReplicaLimit uint32           `protobuf:"varint,12,opt,name=replica_limit,json=replicaLimit,proto3" json:"replica_limit,omitempty"`
 	// Not 0: unless it is under way or decided, it is refused with this orca.Kind.
-	Abort         uint32 `protobuf:"varint,13,opt,name=abort,proto3" json:"abort,omitempty"`
-	AbortMsg      string `protobuf:"bytes,14,opt,name=abort_msg,json=abortMsg,proto3" json:"abort_msg,omitempty"`
-	Dir           bool   `protobuf:"varint,200,opt,name=dir,proto3" json:"dir,omitempty"` // a directory, which is staged for this tx; no file
+	Abort    uint32 `protobuf:"varint,13,opt,name=abort,proto3" json:"abort,omitempty"`
+	AbortMsg string `protobuf:"bytes,14,opt,name=abort_msg,json=abortMsg,proto3" json:"abort_msg,omitempty"`
+	Dir      bool   `protobuf:"varint,200,opt,name=dir,proto3" json:"dir,omitempty"` // a directory, which is staged for this tx; no file
+	// It changes places with what is at dst. For that the other group has room, of
+	// as many bytes.
+	Exchange      bool  `protobuf:"varint,210,opt,name=exchange,proto3" json:"exchange,omitempty"`
+	Room          int64 `protobuf:"varint,211,opt,name=room,proto3" json:"room,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -8743,6 +8747,20 @@ func (x *TransferOp) GetDir() bool {
 	return false
 }
 
+func (x *TransferOp) GetExchange() bool {
+	if x != nil {
+		return x.Exchange
+	}
+	return false
+}
+
+func (x *TransferOp) GetRoom() int64 {
+	if x != nil {
+		return x.Room
+	}
+	return 0
+}
+
 type TransferXattr struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
@@ -8798,13 +8816,16 @@ func (x *TransferXattr) GetValue() []byte {
 // TransferRecord is what was decided about a transfer. With tx a group's first
 // number, below is that under which no decision is kept any more.
 type TransferRecord struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Tx            uint64                 `protobuf:"varint,1,opt,name=tx,proto3" json:"tx,omitempty"`
-	Kind          uint32                 `protobuf:"varint,2,opt,name=kind,proto3" json:"kind,omitempty"` // orca.Kind; 0: the file is here
-	Path          string                 `protobuf:"bytes,3,opt,name=path,proto3" json:"path,omitempty"`
-	Msg           string                 `protobuf:"bytes,4,opt,name=msg,proto3" json:"msg,omitempty"`
-	Ino           uint64                 `protobuf:"varint,5,opt,name=ino,proto3" json:"ino,omitempty"` // its number here
-	Below         uint64                 `protobuf:"varint,6,opt,name=below,proto3" json:"below,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Tx    uint64                 `protobuf:"varint,1,opt,name=tx,proto3" json:"tx,omitempty"`
+	Kind  uint32                 `protobuf:"varint,2,opt,name=kind,proto3" json:"kind,omitempty"` // orca.Kind; 0: the file is here
+	Path  string                 `protobuf:"bytes,3,opt,name=path,proto3" json:"path,omitempty"`
+	Msg   string                 `protobuf:"bytes,4,opt,name=msg,proto3" json:"msg,omitempty"`
+	Ino   uint64                 `protobuf:"varint,5,opt,name=ino,proto3" json:"ino,omitempty"` // its number here
+	Below uint64                 `protobuf:"varint,6,opt,name=below,proto3" json:"below,omitempty"`
+	// Of an exchange: file, xattrs and replicas of what was here, which is now the
+	// other group's.
+	Back          *TransferOp `protobuf:"bytes,210,opt,name=back,proto3" json:"back,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -8879,6 +8900,13 @@ func (x *TransferRecord) GetBelow() uint64 {
 		return x.Below
 	}
 	return 0
+}
+
+func (x *TransferRecord) GetBack() *TransferOp {
+	if x != nil {
+		return x.Back
+	}
+	return nil
 }
 
 type TransferRequest struct {
@@ -9734,7 +9762,7 @@ const file_meta_proto_rawDesc = "" +
 	"ErrorReply\x12\x0e\n" +
 	"\x02op\x18\x01 \x01(\tR\x02op\x12\x12\n" +
 	"\x04path\x18\x02 \x01(\tR\x04path\x12\x10\n" +
-	"\x03msg\x18\x03 \x01(\tR\x03msg\"\xb8\x03\n" +
+	"\x03msg\x18\x03 \x01(\tR\x03msg\"\xea\x03\n" +
 	"\n" +
 	"TransferOp\x12\x0e\n" +
 	"\x02tx\x18\x01 \x01(\x04R\x02tx\x12\x1d\n" +
@@ -9755,17 +9783,20 @@ const file_meta_proto_rawDesc = "" +
 	"\rreplica_limit\x18\f \x01(\rR\freplicaLimit\x12\x14\n" +
 	"\x05abort\x18\r \x01(\rR\x05abort\x12\x1b\n" +
 	"\tabort_msg\x18\x0e \x01(\tR\babortMsg\x12\x11\n" +
-	"\x03dir\x18\xc8\x01 \x01(\bR\x03dir\"9\n" +
+	"\x03dir\x18\xc8\x01 \x01(\bR\x03dir\x12\x1b\n" +
+	"\bexchange\x18\xd2\x01 \x01(\bR\bexchange\x12\x13\n" +
+	"\x04room\x18\xd3\x01 \x01(\x03R\x04room\"9\n" +
 	"\rTransferXattr\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\fR\x05value\"\x82\x01\n" +
+	"\x05value\x18\x02 \x01(\fR\x05value\"\xae\x01\n" +
 	"\x0eTransferRecord\x12\x0e\n" +
 	"\x02tx\x18\x01 \x01(\x04R\x02tx\x12\x12\n" +
 	"\x04kind\x18\x02 \x01(\rR\x04kind\x12\x12\n" +
 	"\x04path\x18\x03 \x01(\tR\x04path\x12\x10\n" +
 	"\x03msg\x18\x04 \x01(\tR\x03msg\x12\x10\n" +
 	"\x03ino\x18\x05 \x01(\x04R\x03ino\x12\x14\n" +
-	"\x05below\x18\x06 \x01(\x04R\x05below\"Y\n" +
+	"\x05below\x18\x06 \x01(\x04R\x05below\x12*\n" +
+	"\x04back\x18\xd2\x01 \x01(\v2\x15.orca.meta.TransferOpR\x04back\"Y\n" +
 	"\x0fTransferRequest\x12\x1f\n" +
 	"\x01h\x18\x01 \x01(\v2\x11.orca.meta.HeaderR\x01h\x12%\n" +
 	"\x02op\x18\x02 \x01(\v2\x15.orca.meta.TransferOpR\x02op\"B\n" +
@@ -10102,14 +10133,15 @@ var file_meta_proto_depIdxs = []int32{
 	11,  // 141: orca.meta.TransferOp.dst:type_name -> orca.meta.Target
 	9,   // 142: orca.meta.TransferOp.caller:type_name -> orca.meta.Caller
 	121, // 143: orca.meta.TransferOp.xattrs:type_name -> orca.meta.TransferXattr
-	10,  // 144: orca.meta.TransferRequest.h:type_name -> orca.meta.Header
-	120, // 145: orca.meta.TransferRequest.op:type_name -> orca.meta.TransferOp
-	122, // 146: orca.meta.TransferReply.record:type_name -> orca.meta.TransferRecord
-	147, // [147:147] is the sub-list for method output_type
-	147, // [147:147] is the sub-list for method input_type
-	147, // [147:147] is the sub-list for extension type_name
-	147, // [147:147] is the sub-list for extension extendee
-	0,   // [0:147] is the sub-list for field type_name
+	120, // 144: orca.meta.TransferRecord.back:type_name -> orca.meta.TransferOp
+	10,  // 145: orca.meta.TransferRequest.h:type_name -> orca.meta.Header
+	120, // 146: orca.meta.TransferRequest.op:type_name -> orca.meta.TransferOp
+	122, // 147: orca.meta.TransferReply.record:type_name -> orca.meta.TransferRecord
+	148, // [148:148] is the sub-list for method output_type
+	148, // [148:148] is the sub-list for method input_type
+	148, // [148:148] is the sub-list for extension type_name
+	148, // [148:148] is the sub-list for extension extendee
+	0,   // [0:148] is the sub-list for field type_name
 }
 
 func init() { file_meta_proto_init() }

@@ -7721,6 +7721,25 @@ func (m *TransferOp) MarshalToSizedBufferVT(dAtA []byte) (int, error) {
 		i -= len(m.unknownFields)
 		copy(dAtA[i:], m.unknownFields)
 	}
+	if m.Room != 0 {
+		i = protohelpers.EncodeVarint(dAtA, i, uint64(m.Room))
+		i--
+		dAtA[i] = 0xd
+		i--
+		dAtA[i] = 0x98
+	}
+	if m.Exchange {
+		i--
+		if m.Exchange {
+			dAtA[i] = 1
+		} else {
+			dAtA[i] = 0
+		}
+		i--
+		dAtA[i] = 0xd
+		i--
+		dAtA[i] = 0x90
+	}
 	if m.Dir {
 		i--
 		if m.Dir {
@@ -7912,6 +7931,18 @@ func (m *TransferRecord) MarshalToSizedBufferVT(dAtA []byte) (int, error) {
 	if m.unknownFields != nil {
 		i -= len(m.unknownFields)
 		copy(dAtA[i:], m.unknownFields)
+	}
+	if m.Back != nil {
+		size, err := m.Back.MarshalToSizedBufferVT(dAtA[:i])
+		if err != nil {
+			return 0, err
+		}
+		i -= size
+		i = protohelpers.EncodeVarint(dAtA, i, uint64(size))
+		i--
+		dAtA[i] = 0xd
+		i--
+		dAtA[i] = 0x92
 	}
 	if m.Below != 0 {
 		i = protohelpers.EncodeVarint(dAtA, i, uint64(m.Below))
@@ -11057,6 +11088,12 @@ func (m *TransferOp) SizeVT() (n int) {
 	if m.Dir {
 		n += 3
 	}
+	if m.Exchange {
+		n += 3
+	}
+	if m.Room != 0 {
+		n += 2 + protohelpers.SizeOfVarint(uint64(m.Room))
+	}
 	n += len(m.unknownFields)
 	return n
 }
@@ -11104,6 +11141,10 @@ func (m *TransferRecord) SizeVT() (n int) {
 	}
 	if m.Below != 0 {
 		n += 1 + protohelpers.SizeOfVarint(uint64(m.Below))
+	}
+	if m.Back != nil {
+		l = m.Back.SizeVT()
+		n += 2 + l + protohelpers.SizeOfVarint(uint64(l))
 	}
 	n += len(m.unknownFields)
 	return n
@@ -30887,6 +30928,45 @@ func (m *TransferOp) UnmarshalVT(dAtA []byte) error {
 				}
 			}
 			m.Dir = bool(v != 0)
+		case 210:
+			if wireType != 0 {
+				return fmt.Errorf("proto: wrong wireType = %d for field Exchange", wireType)
+			}
+			var v int
+			for shift := uint(0); ; shift += 7 {
+				if shift >= 64 {
+					return protohelpers.ErrIntOverflow
+				}
+				if iNdEx >= l {
+					return io.ErrUnexpectedEOF
+				}
+				b := dAtA[iNdEx]
+				iNdEx++
+				v |= int(b&0x7F) << shift
+				if b < 0x80 {
+					break
+				}
+			}
+			m.Exchange = bool(v != 0)
+		case 211:
+			if wireType != 0 {
+				return fmt.Errorf("proto: wrong wireType = %d for field Room", wireType)
+			}
+			m.Room = 0
+			for shift := uint(0); ; shift += 7 {
+				if shift >= 64 {
+					return protohelpers.ErrIntOverflow
+				}
+				if iNdEx >= l {
+					return io.ErrUnexpectedEOF
+				}
+				b := dAtA[iNdEx]
+				iNdEx++
+				m.Room |= int64(b&0x7F) << shift
+				if b < 0x80 {
+					break
+				}
+			}
 		default:
 			iNdEx = preIndex
 			skippy, err := protohelpers.Skip(dAtA[iNdEx:])
@@ -31195,6 +31275,42 @@ func (m *TransferRecord) UnmarshalVT(dAtA []byte) error {
 					break
 				}
 			}
+		case 210:
+			if wireType != 2 {
+				return fmt.Errorf("proto: wrong wireType = %d for field Back", wireType)
+			}
+			var msglen int
+			for shift := uint(0); ; shift += 7 {
+				if shift >= 64 {
+					return protohelpers.ErrIntOverflow
+				}
+				if iNdEx >= l {
+					return io.ErrUnexpectedEOF
+				}
+				b := dAtA[iNdEx]
+				iNdEx++
+				msglen |= int(b&0x7F) << shift
+				if b < 0x80 {
+					break
+				}
+			}
+			if msglen < 0 {
+				return protohelpers.ErrInvalidLength
+			}
+			postIndex := iNdEx + msglen
+			if postIndex < 0 {
+				return protohelpers.ErrInvalidLength
+			}
+			if postIndex > l {
+				return io.ErrUnexpectedEOF
+			}
+			if m.Back == nil {
+				m.Back = &TransferOp{}
+			}
+			if err := m.Back.UnmarshalVT(dAtA[iNdEx:postIndex]); err != nil {
+				return err
+			}
+			iNdEx = postIndex
 		default:
 			iNdEx = preIndex
 			skippy, err := protohelpers.Skip(dAtA[iNdEx:])

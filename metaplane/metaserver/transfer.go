@@ -42,11 +42,14 @@ func (s *Service) renaming(ctx context.Context, r *metapb.RenameRequest) (*comma
 		return c, err
 	case orca.Ino(dst.Ino).Home() == s.groupNumber():
 		c.Rename.Dst = dst
-	case r.Exchange:
-		return c, &orca.Error{Op: "metaserver.Rename", Path: r.Dst.Path, Kind: orca.CrossMount, Msg: "names of two groups do not change places"}
 	default:
-		c.Checks = checkNames
-		c.Rename = &metapb.RenameOp{Src: r.Src, NoReplace: r.NoReplace, Away: dst}
+		away := &metapb.RenameOp{Src: r.Src, NoReplace: r.NoReplace, Away: dst, Exchange: r.Exchange}
+		if r.Exchange {
+			if away.AwayBytes, err = s.lengthAway(ctx, r, dst); err != nil {
+				return c, err
+			}
+		}
+		c.Checks, c.Rename = checkNames, away
 	}
 	return c, nil
 }
@@ -146,36 +149,37 @@ func (s *Service) departed(ctx context.Context, h *metapb.Header, dir orca.Ino) 
 
 // sendAway asks the group that a file goes to for its decision. It implements
 // ufsexec.Config.Transfer.
-func (s *Service) sendAway(ctx context.Context, intent uint64) error {
+func (s *Service) sendAway(ctx context.Context, intent uint64) (back *metapb.TransferOp, err error) {
 	if err := s.bring(ctx, intent); err != nil {
-		return err
+		return nil, err
 	}
 	ctx, cancel := context.WithTimeout(ctx, askPatience)
 	defer cancel()
 	op, err := s.group.Machine().Transfer(intent)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	to := orca.Ino(op.Dst.Ino).Home()
 	ns, err := s.groupAt(to)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	s.owing.to(to, intent)
 	rep, err := ns.Transfer(ctx, &metapb.TransferRequest{H: &metapb.Header{}, Op: op})
 	if err != nil {
-		return err
+		return nil, err
 	}
 	switch rec := rep.GetRecord(); {
 	case rec.GetTx() != intent:
-		return orca.E("metaserver.sendAway", orca.Internal, "the decision is about another transfer")
+		return nil, orca.E("metaserver.sendAway", orca.Internal, "the decision is about another transfer")
 	case orca.Kind(rec.Kind) == orca.NotFound && gone(ctx, ns, op.Dst):
 		// Its directory may be there again, in another group: who asked looks.
-		return &ufsexec.Refused{Err: &orca.Error{Op: "metaserver.Rename", Path: rec.Path, Kind: orca.Busy, Msg: "the directory has gone, or lives in another group by now"}}
+		return nil, &ufsexec.Refused{Err: &orca.Error{Op: "metaserver.Rename", Path: rec.Path, Kind: orca.Busy, Msg: "the directory has gone, or lives in another group by now"}}
 	case rec.Kind != 0:
-		return &ufsexec.Refused{Err: &orca.Error{Op: "metaserver.Rename", Path: rec.Path, Kind: orca.Kind(rec.Kind), Msg: rec.Msg}}
+		return nil, refusedBy(rec)
+	default:
+		return rec.Back, nil
 	}
-	return nil
 }
 
 // gone reports whether a group says that the directory of a target is not there.

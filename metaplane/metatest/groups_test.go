@@ -48,6 +48,8 @@ type pair struct {
 	slow bool          // a store takes its time
 	busy time.Duration // for which who meets another's change waits; 0: the default
 	lame bool          // who is dead does not go on with what moves, but serves clients
+	// remote opens stores of other schemes.
+	remote func(ctx context.Context, uri string) (ufs.FS, error)
 }
 
 var errDead = orca.E("metatest", orca.Canceled, "the process is dead")
@@ -86,6 +88,8 @@ func stepOf(g *raftgroup.Group, c *command.Command) string {
 		return "departing " + departStep(c.Depart)
 	case c.Stage.GetTx() != 0:
 		return "staging " + stageStep(c.Stage.Self, c.Stage.Seal)
+	case c.FinishIntent != nil:
+		return "finishing"
 	case c.Decide != nil:
 		if it, err := g.Machine().Intent(c.Decide.Intent); err == nil {
 			return "deciding " + strings.ToLower(strings.TrimPrefix(it.Op.String(), "INTENT_"))
@@ -151,7 +155,8 @@ func (o cutOther) Transfer(ctx context.Context, r *metapb.TransferRequest) (*met
 	return around(o, "transfer", func() (*metapb.TransferReply, error) { return o.Namespace.Transfer(ctx, r) })
 }
 
-// cutStore has the leader of a group die around renames in a store.
+// cutStore has the leader of a group die around renames, copies and removals in a
+// store.
 func (p *pair) cutStore(group uint16) mount.Opener {
 	return func(ctx context.Context, m *metapb.Mount) (ufs.FS, error) {
 		fs, err := p.openStore(ctx, m)
@@ -159,16 +164,17 @@ func (p *pair) cutStore(group uint16) mount.Opener {
 			return nil, err
 		}
 		return wrap.Intercept(fs, func(ctx context.Context, c wrap.Call, do func(context.Context) error) error {
-			if c.Op != wrap.Rename || p.lame {
+			step := map[wrap.Op]string{wrap.Rename: "store", wrap.Copy: "store", wrap.Remove: "leaving"}[c.Op]
+			if step == "" || p.lame {
 				return do(ctx)
 			}
-			if p.at(group, "before store") {
+			if p.at(group, "before "+step) {
 				return errDead
 			}
 			if err := do(ctx); err != nil {
 				return err
 			}
-			if p.at(group, "after store") {
+			if p.at(group, "after "+step) {
 				return errDead
 			}
 			return nil
@@ -181,6 +187,9 @@ func (p *pair) openStore(ctx context.Context, m *metapb.Mount) (ufs.FS, error) {
 		return local.Open(ctx, local.Config{Root: dir}, slog.New(slog.DiscardHandler))
 	}
 	name, ok := strings.CutPrefix(m.Uri, "mem://")
+	if !ok && p.remote != nil {
+		return p.remote(ctx, m.Uri)
+	}
 	if !ok {
 		return nil, &orca.Error{Op: "metatest.open", Path: m.Uri, Kind: orca.Unavailable, Msg: "connection refused"}
 	}
@@ -278,16 +287,17 @@ func newPair(t *testing.T) *pair {
 
 // newPairOn is newPair, for stores that take their time.
 func newPairOn(t *testing.T, slow bool) *pair {
-	return begun(&pair{t: t, dir: memDir(t), slow: slow})
+	return newPairWith(t, func(p *pair) { p.slow = slow })
 }
 
 // newTriple is newPairOn with three groups.
 func newTriple(t *testing.T) *pair {
-	return begun(&pair{t: t, dir: memDir(t), slow: true, wide: true})
+	return newPairWith(t, func(p *pair) { p.slow, p.wide = true, true })
 }
 
-func begun(p *pair) *pair {
-	t := p.t
+func newPairWith(t *testing.T, set func(p *pair)) *pair {
+	p := &pair{t: t, dir: memDir(t)}
+	set(p)
 	p.start()
 	t.Cleanup(func() { p.stop() })
 	p.mount("/", "mem://obj-"+t.Name()+"-root", 0)

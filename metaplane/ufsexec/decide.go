@@ -5,6 +5,7 @@ package ufsexec
 import (
 	"cmp"
 	"context"
+	"errors"
 	"strconv"
 	"time"
 
@@ -18,8 +19,9 @@ import (
 type outcome struct {
 	fingerprint string // of the file concerned, where it is new
 	mtime       int64
-	vanished    bool // what was to be kept in the trash was not there
-	early       bool // of a directory that another group has not been asked to take
+	vanished    bool               // what was to be kept in the trash was not there
+	early       bool               // of a directory that another group has not been asked to take
+	back        *metapb.TransferOp // what comes back from another group
 }
 
 // decide makes the call of an undecided intent until its outcome is known, and
@@ -39,8 +41,12 @@ func (e *Executor) decide(r *run, in *command.Intent) (*command.Result, error) {
 		}
 		out, err := e.perform(r.reign.ctx, in, attempt > 0 || r.reign.inherited[in.Id] || e.orphan(in), &made)
 		final := err == nil || refused(orca.KindOf(err)) || e.hopeless(r.reign.ctx, in, err, attempt)
-		if in.Op == metapb.IntentOp_INTENT_TRANSFER {
-			final, err = transferred(err)
+		var no *Refused
+		switch {
+		case errors.As(err, &no):
+			final, err = true, no.Err
+		case in.Op == metapb.IntentOp_INTENT_TRANSFER:
+			final = err == nil
 		}
 		if final && err != nil && (in.Op == metapb.IntentOp_INTENT_MKDIR || in.Op == metapb.IntentOp_INTENT_PUT_EMPTY) {
 			if uerr := e.unmake(r.reign.ctx, in, &made); uerr != nil {
@@ -54,8 +60,11 @@ func (e *Executor) decide(r *run, in *command.Intent) (*command.Result, error) {
 			continue
 		}
 		res, err := e.propose(r, in, out, err)
-		if in.Op == metapb.IntentOp_INTENT_EXCHANGE {
+		switch {
+		case in.Op == metapb.IntentOp_INTENT_EXCHANGE, trades(in):
 			e.forgetExchange(r.reign.ctx, in)
+		case no != nil && no.Changed:
+			e.learnMoved(r.reign.ctx, in)
 		}
 		return res, err
 	}
@@ -63,7 +72,7 @@ func (e *Executor) decide(r *run, in *command.Intent) (*command.Result, error) {
 
 // propose commits or aborts the intent; the result is the operation's.
 func (e *Executor) propose(r *run, in *command.Intent, out outcome, cause error) (*command.Result, error) {
-	d := &metapb.DecideOp{Intent: in.Id, Fingerprint: out.fingerprint, Mtime: out.mtime, Vanished: out.vanished, Early: out.early}
+	d := &metapb.DecideOp{Intent: in.Id, Fingerprint: out.fingerprint, Mtime: out.mtime, Vanished: out.vanished, Early: out.early, Back: out.back}
 	if cause != nil {
 		d.Kind, d.Msg = uint32(orca.KindOf(cause)), cause.Error()
 	}
@@ -121,8 +130,11 @@ func (e *Executor) hopeless(ctx context.Context, in *command.Intent, err error, 
 		return false // only a repetition can tell
 	case metapb.IntentOp_INTENT_RECEIVE:
 		store, in, oerr = e.receiving(ctx, in)
-		if oerr != nil {
+		if oerr != nil || trades(in) {
 			return false
+		}
+		if !store.Caps().AtomicRename {
+			return untouched(ctx, store, in)
 		}
 		_, serr := store.Stat(ctx, in.Source)
 		return serr == nil

@@ -61,6 +61,8 @@ func (e *Executor) drain(ctx context.Context, r *run, in *command.Intent) error 
 			e.sync.Removed(in.MountId, in.Source)
 		}
 		return err
+	case metapb.IntentOp_INTENT_LEFT:
+		return e.left(ctx, store, in)
 	case metapb.IntentOp_INTENT_MOVE:
 		return (&move{e: e, store: store, in: in, copied: &r.copied}).run(ctx)
 	}

@@ -33,7 +33,13 @@ func (e *Executor) forgetExchange(ctx context.Context, in *command.Intent) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, e.cfg.CallTimeout)
 	defer cancel()
-	store, err := e.stores.FS(ctx, in.MountId)
+	var store ufs.FS
+	var err error
+	if trades(in) {
+		store, in, err = e.receiving(ctx, in)
+	} else {
+		store, err = e.stores.FS(ctx, in.MountId)
+	}
 	if err == nil {
 		err = store.Sweep(ctx, in.Source, exchangeToken(in))
 	}

@@ -348,15 +348,19 @@ func (m *move) drop(ctx context.Context, key string) error {
 func (m *move) copy(ctx context.Context, src, dst, want string) (ufs.Info, error) {
 	ctx, cancel := context.WithTimeout(ctx, m.e.cfg.CopyTimeout)
 	defer cancel()
-	if c, ok := m.store.(ufs.Copier); ok {
+	return copyObject(ctx, m.store, src, dst, want, "move"+strconv.FormatUint(m.in.Id, 16))
+}
+
+func copyObject(ctx context.Context, store ufs.FS, src, dst, want, token string) (ufs.Info, error) {
+	if c, ok := store.(ufs.Copier); ok {
 		return c.Copy(ctx, src, dst, want)
 	}
-	r, err := m.store.Open(ctx, src, 0, -1, want)
+	r, err := store.Open(ctx, src, 0, -1, want)
 	if err != nil {
 		return ufs.Info{}, err
 	}
 	defer r.Close()
-	w, err := m.store.Create(ctx, dst, "move"+strconv.FormatUint(m.in.Id, 16))
+	w, err := store.Create(ctx, dst, token)
 	if err != nil {
 		return ufs.Info{}, err
 	}

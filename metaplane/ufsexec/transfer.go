@@ -14,12 +14,15 @@ import (
 	"orca/ufs"
 )
 
-// Refused is the decision of another group not to take a file; Err says why.
+// Refused is the decision not to take a file of another group; Err says why.
 type Refused struct {
 	Err error
 	// Early says that it is this group's, about a directory that the other one has
 	// not been asked to take yet.
 	Early bool
+	// Changed: somebody has changed the file's object in its store, which its own
+	// group does not know.
+	Changed bool
 }
 
 // Error implements error.
@@ -34,23 +37,13 @@ func (e *Executor) transfer(ctx context.Context, in *command.Intent) (outcome, e
 	if e.cfg.Transfer == nil {
 		return outcome{}, orca.E("ufsexec.transfer", orca.Unavailable, "this process has no way to other groups")
 	}
-	err := e.cfg.Transfer(ctx, in.Id)
+	back, err := e.cfg.Transfer(ctx, in.Id)
 	var r *Refused
-	return outcome{early: errors.As(err, &r) && r.Early}, err
+	return outcome{back: back, early: errors.As(err, &r) && r.Early}, err
 }
 
-// transferred reports whether a transfer is decided, and the refusal if it was
-// one.
-func transferred(err error) (final bool, _ error) {
-	var r *Refused
-	if errors.As(err, &r) {
-		return true, r.Err
-	}
-	return err == nil, err
-}
-
-// receive moves what another group gives to its place, or removes what is there
-// when a link without an object replaces it.
+// receive moves what another group gives to its place, has it change places with
+// what is there, or removes that when a link without an object replaces it.
 func (e *Executor) receive(ctx context.Context, in *command.Intent, redo bool) (outcome, error) {
 	if in.Ino != 0 {
 		store, err := e.stores.FS(ctx, in.MountId)
@@ -65,10 +58,15 @@ func (e *Executor) receive(ctx context.Context, in *command.Intent, redo bool) (
 		return outcome{}, e.remove(ctx, store, gone, redo)
 	}
 	store, in, err := e.receiving(ctx, in)
-	if err != nil {
+	switch {
+	case err != nil:
 		return outcome{}, err
+	case trades(in):
+		return outcome{}, trade(ctx, store, in, redo)
+	case store.Caps().AtomicRename:
+		return rename(ctx, store, in, redo)
 	}
-	return rename(ctx, store, in, redo)
+	return e.fetch(ctx, store, in)
 }
 
 // receiving returns the store that has both places of what is received, and the
@@ -90,6 +88,9 @@ func (e *Executor) receiving(ctx context.Context, in *command.Intent) (ufs.FS, *
 	}
 	moved := proto.Clone(in).(*command.Intent)
 	moved.Source, moved.Target = below(at, t.GetRoot(), t.GetKey()), below(at, mt.Mount.Uri, in.Target)
+	if in.Want == "" { // an exchange with something that the store does not have
+		moved.Source, moved.Target, moved.Want, moved.Have = moved.Target, moved.Source, in.Have, ""
+	}
 	return store, moved, nil
 }
 

@@ -97,9 +97,10 @@ type Config struct {
 	// change comes to; nil: there is only one executor.
 	Fence func(ctx context.Context) error
 	// Transfer asks the group that a file goes to for its decision about an
-	// intent; an error that is not a Refused says that it has made none yet. It
-	// bounds its calls itself. nil: there are no other groups.
-	Transfer func(ctx context.Context, intent uint64) error
+	// intent, and what comes back of an exchange; an error that is not a Refused says
+	// that it has made none yet. It bounds its calls itself. nil: there are no other
+	// groups.
+	Transfer func(ctx context.Context, intent uint64) (back *metapb.TransferOp, err error)
 	// Now is the clock; default time.Now.
 	Now func() time.Time
 }
