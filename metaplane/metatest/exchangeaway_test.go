@@ -191,7 +191,9 @@ type bucket struct {
 func newBucket(t *testing.T) *bucket {
 	srv := ufstest.StartMinIO(t, minio.Config{Buckets: []string{"bucket"}})
 	open := func(ctx context.Context, prefix string) (ufs.FS, error) {
-		return s3.Open(ctx, srv.Config("bucket", prefix), slog.New(slog.DiscardHandler))
+		cfg := srv.Config("bucket", prefix)
+		cfg.PartSize = s3.MinPart
+		return s3.Open(ctx, cfg, slog.New(slog.DiscardHandler))
 	}
 	b := &bucket{}
 	var err error
@@ -386,6 +388,20 @@ func TestAForeignWriterMeetsATransferOfObjects(t *testing.T) {
 	require.NoError(t, b.fs.Remove(t.Context(), "1/gone"))
 	require.ErrorIs(t, b.rename("/m/1/gone", "/m/2/gone"), orca.NotFound)
 	require.Empty(t, b.is("/m/2/gone"))
+	// He writes when the copy is made and not yet on record: it stays the one that was
+	// copied.
+	b.seen("/m/1/late", "known")
+	b.cut.Store("before deciding receive")
+	ask := func() error { return b.asOne(1, 1, "/m/1/late", "/m/2/late") }
+	require.Error(t, ask())
+	b.write("/m/1/late", "foreign")
+	b.restart()
+	require.Eventually(t, func() bool { return ask() == nil }, time.Minute, 5*time.Millisecond)
+	b.quiet("late", func() {})
+	b.look()
+	require.Equal(t, []string{"foreign", "known"}, []string{b.object("/m/1/late"), b.object("/m/2/late")})
+	b.agrees("/m/1/late")
+	b.agrees("/m/2/late")
 	// Of an exchange with a link the object may be the other group's.
 	b.seen("/m/2/other", "known")
 	b.symlink("/m/1/link", "target")
@@ -412,6 +428,14 @@ func TestWhatObjectsDoNotDoBetweenGroups(t *testing.T) {
 	require.NoError(t, b.rename("/m/1/a", "/m/2/b"))
 	b.quiet("rename", func() {})
 	require.Equal(t, []string{"", "a"}, []string{b.object("/m/1/a"), b.object("/m/2/b")})
+	// What was uploaded in parts has another fingerprint once it is copied.
+	long := strings.Repeat("x", s3.MinPart+1)
+	b.seen("/m/1/parts", long)
+	require.NoError(t, b.rename("/m/1/parts", "/m/2/parts"))
+	b.quiet("parts", func() {})
+	require.True(t, b.object("/m/2/parts") == long)
+	b.agrees("/m/2/parts")
+	require.Empty(t, b.object("/m/1/parts"))
 	b.clean()
 }
 
