@@ -143,6 +143,8 @@ func (e *Executor) learnMoved(ctx context.Context, in *command.Intent) {
 	} else if in.Op != metapb.IntentOp_INTENT_TRANSFER || in.Want == "" {
 		return
 	}
+	ctx, cancel := context.WithTimeout(ctx, e.cfg.CallTimeout)
+	defer cancel()
 	_, err := e.sync.Name(ctx, ufssync.Place{Mount: in.MountId, Key: key, Dir: orca.Ino(at.GetIno()), Name: at.GetPath()})
 	if err != nil {
 		e.log.Debug("an object that has changed was not looked at", "key", key, "err", err)
