@@ -169,6 +169,9 @@ func (m *Machine) stageEntry(n *node, e *metapb.StagedEntry, rec staged) orca.In
 		m.count.files++
 		m.addFile(n, e.Name, f)
 		m.stageExtras(f.Ino, e)
+		if f.Flags.Has(inode.Pinned) {
+			m.effect(Effect{Kind: EffectPin, File: f.Ino, Version: f.Version})
+		}
 		return f.Ino
 	}
 	return m.stageLink(n, e)

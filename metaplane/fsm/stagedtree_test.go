@@ -3,6 +3,7 @@
 package fsm
 
 import (
+	"slices"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -18,6 +19,7 @@ type brought struct {
 	from, to *world
 	tx       uint64
 	dir      orca.Ino
+	again    bool // it is there already
 }
 
 // caps mounts a store that does all in one call.
@@ -107,6 +109,8 @@ func (b *brought) pages() (sent []*metapb.StageOp) {
 			r := b.stage(o)
 			require.Zero(t, r.Kind, r.Msg)
 			require.Len(t, r.Ids, 1)
+			pins := slices.ContainsFunc(b.to.out.Effects, func(e Effect) bool { return e.Kind == EffectPin && e.File == orca.Ino(r.Ids[0]) })
+			require.Equal(t, e.Name == "b" && !b.again, pins, "workers keep what is pinned")
 			require.Equal(t, r.Ids, b.stage(o).Ids, "again, it is there already")
 			if l[0].Links > 0 {
 				links[l[0].Ino] = r.Ids[0]
@@ -159,6 +163,7 @@ func TestATreeIsStaged(t *testing.T) {
 	sent := b.pages()
 	nowhere()
 	require.Zero(t, b.stage(b.self()).Kind, "who leads now begins again")
+	b.again = true
 	require.Len(t, b.pages(), len(sent))
 	require.False(t, b.to.m.Sweepable(1<<62))
 	require.Zero(t, b.to.do(&command.Command{SweepTrash: &metapb.SweepTrashOp{}}).Kind)
