@@ -395,3 +395,24 @@ func TestPlantedFaultsOfDirectoryTransfersAreCaught(t *testing.T) {
 		})
 	}
 }
+
+// A directory of another group that was being made below one when that began to
+// move is no directory that is copied.
+func TestAPartThatIsMadeMeanwhileIsNotCopied(t *testing.T) {
+	for _, c := range []*command.Command{
+		{Rename: &metapb.RenameOp{Src: at("/m/d"), Away: &metapb.Target{Ino: 2<<48 | 0x12, Path: "d"}}},
+		{Regroup: &metapb.RegroupOp{Target: at("/m/d"), Group: 2}},
+	} {
+		b := newBrought(t)
+		require.Zero(t, b.from.do(&command.Command{SetQuota: &metapb.SetQuotaOp{Target: at("/m/d")}}).Kind)
+		made := b.from.do(&command.Command{Mkdir: &metapb.MkdirOp{Target: at("/m/d/e/part"), Mode: 0o755, Group: 2}})
+		require.NotNil(t, made.Intent, made.Msg)
+		begun := b.from.do(c)
+		require.NotNil(t, begun.Intent, begun.Msg)
+		require.Zero(t, b.from.do(&command.Command{Decide: &metapb.DecideOp{Intent: made.Intent.Id}}).Kind)
+		require.NoError(t, b.from.m.Restless(begun.Intent.Id))
+		_, _, err := b.from.m.LeavingPage(begun.Intent.Id, b.from.m.dirs[b.dir].sub.get("e").rec.Ino, "", 100, 1<<20)
+		require.ErrorIs(t, err, orca.Unsupported)
+		require.Contains(t, err.Error(), "/m/d/e/part")
+	}
+}

@@ -120,18 +120,37 @@ cross-mount: outside
 cross-mount: outside
 > xattr /a/d user.x y
 ok
+# A directory of another group that was being made there comes in between.
+> mkdir /a/d/p group=2
+intent 7 undecided mkdir mount 1 source a/d/p target a/d/p
+> mv /a/d away=2000000000012/d
+intent 8 undecided transfer mount 1 source a/d
+> decide i=7 -q
+ok
+> brought i=8 root=0x2000000000020
+cross-mount: /a/d/p lives in group 2
+> decide i=8 -early kind=11 msg=part
+cross-mount: part
+> unmount /a/d/p
+mount 2
+> junction id=2 from=3 to=0
+mount 2
+> rm /a/d/p
+intent 9 undecided remove mount 1 source a/d/p
+> decide i=9 -q
+ok
 # Once the other group is asked, only what that says ends it, and nobody reads it.
 > call client=1 seq=2
 > mv /a/d away=2000000000012/d
-intent 7 undecided transfer mount 1 source a/d
-> brought i=7
+intent 10 undecided transfer mount 1 source a/d
+> brought i=10
 invalid: it has no number there
-> brought i=7 root=0x2000000000020
+> brought i=10 root=0x2000000000020
 ok
-> brought i=7 root=0x2000000000020
+> brought i=10 root=0x2000000000020
 ok
 > reopen
-> decide i=7 -early kind=12
+> decide i=10 -early kind=12
 busy: the move is further, or not as far
 > stat /a/d
 busy
@@ -148,19 +167,19 @@ busy
 > stat /a/mine
 dir 14 0755 0:0 entries 0 nlink 2 at file:///r/a/mine
 > rm /a/d/f
-busy: an earlier change is still on its way to the UFS (intent 7)
+busy: an earlier change is still on its way to the UFS (intent 10)
 > sync /a gone:d -loaded
 created 0 changed 0 removed 0 skipped 1
-> decide i=7 kind=16 msg=full
+> decide i=10 kind=16 msg=full
 conflict: full
 > stat /a/d/e/g
 file 17 0644 0:0 len 2 v1 PERSISTED fp gg at file:///r/a/d/e/g
 > call client=1 seq=3
 > mv /a/d away=2000000000012/d
-intent 8 undecided transfer mount 1 source a/d
-> brought i=8 root=0x2000000000020
+intent 11 undecided transfer mount 1 source a/d
+> brought i=11 root=0x2000000000020
 ok
-> decide i=8 -v
+> decide i=11 -v
 event EVENT_ENTRY ino 13 11/d
 effect 8 file 0 version 0 id 0 
 > call client=1 seq=3
@@ -191,19 +210,19 @@ ok
 files 1 dirs 5 sessions 0 intents 0 mounts 1 trash 0
 # What stays: a directory that only the namespace has, and one above a mount.
 > mount /a/beside/m mem://x -p
-mount 2
+mount 3
 > mv /a away=2000000000012/b
 cross-mount: there is a mount point below it
 > mv /a/beside/m away=2000000000012/b
 cross-mount: a mount, or a directory that lives in a group of its own, stays where it is
 > mount /r mem://b -p caps=d
-mount 3
+mount 4
 > sync /r d:d
 created 1 changed 0 removed 0 skipped 0
 > mv /r/d away=2000000000012/b
 cross-mount: its store cannot rename a directory in one call
 > mount /ro file:///ro ro=1 -p caps=rdo
-mount 4
+mount 5
 > sync /ro d:d
 created 1 changed 0 removed 0 skipped 0
 > mv /ro/d away=2000000000012/b
