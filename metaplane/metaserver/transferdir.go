@@ -46,10 +46,6 @@ func (s *Service) bring(ctx context.Context, intent uint64) error {
 		return nil
 	case ctx.Err() != nil || k == orca.Canceled || k == orca.NotLeader || brought && own == nil || s.decidedElsewhere(intent):
 		return err // it is not known what came of it, or who leads next begins again
-	case own != nil && k == orca.Unsupported:
-		var e *orca.Error
-		_ = errors.As(err, &e)
-		err = &orca.Error{Op: "metaserver.Rename", Path: e.Path, Kind: orca.CrossMount, Msg: e.Msg}
 	case own == nil && (k.Retryable() || k == orca.Stale || k == orca.Internal):
 		err = &orca.Error{Op: "metaserver.Rename", Path: it.Source, Kind: orca.Busy, Msg: "the other group does not take it now", Err: err}
 	}
@@ -75,6 +71,11 @@ func (m *mover) bring(ctx context.Context) (brought bool, err error) {
 	}
 	m.s.owing.to(group, m.it.Id)
 	if err := m.copy(ctx); err != nil {
+		var own *stays
+		var e *orca.Error
+		if errors.As(err, &own) && errors.As(err, &e) { // something in it stays in its group, so that who asked copies
+			err = &stays{&orca.Error{Op: "metaserver.Rename", Path: e.Path, Kind: orca.CrossMount, Msg: e.Msg}}
+		}
 		return false, err
 	}
 	_, err = m.s.group.Propose(ctx, &command.Command{Now: now(), Brought: &metapb.BroughtOp{Intent: m.it.Id, Root: m.root}})

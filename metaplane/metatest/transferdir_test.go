@@ -227,9 +227,11 @@ func TestDirectoriesThatStaySurviveACrashAnywhere(t *testing.T) {
 }
 
 // cached makes a file that only the cache has.
-func (p *pair) cached(path string) {
+func (p *pair) cached(path string) { p.t.Helper(); p.made(path, orca.MustCache) }
+
+func (p *pair) made(path string, how orca.WriteType) {
 	p.t.Helper()
-	w, err := p.ns.Create(p.t.Context(), &metapb.CreateRequest{Target: at(path), Mode: 0o644, WriteType: uint32(orca.MustCache)})
+	w, err := p.ns.Create(p.t.Context(), &metapb.CreateRequest{Target: at(path), Mode: 0o644, WriteType: uint32(how)})
 	require.NoError(p.t, err)
 	_, err = p.ns.Complete(p.t.Context(), &metapb.CompleteRequest{Session: w.Session.Id, Fence: w.Session.Fence, Length: 1, Workers: []uint64{1}})
 	require.NoError(p.t, err)
@@ -314,6 +316,10 @@ func TestWhatDirectoriesDoNotGoToAnotherGroup(t *testing.T) {
 	want = p.seen("/m/1/d")
 	stays(orca.CrossMount, 0, "/m/2/d", false)
 	require.NoError(t, p.remove("/m/1/d/cached", false))
+	p.made("/m/1/d/waits", orca.AsyncThrough)
+	want = p.seen("/m/1/d")
+	stays(orca.CrossMount, 0, "/m/2/d", false)
+	require.NoError(t, p.remove("/m/1/d/waits", false))
 	_, err = p.mkdirIn("/m/1/d/part", 2)
 	require.Error(t, err, "it has a quota")
 	p.mkdir("/m/1/above")
