@@ -22,8 +22,9 @@ import (
 //	   └───────┴────────┴────► given up: swept
 //
 // A page that comes again changes nothing, and none comes after the seal, or
-// after the end of the transaction; who begins again is told of the seal. A tree stays until it is placed or given up,
-// whoever leads and however often the group starts again.
+// after the end of the transaction; who begins again is told of the seal. A tree
+// stays until it is placed or given up, whoever leads and however often the group
+// starts again.
 
 // stageTree adds to a tree that has no place yet.
 func (m *Machine) stageTree(c *call, o *metapb.StageOp) *refusal {
