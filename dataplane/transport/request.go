@@ -135,10 +135,12 @@ func (r *Request) Deadline() time.Time {
 	return time.Now().Add(time.Duration(r.timeout) * time.Millisecond)
 }
 
-// Answer sends the one and last frame of a parked request. It does not block:
-// what the socket does not take at once leaves later.
+// Answer sends the one and last frame of a parked request, which must not be used
+// any more. It does not block: what the socket does not take at once leaves later.
 func (r *Request) Answer(p Reply) {
-	r.conn.answer(r, &p, false)
+	if !r.conn.answer(r, &p, false) {
+		r.reuse()
+	}
 }
 
 // Resume hands a parked request to h on a goroutine of its own, where it may

@@ -115,7 +115,12 @@ func (s *StatScratch) Decode(b []byte) (*StatRequest, bool) {
 
 func (s *StatScratch) decodeHeader(b []byte) bool {
 	s.h.Reset()
-	h := &s.h
+	return s.h.decodeOnto(b, &s.caller)
+}
+
+// decodeOnto fills in h, which is empty, without allocating; c is the memory of
+// its caller.
+func (h *Header) decodeOnto(b []byte, c *Caller) bool {
 	return EachField(b, func(num protowire.Number, v uint64, p []byte) bool {
 		switch {
 		case num == 1 && p == nil:
@@ -125,8 +130,8 @@ func (s *StatScratch) decodeHeader(b []byte) bool {
 		case num == 3 && p == nil:
 			h.AckedBelow = v
 		case num == 4 && p != nil && h.Caller == nil:
-			s.caller.Reset()
-			h.Caller = &s.caller
+			c.Reset()
+			h.Caller = c
 			return h.Caller.DecodeOnto(p)
 		default:
 			return false
@@ -149,4 +154,65 @@ func (s *StatScratch) decodeSync(b []byte) bool {
 		}
 		return p == nil
 	})
+}
+
+// CreateScratch is the memory of one request to create, used again for the next.
+// The zero value is ready; it is for one goroutine.
+type CreateScratch struct {
+	q      CreateRequest
+	h      Header
+	caller Caller
+	target Target
+}
+
+// Decode decodes a request without allocating: what it returns is valid until the
+// next call, and its path is a part of b. false: it is not plainly encoded, makes a
+// link, or lacks a header or a target.
+func (s *CreateScratch) Decode(b []byte) (*CreateRequest, bool) {
+	s.q.Reset()
+	q := &s.q
+	ok := EachField(b, func(num protowire.Number, v uint64, p []byte) bool {
+		switch {
+		case num == 1 && p != nil && q.H == nil:
+			s.h.Reset()
+			q.H = &s.h
+			return q.H.decodeOnto(p, &s.caller)
+		case num == 2 && p != nil && q.Target == nil:
+			s.target.Reset()
+			q.Target = &s.target
+			return q.Target.DecodeOnto(p)
+		case p != nil:
+			return false
+		}
+		return q.decodeNumber(num, v)
+	})
+	return q, ok && q.H != nil && q.Target != nil
+}
+
+func (q *CreateRequest) decodeNumber(num protowire.Number, v uint64) bool {
+	switch num {
+	case 3:
+		q.Mode = uint32(v)
+	case 4:
+		q.Parents = v != 0
+	case 5:
+		q.Exclusive = v != 0
+	case 6:
+		q.Overwrite = v != 0
+	case 7:
+		q.WriteType = uint32(v)
+	case 8:
+		q.BlockSize = int64(v)
+	case 9:
+		q.Replicas = uint32(v)
+	case 10:
+		q.Complete = v != 0
+	case 11:
+		q.Steal = v != 0
+	case 50:
+		q.ExpectLength = int64(v)
+	default:
+		return false
+	}
+	return true
 }

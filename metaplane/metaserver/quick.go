@@ -4,6 +4,7 @@ package metaserver
 
 import (
 	"context"
+	"sync"
 	"time"
 
 	"google.golang.org/protobuf/proto"
@@ -68,17 +69,44 @@ type started struct {
 	c     *command.Command
 	w     mutationWaiter
 	reply func(*started, *command.Result) metawire.Message
-	// create is the memory of a create's reply.
+	// create is the memory of a create's reply, memory that of all of it.
 	create *metapb.CreateReply
+	memory *creating
 }
 
 // creating is a create on its way, with all that is made for it, in one piece
-// of memory.
+// of memory, which is used again.
 type creating struct {
 	started
 	cmd    command.Command
 	op     metapb.CreateOp
+	target metapb.Target
+	caller metapb.Caller
 	answer metapb.CreateReply
+}
+
+var creatings = sync.Pool{New: func() any { return new(creating) }}
+
+// newCreating fills in the command of a request, of which it keeps the strings.
+func (s *Service) newCreating(r *metapb.CreateRequest) *creating {
+	c := creatings.Get().(*creating)
+	c.cmd.Create = &c.op
+	s.fillCreate(&c.cmd, r)
+	c.target.Ino, c.target.Path = r.Target.Ino, r.Target.Path
+	c.op.Target = &c.target
+	c.started = started{c: &c.cmd, create: &c.answer, reply: createReply, memory: c}
+	return c
+}
+
+// free gives c back when it was answered.
+func (c *creating) free() {
+	c.started = started{}
+	c.cmd.Reset()
+	c.op.Reset()
+	c.target.Reset()
+	c.caller.Reset()
+	c.answer.Reset()
+	creatings.Put(c)
 }
 
 // start implements starter. What the walk of a path may have to ask a UFS for,
@@ -94,11 +122,7 @@ func (s *Service) start(q metawire.Request, until time.Time, w mutationWaiter) b
 		if !r.Complete || checkCreate(r) != nil || !s.settledNow(r.H, r.Target) {
 			return false
 		}
-		c := &creating{}
-		c.cmd.Create = &c.op
-		s.fillCreate(&c.cmd, r)
-		st = &c.started
-		st.c, st.create, st.reply = &c.cmd, &c.answer, createReply
+		st = &s.newCreating(r).started
 	case *metapb.RenameRequest:
 		const op = "metaserver.Rename"
 		if checkTarget(op, r.Src) != nil || checkTarget(op, r.Dst) != nil || checkNew(op, r.Dst) != nil ||
@@ -117,6 +141,10 @@ func (s *Service) start(q metawire.Request, until time.Time, w mutationWaiter) b
 	}
 	st.s, st.w = s, w
 	s.sign(q.GetH(), st.c)
+	if m := st.memory; m != nil && st.c.Caller != nil {
+		m.caller.Uid, m.caller.Gid, m.caller.Groups = st.c.Caller.Uid, st.c.Caller.Gid, st.c.Caller.Groups
+		st.c.Caller = &m.caller
+	}
 	if err := s.group.Start(st.c, until, st); err != nil {
 		s.Stats.Errors.Add(1)
 		w.answer(nil, err)
@@ -176,6 +204,9 @@ func (st *started) Done(res *command.Result, err error) {
 		st.s.Exec.Wake()
 	}
 	st.w.answer(st.reply(st, res), nil)
+	if st.memory != nil {
+		st.memory.free()
+	}
 }
 
 // parked is a request whose mutation is on its way.
@@ -185,12 +216,21 @@ type parked struct {
 	gate gatekeeper // nil: none
 }
 
+var parkedPool = sync.Pool{New: func() any { return new(parked) }}
+
+// free gives p back when nobody waits with it any more.
+func (p *parked) free() {
+	*p = parked{}
+	parkedPool.Put(p)
+}
+
 func (p *parked) answer(m metawire.Message, err error) {
 	if err != nil {
 		p.r.Answer(refuse(p.gate, err))
-		return
+	} else {
+		p.r.Answer(encode(p.m, p.r, m))
 	}
-	p.r.Answer(encode(p.m, p.r, m))
+	p.free()
 }
 
 func (p *parked) resume(rest func(ctx context.Context) (metawire.Message, error)) {

@@ -74,8 +74,15 @@ func (s *Server) serve(ctx context.Context, r *transport.Request) transport.Repl
 	if m == nil {
 		return transport.Fail(&orca.Error{Op: "metaserver.serve", Path: r.Op.String(), Kind: orca.Unsupported, Msg: "no such operation"})
 	}
-	if r.Inline && r.Op == metawire.OpStat {
-		return s.stat(m, r)
+	if r.Inline {
+		switch r.Op {
+		case metawire.OpStat:
+			return s.stat(m, r)
+		case metawire.OpCreate:
+			if reply, ok := s.create(m, r); ok {
+				return reply
+			}
+		}
 	}
 	q, err := m.Decode(r.Meta)
 	if err != nil {
@@ -96,10 +103,7 @@ func (s *Server) serve(ctx context.Context, r *transport.Request) transport.Repl
 		}
 	}
 	if r.Inline {
-		if s.starter.start(q, r.Deadline(), &parked{m, r, s.gate}) {
-			return transport.Reply{Parked: true}
-		}
-		return transport.Reply{Later: true}
+		return s.park(m, r, q)
 	}
 	if l, ok := q.(*metapb.ListRequest); ok && s.lister != nil {
 		return list(ctx, s.lister, s.gate, l)
@@ -186,6 +190,38 @@ func (s *Server) stat(m *metawire.Method, r *transport.Request) transport.Reply 
 		return transport.Reply{Later: true}
 	}
 	return encode(m, r, &c.Reply)
+}
+
+// createScratches are the memory of creates that are begun on the parser.
+var createScratches = sync.Pool{New: func() any { return new(metapb.CreateScratch) }}
+
+// create begins a create that is plainly encoded. What is decoded of it stays within
+// the call, but for its path, which is the request's.
+func (s *Server) create(m *metawire.Method, r *transport.Request) (_ transport.Reply, plain bool) {
+	c := createScratches.Get().(*metapb.CreateScratch)
+	defer createScratches.Put(c)
+	q, ok := c.Decode(r.Meta)
+	if !ok {
+		return transport.Reply{}, false
+	}
+	if err := s.admit(r, q); err != nil {
+		if unsettled(err) {
+			return transport.Reply{Later: true}, true
+		}
+		return transport.Fail(err), true
+	}
+	return s.park(m, r, q), true
+}
+
+// park begins a mutation, and keeps the request until it is answered.
+func (s *Server) park(m *metawire.Method, r *transport.Request, q metawire.Request) transport.Reply {
+	p := parkedPool.Get().(*parked)
+	*p = parked{m, r, s.gate}
+	if s.starter.start(q, r.Deadline(), p) {
+		return transport.Reply{Parked: true}
+	}
+	p.free()
+	return transport.Reply{Later: true}
 }
 
 // lister is optional on the Namespace of a Server: it answers a List encoded.

@@ -28,6 +28,10 @@ import (
 // maxStatAllocs is how many allocations one served stat may cost the server.
 const maxStatAllocs = 4
 
+// maxCreateAllocs is how many one served create may cost it, of those that share an
+// entry of the journal by dozens: of what an entry costs it has little.
+const maxCreateAllocs = 4
+
 // TestStatAllocs holds a served stat to its allocations, from the socket to the
 // socket: what is counted is the whole process while a client that allocates
 // nothing asks, so little more than the server's share.
@@ -49,50 +53,118 @@ func TestStatAllocs(t *testing.T) {
 
 	body, err := metawire.Marshal(&metapb.StatRequest{H: &metapb.Header{Caller: &metapb.Caller{}}, Target: at(path)})
 	require.NoError(t, err)
+	c := rawDial(t, addr)
+	least := c.allocs(t, metawire.OpStat, 2000, 1, func(uint64) []byte { return body })
+	t.Logf("%.2f allocations per served stat", least)
+	require.LessOrEqual(t, least, float64(maxStatAllocs))
+}
+
+// TestCreateAllocs is the same of creates, which are answered where they are applied.
+func TestCreateAllocs(t *testing.T) {
+	h := NewHarness(t)
+	h.Start(t)
+	t.Cleanup(h.Stop)
+	srv, err := metaserver.NewServer(h.Service, transport.ServerConfig{}, slog.New(slog.DiscardHandler))
+	require.NoError(t, err)
+	addr, err := srv.Listen("127.0.0.1:0")
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, srv.Shutdown(context.Background())) })
+
+	// The client allocates nothing: only these of its bytes change.
+	const seqs = 1 << 40
+	q := &metapb.CreateRequest{H: &metapb.Header{Client: 7, Caller: &metapb.Caller{}}, Target: at("/f-00000000"), Complete: true, WriteType: 1, Mode: 0o644}
+	number := func(seq uint64) []byte {
+		name := []byte(q.Target.Path)
+		for i := len(name) - 1; name[i] != '-'; i-- {
+			name[i] = '0' + byte(seq%10)
+			seq /= 10
+		}
+		return name
+	}
+	bodies := map[uint64][]byte{}
+	c := rawDial(t, addr)
+	const n, rounds, together = 1024, 7, 64
+	for seq := uint64(1); seq <= n*rounds; seq++ {
+		q.H.Seq, q.H.AckedBelow = seqs+seq, 0
+		if seq > 2*together {
+			q.H.AckedBelow = seqs + seq - 2*together
+		}
+		q.Target.Path = string(number(seq))
+		bodies[seq], err = metawire.Marshal(q)
+		require.NoError(t, err)
+	}
+	least := c.allocs(t, metawire.OpCreate, n, together, func(seq uint64) []byte { return bodies[seq] })
+	t.Logf("%.2f allocations per served create", least)
+	require.LessOrEqual(t, least, float64(maxCreateAllocs))
+}
+
+// rawClient is a connection of a client that allocates nothing.
+type rawClient struct {
+	conn net.Conn
+	seq  uint64
+	buf  []byte
+	in   []byte
+}
+
+func rawDial(t *testing.T, addr net.Addr) *rawClient {
 	conn, err := net.Dial("tcp", addr.String())
 	require.NoError(t, err)
 	t.Cleanup(func() { _ = conn.Close() })
 	require.NoError(t, conn.SetDeadline(time.Now().Add(time.Minute)))
-	head := frame.Header{Op: metawire.OpStat, Meta: uint32(len(body))}
-	buf := make([]byte, 0, 4096)
-	in := make([]byte, 4096)
-	stat := func() {
-		head.Seq++
-		buf = append(head.AppendTo(buf[:0]), body...)
-		if _, err := conn.Write(buf); err != nil {
-			t.Fatal(err)
-		}
-		got, want := 0, frame.Size
-		for got < want {
-			n, err := conn.Read(in[got:])
-			if err != nil {
-				t.Fatal(err)
-			}
-			if got += n; got >= frame.Size && want == frame.Size {
-				r, err := frame.Decode(in[:frame.Size])
-				if err != nil || r.Status != 0 || r.Meta == 0 {
-					t.Fatalf("%+v %v", r, err)
-				}
-				want += r.Len()
-			}
+	return &rawClient{conn: conn, buf: make([]byte, 0, 64<<10), in: make([]byte, 64<<10)}
+}
+
+// allocs makes n calls, so many at once, a few times, and returns the allocations
+// that one costs this process, the fewest of the times: it does other things, too.
+func (c *rawClient) allocs(t *testing.T, op frame.Op, n, together int, body func(seq uint64) []byte) float64 {
+	calls := func() {
+		for range n / together {
+			c.calls(t, op, together, body)
 		}
 	}
-	const n = 2000
-	for range n {
-		stat()
-	}
-	// The fewest of some rounds: the rest of the process allocates, too.
+	calls()
+	calls()
 	least := float64(n)
 	for range 5 {
 		var before, after runtime.MemStats
 		runtime.ReadMemStats(&before)
-		for range n {
-			stat()
-		}
+		calls()
 		runtime.ReadMemStats(&after)
-		least = min(least, float64(after.Mallocs-before.Mallocs)/n)
+		least = min(least, float64(after.Mallocs-before.Mallocs)/float64(n))
 	}
-	t.Logf("%.2f allocations per served stat", least)
-	require.LessOrEqual(t, least, float64(maxStatAllocs))
-	require.NoError(t, conn.Close())
+	return least
+}
+
+// calls makes calls at once, and waits for the answers.
+func (c *rawClient) calls(t *testing.T, op frame.Op, n int, body func(seq uint64) []byte) {
+	c.buf = c.buf[:0]
+	for range n {
+		c.seq++
+		b := body(c.seq)
+		head := frame.Header{Op: op, Seq: c.seq, Meta: uint32(len(b))}
+		c.buf = append(head.AppendTo(c.buf), b...)
+	}
+	if _, err := c.conn.Write(c.buf); err != nil {
+		t.Fatal(err)
+	}
+	for have := 0; n > 0; {
+		got, err := c.conn.Read(c.in[have:])
+		if err != nil {
+			t.Fatal(err)
+		}
+		have += got
+		at := 0
+		for n > 0 && have-at >= frame.Size {
+			r, err := frame.Decode(c.in[at : at+frame.Size])
+			if err != nil || r.Status != 0 || r.Meta == 0 {
+				t.Fatalf("%+v %v", r, err)
+			}
+			if have-at < frame.Size+r.Len() {
+				break
+			}
+			at += frame.Size + r.Len()
+			n--
+		}
+		have = copy(c.in, c.in[at:have])
+	}
 }
