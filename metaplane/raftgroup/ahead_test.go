@@ -183,6 +183,16 @@ func TestStartsFromLogWithZeros(t *testing.T) {
 		_, err = f.WriteAt(rec, end)
 		require.NoError(t, errors.Join(err, f.Close()))
 
+		before, err := os.ReadFile(logs[0])
+		require.NoError(t, err)
+		x, err := Inspect(image, 0, quiet())
+		require.NoError(t, err)
+		require.GreaterOrEqual(t, x.last, uint64(20))
+		require.NoError(t, x.Close())
+		after, err := os.ReadFile(logs[0])
+		require.NoError(t, err)
+		require.True(t, bytes.Equal(before, after), "who looks into a folder changes nothing")
+
 		for range 2 {
 			again := open(t, Config{Dir: image})
 			require.NoError(t, again.Group().ReadReady(t.Context()))

@@ -253,6 +253,28 @@ func (x *Inspection) openJournal(dir string, f *format) error {
 	return nil
 }
 
+// linkLog links a log; of one that a crash has left it copies the records.
+func linkLog(from, to string) error {
+	in, err := os.Open(from)
+	if err != nil {
+		return err
+	}
+	defer in.Close()
+	end, torn, err := recordsEnd(in)
+	if err != nil {
+		return err
+	}
+	if !torn {
+		return os.Link(from, to)
+	}
+	out, err := os.OpenFile(to, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = io.Copy(out, io.NewSectionReader(in, 0, end))
+	return errors.Join(err, out.Close())
+}
+
 // linkTree copies a folder: logs as links, all else as copies.
 func linkTree(from, to string) error {
 	return filepath.WalkDir(from, func(p string, d os.DirEntry, err error) error {
@@ -267,8 +289,8 @@ func linkTree(from, to string) error {
 		switch {
 		case d.IsDir():
 			return os.MkdirAll(dst, 0o700)
-		case strings.HasSuffix(p, ".log"):
-			return os.Link(p, dst)
+		case strings.HasSuffix(p, logSuffix):
+			return linkLog(p, dst)
 		}
 		in, err := os.Open(p)
 		if err != nil {
