@@ -199,12 +199,39 @@ func (w *writing) keepOld(f *os.File) error {
 func (g *gateway) leaving(ino orca.Ino) {
 	ctx, cancel := context.WithTimeout(context.Background(), leavingFor)
 	defer cancel()
+	if g.removes(ctx, ino) {
+		return
+	}
 	for _, n := range g.openNodes(ino) {
 		if err := g.keep(ctx, n, func(*writing) {}); err != nil {
 			g.cfg.Logger.Warn("an open file is removed elsewhere and was not copied", "ino", ino, "err", err)
 		}
 		g.drop(n)
 	}
+}
+
+// removes reports whether this mount itself is removing an inode: what is open of it
+// was copied before, or is by who opens it. To wait for a node's mu here would be to
+// have the removal wait for it.
+func (g *gateway) removes(ctx context.Context, ino orca.Ino) bool {
+	g.mu.Lock()
+	var unknown []entryKey
+	for r := range g.removals {
+		if r.ino == ino {
+			g.mu.Unlock()
+			return true
+		}
+		if r.ino == 0 {
+			unknown = append(unknown, r.at)
+		}
+	}
+	g.mu.Unlock()
+	for _, at := range unknown {
+		if e, err := g.fs.Lookup(ctx, orca.Caller{}, at.dir, at.name); err == nil && e.Ino == ino {
+			return true
+		}
+	}
+	return false
 }
 
 // leavingFor bounds the copying of what others remove: they wait for less.

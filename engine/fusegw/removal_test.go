@@ -250,3 +250,55 @@ func TestReadDuringTheFirstWriteOfASharedHandle(t *testing.T) {
 		t.Errorf("%q, %v", got[:8], err)
 	}
 }
+
+// Who is asked for a file that this mount itself is removing answers at once: a
+// close that waits for the outcome holds what a copy would take.
+func TestRecallOfOwnRemoval(t *testing.T) {
+	fs := newMemFS(t)
+	fs.noBacking, fs.fragile = true, true
+	m, dir := mounted(t, fs, func(c *Config) { c.NoPassthrough = true })
+	ready(t, m)
+	fs.put(t, 1, "f", bytes.Repeat([]byte("old "), 1000))
+	e, err := fs.Lookup(context.Background(), orca.Caller{}, 1, "f")
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, err := os.Open(dir + "/f") // so that there is something to copy
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	f, err := os.OpenFile(dir+"/f", os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := f.WriteAt([]byte("new"), 0); err != nil {
+		t.Fatal(err)
+	}
+	closed := make(chan error, 1)
+	fs.hookRemove(func() error {
+		go func() { closed <- f.Close() }()
+		select {
+		case <-time.After(50 * time.Millisecond): // it may be late: then nothing is in the way
+		case err := <-closed:
+			closed <- err
+		}
+		// The last handle is closed by RELEASE, which waits with the node's mu.
+		go m.g.closeHandle(m.g.nextFh.Load())
+		<-time.After(50 * time.Millisecond) // likewise
+		answered := make(chan struct{})
+		go func() { defer close(answered); m.g.leaving(e.Ino) }()
+		select {
+		case <-answered:
+		case <-time.After(10 * time.Second):
+			t.Error("the recall waits for the removal, which waits for it")
+		}
+		return nil
+	})
+	if err := os.Remove(dir + "/f"); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-closed; err != nil {
+		t.Error(err)
+	}
+}
