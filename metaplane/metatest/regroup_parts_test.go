@@ -543,13 +543,20 @@ func TestAGroupIsAwayWhileADirectoryMoves(t *testing.T) {
 	require.NoError(t, p.remove("/m/f/fresh", false))
 	require.Equal(t, len(before), len(p.seen("/m/f")))
 	p.check()
-	// Whoever waits for a move makes no work for the members.
+}
+
+// Whoever waits for a move makes no work for the members.
+func TestWhoWaitsForAMoveAsksOnce(t *testing.T) {
+	p := newPairOn(t, true)
+	ctx := t.Context()
+	store := t.TempDir()
+	p.mount("/m", "file://"+store, 0)
+	p.furnish(store, "/m/g")
 	p.leave()
 	p.slow, p.busy = false, time.Second
 	p.serve()
-	p.furnish(store, "/m/g")
 	p.then.Store(func(at string) { p.away[2].Store(at == "after self" || p.away[2].Load()) })
-	_, err = p.regroup("/m/g", 2, metapb.RegroupAsk_REGROUP_BEGIN)
+	_, err := p.regroup("/m/g", 2, metapb.RegroupAsk_REGROUP_BEGIN)
 	require.NoError(t, err)
 	require.Eventually(t, func() bool { return p.away[2].Load() }, time.Minute, time.Millisecond)
 	applied := p.host.Group().Machine().Counts().Commands
