@@ -61,7 +61,7 @@ func (m *Machine) inside(n *node) bool {
 		return true
 	}
 	row := m.mountOf(n)
-	return row != nil && row.Mount.Junction != metapb.JunctionState_JUNCTION_STAGED && m.closed(row, "") == nil
+	return row != nil && row.Mount.Junction == metapb.JunctionState_JUNCTION_NONE && m.closed(row, "") == nil
 }
 
 // sendBack refers to where paths begin.

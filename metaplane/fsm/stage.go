@@ -17,8 +17,9 @@ import (
 // staged: its mount is here, at its path, and takes nothing but what stage brings.
 // A name that is there already stays as it is, so that whoever brings it may
 // begin again. Once all is there, which sums prove, the mount is sealed: nothing is
-// staged any more, and it is a mount like any other, that nobody has been referred
-// to yet.
+// staged any more. It is a mount like any other as soon as the first group, which
+// has switched to it, gives it its options: before that nobody is referred to it,
+// but who was to an earlier mount of that path comes here by himself.
 
 // stage adds to a mount that is being moved here.
 func (m *Machine) stage(c *call, o *metapb.StageOp) *refusal {
@@ -215,7 +216,7 @@ func (m *Machine) seal(c *call, o *metapb.StagedSums, row *command.Mount, root *
 		return r
 	}
 	next := proto.Clone(row).(*command.Mount)
-	next.Mount.Junction = metapb.JunctionState_JUNCTION_NONE
+	next.Mount.Junction = metapb.JunctionState_JUNCTION_JOINING
 	m.putMount(next)
 	m.mountChanged(root)
 	c.res.Mount = bare(next)
@@ -240,7 +241,7 @@ func (m *Machine) notHere(s *spot, t *metapb.Target) *refusal {
 	switch row := m.mountOf(n); {
 	case row == nil:
 		return sendBack(t)
-	case row.Mount.Junction == metapb.JunctionState_JUNCTION_STAGED:
+	case row.Mount.Junction != metapb.JunctionState_JUNCTION_NONE:
 		return refuse(orca.Busy, s.path, "it is just being moved here")
 	default:
 		return m.closed(row, s.path)

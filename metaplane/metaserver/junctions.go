@@ -380,6 +380,10 @@ func (s *Service) partLocked(ctx context.Context, id uint32) error {
 		if m.Root == 0 {
 			return err // there is nothing to go back to
 		}
+		// It may not have been told of its options when it was to go.
+		if _, gerr := s.give(ctx, ns, m); gerr != nil {
+			return gerr
+		}
 		back := &metapb.JunctionOp{Mount: m.Id, From: m.Junction, To: metapb.JunctionState_JUNCTION_ACTIVE, Serial: m.Serial}
 		if !k.Retryable() {
 			back.Refused, back.RefusedPath, back.RefusedMsg = uint32(k), m.Path, messageOf(err)
