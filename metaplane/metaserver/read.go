@@ -40,10 +40,11 @@ func (s *Service) resolve(ctx context.Context, op string, h *metapb.Header, t *m
 	return w, s.hidden(op, t, &w.View)
 }
 
-// handedOver is the error of a read in a group behind junctions: what was not
-// found because its mount left this group meanwhile is where paths begin.
+// handedOver is the error of a read of what may be in another group by now: what was
+// not found because its mount left this group meanwhile is where paths begin, and
+// what was not because its directory moved is there.
 func (s *Service) handedOver(h *metapb.Header, t *metapb.Target, err error) error {
-	if s.groupNumber() > 1 && orca.KindOf(err) == orca.NotFound {
+	if (s.groupNumber() > 1 || len(s.groups()) > 1) && orca.KindOf(err) == orca.NotFound {
 		if _, werr := s.group.Machine().Walk(callerOf(h), orca.Ino(t.Ino), t.Path); orca.KindOf(werr) == orca.Referral {
 			return werr
 		}
@@ -115,7 +116,7 @@ func (s *Service) listing(ctx context.Context, r *metapb.ListRequest) (*listing,
 	}
 	if r.After == "" || !w.Loaded {
 		if err := s.group.Machine().Access(l.caller, orca.Ino(w.Attr.Ino), 4); err != nil {
-			return nil, err
+			return nil, s.handedOver(r.H, r.Target, err)
 		}
 		if s.follows(r.H) {
 			if !s.Syncer.DirHere(&w.View, l.option) {
