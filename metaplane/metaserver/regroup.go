@@ -5,6 +5,7 @@ package metaserver
 import (
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -303,7 +304,9 @@ func (s *Service) whileLeading(wake <-chan struct{}, do func() (left bool)) {
 
 // clearAbandoned empties groups of what moves that were given up brought there.
 func (s *Service) clearAbandoned() {
-	for id, group := range s.group.Machine().Abandoned() {
+	all := s.group.Machine().Abandoned()
+	for _, id := range slices.Sorted(maps.Keys(all)) {
+		group := all[id]
 		ctx, cancel := context.WithTimeout(s.ctx, joinPatience)
 		ns, err := s.cfg.Others(uint16(group))
 		if err == nil {
