@@ -73,6 +73,9 @@ func (b *between) Mount(ctx context.Context, r *metapb.MountRequest) (*metapb.Mo
 	if p := b.l.w.bug.onJoin(r); p != nil {
 		return p, nil
 	}
+	if r.Mount.Junction == metapb.JunctionState_JUNCTION_STAGED {
+		ctx = b.once(ctx, "moves")
+	}
 	return b.session(ctx, "").Mount(ctx, r)
 }
 
@@ -81,7 +84,16 @@ func (b *between) Unmount(ctx context.Context, r *metapb.UnmountRequest) (*metap
 	if b.l.w.bug.onPart(r, b.to.row(r.Id) != nil) {
 		return &metapb.Empty{}, nil
 	}
+	if r.Path == "" {
+		ctx = b.once(ctx, "clears")
+	}
 	return b.session(ctx, "").Unmount(ctx, r)
+}
+
+// Stage implements metaplane.Mounts.
+func (b *between) Stage(ctx context.Context, r *metapb.StageRequest) (*metapb.StageReply, error) {
+	ctx = b.once(ctx, "moves")
+	return b.l.w.bug.onStage(r, func(r *metapb.StageRequest) (*metapb.StageReply, error) { return b.session(ctx, "").Stage(ctx, r) })
 }
 
 // List implements metaplane.Reader. It is only asked for to empty a part, so one
@@ -155,7 +167,9 @@ func (b *between) Transfer(ctx context.Context, r *metapb.TransferRequest) (*met
 		does = "t" + number(r.Op.Tx)
 	}
 	ctx = b.once(ctx, does)
-	return b.session(ctx, "").Transfer(ctx, r)
+	return b.l.w.bug.onHand(r.Op, func(o *metapb.TransferOp) (*metapb.TransferReply, error) {
+		return b.session(ctx, "").Transfer(ctx, &metapb.TransferRequest{H: r.H, Op: o})
+	})
 }
 
 // Stage implements metaplane.Mounts. Directories do not go between groups here.

@@ -8,6 +8,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"orca/metaplane/command"
+	"orca/metaplane/fsm"
 	"orca/metaplane/metapb"
 	"orca/ufs/wrap"
 )
@@ -32,6 +33,13 @@ type Bug struct {
 	// Part changes what a group is asked to give back, and reports whether it is
 	// said to have done so without being asked. has: it has it.
 	Part func(r *metapb.UnmountRequest, has bool) bool
+	// Hand stands between the group of a file and the one that it goes to; nil: it
+	// asks.
+	Hand func(o *metapb.TransferOp, ask func(*metapb.TransferOp) (*metapb.TransferReply, error)) (*metapb.TransferReply, error)
+	// Stage stands between the first group and the one that a directory moves to.
+	Stage func(r *metapb.StageRequest, ask func(*metapb.StageRequest) (*metapb.StageReply, error)) (*metapb.StageReply, error)
+	// With is Command that knows the machine as it is before.
+	With func(m *fsm.Machine, c *command.Command)
 	// Hasty: who follows answers without having applied what was committed.
 	Hasty bool
 	// SkipsEntry: after a power cut the replay begins one entry too late.
@@ -45,13 +53,32 @@ func (b *Bug) plan(seed uint64) *Plan {
 	return b.Plan(seed)
 }
 
-func (b *Bug) onCommand(c *command.Command) *command.Command {
-	if b == nil || b.Command == nil {
+func (b *Bug) onCommand(m *fsm.Machine, c *command.Command) *command.Command {
+	if b == nil || b.Command == nil && b.With == nil {
 		return c
 	}
 	c = proto.Clone(c).(*command.Command)
-	b.Command(c)
+	if b.Command != nil {
+		b.Command(c)
+	}
+	if b.With != nil {
+		b.With(m, c)
+	}
 	return c
+}
+
+func (b *Bug) onHand(o *metapb.TransferOp, ask func(*metapb.TransferOp) (*metapb.TransferReply, error)) (*metapb.TransferReply, error) {
+	if b == nil || b.Hand == nil || o.Tx == 0 {
+		return ask(o)
+	}
+	return b.Hand(o, ask)
+}
+
+func (b *Bug) onStage(r *metapb.StageRequest, ask func(*metapb.StageRequest) (*metapb.StageReply, error)) (*metapb.StageReply, error) {
+	if b == nil || b.Stage == nil {
+		return ask(r)
+	}
+	return b.Stage(r, ask)
 }
 
 func (b *Bug) after(c *command.Command, r *command.Result) *command.Command {

@@ -22,6 +22,7 @@ type group struct {
 	journal *journal
 	life    *life           // that leads; nil: none
 	leader  *life           // that answers requests; GUARDED_BY(world.mu)
+	away    time.Time       // until when nobody leads; zero: somebody does
 	had     map[uint32]bool // numbers that mounts have had here
 	members []*follower     // beside the one that leads
 }
@@ -155,6 +156,9 @@ func (g *group) begin() {
 // power from the machine, too.
 func (g *group) crash(cut bool) {
 	w := g.w
+	if !g.away.IsZero() {
+		return // it has none
+	}
 	w.stats.Crashes++
 	w.tracef("%sCRASH of the coordinator, cut=%v", g.prefix(), cut)
 	g.end()
@@ -164,6 +168,30 @@ func (g *group) crash(cut bool) {
 	}
 	if !w.over() {
 		g.begin()
+	}
+}
+
+// leave ends the coordinator; another one begins a while later.
+func (g *group) leave() {
+	w := g.w
+	if g.life == nil {
+		return
+	}
+	w.stats.Crashes++
+	d := time.Duration(1+w.rng.IntN(20)) * time.Second
+	w.tracef("%sNOBODY LEADS for %v", g.prefix(), d)
+	g.end()
+	g.away = time.Now().Add(d)
+}
+
+// comeBack begins a coordinator where there has been none for long enough.
+func (w *world) comeBack() {
+	for _, g := range w.groups {
+		if !g.away.IsZero() && !w.over() && (w.healing || time.Now().After(g.away)) {
+			g.away = time.Time{}
+			w.tracef("%sIS LED AGAIN", g.prefix())
+			g.begin()
+		}
 	}
 }
 

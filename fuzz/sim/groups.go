@@ -149,6 +149,10 @@ func grouped() map[string]*operation {
 			t[part+e.op.Path] = inGroup(e.op.Group)
 			return t[e.op.Path].Dir && len(t.Children(e.op.Path)) == 0
 		}),
+		"is moved": said(func(t model.Tree, e *event) bool {
+			t[part+e.op.Path] = inGroup(e.op.Group)
+			return t[e.op.Path].Dir
+		}),
 		"is given back": said(func(t model.Tree, e *event) bool {
 			_, was := t[part+e.op.Path]
 			delete(t, part+e.op.Path)
@@ -210,6 +214,8 @@ func (w *world) renamed(t model.Tree, e *event) []model.Tree {
 	switch _, exists := t[o.Dst]; {
 	case apart && !w.plan.Apart && w.plan.Groups > 0 && (src[:2] != dst[:2] || t[part+from].Mode != t[part+to].Mode):
 		return w.handed(t, e)
+	case !w.plan.Apart && w.plan.Groups > 0 && nowhere(t, o, e.kind):
+		return []model.Tree{t} // who asked took one of them to be in another group, as it had been
 	case o.NoReplace && exists && (k == orca.OK || e.kind == orca.Exists):
 		k = orca.Exists
 	}
@@ -220,6 +226,25 @@ func (w *world) renamed(t model.Tree, e *event) []model.Tree {
 			k = orca.CrossMount
 		case k == orca.NotDir && e.kind == orca.NotFound && !exists:
 			k = orca.NotFound // the group of the source is asked first
+		}
+	}
+	return e.agrees(t, after, k)
+}
+
+// linked is the outcome of a link; names of two mounts or parts are of two files.
+func (w *world) linked(t model.Tree, e *event) []model.Tree {
+	o, after := e.op, t.Clone()
+	k := after.Link(o.Path, o.Dst)
+	src, _ := orca.SplitPath(o.Path)
+	dst, _ := orca.SplitPath(o.Dst)
+	if w.plan.Groups > 0 {
+		_, over := t[part+o.Dst]
+		apart := w.domain(t, src) != w.domain(t, dst) || over || partIn(t, o.Path)
+		switch {
+		case e.kind == orca.CrossMount && (apart || w.shifted(e)), nowhere(t, o, e.kind), apart && k == e.kind && k != orca.OK:
+			return []model.Tree{t}
+		case apart && k == orca.OK && !e.unknown:
+			return nil
 		}
 	}
 	return e.agrees(t, after, k)
@@ -258,7 +283,10 @@ func (j *journal) noted(before []*command.Mount) {
 		}
 		w.mounts[m.Id] = m
 		verb := "is mounted"
-		if m.Part != nil {
+		switch {
+		case m.Part != nil && m.Root != 0:
+			verb = "is moved"
+		case m.Part != nil:
 			verb = "is a part"
 		}
 		w.happened(verb, Op{Path: m.Path, Group: uint16(m.Group)}, m.Id)
@@ -307,17 +335,24 @@ func (w *world) joined() {
 	}
 	for _, g := range w.groups[1:] {
 		for _, r := range g.machine().Mounts() {
-			if m := first.row(r.Mount.Id); m == nil || m.Group != uint32(g.number) {
+			if m := first.row(r.Mount.Id); (m == nil || m.Group != uint32(g.number)) && !w.moving(r.Mount.Id, uint32(g.number)) {
 				w.broken("junction", "group %d has what nobody leads to: %v", g.number, r.Mount)
 			}
 		}
 	}
 }
 
-// underWay returns a row of the table that is in between; nil: none is.
-func (w *world) underWay() *metapb.Mount {
+// underWay returns what is in between, a row of the table or a move; nil: nothing is.
+func (w *world) underWay() fmt.Stringer {
 	if w.plan.Groups == 0 {
 		return nil
+	}
+	m := w.groups[0].machine()
+	for _, it := range m.Regroups() {
+		return it
+	}
+	for id, group := range m.Abandoned() {
+		return &metapb.Mount{Id: id, Group: group, Path: "to be removed"}
 	}
 	for _, r := range w.groups[0].machine().Mounts() {
 		if m := r.Mount; m.Group > 1 && m.Junction != metapb.JunctionState_JUNCTION_ACTIVE {

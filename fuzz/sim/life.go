@@ -120,14 +120,15 @@ func (j *journal) close() {
 
 // within checks that no quota has been passed: what is below a directory and
 // what is held free for it only grow within its limits, unless a sync has found
-// more, or the content of a file has gone on under another of its names. before
+// more, a directory that has more has moved here, or the content of a file has
+// gone on under another of its names. before
 // is how it was when cmds were applied, and rehomed how often that had happened.
 func (j *journal) within(before []fsm.QuotaView, rehomed int64, cmds []*command.Command) {
 	if j.machine.Counts().Rehomed != rehomed {
 		return
 	}
 	for _, c := range cmds {
-		if c.SyncApply != nil || c.SetQuota != nil {
+		if c.SyncApply != nil || c.SetQuota != nil || c.Stage != nil {
 			return
 		}
 	}
@@ -150,7 +151,7 @@ func (j *journal) append(cmds []*command.Command) []*command.Result {
 	w := j.w
 	var e command.Entry
 	for _, c := range cmds {
-		raw, err := command.Append(nil, w.bug.onCommand(c))
+		raw, err := command.Append(nil, w.bug.onCommand(j.machine, c))
 		if err != nil {
 			w.broken("command", "%v", err)
 			return nil
@@ -160,6 +161,7 @@ func (j *journal) append(cmds []*command.Command) []*command.Result {
 	entry := fsm.Entry{Index: uint64(len(j.entries) + 1), Data: e.Bytes()}
 	j.entries = append(j.entries, entry)
 	w.stats.Entries++
+	leaves := j.switching(cmds)
 	before, rehomed, rows := j.machine.Quotas(orca.Caller{}), j.machine.Counts().Rehomed, j.machine.Mounts()
 	outs, err := j.machine.Apply([]fsm.Entry{entry})
 	if err != nil {
@@ -184,6 +186,9 @@ func (j *journal) append(cmds []*command.Command) []*command.Result {
 	}
 	j.within(before, rehomed, cmds)
 	j.noted(rows)
+	j.arrived(leaves)
+	j.count(cmds, all)
+	j.taken(all)
 	if l := j.g.life; l != nil {
 		for _, e := range outs[0].Effects {
 			select {
@@ -201,6 +206,24 @@ func (j *journal) append(cmds []*command.Command) []*command.Result {
 		}
 	}
 	return all
+}
+
+// count notes what went between groups.
+func (j *journal) count(cmds []*command.Command, all []*command.Result) {
+	s := &j.w.stats
+	for i, r := range all {
+		switch x, o := r.Transfer, cmds[i].Regroup; {
+		case x != nil && x.Kind == 0:
+			s.Transfers++
+		case x != nil:
+			s.Refused++
+		case o == nil || r.Kind != 0 || o.Intent == 0:
+		case o.Root != 0:
+			s.Moves++
+		default:
+			s.Stays++
+		}
+	}
 }
 
 // catchUp commits one of the commands whose proposers were told nothing.
@@ -224,6 +247,12 @@ func (w *world) commit(g *gate, gates []*gate, f Faults) {
 		w.release(g, fail)
 		return
 	case w.chance(f.Proposals):
+		if id := g.prop.cmd.Unmount.GetId(); id != 0 && !w.plan.Apart {
+			w.tracef("%s IS LOST, TOO", g.label) // see the package's comment
+			g.prop.err = orca.E("sim.Propose", orca.Timeout, "lost")
+			w.release(g, fail)
+			return
+		}
 		w.tracef("%s COMES LATE", g.label)
 		j := g.life.g.journal
 		j.late = append(j.late, g.prop.cmd)
@@ -460,6 +489,16 @@ func describeRest(c *command.Command) string {
 		return "fact " + c.SetFact.Key
 	case c.Transfer != nil:
 		return fmt.Sprintf("transfer %s to %s done below %s abort=%v", number(c.Transfer.Tx), t(c.Transfer.Dst), number(c.Transfer.DoneBelow), orca.Kind(c.Transfer.Abort))
+	case c.Regroup.GetCleared() != 0:
+		return fmt.Sprintf("cleared m%d", c.Regroup.Cleared)
+	case c.Regroup != nil:
+		return fmt.Sprintf("regroup %s group %d i%d root %x", t(c.Regroup.Target), c.Regroup.Group, c.Regroup.Intent, c.Regroup.Root)
+	case c.Stage != nil:
+		return fmt.Sprintf("stage m%d self=%v pages=%d seal=%v", c.Stage.Mount, c.Stage.Self != nil, len(c.Stage.Pages), c.Stage.Seal)
+	case c.Xattr != nil:
+		return "xattr " + t(c.Xattr.Target)
+	case c.Link != nil:
+		return fmt.Sprintf("link %s %s", t(c.Link.Src), t(c.Link.Dst))
 	case c.SetQuota != nil:
 		return fmt.Sprintf("quota %s %d %d", t(c.SetQuota.Target), c.SetQuota.Bytes, c.SetQuota.Inodes)
 	}

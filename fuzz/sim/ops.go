@@ -35,7 +35,7 @@ const bad = orca.Kind(255)
 // operations are what the verbs mean.
 func operations() map[string]*operation {
 	all := map[string]*operation{}
-	for _, some := range []map[string]*operation{changes(), attributes(), looks(), writes(), trashed(), grouped()} {
+	for _, some := range []map[string]*operation{changes(), attributes(), looks(), writes(), trashed(), grouped(), moves()} {
 		maps.Copy(all, some)
 	}
 	return all
@@ -72,7 +72,7 @@ func changes() map[string]*operation {
 				_, err := c.ns.Link(c.ctx, &metapb.LinkRequest{Src: at(o.Path), Dst: at(o.Dst)})
 				return err
 			},
-			model: func(t model.Tree, e *event) orca.Kind { return t.Link(e.op.Path, e.op.Dst) },
+			outcomes: (*world).linked,
 		},
 		"exchange": {
 			do: func(c *client, o Op, _ *event) error {

@@ -26,14 +26,16 @@ type Plan struct {
 	Apart bool
 	// Parts are directories that live in groups of their own from the beginning.
 	Parts []Op
+	Marks []Op          // what is done to files before the beginning, and no model knows
 	Keep  time.Duration // how long the mounts keep what is deleted
 	Roots []string      // that clients work below: "/p" like a file system, "/o" like an object store
 }
 
 // Faults are how often things go wrong, in a thousand: per message, proposal
-// and call of a store; the rest per step.
+// and call of a store; the rest per step. Absences are of a group's coordinator,
+// for a while.
 type Faults struct {
-	Messages, Proposals, Stores, Crashes, Lags, Strangers int
+	Messages, Proposals, Stores, Crashes, Lags, Strangers, Absences int
 }
 
 // Op is one thing that a client does.
@@ -103,7 +105,7 @@ func (p *Plan) String() string {
 	if p.Apart {
 		b.WriteString("groups take no files of each other\n")
 	}
-	for _, o := range p.Parts {
+	for _, o := range slices.Concat(p.Parts, p.Marks) {
 		fmt.Fprintf(&b, "from the beginning: %s\n", o)
 	}
 	fmt.Fprintf(&b, "plan: group %d, below %v, faults in a thousand %+v\n", max(p.Group, 1), p.Roots, p.Faults)
@@ -290,7 +292,7 @@ func (p *Plan) without(client, from, n int) *Plan {
 
 // each returns the kinds of faults one by one.
 func (f *Faults) each() []*int {
-	return []*int{&f.Messages, &f.Proposals, &f.Stores, &f.Crashes, &f.Lags, &f.Strangers}
+	return []*int{&f.Messages, &f.Proposals, &f.Stores, &f.Crashes, &f.Lags, &f.Strangers, &f.Absences}
 }
 
 // calmer returns the plan without one kind of fault; false if it has none of

@@ -8,11 +8,13 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"google.golang.org/protobuf/proto"
 
 	"orca"
 	"orca/metaplane/command"
+	"orca/metaplane/fsm"
 	"orca/metaplane/metapb"
 	"orca/ufs/wrap"
 )
@@ -103,11 +105,70 @@ func apartPlan(seed uint64) *Plan {
 	return p
 }
 
+// betweenBugs are those of files and directories that go to other groups.
+var betweenBugs = []Bug{
+	{Name: "a target decides as often as it is asked", Plan: NewTransfersPlan, Hand: func(o *metapb.TransferOp, ask func(*metapb.TransferOp) (*metapb.TransferReply, error)) (*metapb.TransferReply, error) {
+		tx := o.Tx
+		o = proto.Clone(o).(*metapb.TransferOp)
+		o.Tx += uint64(time.Now().UnixMicro()-946_684_800_000_000) << 12 // another number each time
+		r, err := ask(o)
+		if r.GetRecord() != nil {
+			r.Record.Tx = tx
+			_, _ = ask(&metapb.TransferOp{DoneBelow: o.Tx + 1})
+		}
+		return r, err
+	}},
+	{Name: "a source gives up by itself when it has no answer", Plan: NewTransfersPlan, Hand: func(o *metapb.TransferOp, ask func(*metapb.TransferOp) (*metapb.TransferReply, error)) (*metapb.TransferReply, error) {
+		r, err := ask(o)
+		if err != nil {
+			return &metapb.TransferReply{Record: &metapb.TransferRecord{Tx: o.Tx, Kind: uint32(orca.Unavailable)}}, nil
+		}
+		return r, nil
+	}},
+	{Name: "a decision is forgotten as soon as it is made", Plan: NewTransfersPlan, Hand: func(o *metapb.TransferOp, ask func(*metapb.TransferOp) (*metapb.TransferReply, error)) (*metapb.TransferReply, error) {
+		r, err := ask(o)
+		if err == nil {
+			_, _ = ask(&metapb.TransferOp{DoneBelow: o.Tx + 1})
+		}
+		return r, err
+	}},
+	{Name: "a source takes no note, so that decisions stay for ever", Plan: NewTransfersPlan, Command: func(c *command.Command) {
+		if c.Transfer != nil {
+			c.Transfer.DoneBelow = 0
+		}
+	}},
+	{Name: "a file goes without its extended attributes", Plan: NewTransfersPlan, Command: func(c *command.Command) {
+		if c.Transfer != nil {
+			c.Transfer.Xattrs = nil
+		}
+	}},
+	{Name: "a directory is switched before it is sealed", Plan: NewMovesPlan, Stage: func(r *metapb.StageRequest, ask func(*metapb.StageRequest) (*metapb.StageReply, error)) (*metapb.StageReply, error) {
+		if r.Seal != nil {
+			return &metapb.StageReply{}, nil
+		}
+		return ask(r)
+	}},
+	{Name: "a move does not mask what is below it from syncs", Plan: NewMovesPlan, With: func(m *fsm.Machine, c *command.Command) {
+		if all := m.Regroups(); c.SyncApply != nil && c.SyncApply.Intent == 0 && len(all) > 0 {
+			c.SyncApply.Intent = all[0].Id
+		}
+	}},
+	{Name: "a move forgets extended attributes", Plan: NewMovesPlan, Stage: func(r *metapb.StageRequest, ask func(*metapb.StageRequest) (*metapb.StageReply, error)) (*metapb.StageReply, error) {
+		for _, p := range r.Pages {
+			for _, e := range p.Entries {
+				e.Xattrs = nil
+			}
+		}
+		return ask(r)
+	}},
+	{Name: "what a move that was given up has brought stays", Plan: NewMovesPlan, Part: func(r *metapb.UnmountRequest, _ bool) bool { return r.Path == "" }},
+}
+
 // TestPlantedBugsAreCaught plants one bug at a time and runs seeds until one
 // of them shows it.
 func TestPlantedBugsAreCaught(t *testing.T) {
 	const most = 1000
-	bugs := slices.Concat(bugs, groupBugs)
+	bugs := slices.Concat(bugs, groupBugs, betweenBugs)
 	for i := range bugs {
 		t.Run(bugs[i].Name, func(t *testing.T) {
 			for seed := uint64(1); seed <= most; seed++ {

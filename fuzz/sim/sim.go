@@ -104,6 +104,8 @@ type Stats struct {
 	Steps, Entries, Ops   int
 	Crashes, Cuts         int
 	Repeats, Lost, Faults int
+	Transfers, Refused    int  // files that another group has taken, or not
+	Moves, Stays          int  // directories that have moved to another group, or not after all
 	Unjudged              bool // the history took too long to judge
 }
 
@@ -389,6 +391,7 @@ func (w *world) busy() bool {
 func (w *world) step() {
 	w.settle()
 	w.look()
+	w.comeBack()
 	w.stats.Steps++
 	if w.healing {
 		for _, g := range w.groups {
@@ -474,6 +477,8 @@ func (w *world) disaster() bool {
 	switch {
 	case w.chance(f.Crashes):
 		w.any().crash(w.rng.IntN(3) == 0)
+	case w.chance(f.Absences):
+		w.any().leave()
 	case w.chance(f.Lags):
 		d := time.Duration(w.rng.IntN(4)) * time.Second
 		w.tracef("LISTINGS of /o are late by %v", d)

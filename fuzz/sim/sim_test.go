@@ -38,6 +38,10 @@ func TestSeedsWithGroups(t *testing.T) { runSeeds(t, (*seedsFlag+2)/3, NewGroups
 // a third as many.
 func TestSeedsWithTransfers(t *testing.T) { runSeeds(t, (*seedsFlag+2)/3, NewTransfersPlan) }
 
+// TestSeedsWithMoves is TestSeeds for plans in which directories move to other
+// groups, a third as many.
+func TestSeedsWithMoves(t *testing.T) { runSeeds(t, (*seedsFlag+2)/3, NewMovesPlan) }
+
 // TestSeedsWithFollowers is TestSeeds for plans in which members that do not lead
 // answer reads, a third as many.
 func TestSeedsWithFollowers(t *testing.T) { runSeeds(t, (*seedsFlag+2)/3, NewFollowersPlan) }
@@ -70,12 +74,19 @@ func runSeeds(t *testing.T, n int, plan func(uint64) *Plan) {
 		sum.Lost += r.Stats.Lost
 		sum.Repeats += r.Stats.Repeats
 		sum.Faults += r.Stats.Faults
+		sum.Transfers += r.Stats.Transfers
+		sum.Refused += r.Stats.Refused
+		sum.Moves += r.Stats.Moves
+		sum.Stays += r.Stats.Stays
 		if r.Stats.Unjudged {
 			unjudged++
 		}
 	}
 	t.Logf("%d seeds in %v: %d steps, %d entries, %d operations, %d crashes, %d power cuts, %d messages lost, %d repeated, %d faults of stores; %d histories took too long to judge",
 		n, time.Since(began).Round(time.Millisecond), sum.Steps, sum.Entries, sum.Ops, sum.Crashes, sum.Cuts, sum.Lost, sum.Repeats, sum.Faults, unjudged)
+	if sum.Transfers+sum.Moves > 0 {
+		t.Logf("%d files went to other groups, %d were refused there; %d directories moved to other groups, %d not after all", sum.Transfers, sum.Refused, sum.Moves, sum.Stays)
+	}
 	if n > 20 {
 		require.Positive(t, sum.Cuts)
 		require.Positive(t, sum.Repeats)
@@ -86,7 +97,7 @@ func runSeeds(t *testing.T, n int, plan func(uint64) *Plan) {
 
 // TestReproducible: the same seed gives the same run, line by line.
 func TestReproducible(t *testing.T) {
-	for name, plan := range map[string]func(uint64) *Plan{"": NewPlan, "groups": NewGroupsPlan, "transfers": NewTransfersPlan, "followers": NewFollowersPlan} {
+	for name, plan := range map[string]func(uint64) *Plan{"": NewPlan, "groups": NewGroupsPlan, "transfers": NewTransfersPlan, "moves": NewMovesPlan, "followers": NewFollowersPlan} {
 		for seed := uint64(1); seed <= 12; seed++ {
 			a, b := Play(t, plan(seed), nil), Play(t, plan(seed), nil)
 			for i := range min(len(a.Trace), len(b.Trace)) {

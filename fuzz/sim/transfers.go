@@ -4,11 +4,14 @@ package sim
 
 import (
 	"context"
+	"fmt"
 	"math/rand/v2"
 	"slices"
 
 	"orca"
 	"orca/fuzz/model"
+	"orca/metaplane/command"
+	"orca/metaplane/inode"
 	"orca/metaplane/metapb"
 )
 
@@ -31,8 +34,12 @@ func NewTransfersPlan(seed uint64) *Plan {
 	if r.IntN(4) == 0 {
 		p.Followers = 1
 	}
+	if r.IntN(3) == 0 {
+		p.Faults.Absences = 1 + r.IntN(4)
+	}
 	at := p.Roots[0]
 	p.Parts = []Op{{Verb: "put in group", Path: at + "/c", Group: 2}, {Verb: "put in group", Path: at + "/b/b", Group: uint16(p.Groups)}}
+	p.mark()
 	d := drawer{p: p, r: r, dirs: []string{at, at + "/b", at + "/b/a", at + "/c", at + "/b/b", at + "/c/a"}, parts: r.IntN(2) == 0}
 	if len(p.Roots) > 1 {
 		d.dirs = append(d.dirs, p.Roots[1])
@@ -53,12 +60,19 @@ func NewTransfersPlan(seed uint64) *Plan {
 	return p
 }
 
+// mark gives files that were there before what only Orca has of them.
+func (p *Plan) mark() {
+	at := p.Roots[0]
+	p.Marks = []Op{{Verb: "xattr", Path: at + "/a"}, {Verb: "xattr", Path: at + "/b/c"}, {Verb: "pin", Path: at + "/a"}, {Verb: "pin", Path: at + "/b/a/b"}}
+}
+
 // drawer draws operations about files of a few directories.
 type drawer struct {
 	p     *Plan
 	r     *rand.Rand
 	dirs  []string
-	parts bool // some of them are made and given back
+	parts bool     // some of them are made and given back
+	few   []string // where files are likely to be
 }
 
 func (d *drawer) dir() string { return d.dirs[d.r.IntN(len(d.dirs))] }
@@ -68,22 +82,36 @@ func (d *drawer) below() string { return d.dirs[1+d.r.IntN(5)] }
 
 func (d *drawer) file() string { return d.dir() + "/" + string("abc"[d.r.IntN(3)]) }
 
+// likely is a path at which a file may well be.
+func (d *drawer) likely() string {
+	if len(d.few) == 0 {
+		at := d.p.Roots[0]
+		d.few = []string{at + "/a", at + "/b/c", at + "/b/a/b"}
+	}
+	if d.r.IntN(4) == 0 {
+		return d.file()
+	}
+	return d.few[d.r.IntN(len(d.few))]
+}
+
 func (d *drawer) draw() Op {
 	r := d.r
 	o := Op{Path: d.file()}
 	switch n := r.IntN(100); {
 	case n < 38:
-		o.Verb, o.Dst, o.NoReplace = "rename", d.file(), r.IntN(4) == 0
+		o.Verb, o.Path, o.Dst, o.NoReplace = "rename", d.likely(), d.file(), r.IntN(4) == 0
+		d.few = append(d.few, o.Dst)
 	case n < 56:
 		o.Verb, o.Overwrite, o.Steal = "write", r.IntN(4) > 0, r.IntN(4) == 0
 		o.Type = []orca.WriteType{orca.CacheThrough, orca.CacheThrough, orca.Through, orca.AsyncThrough}[r.IntN(4)]
 		if r.IntN(10) == 0 {
 			o.Die = 1 + r.IntN(3)
 		}
+		d.few = append(d.few, o.Path)
 	case n < 59:
 		o.Verb, o.Overwrite = "touch", r.IntN(2) == 0
 	case n < 71:
-		o.Verb, o.Now = "stat", r.IntN(3) == 0
+		o.Verb, o.Path, o.Now = "stat", d.likely(), r.IntN(3) == 0
 	case n < 81:
 		o.Verb, o.Path, o.Now = "list", d.dir(), r.IntN(3) == 0
 	case n < 86:
@@ -98,17 +126,32 @@ func (d *drawer) draw() Op {
 		o = Op{Verb: "quota", Path: d.dir(), Length: []int64{0, 5, 20, 1000, 2750}[r.IntN(5)], Inodes: r.Int64N(6)}
 	case d.parts:
 		return d.part()
-	case n < 98:
-		o.Verb, o.Mode = "chmod", []uint32{0o700, 0o600, 0o777}[r.IntN(3)]
+	case slices.ContainsFunc(d.p.Parts, func(p Op) bool { return p.Path == o.Path }):
+		o.Verb = "stat" // what Orca alone knows of a part ends with it
 	default:
-		o.Verb, o.Copies = "keep", uint32(r.IntN(3))
+		o.attribute(r)
 	}
 	return o
 }
 
+// attribute makes an operation one about what is kept of a file beside its content.
+func (o *Op) attribute(r *rand.Rand) {
+	switch n := r.IntN(5); n {
+	case 0, 1:
+		o.Verb, o.Mode = "chmod", []uint32{0o700, 0o600, 0o777}[r.IntN(3)]
+	case 2:
+		o.Verb, o.Copies = "keep", uint32(r.IntN(3))
+	default:
+		o.Verb = []string{"xattr", "pin"}[n-3]
+	}
+}
+
 // part makes a directory in a group of its own, or gives one back.
 func (d *drawer) part() Op {
-	o := d.p.Parts[d.r.IntN(len(d.p.Parts))]
+	o := Op{Verb: "put in group", Path: d.dirs[3]}
+	if len(d.p.Parts) > 0 {
+		o = d.p.Parts[d.r.IntN(len(d.p.Parts))]
+	}
 	if n := d.r.IntN(3); n == 0 && (d.p.Roots[0] != "/o" || d.p.Faults.Lags == 0) {
 		return Op{Verb: "unmount", Path: o.Path}
 	}
@@ -135,16 +178,14 @@ func (d *drawer) opposites() {
 func (w *world) handed(t model.Tree, e *event) []model.Tree {
 	o, after := e.op, t.Clone()
 	k := after.Rename(o.Path, o.Dst)
-	src, sk := t.Find(o.Path)
+	src := t[o.Path]
 	dst, over := t[o.Dst]
-	dir, _ := orca.SplitPath(o.Dst)
-	dk := dirAt(t, dir)
 	_, part := t[part+o.Dst]
 	may := k == orca.OK && !src.Dir && src.Peer == "" && w.storeAt(o.Path).files && o.Path[:2] == o.Dst[:2] && !part && (!over || !o.NoReplace)
 	same := []model.Tree{t}
 	switch e.kind {
 	case orca.OK:
-		if e.unknown || may {
+		if may {
 			return []model.Tree{after}
 		}
 		return nil
@@ -155,7 +196,7 @@ func (w *world) handed(t model.Tree, e *event) []model.Tree {
 			return same
 		}
 	case orca.NotFound, orca.NotDir:
-		if sk == e.kind || dk == e.kind {
+		if nowhere(t, o, e.kind) {
 			return same
 		}
 	case orca.IsDir:
@@ -178,6 +219,14 @@ func (w *world) handed(t model.Tree, e *event) []model.Tree {
 		return same
 	}
 	return nil
+}
+
+// nowhere reports whether the source of a rename, or the directory of its target,
+// is not there in the way that a refusal says.
+func nowhere(t model.Tree, o Op, k orca.Kind) bool {
+	_, src := t.Find(o.Path)
+	dir, _ := orca.SplitPath(o.Dst)
+	return (k == orca.NotFound || k == orca.NotDir) && (src == k || dirAt(t, dir) == k)
 }
 
 // shifted reports whether what is above a name of a rename came to another group
@@ -234,4 +283,55 @@ func (s *store) hasAnywhere(fingerprint string) bool {
 		i, err := s.raw.Stat(context.Background(), key)
 		return err == nil && i.Fingerprint == fingerprint
 	})
+}
+
+// taken checks that files which a group has just taken over have there all that
+// they have in the group that they come from.
+func (j *journal) taken(all []*command.Result) {
+	for _, r := range all {
+		x := r.Transfer
+		if x == nil || x.Kind != 0 || r.Parent == 0 { // refused, or decided before
+			continue
+		}
+		o, err := j.w.group(uint32(orca.Ino(x.Tx).Home())).machine().Transfer(x.Tx)
+		if err != nil {
+			j.w.broken("transfer", "group %d has taken %s, of which its group says %v", j.g.number, number(x.Tx), err)
+			continue
+		}
+		d, err := inode.DecodeDentry(o.File)
+		if err != nil || d.File == nil {
+			j.w.broken("transfer", "%s: %v", o.Dst, err)
+			continue
+		}
+		f, has := d.File, map[string]string{}
+		for _, a := range o.Xattrs {
+			has[a.Name] = string(a.Value)
+		}
+		was := carried(&metapb.Attr{Type: uint32(f.Type), Mode: f.Mode, Uid: f.UID, Gid: f.GID, Length: f.Length, Mtime: f.Mtime, Target: f.Target,
+			Fingerprint: f.Fingerprint, Pinned: f.Flags.Has(inode.Pinned), ReplicaMin: o.ReplicaMin, ReplicaLimit: o.ReplicaLimit}, has)
+		v, err := j.machine.Lookup(orca.Ino(x.Ino))
+		if err != nil {
+			j.w.broken("transfer", "group %d has taken %s, and it is not there: %v", j.g.number, number(x.Tx), err)
+			continue
+		}
+		if is := carried(v.Attr, j.g.xattrs(orca.Ino(x.Ino))); was != is {
+			j.w.broken("transfer", "%s was %s, and is %s", o.Dst, was, is)
+		}
+	}
+}
+
+// carried writes down what goes along with a file to another group.
+func carried(a *metapb.Attr, xattrs map[string]string) string {
+	return fmt.Sprintf("%d %o %d %d %d %d %s %q pinned=%v %d %d %v", a.Type, a.Mode, a.Uid, a.Gid, a.Length, a.Mtime, a.Fingerprint, a.Target,
+		a.Pinned, a.ReplicaMin, a.ReplicaLimit, xattrs)
+}
+
+func (g *group) xattrs(ino orca.Ino) map[string]string {
+	out := map[string]string{}
+	names, _ := g.machine().Xattrs(orca.Caller{}, ino)
+	for _, n := range names {
+		v, _ := g.machine().Xattr(orca.Caller{}, ino, n)
+		out[n] = string(v)
+	}
+	return out
 }

@@ -6,6 +6,7 @@ import (
 	"context"
 	"fmt"
 	"strings"
+	"time"
 
 	"google.golang.org/protobuf/proto"
 
@@ -43,11 +44,18 @@ func send[Q message, R interface{ GetAttr() *metapb.Attr }](ctx context.Context,
 	case fail:
 		return none, down("send")
 	case repeat:
+		if n.from != nil && !w.plan.Apart && strings.HasPrefix(what, "unmount") {
+			break // see the package's comment
+		}
 		w.join()
 		copied := proto.Clone(r).(Q)
-		ctx := context.WithValue(context.WithoutCancel(ctx), againKey{}, w.stats.Repeats)
+		again := w.stats.Repeats
+		ctx := context.WithValue(context.WithoutCancel(ctx), againKey{}, again)
 		go func() {
 			defer w.leave()
+			if n.from != nil && !w.plan.Apart {
+				time.Sleep(time.Duration(again%4) * 2 * time.Second) // what it was about may be forgotten by then
+			}
 			if w.wait(ctx, &gate{kind: gateRepeat, label: label + " (again)"}) == pass {
 				_, _, _ = serve(ctx, n, what+" (again)", copied, call)
 			}
@@ -295,6 +303,26 @@ func (n *wire) Mount(ctx context.Context, r *metapb.MountRequest) (*metapb.Mount
 // Unmount implements metaplane.Mounts.
 func (n *wire) Unmount(ctx context.Context, r *metapb.UnmountRequest) (*metapb.Empty, error) {
 	return sendBare(ctx, n, fmt.Sprintf("unmount %s m%d", r.Path, r.Id), r, metaplane.Namespace.Unmount)
+}
+
+// Regroup implements metaplane.Mounts.
+func (n *wire) Regroup(ctx context.Context, r *metapb.RegroupRequest) (*metapb.RegroupReply, error) {
+	return sendBare(ctx, n, fmt.Sprintf("regroup %s %d %v", r.Target.GetPath(), r.Group, r.Ask), r, metaplane.Namespace.Regroup)
+}
+
+// Stage implements metaplane.Mounts.
+func (n *wire) Stage(ctx context.Context, r *metapb.StageRequest) (*metapb.StageReply, error) {
+	return sendBare(ctx, n, fmt.Sprintf("stage m%d self=%v pages=%d seal=%v", r.Mount, r.Self != nil, len(r.Pages), r.Seal), r, metaplane.Namespace.Stage)
+}
+
+// Open implements metaplane.Reader.
+func (n *wire) Open(ctx context.Context, r *metapb.OpenRequest) (*metapb.OpenReply, error) {
+	return sendBare(ctx, n, fmt.Sprintf("open %d%s", r.Target.GetIno()&0xffff, r.Target.GetPath()), r, metaplane.Namespace.Open)
+}
+
+// SetXattr implements metaplane.Xattrs.
+func (n *wire) SetXattr(ctx context.Context, r *metapb.XattrRequest) (*metapb.Empty, error) {
+	return sendBare(ctx, n, "xattr "+r.Target.GetPath(), r, metaplane.Namespace.SetXattr)
 }
 
 // Transfer implements metaplane.Groups.
