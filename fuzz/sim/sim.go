@@ -42,13 +42,22 @@
 // namespace over all groups. The history has, beside what clients were told, what
 // the mount table says at the moment at which it changes.
 //
+// Files go between the groups of a mount, and directories move to other groups
+// online. By the history a file is at one name at any moment, and a move is seen by
+// nobody; who takes a file has all that was kept of it, and what is switched to is
+// exactly what the directory held. At rest no decision is on record, and nothing
+// that was staged is left. A group may be led by nobody for a while, and what it is
+// told twice may come seconds later.
+//
 // Members that follow apply the journal later and answer reads after a round.
 //
 // What it does not do: more than one voter (so no coordinator that does not know
 // it was replaced); a call of a store that takes effect after its caller has
 // given it up; permissions, owners; trash in several groups; blocks on workers
 // (a file that is not persisted has no content here); wrong disks (inodekv's own
-// tests); the transport's frames.
+// tests); the transport's frames. A group is not asked late, or twice, to give up
+// a mount (but in plans that are Apart): when it had refused that at first and is
+// to keep the mount, it would give it up all the same.
 //
 // One more operation: its meaning is an entry of operations (ops.go, groups.go),
 // and a plan draws it. One more defect: an entry of bugs in the tests.
