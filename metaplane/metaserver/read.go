@@ -45,8 +45,8 @@ func (s *Service) resolve(ctx context.Context, op string, h *metapb.Header, t *m
 // what was not because its directory moved is there.
 func (s *Service) handedOver(h *metapb.Header, t *metapb.Target, err error) error {
 	if (s.groupNumber() > 1 || len(s.groups()) > 1) && orca.KindOf(err) == orca.NotFound {
-		if _, werr := s.group.Machine().Walk(callerOf(h), orca.Ino(t.Ino), t.Path); orca.KindOf(werr) == orca.Referral {
-			return werr
+		if _, werr := s.group.Machine().Walk(callerOf(h), orca.Ino(t.Ino), t.Path); orca.KindOf(werr) == orca.Referral || orca.KindOf(werr) == orca.Busy {
+			return werr // Busy: a junction just between two states
 		}
 	}
 	return err
