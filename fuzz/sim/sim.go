@@ -56,8 +56,8 @@
 // given it up; permissions, owners; trash in several groups; blocks on workers
 // (a file that is not persisted has no content here); wrong disks (inodekv's own
 // tests); the transport's frames. A group is not asked late, or twice, to give up
-// a mount (but in plans that are Apart): when it had refused that at first and is
-// to keep the mount, it would give it up all the same.
+// a mount, nor does the first group learn late that it keeps it: nothing tells
+// these from what belongs to another attempt.
 //
 // One more operation: its meaning is an entry of operations (ops.go, groups.go),
 // and a plan draws it. One more defect: an entry of bugs in the tests.

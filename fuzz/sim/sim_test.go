@@ -200,6 +200,7 @@ func TestFoundSeedsWithTransfers(t *testing.T) {
 // to other groups.
 func TestFoundSeedsWithMoves(t *testing.T) {
 	for seed, why := range map[uint64]string{
+		46:   "as 1023, and its part was just being removed",
 		1023: "a directory switched to another group while it was listed, and was said not to be there",
 		1139: "who had been referred to an earlier part of the path was let into a sealed directory before its switch",
 		1186: "a part that was to be removed before its group had its options, and stayed, never got them",

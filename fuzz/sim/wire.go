@@ -44,7 +44,7 @@ func send[Q message, R interface{ GetAttr() *metapb.Attr }](ctx context.Context,
 	case fail:
 		return none, down("send")
 	case repeat:
-		if n.from != nil && !w.plan.Apart && strings.HasPrefix(what, "unmount") {
+		if n.from != nil && strings.HasPrefix(what, "unmount") {
 			break // see the package's comment
 		}
 		w.join()
