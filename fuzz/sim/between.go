@@ -90,8 +90,12 @@ func (b *between) Unmount(ctx context.Context, r *metapb.UnmountRequest) (*metap
 	return b.session(ctx, "").Unmount(ctx, r)
 }
 
-// Stage implements metaplane.Mounts.
+// Stage implements metaplane.Mounts. Directories are moved, and not renamed, between
+// groups here.
 func (b *between) Stage(ctx context.Context, r *metapb.StageRequest) (*metapb.StageReply, error) {
+	if r.Tx != 0 {
+		return nil, orca.E("sim.Stage", orca.CrossMount, "")
+	}
 	ctx = b.once(ctx, "moves")
 	return b.l.w.bug.onStage(r, func(r *metapb.StageRequest) (*metapb.StageReply, error) { return b.session(ctx, "").Stage(ctx, r) })
 }
@@ -170,9 +174,4 @@ func (b *between) Transfer(ctx context.Context, r *metapb.TransferRequest) (*met
 	return b.l.w.bug.onHand(r.Op, func(o *metapb.TransferOp) (*metapb.TransferReply, error) {
 		return b.session(ctx, "").Transfer(ctx, &metapb.TransferRequest{H: r.H, Op: o})
 	})
-}
-
-// Stage implements metaplane.Mounts. Directories do not go between groups here.
-func (b *between) Stage(context.Context, *metapb.StageRequest) (*metapb.StageReply, error) {
-	return nil, orca.E("sim.Stage", orca.CrossMount, "")
 }
