@@ -79,7 +79,12 @@ func (w *world) start() {
 	})
 	for _, o := range slices.Concat(w.plan.Parts, w.plan.Marks) {
 		w.quietly(o.Verb, func(*client) {
-			if err := w.verbs[o.Verb].do(w.newClient(92), o, nil); err != nil {
+			c := w.newClient(92)
+			err := w.verbs[o.Verb].do(c, o, nil)
+			for i := 0; i < 10 && orca.KindOf(err).Retryable(); i++ { // time may have made a leap
+				err = w.verbs[o.Verb].do(c, o, nil)
+			}
+			if err != nil && orca.KindOf(err) != orca.Exists {
 				w.broken(o.Verb, "%s: %v", o, err)
 			}
 		})

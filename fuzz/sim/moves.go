@@ -177,7 +177,6 @@ func (c *client) reopen(o Op) {
 // another group: all that a namespace knows of it.
 type leaving struct {
 	intent *command.Intent
-	path   string
 	has    map[string]string
 }
 
