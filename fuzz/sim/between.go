@@ -175,3 +175,13 @@ func (b *between) Transfer(ctx context.Context, r *metapb.TransferRequest) (*met
 		return b.session(ctx, "").Transfer(ctx, &metapb.TransferRequest{H: r.H, Op: o})
 	})
 }
+
+// Quorum implements metaplane.Cluster. It is only asked for to learn whether
+// somebody leads the group.
+func (b *between) Quorum(ctx context.Context, r *metapb.QuorumRequest) (*metapb.QuorumReply, error) {
+	_, err := b.session(ctx, "").Stat(ctx, &metapb.StatRequest{H: r.H, Target: &metapb.Target{Ino: uint64(orca.RootIno)}})
+	if orca.KindOf(err).Retryable() {
+		return nil, err
+	}
+	return &metapb.QuorumReply{}, nil
+}
