@@ -3,6 +3,7 @@
 package orca
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -150,6 +151,15 @@ func KindOf(err error) Kind {
 		return k
 	}
 	return Internal
+}
+
+// EndKind is the kind of the error of a context that has ended: Timeout when its
+// deadline has passed, which may be tried again, Canceled when the caller gave up.
+func EndKind(err error) Kind {
+	if errors.Is(err, context.DeadlineExceeded) {
+		return Timeout
+	}
+	return Canceled
 }
 
 // FileKind is the kind of an error of this host's own files, such as a backup

@@ -3,11 +3,13 @@
 package orca_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
 	"strings"
 	"testing"
+	"time"
 
 	"orca"
 )
@@ -62,6 +64,13 @@ func TestErrorKinds(t *testing.T) {
 	}
 	if orca.KindOf(err) != orca.NotFound || orca.KindOf(nil) != orca.OK || orca.KindOf(cause) != orca.Internal {
 		t.Error("KindOf")
+	}
+	gone, giveUp := context.WithCancel(t.Context())
+	giveUp()
+	late, cancel := context.WithDeadline(t.Context(), time.Unix(1, 0))
+	defer cancel()
+	if orca.EndKind(gone.Err()) != orca.Canceled || orca.EndKind(late.Err()) != orca.Timeout {
+		t.Error("EndKind")
 	}
 	if !orca.Busy.Retryable() || orca.Corrupt.Retryable() {
 		t.Error("Retryable")

@@ -116,7 +116,7 @@ func (s *Service) PurgeTrash(ctx context.Context, r *metapb.PurgeTrashRequest) (
 		}
 		select {
 		case <-ctx.Done():
-			return nil, orca.PathE("metaserver.PurgeTrash", "", orca.Timeout, ctx.Err())
+			return nil, orca.PathE("metaserver.PurgeTrash", "", orca.EndKind(ctx.Err()), ctx.Err())
 		case <-time.After(pause):
 		}
 		h = &metapb.Header{Caller: r.H.GetCaller()} // the request's number stands for the first round

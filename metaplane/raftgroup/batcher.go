@@ -62,7 +62,7 @@ func (p *pending) fail(err error) {
 func (p *pending) late(now time.Time) error {
 	const op = "metaplane.Propose"
 	if p.ctx != nil && p.ctx.Err() != nil {
-		return orca.PathE(op, "", orca.Canceled, p.ctx.Err())
+		return orca.PathE(op, "", orca.EndKind(p.ctx.Err()), p.ctx.Err())
 	}
 	if !p.until.IsZero() && now.After(p.until) {
 		return orca.E(op, orca.Timeout, "the request's time was over before it was proposed")

@@ -57,6 +57,12 @@ func TestStartTellsTheOutcome(t *testing.T) {
 	require.NoError(t, g.Start(mkdir("/late"), time.Now().Add(-time.Second), w))
 	require.ErrorIs(t, w.wait(t), orca.Timeout)
 	require.False(t, exists(t, g, "/late"), "never proposed")
+	gone, giveUp := context.WithCancel(t.Context())
+	giveUp()
+	late, cancel := context.WithDeadline(t.Context(), time.Unix(1, 0))
+	defer cancel()
+	require.ErrorIs(t, (&pending{ctx: gone}).late(time.Now()), orca.Canceled)
+	require.ErrorIs(t, (&pending{ctx: late}).late(time.Now()), orca.Timeout)
 	require.NoError(t, h.Close())
 	require.ErrorIs(t, g.Start(mkdir("/closed"), time.Time{}, newTold()), orca.Unavailable)
 }

@@ -210,11 +210,7 @@ func (g *Group) Propose(ctx context.Context, c *command.Command) (*command.Resul
 		}
 		return out.res, command.Err(op, out.res)
 	case <-ctx.Done():
-		kind := orca.Canceled
-		if ctx.Err() == context.DeadlineExceeded {
-			kind = orca.Timeout
-		}
-		return nil, orca.PathE(op, "", kind, ctx.Err())
+		return nil, orca.PathE(op, "", orca.EndKind(ctx.Err()), ctx.Err())
 	case <-g.quit:
 		return nil, orca.E(op, orca.Timeout, "the group is closing; the outcome is unknown")
 	}

@@ -77,7 +77,7 @@ func (g *Group) Transfer(ctx context.Context, replica uint64) error {
 		case <-again.C: // dragonboat promises nothing
 		case <-ctx.Done():
 			again.Stop()
-			return orca.PathE(op, "", orca.Timeout, ctx.Err())
+			return orca.PathE(op, "", orca.EndKind(ctx.Err()), ctx.Err())
 		}
 		again.Stop()
 	}

@@ -231,7 +231,7 @@ func (g *Group) passed(ctx context.Context, op string, replica uint64) error {
 		case <-g.quit:
 			return orca.E(op, orca.Unavailable, "shutting down")
 		case <-ctx.Done():
-			return orca.PathE(op, "", orca.Timeout, ctx.Err())
+			return orca.PathE(op, "", orca.EndKind(ctx.Err()), ctx.Err())
 		}
 	}
 }
@@ -279,6 +279,8 @@ func memberError(op string, err error) error {
 		return err
 	case errors.Is(err, dragonboat.ErrTimeout), errors.Is(err, context.DeadlineExceeded):
 		return orca.PathE(op, "", orca.Timeout, err)
+	case errors.Is(err, dragonboat.ErrCanceled), errors.Is(err, context.Canceled):
+		return orca.PathE(op, "", orca.Canceled, err)
 	case errors.Is(err, dragonboat.ErrRejected):
 		return orca.PathE(op, "", orca.Busy, err)
 	}

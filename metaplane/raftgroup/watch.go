@@ -174,11 +174,7 @@ func (g *Group) ReadReady(ctx context.Context) error {
 	case <-mine.done:
 		return mine.err
 	case <-ctx.Done():
-		kind := orca.Canceled
-		if ctx.Err() == context.DeadlineExceeded {
-			kind = orca.Timeout
-		}
-		return orca.PathE("metaplane.ReadReady", "", kind, ctx.Err())
+		return orca.PathE("metaplane.ReadReady", "", orca.EndKind(ctx.Err()), ctx.Err())
 	case <-g.quit:
 		return orca.E("metaplane.ReadReady", orca.Unavailable, "the group is closing")
 	}

@@ -244,8 +244,8 @@ func (e *Executor) Status(id uint64) Status {
 var ErrDecided = orca.E("ufsexec.Run", orca.Busy, "already decided: ask again")
 
 // Run executes an undecided intent and returns the result of its operation.
-// When ctx ends first the work goes on, and the error is that of the last
-// attempt (with its kind, if retryable) or Timeout.
+// When ctx ends first the work goes on, and the error is Canceled for who gave up,
+// else that of the last attempt (with its kind, if retryable) or Timeout.
 func (e *Executor) Run(ctx context.Context, in *command.Intent) (*command.Result, error) {
 	r, err := e.start(in)
 	if err != nil {
@@ -256,14 +256,15 @@ func (e *Executor) Run(ctx context.Context, in *command.Intent) (*command.Result
 		return r.res, r.err
 	case <-ctx.Done():
 	}
-	if p := r.last.Load(); p != nil {
+	end := orca.EndKind(ctx.Err())
+	if p := r.last.Load(); p != nil && end == orca.Timeout {
 		k := orca.KindOf(*p)
 		if !k.Retryable() {
 			k = orca.Unavailable
 		}
 		return nil, &orca.Error{Op: "ufsexec.Run", Path: cmp.Or(in.Target, in.Source), Kind: k, Msg: "the store has not answered yet", Err: *p}
 	}
-	return nil, &orca.Error{Op: "ufsexec.Run", Path: cmp.Or(in.Target, in.Source), Kind: orca.Timeout, Err: ctx.Err()}
+	return nil, &orca.Error{Op: "ufsexec.Run", Path: cmp.Or(in.Target, in.Source), Kind: end, Err: ctx.Err()}
 }
 
 // Settle waits until an undecided intent is decided, or ctx ends: a reader

@@ -53,11 +53,7 @@ func (s *Syncer) share(ctx context.Context, dir orca.Ino, fresh bool) (*metapb.S
 	case <-f.done:
 		return f.res, f.err
 	case <-ctx.Done():
-		kind := orca.Canceled
-		if ctx.Err() == context.DeadlineExceeded {
-			kind = orca.Timeout
-		}
-		return nil, &orca.Error{Op: op, Kind: kind, Msg: "while a directory was listed from its UFS", Err: ctx.Err()}
+		return nil, &orca.Error{Op: op, Kind: orca.EndKind(ctx.Err()), Msg: "while a directory was listed from its UFS", Err: ctx.Err()}
 	}
 }
 
