@@ -148,7 +148,9 @@ func TestGroupsFailOverAlone(t *testing.T) {
 	require.NotSame(t, one, two)
 	err := two.find(2).Spread(ctx, map[uint64]int{1: 1, 2: 1, 3: 1})
 	require.True(t, errors.Is(err, orca.Unavailable), "an even spread stays: %v", err)
-	propose(t, two.find(2), mountAt(2, "/m"))
+	m := mountAt(2, "/m")
+	m.Client, m.Seq = 99, 1
+	proposeAgain(t, two.find(2), m)
 	_, term := one.Group().Leader()
 	id := two.f.Replica
 	c.close(id)
@@ -182,7 +184,9 @@ func TestAMemberJoinsAGroup(t *testing.T) {
 	require.NoError(t, err)
 	require.True(t, g.Learns())
 	two := c.ledBy(2, 1, 2, 3)
-	propose(t, two.find(2), mountAt(2, "/m"))
+	m := mountAt(2, "/m")
+	m.Client, m.Seq = 99, 1
+	proposeAgain(t, two.find(2), m)
 	require.NoError(t, two.find(2).AddLearner(ctx, 4, addr))
 	require.Eventually(t, func() bool { return mounted(t, g, "/m") }, time.Minute, 5*time.Millisecond)
 	require.NoError(t, two.find(2).Promote(ctx, 4))

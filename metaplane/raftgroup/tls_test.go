@@ -112,7 +112,7 @@ func TestMembersSpeakTLS(t *testing.T) {
 	away := c.follower()
 	c.close(away)
 	for i := range 300 {
-		propose(t, c.leader().group, create(fmt.Sprintf("/f%d", i)))
+		proposeUntil(t, c.leader().group, fmt.Sprintf("/f%d", i))
 	}
 	// The CA is another one from now on; each connection reads the files.
 	ca2 := newAuthority(t)
