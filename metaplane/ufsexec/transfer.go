@@ -88,7 +88,7 @@ func (e *Executor) receiving(ctx context.Context, in *command.Intent) (ufs.FS, *
 	}
 	moved := proto.Clone(in).(*command.Intent)
 	moved.Source, moved.Target = below(at, t.GetRoot(), t.GetKey()), below(at, mt.Mount.Uri, in.Target)
-	if in.Want == "" { // an exchange with something that the store does not have
+	if t.GetExchange() && in.Want == "" { // with something that the store does not have
 		moved.Source, moved.Target, moved.Want, moved.Have = moved.Target, moved.Source, in.Have, ""
 	}
 	return store, moved, nil
