@@ -173,7 +173,7 @@ func (d *drawer) opposites() {
 }
 
 // handed is the outcome of a rename from one group to another: a file that its
-// store has goes there. Which of the things that forbid it somebody is told is
+// store has goes there, copied where that cannot rename. Which of the things that forbid it somebody is told is
 // not said; what does not go is copied by who asked.
 func (w *world) handed(t model.Tree, e *event) []model.Tree {
 	o, after := e.op, t.Clone()
@@ -181,7 +181,7 @@ func (w *world) handed(t model.Tree, e *event) []model.Tree {
 	src := t[o.Path]
 	dst, over := t[o.Dst]
 	_, part := t[part+o.Dst]
-	may := k == orca.OK && !src.Dir && src.Peer == "" && w.storeAt(o.Path).files && o.Path[:2] == o.Dst[:2] && !part && (!over || !o.NoReplace)
+	may := k == orca.OK && !src.Dir && src.Peer == "" && o.Path[:2] == o.Dst[:2] && !part && (!over || !o.NoReplace)
 	same := []model.Tree{t}
 	switch e.kind {
 	case orca.OK:
@@ -313,6 +313,9 @@ func (j *journal) taken(all []*command.Result) {
 		if err != nil {
 			j.w.broken("transfer", "group %d has taken %s, and it is not there: %v", j.g.number, number(x.Tx), err)
 			continue
+		}
+		if at := j.w.mounted(v.Attr.MountId); at.store != nil && !at.store.files {
+			v.Attr.Fingerprint = f.Fingerprint // a copy is another object
 		}
 		if is := carried(v.Attr, j.g.xattrs(orca.Ino(x.Ino))); was != is {
 			j.w.broken("transfer", "%s was %s, and is %s", o.Dst, was, is)
