@@ -236,9 +236,7 @@ func (c *client) upload(s *metapb.WriteSession, a *metapb.Attr, o Op) (info ufs.
 	fs, token := c.w.through(c.w.mounted(s.MountId), nil), fmt.Sprintf("%x", s.Id)
 	w, err := fs.Create(c.ctx, s.UfsKey, token)
 	if err != nil {
-		for fs.Sweep(c.ctx, s.UfsKey, token) != nil { // its session may be swept already
-			time.Sleep(time.Second)
-		}
+		c.until(func() error { return fs.Sweep(c.ctx, s.UfsKey, token) }) // its session may be swept already
 		return info, false, err
 	}
 	defer func() {
@@ -275,9 +273,7 @@ func (c *client) persist(a *metapb.Attr) {
 	token := ufsexec.PersistToken(a.Ino, a.Version)
 	w, err := fs.Create(c.ctx, prep.UfsKey, token)
 	if err != nil {
-		for fs.Sweep(c.ctx, prep.UfsKey, token) != nil {
-			time.Sleep(time.Second)
-		}
+		c.until(func() error { return fs.Sweep(c.ctx, prep.UfsKey, token) })
 		release(false)
 		return
 	}
@@ -291,8 +287,14 @@ func (c *client) persist(a *metapb.Attr) {
 			return
 		}
 	}
-	for w.Abort(c.ctx) != nil { // the store is back at the end
+	c.until(func() error { return w.Abort(c.ctx) })
+	release(true)
+}
+
+// until does something again and again until it succeeds, as it does at the end,
+// when the store is back; but when something is broken, there is no such end.
+func (c *client) until(do func() error) {
+	for do() != nil && !c.w.over() {
 		time.Sleep(time.Second)
 	}
-	release(true)
 }

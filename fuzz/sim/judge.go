@@ -381,6 +381,10 @@ func (w *world) compare() {
 	w.history = append(w.history, event{client: 99, verb: "tree", call: never - 1, ret: never - 1, tree: tree})
 }
 
+// stopPatience is how long, by its own clock, what ends may take: it would be for
+// ever, without a word, for the stores have clocks that go on.
+const stopPatience = 100 * time.Hour
+
 // stop ends everything, whatever state it is in.
 func (w *world) stop() {
 	w.healing = true
@@ -396,7 +400,8 @@ func (w *world) stop() {
 		ends.Wait()
 		close(closed)
 	}()
-	for w.settle(); ; w.settle() {
+	for began := time.Now(); ; {
+		w.settle()
 		gates := w.waiting()
 		for _, g := range gates {
 			w.release(g, gone)
@@ -414,6 +419,9 @@ func (w *world) stop() {
 				return
 			}
 		default:
+		}
+		if time.Since(began) > stopPatience {
+			panic(fmt.Sprintf("sim: seed %d does not stop (clients go on: %v)", w.plan.Seed, w.busy()))
 		}
 		w.sleep(time.Minute)
 	}

@@ -3,12 +3,17 @@
 package sim
 
 import (
+	"context"
 	"flag"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"orca"
+	"orca/ufs/wrap"
 )
 
 var (
@@ -107,6 +112,29 @@ func TestReproducible(t *testing.T) {
 			}
 			require.Len(t, b.Trace, len(a.Trace), "%s seed %d", name, seed)
 		}
+	}
+}
+
+// TestStopsWhenBroken: a run in which something is broken ends, also when a client
+// is just at what it does until it succeeds.
+func TestStopsWhenBroken(t *testing.T) {
+	for _, at := range []wrap.Op{wrap.Sweep, wrap.Abort} {
+		synctest.Test(t, func(t *testing.T) {
+			var w *world
+			w = newWorld(NewPlan(2), &Bug{Call: func(ctx context.Context, c wrap.Call, do func(context.Context) error) error {
+				switch {
+				case c.Op == at:
+					w.broken("planted", "%s", at)
+					return orca.E("sim", orca.Unavailable, "planted")
+				case c.Op == wrap.Create && at == wrap.Sweep, c.Op == wrap.Commit && at == wrap.Abort:
+					return orca.E("sim", orca.Unavailable, "planted")
+				}
+				return do(ctx)
+			}})
+			w.run()
+			require.NotNil(t, w.failure)
+			require.Equal(t, "planted", w.failure.Rule)
+		})
 	}
 }
 
