@@ -34,7 +34,7 @@ func (p *pair) trade(group int, seq uint64, a, b string) error {
 
 // request renames at a group's service, which may be dead.
 func (p *pair) request(group int, r *metapb.RenameRequest) error {
-	ctx, cancel := context.WithTimeout(p.t.Context(), 200*time.Millisecond)
+	ctx, cancel := p.asking()
 	defer cancel()
 	s := p.one
 	if group == 2 {

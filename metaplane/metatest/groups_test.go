@@ -35,6 +35,7 @@ type pair struct {
 	second   *raftgroup.Group
 	one, two *metaserver.Service
 	ns       *metaclient.Router
+	hasty    *metaclient.Router // is told what is so now, and that something is on its way
 	wide     bool
 	third    *raftgroup.Group // nil unless it is wide
 	three    *metaserver.Service
@@ -42,6 +43,9 @@ type pair struct {
 	// group was asked, a step was recorded, or a store called. "": nowhere.
 	cut  atomic.Value   // of string
 	dead [4]atomic.Bool // by group
+	// life ends when the first of those that lead groups since the last serve dies.
+	life context.Context //nolint:containedctx // of who leads, not of a call
+	die  context.CancelFunc
 	away [4]atomic.Bool // nobody leads it, as far as others can tell
 	// then is called at each such point.
 	then atomic.Value  // of func(point string)
@@ -61,6 +65,7 @@ func (p *pair) at(group uint16, point string) bool {
 	}
 	if p.cut.Load() == point {
 		p.dead[group].Store(true)
+		p.die()
 	}
 	return p.dead[group].Load()
 }
@@ -220,6 +225,7 @@ func (p *pair) serve() {
 	for i := range p.dead {
 		p.dead[i].Store(false)
 	}
+	p.life, p.die = context.WithCancel(context.WithoutCancel(t.Context()))
 	var err error
 	// What was begun before goes on as soon as the first service is there.
 	var ns *metaclient.Router
@@ -246,24 +252,35 @@ func (p *pair) serve() {
 		require.NoError(t, err)
 	}
 	ns = p.client()
-	p.ns = ns
+	p.ns, p.hasty = ns, p.clientFor(time.Millisecond)
 	close(ready)
 }
 
-// client is the way of one more process to the services.
+// client is the way of one more process to the services. It gives up soon: what is
+// dead stays so.
 func (p *pair) client() *metaclient.Router {
+	return p.clientFor(p.patience())
+}
+
+func (p *pair) patience() time.Duration {
+	if p.slow {
+		return 2 * time.Second
+	}
+	return 20 * time.Millisecond
+}
+
+// short is a session of that client.
+func (p *pair) short(group uint16) metaclient.SessionConfig { return patience(group, p.patience()) }
+
+// clientFor is a client that repeats what may be repeated for so long.
+func (p *pair) clientFor(wait time.Duration) *metaclient.Router {
 	by := map[uint16]*metaserver.Service{2: p.two, 3: p.three}
-	return metaclient.NewRouter(metaclient.NewSession(p.one, p.short(0)), func(n uint16) (*metaclient.Session, error) {
-		return metaclient.NewSession(by[n], p.short(n)), nil
+	return metaclient.NewRouter(metaclient.NewSession(p.one, patience(0, wait)), func(n uint16) (*metaclient.Session, error) {
+		return metaclient.NewSession(by[n], patience(n, wait)), nil
 	})
 }
 
-// short is a session that gives up soon: what is dead stays so.
-func (p *pair) short(group uint16) metaclient.SessionConfig {
-	wait := 20 * time.Millisecond
-	if p.slow {
-		wait = 2 * time.Second
-	}
+func patience(group uint16, wait time.Duration) metaclient.SessionConfig {
 	return metaclient.SessionConfig{Group: group, MutationPatience: wait, BusyPatience: wait, ReadPatience: wait}
 }
 
@@ -279,6 +296,16 @@ func (p *pair) leave() {
 	}
 	_ = p.two.Close()
 	_ = p.one.Close()
+	p.die()
+}
+
+// asking bounds a request that who leads a group may die in. It is given up when
+// those that are left have had the time to try once more (ufsexec's first pause is
+// 50 ms): who is dead does not answer any more.
+func (p *pair) asking() (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithTimeout(p.t.Context(), 200*time.Millisecond)
+	stop := context.AfterFunc(p.life, func() { time.AfterFunc(60*time.Millisecond, cancel) })
+	return ctx, func() { stop(); cancel() }
 }
 
 func newPair(t *testing.T) *pair {

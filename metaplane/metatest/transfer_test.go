@@ -3,7 +3,6 @@
 package metatest
 
 import (
-	"context"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -71,7 +70,7 @@ func TestAFileGoesToAnotherGroup(t *testing.T) {
 
 // asOne renames as one request of a client, however often it is made.
 func (p *pair) asOne(group int, seq uint64, src, dst string) error {
-	ctx, cancel := context.WithTimeout(p.t.Context(), 200*time.Millisecond)
+	ctx, cancel := p.asking()
 	defer cancel()
 	s := p.one
 	if group == 2 {
@@ -85,8 +84,12 @@ func (p *pair) asOne(group int, seq uint64, src, dst string) error {
 // was.
 func (p *pair) notTwice(src, dst string, old uint64) {
 	p.t.Helper()
-	if a, err := p.stat(dst); err == nil && a.Ino != old {
-		_, err := p.stat(src)
+	stat := func(path string) (uint64, error) {
+		r, err := p.hasty.Stat(p.t.Context(), &metapb.StatRequest{Target: at(path)})
+		return r.GetAttr().GetIno(), err
+	}
+	if ino, err := stat(dst); err == nil && ino != old {
+		_, err := stat(src)
 		require.Error(p.t, err, "%s has arrived as %s, and is still there", src, dst)
 	}
 }
@@ -226,7 +229,7 @@ func TestWhatDoesNotGoToAnotherGroup(t *testing.T) {
 // While the group of the target is away its answer is waited for, and who asks for
 // the name is told so; nothing else waits, and it ends when the group is back.
 func TestAGroupIsAwayDuringATransfer(t *testing.T) {
-	p := newPairOn(t, true)
+	p := newPairWith(t, func(p *pair) { p.slow, p.busy = true, 100*time.Millisecond })
 	store := t.TempDir()
 	p.mount("/m", "file://"+store, 0)
 	_, err := p.mkdirIn("/m/2", 2)
@@ -237,6 +240,8 @@ func TestAGroupIsAwayDuringATransfer(t *testing.T) {
 	p.put(store, "1/beside", "beside")
 	p.cut.Store("before receiving")
 	require.Error(t, p.asOne(1, 1, "/m/1/f", "/m/2/f"))
+	patient := p.ns
+	p.ns = p.hasty // it stays away as long as it is asked here
 	_, err = p.stat("/m/1/f")
 	require.ErrorIs(t, err, orca.Busy)
 	_, err = p.ns.List(t.Context(), &metapb.ListRequest{Target: at("/m/1")})
@@ -245,6 +250,7 @@ func TestAGroupIsAwayDuringATransfer(t *testing.T) {
 	_, err = p.stat("/m/1/beside")
 	require.NoError(t, err)
 	require.NoError(t, p.touch("/m/1/new"))
+	p.ns = patient
 	p.cut.Store("")
 	p.dead[2].Store(false) // it is back
 	require.Eventually(t, func() bool { return p.asOne(1, 1, "/m/1/f", "/m/2/f") == nil }, time.Minute, 10*time.Millisecond)

@@ -196,7 +196,7 @@ func TestDirectoriesThatStaySurviveACrashAnywhere(t *testing.T) {
 		name := fmt.Sprintf("%s from %d", point, from)
 		src, dst := fmt.Sprintf("/m/%d/%s", from, name), fmt.Sprintf("/m/%d/%s", to, name)
 		p.furnish(store, src)
-		for n := range 3 * 1000 { // several pages, the last of which has it
+		for n := range 2*1000 + 1 { // several pages, the last of which has it
 			require.NoError(t, os.WriteFile(filepath.Join(store, src[2:], fmt.Sprintf("a%d", n)), nil, 0o644))
 		}
 		_, err := p.ns.SetQuota(t.Context(), &metapb.SetQuotaRequest{Target: at(src), Bytes: 0, Inodes: 0})
@@ -222,8 +222,8 @@ func TestDirectoriesThatStaySurviveACrashAnywhere(t *testing.T) {
 			require.NoDirExists(t, filepath.Join(store, dst[2:]))
 		}
 		require.NoError(t, p.touch(src+"/late"))
-		p.forgotten()
 	}
+	p.forgotten()
 }
 
 // cached makes a file that only the cache has.
@@ -474,6 +474,7 @@ func TestWritersOfADirectoryThatGoesToAndFro(t *testing.T) {
 func TestARestoreAbortsADirectoryOnItsWay(t *testing.T) {
 	for _, point := range []string{"before pages", "before bringing", "before transfer", "before receiving", "before store", "before deciding receive", "before deciding transfer"} {
 		t.Run(point, func(t *testing.T) {
+			t.Parallel()
 			p, store := twoDirs(t)
 			ctx := t.Context()
 			p.furnish(store, "/m/1/d")
