@@ -163,6 +163,7 @@ func TestADirectoryIsGivenBack(t *testing.T) {
 // directory in another group: afterwards it is there, whole, or it is not, and
 // what can be done to it can be done.
 func TestPartsSurviveACrashAnywhere(t *testing.T) {
+	t.Parallel()
 	p := newPairOn(t, true)
 	store := t.TempDir()
 	p.mount("/m", "file://"+store, 0)

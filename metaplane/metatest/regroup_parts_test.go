@@ -207,6 +207,7 @@ func (s *sweep) stays(store string, points []point) {
 // another: the next one ends it, and all is there as it was. Or it gives it up, and
 // all is there as it was.
 func TestMovesBetweenGroupsSurviveACrashAnywhere(t *testing.T) {
+	t.Parallel()
 	s := sweep{newTriple(t), 3}
 	store := t.TempDir()
 	s.mount("/m", "file://"+store, 0)
@@ -221,6 +222,7 @@ func TestMovesBetweenGroupsSurviveACrashAnywhere(t *testing.T) {
 
 // So it is on the way back to the first group.
 func TestMovesHomeSurviveACrashAnywhere(t *testing.T) {
+	t.Parallel()
 	s := sweep{newPairOn(t, true), 1}
 	store := t.TempDir()
 	s.mount("/m", "file://"+store, 0)

@@ -271,6 +271,7 @@ func (p *pair) told() {
 // The leader of the first group dies at every point of a move: the next one ends
 // it, and all is there as it was. Or it gives it up, and all is there as it was.
 func TestMovesToAGroupSurviveACrashAnywhere(t *testing.T) {
+	t.Parallel()
 	p := newPairOn(t, true)
 	store := t.TempDir()
 	p.mount("/m", "file://"+store, 0)
