@@ -67,7 +67,7 @@ func (s *Service) Mount(ctx context.Context, r *metapb.MountRequest) (*metapb.Mo
 	rec := s.mounts.Load().ByID(res.Mount.GetMount().GetId()) // the result has no options
 	if rec == nil {
 		_ = fs.Close()
-		return nil, orca.E(op, orca.Internal, "no mount in the result")
+		return unmounted(res.Mount.GetMount())
 	}
 	s.Stores.Adopt(rec.Id, fs)
 	if rec.Group > 1 {
@@ -82,6 +82,16 @@ func (s *Service) Mount(ctx context.Context, r *metapb.MountRequest) (*metapb.Mo
 	}
 	s.log.Info("mounted", "mount", rec.Id, "path", rec.Path, "uri", rec.Uri, "update", update)
 	return &metapb.MountReply{Mount: mount.Mask(rec)}, nil
+}
+
+// unmounted answers who repeats a request for a mount that is gone by now: as
+// before, but where the mount was in another group. Nothing on record tells whether
+// that has had it, or refused it.
+func unmounted(m *metapb.Mount) (*metapb.MountReply, error) {
+	if m.GetGroup() > 1 {
+		return nil, &orca.Error{Op: "metaserver.Mount", Path: m.Path, Kind: orca.Stale, Msg: "it was unmounted meanwhile"}
+	}
+	return &metapb.MountReply{Mount: mount.Mask(m)}, nil
 }
 
 var errEnough = errors.New("one name is enough")

@@ -4,6 +4,7 @@ package metatest
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"strings"
 	"sync/atomic"
@@ -533,4 +534,30 @@ func TestJunctionsSurviveACrashAnywhere(t *testing.T) {
 	require.Nil(t, p.row("/never"))
 	require.NoError(t, p.host.Group().Machine().Check())
 	require.NoError(t, p.second.Machine().Check())
+}
+
+// TestMountIsRepeatedWhenItIsGone: who has lost the answer of a mount, and asks again
+// when somebody has unmounted it, is told so, and mounts nothing anew.
+func TestMountIsRepeatedWhenItIsGone(t *testing.T) {
+	p := newPair(t)
+	for i, kind := range []orca.Kind{orca.OK, orca.Stale} {
+		group := i + 1
+		path := fmt.Sprintf("/again%d", group)
+		again := func() (*metapb.MountReply, error) {
+			return p.one.Mount(t.Context(), &metapb.MountRequest{H: &metapb.Header{Client: 77, Seq: uint64(group), Caller: &metapb.Caller{}},
+				Mount: &metapb.Mount{Path: path, Uri: "mem://obj-" + t.Name(), SyncIntervalMs: -1, Group: uint32(group)}})
+		}
+		first, err := again()
+		require.NoError(t, err)
+		second, err := again()
+		require.NoError(t, err)
+		require.Equal(t, first.Mount.Id, second.Mount.Id)
+		require.NoError(t, p.unmount(path))
+		gone, err := again()
+		require.Equal(t, kind, orca.KindOf(err), "%v", err)
+		require.Equal(t, kind == orca.OK, gone != nil && gone.Mount.Id == first.Mount.Id)
+		all, err := p.ns.ListMounts(t.Context(), &metapb.ListMountsRequest{})
+		require.NoError(t, err)
+		require.Len(t, all.Mounts, 1, "the root")
+	}
 }
