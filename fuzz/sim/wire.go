@@ -141,6 +141,9 @@ func (w *world) outcomeOf(id, what string, a *metapb.Attr, err error) {
 	if k == orca.NotEmpty && w.plan.Groups > 0 && strings.HasPrefix(what, "delete ") {
 		return // a part was not empty; the removal of what is above it goes on where it was
 	}
+	if k == orca.Stale && strings.HasPrefix(what, "mount ") {
+		return // it is gone again; of a mount in another group nothing tells any more what became of it before
+	}
 	out := k.String()
 	if err != nil && !w.plan.Apart && w.plan.Groups > 0 && strings.HasPrefix(what, "rename ") {
 		// Where the target is is asked for anew each time, so that it may be
