@@ -90,10 +90,10 @@ func (b *between) Unmount(ctx context.Context, r *metapb.UnmountRequest) (*metap
 	return b.session(ctx, "").Unmount(ctx, r)
 }
 
-// Stage implements metaplane.Mounts. Directories are moved, and not renamed, between
-// groups here.
+// Stage implements metaplane.Mounts: what is in a directory that moves to another
+// group, or is renamed to one. In plans of old, none is.
 func (b *between) Stage(ctx context.Context, r *metapb.StageRequest) (*metapb.StageReply, error) {
-	if r.Tx != 0 {
+	if r.Tx != 0 && b.l.w.plan.Apart {
 		return nil, orca.E("sim.Stage", orca.CrossMount, "")
 	}
 	ctx = b.once(ctx, "moves")

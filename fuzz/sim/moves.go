@@ -189,7 +189,7 @@ func (j *journal) switching(cmds []*command.Command) (out []leaving) {
 		if o := c.Regroup; o.GetIntent() != 0 && o.Root != 0 {
 			for _, it := range j.machine.Regroups() {
 				if it.Id == o.Intent {
-					out = append(out, leaving{intent: it, has: j.g.holdings(orca.Ino(it.Ino))})
+					out = append(out, leaving{intent: it, has: j.g.holdings(orca.Ino(it.Ino), false)})
 				}
 			}
 		}
@@ -205,7 +205,7 @@ func (j *journal) arrived(all []leaving) {
 			continue // not yet
 		}
 		to := j.w.group(row.Group)
-		have := to.holdings(orca.Ino(row.Root))
+		have := to.holdings(orca.Ino(row.Root), false)
 		if there := to.row(row.Id); there == nil || there.Junction == metapb.JunctionState_JUNCTION_STAGED {
 			j.w.broken("switch", "%s was switched to what is not sealed: %v", row.Path, there)
 		}
@@ -222,8 +222,9 @@ func (j *journal) arrived(all []leaving) {
 }
 
 // holdings returns all that a group has at and below a directory, by the path from
-// there, without what depends on the group.
-func (g *group) holdings(top orca.Ino) map[string]string {
+// there, without what depends on the group; renamed: and without what a rename
+// changes.
+func (g *group) holdings(top orca.Ino, renamed bool) map[string]string {
 	m, out := g.machine(), map[string]string{}
 	names := map[orca.Ino][]string{} // of files with several
 	var walk func(path string, dir orca.Ino)
@@ -234,7 +235,7 @@ func (g *group) holdings(top orca.Ino) map[string]string {
 		}
 		for _, l := range kids {
 			p := path + "/" + l.Name
-			out[p] = holding(l)
+			out[p] = holding(l, false)
 			if l.Links > 0 {
 				names[l.Ino] = append(names[l.Ino], p)
 			}
@@ -244,7 +245,7 @@ func (g *group) holdings(top orca.Ino) map[string]string {
 		}
 	}
 	if self, err := m.LeavingDir(top); err == nil {
-		out[""] = holding(self)
+		out[""] = holding(self, renamed)
 	}
 	walk("", top)
 	for _, all := range names {
@@ -257,10 +258,13 @@ func (g *group) holdings(top orca.Ino) map[string]string {
 }
 
 // holding writes down what is at a name, without what depends on its group.
-func holding(l fsm.Leaving) string {
+func holding(l fsm.Leaving, renamed bool) string {
 	s := fmt.Sprintf("%v %d %d %d %d", l.Xattrs, l.ReplicaMin, l.ReplicaLimit, l.QuotaBytes, l.QuotaInodes)
 	if d, err := inode.DecodeDir(l.StagedEntry.Dir); l.Dir && err == nil {
 		d.Ino, d.Parent, d.Name, d.Change, d.Mount, d.Override = 0, 0, "", 0, 0, inode.Override{}
+		if renamed {
+			d.Ctime = 0
+		}
 		return fmt.Sprintf("%+v ", d) + s
 	}
 	d, err := inode.DecodeDentry(l.File)

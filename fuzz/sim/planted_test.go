@@ -161,6 +161,14 @@ var betweenBugs = []Bug{
 		}
 		return ask(r)
 	}},
+	{Name: "a directory is renamed without extended attributes", Plan: NewTreesPlan, Stage: func(r *metapb.StageRequest, ask func(*metapb.StageRequest) (*metapb.StageReply, error)) (*metapb.StageReply, error) {
+		for _, p := range r.Pages {
+			for _, e := range p.Entries {
+				e.Xattrs = nil
+			}
+		}
+		return ask(r)
+	}},
 	{Name: "what a move that was given up has brought stays", Plan: NewMovesPlan, Part: func(r *metapb.UnmountRequest, _ bool) bool { return r.Path == "" }},
 }
 

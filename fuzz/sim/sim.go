@@ -42,10 +42,10 @@
 // namespace over all groups. The history has, beside what clients were told, what
 // the mount table says at the moment at which it changes.
 //
-// Files go between the groups of a mount, and directories move to other groups
-// online. By the history a file is at one name at any moment, and a move is seen by
-// nobody; who takes a file has all that was kept of it, and what is switched to is
-// exactly what the directory held. At rest no decision is on record, and nothing
+// Files and directories go between the groups of a mount, and directories move to
+// other groups online. By the history a file is at one name at any moment, and a move is seen by
+// nobody; who takes a file or a directory has all that was kept of it, and what is
+// switched to is exactly what the directory held. At rest no decision is on record, and nothing
 // that was staged is left. A group may be led by nobody for a while, and what it is
 // told twice may come seconds later.
 //
@@ -113,7 +113,8 @@ type Stats struct {
 	Steps, Entries, Ops   int
 	Crashes, Cuts         int
 	Repeats, Lost, Faults int
-	Transfers, Refused    int  // files that another group has taken, or not
+	Transfers, Refused    int  // files and directories that another group has taken, or not
+	Trees                 int  // directories among them
 	Moves, Stays          int  // directories that have moved to another group, or not after all
 	Unjudged              bool // the history took too long to judge
 }

@@ -43,6 +43,10 @@ func TestSeedsWithGroups(t *testing.T) { runSeeds(t, (*seedsFlag+2)/3, NewGroups
 // an eighth as many, for they take longer.
 func TestSeedsWithTransfers(t *testing.T) { runSeeds(t, max(20, *seedsFlag/8), NewTransfersPlan) }
 
+// TestSeedsWithTrees is TestSeeds for plans in which directories are renamed to
+// other groups, an eighth as many.
+func TestSeedsWithTrees(t *testing.T) { runSeeds(t, max(20, *seedsFlag/8), NewTreesPlan) }
+
 // TestSeedsWithMoves is TestSeeds for plans in which directories move to other
 // groups, an eighth as many.
 func TestSeedsWithMoves(t *testing.T) { runSeeds(t, max(20, *seedsFlag/8), NewMovesPlan) }
@@ -81,6 +85,7 @@ func runSeeds(t *testing.T, n int, plan func(uint64) *Plan) {
 		sum.Faults += r.Stats.Faults
 		sum.Transfers += r.Stats.Transfers
 		sum.Refused += r.Stats.Refused
+		sum.Trees += r.Stats.Trees
 		sum.Moves += r.Stats.Moves
 		sum.Stays += r.Stats.Stays
 		if r.Stats.Unjudged {
@@ -90,7 +95,8 @@ func runSeeds(t *testing.T, n int, plan func(uint64) *Plan) {
 	t.Logf("%d seeds in %v: %d steps, %d entries, %d operations, %d crashes, %d power cuts, %d messages lost, %d repeated, %d faults of stores; %d histories took too long to judge",
 		n, time.Since(began).Round(time.Millisecond), sum.Steps, sum.Entries, sum.Ops, sum.Crashes, sum.Cuts, sum.Lost, sum.Repeats, sum.Faults, unjudged)
 	if sum.Transfers+sum.Moves > 0 {
-		t.Logf("%d files went to other groups, %d were refused there; %d directories moved to other groups, %d not after all", sum.Transfers, sum.Refused, sum.Moves, sum.Stays)
+		t.Logf("%d files and %d directories were renamed to other groups, %d were refused there; %d directories moved to other groups, %d not after all",
+			sum.Transfers-sum.Trees, sum.Trees, sum.Refused, sum.Moves, sum.Stays)
 	}
 	if n > 20 {
 		require.Positive(t, sum.Cuts)
@@ -102,7 +108,7 @@ func runSeeds(t *testing.T, n int, plan func(uint64) *Plan) {
 
 // TestReproducible: the same seed gives the same run, line by line.
 func TestReproducible(t *testing.T) {
-	for name, plan := range map[string]func(uint64) *Plan{"": NewPlan, "groups": NewGroupsPlan, "transfers": NewTransfersPlan, "moves": NewMovesPlan, "followers": NewFollowersPlan} {
+	for name, plan := range map[string]func(uint64) *Plan{"": NewPlan, "groups": NewGroupsPlan, "transfers": NewTransfersPlan, "trees": NewTreesPlan, "moves": NewMovesPlan, "followers": NewFollowersPlan} {
 		for seed := uint64(1); seed <= 12; seed++ {
 			a, b := Play(t, plan(seed), nil), Play(t, plan(seed), nil)
 			for i := range min(len(a.Trace), len(b.Trace)) {
@@ -214,6 +220,8 @@ func TestFoundSeedsWithGroups(t *testing.T) {
 // between groups.
 func TestFoundSeedsWithTransfers(t *testing.T) {
 	for seed, why := range map[uint64]string{
+		21:  "a directory was said to have come to another group without its store having moved it",
+		39:  "as 21",
 		127: "the directory of a rename's target came to another group meanwhile, and the rename was refused for good",
 		344: "as 127",
 		437: "as 127",

@@ -15,7 +15,7 @@ import (
 	"orca/metaplane/metapb"
 )
 
-// Files that go between the groups of a mount, by renames.
+// Files and directories that go between the groups of a mount, by renames.
 
 // NewTransfersPlan draws a plan in which directories of a mount live in groups of
 // their own from the beginning, and most of what clients do is to rename files
@@ -57,6 +57,29 @@ func NewTransfersPlan(seed uint64) *Plan {
 	}
 	d.opposites()
 	p.limit()
+	return p
+}
+
+// NewTreesPlan draws a plan as NewTransfersPlan does, in which many renames are of
+// directories with all that is in them.
+func NewTreesPlan(seed uint64) *Plan {
+	p := NewTransfersPlan(seed)
+	r := rand.New(rand.NewPCG(seed, 23))
+	at := p.Roots[0]
+	trees := []string{at + "/b/a", at + "/b/a", at + "/c/a", at + "/b/b/a", at + "/b/c"}
+	for _, ops := range p.Clients {
+		for i := range ops {
+			o := &ops[i]
+			switch n := r.IntN(3); {
+			case o.Verb == "rename" && n > 0:
+				o.Path, o.Dst = trees[r.IntN(len(trees))], trees[r.IntN(len(trees))]
+			case o.Verb == "mkdir" && n > 0:
+				o.Path = trees[r.IntN(len(trees))]
+			case n == 0 && (o.Verb == "write" || o.Verb == "stat"):
+				o.Path = trees[r.IntN(len(trees))] + "/" + string("ab"[r.IntN(2)])
+			}
+		}
+	}
 	return p
 }
 
@@ -173,7 +196,8 @@ func (d *drawer) opposites() {
 }
 
 // handed is the outcome of a rename from one group to another: a file that its
-// store has goes there, copied where that cannot rename. Which of the things that forbid it somebody is told is
+// store has goes there, copied where that cannot rename, and a directory where it
+// can. Which of the things that forbid it somebody is told is
 // not said; what does not go is copied by who asked.
 func (w *world) handed(t model.Tree, e *event) []model.Tree {
 	o, after := e.op, t.Clone()
@@ -181,7 +205,7 @@ func (w *world) handed(t model.Tree, e *event) []model.Tree {
 	src := t[o.Path]
 	dst, over := t[o.Dst]
 	_, part := t[part+o.Dst]
-	may := k == orca.OK && !src.Dir && src.Peer == "" && o.Path[:2] == o.Dst[:2] && !part && (!over || !o.NoReplace)
+	may := k == orca.OK && (!src.Dir || w.storeAt(o.Path).files && !partIn(t, o.Path)) && src.Peer == "" && o.Path[:2] == o.Dst[:2] && !part && (!over || !o.NoReplace)
 	same := []model.Tree{t}
 	switch e.kind {
 	case orca.OK:
@@ -192,7 +216,7 @@ func (w *world) handed(t model.Tree, e *event) []model.Tree {
 	case orca.OverQuota:
 		return same
 	case orca.CrossMount:
-		if !may || w.late(src.Length) || w.shifted(e) {
+		if !may || src.Dir || w.late(src.Length) || w.shifted(e) {
 			return same
 		}
 	case orca.NotFound, orca.NotDir:
@@ -264,7 +288,7 @@ func (w *world) storeAt(path string) *store {
 // to another group: that has begun to take it, or has it.
 func (w *world) onItsWay(x *spot) bool {
 	for _, it := range x.g.machine().Intents() {
-		if it.Op != metapb.IntentOp_INTENT_TRANSFER || it.Ino != x.Attr.Ino {
+		if _, below := orca.Under("/"+it.Source, "/"+x.Key); it.Op != metapb.IntentOp_INTENT_TRANSFER || it.Ino != x.Attr.Ino && !below {
 			continue
 		}
 		to := w.group(uint32(orca.Ino(it.Command.GetRename().GetAway().GetIno()).Home())).machine()
@@ -298,6 +322,10 @@ func (j *journal) taken(all []*command.Result) {
 			j.w.broken("transfer", "group %d has taken %s, of which its group says %v", j.g.number, number(x.Tx), err)
 			continue
 		}
+		if o.Dir {
+			j.takenDir(x, o)
+			continue
+		}
 		d, err := inode.DecodeDentry(o.File)
 		if err != nil || d.File == nil {
 			j.w.broken("transfer", "%s: %v", o.Dst, err)
@@ -310,6 +338,9 @@ func (j *journal) taken(all []*command.Result) {
 		was := carried(&metapb.Attr{Type: uint32(f.Type), Mode: f.Mode, Uid: f.UID, Gid: f.GID, Length: f.Length, Mtime: f.Mtime, Target: f.Target,
 			Fingerprint: f.Fingerprint, Pinned: f.Flags.Has(inode.Pinned), ReplicaMin: o.ReplicaMin, ReplicaLimit: o.ReplicaLimit}, has)
 		v, err := j.machine.Lookup(orca.Ino(x.Ino))
+		if orca.KindOf(err) == orca.Busy {
+			continue // by the same entry it is on its way to one more
+		}
 		if err != nil {
 			j.w.broken("transfer", "group %d has taken %s, and it is not there: %v", j.g.number, number(x.Tx), err)
 			continue
@@ -320,6 +351,27 @@ func (j *journal) taken(all []*command.Result) {
 		if is := carried(v.Attr, j.g.xattrs(orca.Ino(x.Ino))); was != is {
 			j.w.broken("transfer", "%s was %s, and is %s", o.Dst, was, is)
 		}
+	}
+}
+
+// takenDir is taken of a directory: all that is in it, too.
+func (j *journal) takenDir(x *metapb.TransferRecord, o *metapb.TransferOp) {
+	j.w.stats.Trees++
+	from := j.w.group(uint32(orca.Ino(x.Tx).Home()))
+	it, err := from.machine().Intent(x.Tx)
+	if err != nil {
+		j.w.broken("transfer", "group %d has taken %s, of which its group says %v", j.g.number, number(x.Tx), err)
+		return
+	}
+	was, have := from.holdings(orca.Ino(it.Ino), true), j.g.holdings(orca.Ino(x.Ino), true)
+	for p, is := range was {
+		if have[p] != is {
+			j.w.broken("transfer", "%s: %q was %s, and is %s", o.Dst, p, is, have[p])
+		}
+		delete(have, p)
+	}
+	for p, is := range have {
+		j.w.broken("transfer", "%s: with it has come %q, %s", o.Dst, p, is)
 	}
 }
 
