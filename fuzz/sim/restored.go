@@ -58,7 +58,7 @@ func (j *journal) restorable() {
 	})
 	var m *fsm.Machine
 	if err == nil {
-		m, err = fsm.Open(fsm.Config{CacheEntries: 64}, db, nil, quiet)
+		m, err = fsm.Open(fsm.Config{CacheEntries: 64, Group: j.g.number}, db, nil, quiet)
 	}
 	if err == nil {
 		err = m.Check()
