@@ -274,16 +274,6 @@ func (w *world) late(length int64) bool {
 	return false
 }
 
-// storeAt returns the store that a path is in.
-func (w *world) storeAt(path string) *store {
-	for _, s := range w.stores {
-		if _, ok := orca.Under(s.name, path); ok {
-			return s
-		}
-	}
-	return nil
-}
-
 // onItsWay reports whether the object of a file is elsewhere because it is going
 // to another group: that has begun to take it, or has it.
 func (w *world) onItsWay(x *spot) bool {
