@@ -189,6 +189,20 @@ func journal(t testing.TB, read func(from uint64, rep *metapb.UpkeepReply) error
 	}
 }
 
+// TestCheckpointsMeet: one that meets another, which began earlier, is of what was
+// applied when it was asked for all the same.
+func TestCheckpointsMeet(t *testing.T) {
+	h := open(t, Config{Dir: t.TempDir(), FlushEvery: time.Hour, SnapshotEntries: 4})
+	for i := range 50 {
+		propose(t, h.group, mkdir(fmt.Sprintf("/d%d", i)))
+		since := h.group.Machine().Applied()
+		index, err := h.group.Checkpoint(t.Context())
+		require.NoError(t, err)
+		require.GreaterOrEqual(t, index, since)
+	}
+	require.NoError(t, h.Close())
+}
+
 // TestCheckpointCutsTheJournal, asked to and by itself, beside writes; what is
 // cut is durable.
 func TestCheckpointCutsTheJournal(t *testing.T) {

@@ -20,6 +20,7 @@ import (
 	pb "github.com/lni/dragonboat/v4/raftpb"
 
 	"orca"
+	"orca/metaplane/command"
 	"orca/metaplane/inodekv"
 	"orca/metaplane/metapb"
 )
@@ -46,19 +47,28 @@ func (g *Group) checkpoint(ctx context.Context, keep uint64) (uint64, error) {
 	ctx, cancel := context.WithTimeout(ctx, checkpointTimeout)
 	defer cancel()
 	var index uint64
+	since := g.machine.Applied()
 	err := g.retry(ctx, func() (err error) {
 		index, err = g.host.nh.SyncRequestSnapshot(ctx, g.shard, dragonboat.SnapshotOption{
 			OverrideCompactionOverhead: true, CompactionOverhead: keep,
 		})
-		return err
-	})
-	if errors.Is(err, dragonboat.ErrRejected) { // there is one at this index
-		r, rerr := g.host.nh.GetLogReader(g.shard)
-		if rerr != nil {
-			return 0, memberError(op, rerr)
+		if !errors.Is(err, dragonboat.ErrRejected) {
+			return err
 		}
-		index, err = r.Snapshot().Index, nil
-	}
+		r, err := g.host.nh.GetLogReader(g.shard)
+		if err != nil {
+			return err
+		}
+		if index = r.Snapshot().Index; index+g.machine.Base() >= since {
+			return nil // there is one at this index
+		}
+		// An earlier one was just being taken. The engine takes note of the index that
+		// it was asked for all the same, and refuses that from then on: another one is.
+		if _, err := g.Propose(ctx, &command.Command{Noop: &metapb.NoopOp{}}); err != nil {
+			return err
+		}
+		return dragonboat.ErrSystemBusy
+	})
 	return index, memberError(op, err)
 }
 
