@@ -232,6 +232,18 @@ func TestFoundSeedsWithTransfers(t *testing.T) {
 	}
 }
 
+// TestFoundSeedsWithTrees is TestFoundSeeds of the plans in which directories are
+// renamed to other groups.
+func TestFoundSeedsWithTrees(t *testing.T) {
+	for seed, why := range map[uint64]string{
+		1200: "the directory that another was brought to had left its group, and it was said that there is none",
+	} {
+		if r := Play(t, NewTreesPlan(seed), nil); r.Failure != nil {
+			t.Errorf("%s:\n%s", why, r.Failure.Report())
+		}
+	}
+}
+
 // TestFoundSeedsWithMoves is TestFoundSeeds of the plans in which directories move
 // to other groups.
 func TestFoundSeedsWithMoves(t *testing.T) {

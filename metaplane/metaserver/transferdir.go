@@ -46,11 +46,19 @@ func (s *Service) bring(ctx context.Context, intent uint64) error {
 		return nil
 	case ctx.Err() != nil || k == orca.Canceled || k == orca.NotLeader || brought && own == nil || s.decidedElsewhere(intent):
 		return err // it is not known what came of it, or who leads next begins again
-	case own == nil && (k.Retryable() || k == orca.Stale || k == orca.Internal):
+	case own == nil && (k.Retryable() || k == orca.Stale || k == orca.Internal || k == orca.NotFound && m.placeGone(ctx)):
 		err = &orca.Error{Op: "metaserver.Rename", Path: it.Source, Kind: orca.Busy, Msg: "the other group does not take it now", Err: err}
 	}
 	s.log.Info("a directory stays in its group", "ino", it.Ino, "intent", intent, "why", err)
 	return &ufsexec.Refused{Err: err, Early: true}
+}
+
+// placeGone reports whether the directory that all is brought to is not in its group
+// any more: it may be there again, in another one, and who asked looks.
+func (m *mover) placeGone(ctx context.Context) bool {
+	ctx, cancel := context.WithTimeout(ctx, stagePatience)
+	defer cancel()
+	return m.ns != nil && gone(ctx, m.ns, m.ask.Dst)
 }
 
 // decidedElsewhere reports whether an intent has been decided by somebody else.
