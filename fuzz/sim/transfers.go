@@ -274,6 +274,16 @@ func (w *world) late(length int64) bool {
 	return false
 }
 
+// storeAt returns the store that a path is in.
+func (w *world) storeAt(path string) *store {
+	for _, s := range w.stores {
+		if _, ok := orca.Under(s.name, path); ok {
+			return s
+		}
+	}
+	return nil
+}
+
 // onItsWay reports whether the object of a file is elsewhere because it is going
 // to another group: that has begun to take it, or has it.
 func (w *world) onItsWay(x *spot) bool {
@@ -352,6 +362,9 @@ func (j *journal) takenDir(x *metapb.TransferRecord, o *metapb.TransferOp) {
 	if err != nil {
 		j.w.broken("transfer", "group %d has taken %s, of which its group says %v", j.g.number, number(x.Tx), err)
 		return
+	}
+	if _, err := j.machine.LeavingDir(orca.Ino(x.Ino)); err != nil {
+		return // by the same entry the mount that it is in has gone
 	}
 	was, have := from.holdings(orca.Ino(it.Ino), true), j.g.holdings(orca.Ino(x.Ino), true)
 	for p, is := range was {
