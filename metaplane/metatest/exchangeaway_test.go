@@ -361,6 +361,7 @@ func TestTransfersOfObjectsSurviveACrashAnywhere(t *testing.T) {
 // Somebody else writes to the object that goes to another group, at any moment: what
 // he has written is there in the end, and the namespace says so once it has looked.
 func TestAForeignWriterMeetsATransferOfObjects(t *testing.T) {
+	t.Parallel()
 	b := newBucket(t)
 	for i, tc := range []struct {
 		name         string
@@ -430,6 +431,7 @@ func TestAForeignWriterMeetsATransferOfObjects(t *testing.T) {
 
 // What an object store does not do between groups.
 func TestWhatObjectsDoNotDoBetweenGroups(t *testing.T) {
+	t.Parallel()
 	b := newBucket(t)
 	b.seen("/m/1/a", "a")
 	b.seen("/m/2/b", "b")
@@ -454,6 +456,7 @@ func TestWhatObjectsDoNotDoBetweenGroups(t *testing.T) {
 
 // What an exchange between groups answers, other than that it is done.
 func TestWhatDoesNotChangePlacesBetweenGroups(t *testing.T) {
+	t.Parallel()
 	store := t.TempDir()
 	p := parted(t, "file://"+store)
 	ctx := t.Context()
@@ -516,6 +519,7 @@ func TestWhatDoesNotChangePlacesBetweenGroups(t *testing.T) {
 // Renames that want each other's names, and exchanges of the same two, all at once:
 // each comes to its end, nothing is lost, and no name stays Busy.
 func TestOppositeTransfersAtOnce(t *testing.T) {
+	t.Parallel()
 	store := t.TempDir()
 	p := parted(t, "file://"+store)
 	ctx := t.Context()

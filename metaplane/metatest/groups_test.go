@@ -376,6 +376,7 @@ func (p *pair) row(path string) *metapb.Mount {
 }
 
 func TestAMountInAGroup(t *testing.T) {
+	t.Parallel()
 	p := newPair(t)
 	ctx := t.Context()
 	p.stores.store("obj-junction").Put("d/have", "content")

@@ -37,6 +37,7 @@ func restoreIn(t *testing.T, ns *metaclient.Router, ino uint64, to *metapb.Targe
 // to who lists it, and each thing comes back through its own group, whatever the
 // caller has been referred to before.
 func TestTrashOfGroups(t *testing.T) {
+	t.Parallel()
 	p := newPair(t)
 	ctx := t.Context()
 	hour := time.Hour.Milliseconds()

@@ -237,6 +237,7 @@ func (p *pair) once(point string, f func()) {
 // Of two who remove a directory in another group one has removed it, and the
 // other finds none.
 func TestOneRemovesADirectoryInAGroup(t *testing.T) {
+	t.Parallel()
 	p := newPairOn(t, true)
 	store := t.TempDir()
 	p.mount("/m", "file://"+store, 0)
@@ -327,6 +328,7 @@ func TestWhoWaitsForAJunctionMayGiveUp(t *testing.T) {
 // A removal that the other group has refused is answered so however late its
 // request comes again, and whatever was emptied, or is there, by then.
 func TestARefusedRemovalIsNotRepeated(t *testing.T) {
+	t.Parallel()
 	p := newPairOn(t, true)
 	store := t.TempDir()
 	p.mount("/m", "file://"+store, 0)

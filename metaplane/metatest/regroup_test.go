@@ -349,6 +349,7 @@ func TestMovesToAGroupSurviveACrashAnywhere(t *testing.T) {
 }
 
 func TestWhatDoesNotMoveToAGroup(t *testing.T) {
+	t.Parallel()
 	p := newPairOn(t, true)
 	ctx := t.Context()
 	store := t.TempDir()

@@ -167,6 +167,7 @@ func TestTransfersSurviveACrashAnywhere(t *testing.T) {
 
 // What a rename into another group answers, other than that it is done.
 func TestWhatDoesNotGoToAnotherGroup(t *testing.T) {
+	t.Parallel()
 	p := newPairOn(t, true)
 	ctx := t.Context()
 	store := t.TempDir()

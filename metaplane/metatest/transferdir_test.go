@@ -80,6 +80,7 @@ func inStore(t *testing.T, store, path string) map[string]string {
 // A directory goes to another group and back with all that is known of what is
 // below it.
 func TestADirectoryGoesToAnotherGroup(t *testing.T) {
+	t.Parallel()
 	p, store := twoDirs(t)
 	ctx := t.Context()
 	p.furnish(store, "/m/1/d")
@@ -246,6 +247,7 @@ func (p *pair) made(path string, how orca.WriteType) {
 // What a rename of a directory into another group answers, other than that it is
 // done; and it is as it was.
 func TestWhatDirectoriesDoNotGoToAnotherGroup(t *testing.T) {
+	t.Parallel()
 	p, store := twoDirs(t)
 	ctx := t.Context()
 	p.mount("/other", "file://"+t.TempDir(), 2)
@@ -349,6 +351,7 @@ func TestWhatDirectoriesDoNotGoToAnotherGroup(t *testing.T) {
 // While it is brought to the other group a directory is read, and who would change
 // it waits; once that group is asked, nobody reads it.
 func TestReadersAndWritersOfADirectoryOnItsWay(t *testing.T) {
+	t.Parallel()
 	p, store := twoDirs(t)
 	ctx := t.Context()
 	p.furnish(store, "/m/1/d")
