@@ -22,11 +22,15 @@ import (
 //	mount    (first) joining ─► other: has the mount ─► (first) active
 //	update   (first) joining ─► other: has the options ─► (first) active
 //	unmount  (first) leaving ─► other: has it no more, for ever ─► (first) gone
-//	                          └► other: refuses (busy) ─► (first) active
+//	                          └► other: refuses (busy) ─► other: has the options ─► (first) active
 //
 // Each arrow may be taken again by whoever leads the first group; what comes
 // late is refused by the serial of the row, or because the number was forgotten
-// for ever. The other group knows nothing of the first: it has directories that
+// for ever. A row that begins to leave has a new serial, and a group that was given
+// that serial by its options forgets no mount for it any more: so the first group goes
+// back only when no late message can empty the other one. Who finds the serial
+// given, but the row still leaving, takes a new one: from then on what the earlier
+// attempt would have come to is refused. The other group knows nothing of the first: it has directories that
 // lead to its mounts, which nobody sees, and sends back whoever asks for
 // anything but what is in a mount.
 
@@ -88,7 +92,7 @@ func (m *Machine) leave(c *call, row *command.Mount) *refusal {
 	if it := m.regroups[orca.Ino(row.Root)]; it != nil {
 		return &refusal{kind: orca.Busy, path: row.Mount.Path, busy: it.Id, msg: fmt.Sprintf("it is on its way to group %d", it.Group)}
 	}
-	if row.Mount.Junction != metapb.JunctionState_JUNCTION_LEAVING {
+	if row.Mount.Junction != metapb.JunctionState_JUNCTION_LEAVING { // else this one waits for the same attempt
 		next := proto.Clone(row).(*command.Mount)
 		next.Mount.Junction, next.Mount.Serial = metapb.JunctionState_JUNCTION_LEAVING, m.batch.index
 		next.AskedClient, next.AskedSeq = c.cmd.Client, c.cmd.Seq
@@ -101,6 +105,15 @@ func (m *Machine) leave(c *call, row *command.Mount) *refusal {
 	}
 	c.res.Mount = bare(row)
 	return nil
+}
+
+// leaveAgain makes the leaving of a row another attempt of the same request.
+func (m *Machine) leaveAgain(c *call, row *command.Mount) {
+	next := proto.Clone(row).(*command.Mount)
+	next.Mount.Serial = m.batch.index
+	m.putMount(next)
+	m.effect(Effect{Kind: EffectMounts})
+	c.res.Mount = bare(next)
 }
 
 // junction moves a junction on.
@@ -129,6 +142,10 @@ func (m *Machine) junction(c *call, o *metapb.JunctionOp) *refusal {
 		m.event(metapb.EventKind_EVENT_ENTRY, orca.Ino(next.Mount.Root), d.rec.Parent, d.rec.Name)
 		c.res.Mount = bare(next)
 	case metapb.JunctionState_JUNCTION_LEAVING:
+		if o.From == o.To {
+			m.leaveAgain(c, row)
+			return nil
+		}
 		if o.Removing && row.Mount.Part != nil {
 			row = proto.Clone(row).(*command.Mount)
 			row.Mount.Part.Removing = true
@@ -252,6 +269,9 @@ func (m *Machine) unmountHere(c *call, o *metapb.UnmountOp) *refusal {
 		return refuse(orca.Invalid, o.Path, "mounts of this group are unmounted through their junction")
 	}
 	if row := m.mounts[o.Id]; row != nil {
+		if o.Serial != 0 && o.Serial <= row.Mount.Serial {
+			return refuse(orca.Stale, row.Mount.Path, "that attempt to unmount it is over")
+		}
 		s, r := m.resolveIno(spot{path: row.Mount.Path}, orca.Ino(row.Root))
 		if r != nil {
 			return r

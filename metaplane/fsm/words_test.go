@@ -106,7 +106,7 @@ func (s *story) buildInner(verb string, a args, c *command.Command) *command.Com
 	case "syncs":
 		c.SetAttr = &metapb.SetAttrOp{Target: s.target(a, 0), Mask: setSync, SyncIntervalMs: a.num("ms", 0)}
 	case "unmount":
-		c.Unmount = &metapb.UnmountOp{Path: a.arg(0), Id: uint32(a.num("id", 0)), Empty: a.has("empty")}
+		c.Unmount = &metapb.UnmountOp{Path: a.arg(0), Id: uint32(a.num("id", 0)), Empty: a.has("empty"), Serial: uint64(a.num("serial", 0))}
 	case "regroup":
 		c.Regroup = &metapb.RegroupOp{Group: uint32(a.num("group", 0)), Intent: uint64(a.num("i", 0)), Root: uint64(a.num("root", 0)), Cleared: uint32(a.num("cleared", 0)), Settled: uint32(a.num("settled", 0))}
 		if c.Regroup.Intent == 0 {

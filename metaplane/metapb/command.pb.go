@@ -1892,8 +1892,11 @@ type UnmountOp struct {
 	Path  string                 `protobuf:"bytes,1,opt,name=path,proto3" json:"path,omitempty"`
 	// In the group behind a junction: the mount to forget for ever, whether it
 	// is there or not.
-	Id            uint32 `protobuf:"varint,60,opt,name=id,proto3" json:"id,omitempty"`
-	Empty         bool   `protobuf:"varint,100,opt,name=empty,proto3" json:"empty,omitempty"` // there: refused while anything is in it
+	Id    uint32 `protobuf:"varint,60,opt,name=id,proto3" json:"id,omitempty"`
+	Empty bool   `protobuf:"varint,100,opt,name=empty,proto3" json:"empty,omitempty"` // there: refused while anything is in it
+	// There: of the row that is leaving; Stale when the mount was given this one or a
+	// later one by now. 0: whatever it was given.
+	Serial        uint64 `protobuf:"varint,240,opt,name=serial,proto3" json:"serial,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1949,9 +1952,17 @@ func (x *UnmountOp) GetEmpty() bool {
 	return false
 }
 
+func (x *UnmountOp) GetSerial() uint64 {
+	if x != nil {
+		return x.Serial
+	}
+	return 0
+}
+
 // JunctionOp moves a junction on: to active when its group has the mount at
 // inode root; to leaving; to none when its group has it no more, which frees
-// the name. from is the state it must be in, and serial its serial: else Stale.
+// the name. From leaving to leaving is another attempt, with a serial of its own.
+// from is the state it must be in, and serial its serial: else Stale.
 type JunctionOp struct {
 	state    protoimpl.MessageState `protogen:"open.v1"`
 	Mount    uint32                 `protobuf:"varint,1,opt,name=mount,proto3" json:"mount,omitempty"`
@@ -4897,11 +4908,12 @@ const file_command_proto_rawDesc = "" +
 	"\ratomic_rename\x18\x04 \x01(\bR\fatomicRename\x12 \n" +
 	"\vdirectories\x18\x05 \x01(\bR\vdirectories\x12\x16\n" +
 	"\x06owners\x18\x06 \x01(\bR\x06owners\x12\x1a\n" +
-	"\bexchange\x18( \x01(\bR\bexchange\"E\n" +
+	"\bexchange\x18( \x01(\bR\bexchange\"^\n" +
 	"\tUnmountOp\x12\x12\n" +
 	"\x04path\x18\x01 \x01(\tR\x04path\x12\x0e\n" +
 	"\x02id\x18< \x01(\rR\x02id\x12\x14\n" +
-	"\x05empty\x18d \x01(\bR\x05empty\"\xcf\x02\n" +
+	"\x05empty\x18d \x01(\bR\x05empty\x12\x17\n" +
+	"\x06serial\x18\xf0\x01 \x01(\x04R\x06serial\"\xcf\x02\n" +
 	"\n" +
 	"JunctionOp\x12\x14\n" +
 	"\x05mount\x18\x01 \x01(\rR\x05mount\x12,\n" +

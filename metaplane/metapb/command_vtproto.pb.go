@@ -1794,6 +1794,13 @@ func (m *UnmountOp) MarshalToSizedBufferVT(dAtA []byte) (int, error) {
 		i -= len(m.unknownFields)
 		copy(dAtA[i:], m.unknownFields)
 	}
+	if m.Serial != 0 {
+		i = protohelpers.EncodeVarint(dAtA, i, uint64(m.Serial))
+		i--
+		dAtA[i] = 0xf
+		i--
+		dAtA[i] = 0x80
+	}
 	if m.Empty {
 		i--
 		if m.Empty {
@@ -4950,6 +4957,9 @@ func (m *UnmountOp) SizeVT() (n int) {
 	}
 	if m.Empty {
 		n += 3
+	}
+	if m.Serial != 0 {
+		n += 2 + protohelpers.SizeOfVarint(uint64(m.Serial))
 	}
 	n += len(m.unknownFields)
 	return n
@@ -10570,6 +10580,25 @@ func (m *UnmountOp) UnmarshalVT(dAtA []byte) error {
 				}
 			}
 			m.Empty = bool(v != 0)
+		case 240:
+			if wireType != 0 {
+				return fmt.Errorf("proto: wrong wireType = %d for field Serial", wireType)
+			}
+			m.Serial = 0
+			for shift := uint(0); ; shift += 7 {
+				if shift >= 64 {
+					return protohelpers.ErrIntOverflow
+				}
+				if iNdEx >= l {
+					return io.ErrUnexpectedEOF
+				}
+				b := dAtA[iNdEx]
+				iNdEx++
+				m.Serial |= uint64(b&0x7F) << shift
+				if b < 0x80 {
+					break
+				}
+			}
 		default:
 			iNdEx = preIndex
 			skippy, err := protohelpers.Skip(dAtA[iNdEx:])

@@ -3513,8 +3513,9 @@ type UnmountRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	H             *Header                `protobuf:"bytes,1,opt,name=h,proto3" json:"h,omitempty"`
 	Path          string                 `protobuf:"bytes,2,opt,name=path,proto3" json:"path,omitempty"`
-	Id            uint32                 `protobuf:"varint,60,opt,name=id,proto3" json:"id,omitempty"`        // in the group behind a junction: the mount, for ever
-	Empty         bool                   `protobuf:"varint,100,opt,name=empty,proto3" json:"empty,omitempty"` // there: refused while anything is in it
+	Id            uint32                 `protobuf:"varint,60,opt,name=id,proto3" json:"id,omitempty"`          // in the group behind a junction: the mount, for ever
+	Empty         bool                   `protobuf:"varint,100,opt,name=empty,proto3" json:"empty,omitempty"`   // there: refused while anything is in it
+	Serial        uint64                 `protobuf:"varint,240,opt,name=serial,proto3" json:"serial,omitempty"` // there: of the row that is leaving; 0: whatever it was given
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3575,6 +3576,13 @@ func (x *UnmountRequest) GetEmpty() bool {
 		return x.Empty
 	}
 	return false
+}
+
+func (x *UnmountRequest) GetSerial() uint64 {
+	if x != nil {
+		return x.Serial
+	}
+	return 0
 }
 
 // RegroupRequest moves a directory of a mount of the first group, with all that
@@ -9334,12 +9342,13 @@ const file_meta_proto_rawDesc = "" +
 	"\aparents\x18\x03 \x01(\bR\aparents\"4\n" +
 	"\n" +
 	"MountReply\x12&\n" +
-	"\x05mount\x18\x01 \x01(\v2\x10.orca.meta.MountR\x05mount\"k\n" +
+	"\x05mount\x18\x01 \x01(\v2\x10.orca.meta.MountR\x05mount\"\x84\x01\n" +
 	"\x0eUnmountRequest\x12\x1f\n" +
 	"\x01h\x18\x01 \x01(\v2\x11.orca.meta.HeaderR\x01h\x12\x12\n" +
 	"\x04path\x18\x02 \x01(\tR\x04path\x12\x0e\n" +
 	"\x02id\x18< \x01(\rR\x02id\x12\x14\n" +
-	"\x05empty\x18d \x01(\bR\x05empty\"\x9b\x01\n" +
+	"\x05empty\x18d \x01(\bR\x05empty\x12\x17\n" +
+	"\x06serial\x18\xf0\x01 \x01(\x04R\x06serial\"\x9b\x01\n" +
 	"\x0eRegroupRequest\x12\x1f\n" +
 	"\x01h\x18\x01 \x01(\v2\x11.orca.meta.HeaderR\x01h\x12)\n" +
 	"\x06target\x18\x02 \x01(\v2\x11.orca.meta.TargetR\x06target\x12\x14\n" +

@@ -218,7 +218,7 @@ func (s *Service) mountHere(ctx context.Context, r *metapb.MountRequest) (*metap
 
 // unmountHere is Unmount in the group behind a junction.
 func (s *Service) unmountHere(ctx context.Context, r *metapb.UnmountRequest) (*metapb.Empty, error) {
-	c := &command.Command{Unmount: &metapb.UnmountOp{Path: r.Path, Id: r.Id, Empty: r.Empty}}
+	c := &command.Command{Unmount: &metapb.UnmountOp{Path: r.Path, Id: r.Id, Empty: r.Empty, Serial: r.Serial}}
 	if r.Empty {
 		c.Checks = checkContent
 		if m := s.row(r.Id); m != nil {
@@ -356,15 +356,35 @@ func (s *Service) part(ctx context.Context, id uint32, h *metapb.Header, removin
 }
 
 func (s *Service) partLocked(ctx context.Context, id uint32) error {
-	m := s.row(id)
-	if m == nil || m.Junction != metapb.JunctionState_JUNCTION_LEAVING {
-		return nil // somebody was faster
+	for range partTries {
+		m := s.row(id)
+		if m == nil || m.Junction != metapb.JunctionState_JUNCTION_LEAVING {
+			return nil // somebody was faster
+		}
+		err := s.partOnce(ctx, m)
+		m = s.row(id)
+		if k := orca.KindOf(err); k != orca.Stale && (k != orca.NotFound || m != nil) {
+			return err
+		}
+		if m != nil && m.Junction != metapb.JunctionState_JUNCTION_LEAVING {
+			break // an earlier attempt has ended now: the request has its answer, or begins again
+		}
 	}
+	return orca.E("metaserver.Unmount", orca.Busy, "an earlier attempt to unmount it has just ended")
+}
+
+// partTries is how many attempts of others one may meet: one that was refused, and
+// one that was not after all.
+const partTries = 4
+
+// partOnce makes one attempt to empty the group behind a junction. Stale: another
+// one came between.
+func (s *Service) partOnce(ctx context.Context, m *metapb.Mount) error {
 	ns, err := s.other(ctx, m)
 	if err != nil {
 		return err
 	}
-	_, err = ns.Unmount(ctx, &metapb.UnmountRequest{H: &metapb.Header{}, Path: m.Path, Id: id, Empty: m.Part.GetRemoving()})
+	_, err = ns.Unmount(ctx, &metapb.UnmountRequest{H: &metapb.Header{}, Path: m.Path, Id: m.Id, Empty: m.Part.GetRemoving(), Serial: m.Serial})
 	switch k := orca.KindOf(err); {
 	case err == nil:
 		if of, oerr := s.group.Machine().Mount(m.Part.GetMount()); oerr == nil && !of.Directories {
@@ -372,15 +392,21 @@ func (s *Service) partLocked(ctx context.Context, id uint32) error {
 				return err
 			}
 		}
-		if _, err = s.step(ctx, m, metapb.JunctionState_JUNCTION_NONE, 0); err != nil && s.row(id) == nil {
+		if _, err = s.step(ctx, m, metapb.JunctionState_JUNCTION_NONE, 0); err != nil && s.row(m.Id) == nil {
 			return nil // somebody was faster
 		}
 		return err
+	case k == orca.Stale: // this attempt was refused, and not everybody knows: another one
+		if _, serr := s.step(ctx, m, metapb.JunctionState_JUNCTION_LEAVING, 0); serr != nil {
+			return serr
+		}
 	case k == orca.Busy || !k.Retryable() && k != orca.Canceled:
 		if m.Root == 0 {
 			return err // there is nothing to go back to
 		}
-		// It may not have been told of its options when it was to go.
+		// It may not have been told of its options when it was to go. And with
+		// them it forgets nothing any more that it is told to late; Stale if it
+		// has forgotten it meanwhile.
 		if _, gerr := s.give(ctx, ns, m); gerr != nil {
 			return gerr
 		}

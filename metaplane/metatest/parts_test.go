@@ -361,3 +361,73 @@ func TestARefusedRemovalIsNotRepeated(t *testing.T) {
 	require.NoError(t, rmdir(3))
 	require.NoDirExists(t, filepath.Join(store, "p"))
 }
+
+// A group that has refused to forget a directory, and kept it, is told to once more
+// by a message of that attempt which was on its way: it keeps the directory.
+func TestALateUnmountForgetsNothing(t *testing.T) {
+	p := newPairOn(t, true)
+	p.mount("/m", "file://"+t.TempDir(), 0)
+	_, err := p.mkdirIn("/m/p", 2)
+	require.NoError(t, err)
+	require.NoError(t, p.touch("/m/p/f"))
+	require.ErrorIs(t, p.remove("/m/p", false), orca.NotEmpty)
+	row := p.row("/m/p")
+	require.NoError(t, p.remove("/m/p/f", false))
+	_, err = p.two.Unmount(t.Context(), &metapb.UnmountRequest{H: &metapb.Header{}, Path: row.Path, Id: row.Id, Empty: true, Serial: row.Serial})
+	require.ErrorIs(t, err, orca.Stale)
+	require.NoError(t, p.touch("/m/p/g"))
+	require.ErrorIs(t, p.remove("/m/p", false), orca.NotEmpty)
+	require.NoError(t, p.remove("/m/p", true))
+	require.Nil(t, p.row("/m/p"))
+}
+
+// The group forgets it by a repeated message while the first one's refusal is being
+// heard: what counts is that it is gone.
+func TestARepeatedUnmountIsDoneBeforeItIsTakenBack(t *testing.T) {
+	p := newPairOn(t, true)
+	store := t.TempDir()
+	p.mount("/m", "file://"+store, 0)
+	_, err := p.mkdirIn("/m/p", 2)
+	require.NoError(t, err)
+	require.NoError(t, p.touch("/m/p/f"))
+	row := p.row("/m/p")
+	root := row.Root
+	p.once("after unmount", func() {
+		_, err := p.two.Delete(t.Context(), &metapb.DeleteRequest{H: &metapb.Header{}, Target: &metapb.Target{Ino: root, Path: "f"}})
+		require.NoError(t, err)
+		row = p.row("/m/p")
+		_, err = p.two.Unmount(t.Context(), &metapb.UnmountRequest{H: &metapb.Header{}, Path: row.Path, Id: row.Id, Empty: true, Serial: row.Serial})
+		require.NoError(t, err)
+	})
+	require.NoError(t, p.remove("/m/p", false))
+	require.Nil(t, p.row("/m/p"))
+	require.NoDirExists(t, filepath.Join(store, "p"))
+}
+
+// The step back of an attempt that was refused is committed late, when another one
+// has had the group forget the directory: it is refused, too.
+func TestALateStepBackLeadsToNothing(t *testing.T) {
+	p := newPairOn(t, true)
+	store := t.TempDir()
+	p.mount("/m", "file://"+store, 0)
+	_, err := p.mkdirIn("/m/p", 2)
+	require.NoError(t, err)
+	require.NoError(t, p.touch("/m/p/f"))
+	p.cut.Store("before active")
+	require.Error(t, p.remove("/m/p", false))
+	row := p.row("/m/p")
+	require.Equal(t, metapb.JunctionState_JUNCTION_LEAVING, row.Junction)
+	_, err = p.two.Delete(t.Context(), &metapb.DeleteRequest{H: &metapb.Header{}, Target: &metapb.Target{Ino: row.Root, Path: "f"}})
+	require.NoError(t, err)
+	p.once("before none", func() {
+		_, err := p.host.Group().Propose(t.Context(), &command.Command{Now: 1, Junction: &metapb.JunctionOp{Mount: row.Id, From: row.Junction,
+			To: metapb.JunctionState_JUNCTION_ACTIVE, Serial: row.Serial, Refused: uint32(orca.NotEmpty)}})
+		require.ErrorIs(t, err, orca.Stale)
+	})
+	p.cut.Store("")
+	p.leave()
+	p.serve()
+	require.Eventually(t, func() bool { return p.row("/m/p") == nil }, time.Minute, 10*time.Millisecond)
+	require.NoError(t, p.remove("/m/p", false))
+	require.NoDirExists(t, filepath.Join(store, "p"))
+}

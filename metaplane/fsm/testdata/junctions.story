@@ -103,3 +103,26 @@ invalid: a new mount has no number
 > state
 files 1 dirs 5 sessions 0 intents 0 mounts 2 trash 1
 
+# Another attempt of the same request: what the earlier one comes to is refused.
+> mount /again s3://e group=2
+mount 4
+> junction id=4 from=1 to=2 root=0x2000000000014
+mount 4
+> unmount /again
+mount 4
+> junction id=4 from=3 to=3
+mount 4
+> junction id=4 from=3 to=2 serial=38
+stale: the junction is another one by now
+> junction id=4 from=3 to=0 serial=38
+stale: the junction is another one by now
+> junction id=4 from=3 to=3 serial=38
+stale: the junction is another one by now
+> stat /again
+busy
+> state
+files 1 dirs 6 sessions 0 intents 0 mounts 3 trash 1
+> junction id=4 from=3 to=2 serial=39
+mount 4
+> stat /again
+referral

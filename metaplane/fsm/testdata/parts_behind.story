@@ -53,3 +53,31 @@ stale: the mount was unmounted meanwhile
 referral
 > state
 files 0 dirs 5 sessions 0 intents 0 mounts 0 trash 4
+# A group forgets for no attempt that it was given the serial of: that one was
+# refused, and the first group has gone back, or will.
+> mount /e/p file:///r/e/p group=2 id=5 serial=20 part=1 caps=rdox
+mount 5
+> create /e/p/f type=must -done
+file 200000000001a 0644 0:0 len 0 v1 NOT_PERSISTED at file:///r/e/p/f
+> unmount /e/p id=5 serial=20
+stale: that attempt to unmount it is over
+> sync /e/p -range -loaded
+created 0 changed 0 removed 0 skipped 1
+> unmount /e/p id=5 serial=25 -empty
+not empty
+> mount /e/p file:///r/e/p group=2 id=5 serial=25 part=1 caps=rdox
+mount 5
+> rm /e/p/f
+ok
+> unmount /e/p id=5 serial=25 -empty
+stale: that attempt to unmount it is over
+> unmount /e/p id=5 serial=24
+stale: that attempt to unmount it is over
+> stat /e/p
+dir 2000000000019 0755 0:0 entries 0 nlink 2 at file:///r/e/p mount
+> unmount /e/p id=5 serial=30 -empty
+mount 5
+> mount /e/p file:///r/e/p group=2 id=5 serial=30 part=1
+stale: the mount was unmounted meanwhile
+> unmount /e/p id=5 serial=30 -empty
+ok
