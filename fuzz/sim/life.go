@@ -238,12 +238,6 @@ func (j *journal) catchUp() {
 	j.append([]*command.Command{c})
 }
 
-// unserialled reports whether a command is one that would be taken for another
-// when it came late: nothing tells to which attempt to give up a mount it belongs.
-func unserialled(c *command.Command) bool {
-	return c.Unmount.GetId() != 0 || c.Junction.GetFrom() == metapb.JunctionState_JUNCTION_LEAVING && c.Junction.To == metapb.JunctionState_JUNCTION_ACTIVE
-}
-
 // commit lets a proposal into the journal, perhaps with others.
 func (w *world) commit(g *gate, gates []*gate, f Faults) {
 	switch {
@@ -253,12 +247,6 @@ func (w *world) commit(g *gate, gates []*gate, f Faults) {
 		w.release(g, fail)
 		return
 	case w.chance(f.Proposals):
-		if unserialled(g.prop.cmd) {
-			w.tracef("%s IS LOST, TOO", g.label) // see the package's comment
-			g.prop.err = orca.E("sim.Propose", orca.Timeout, "lost")
-			w.release(g, fail)
-			return
-		}
 		w.tracef("%s COMES LATE", g.label)
 		j := g.life.g.journal
 		j.late = append(j.late, g.prop.cmd)

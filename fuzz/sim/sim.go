@@ -55,9 +55,7 @@
 // it was replaced); a call of a store that takes effect after its caller has
 // given it up; permissions, owners; trash in several groups; blocks on workers
 // (a file that is not persisted has no content here); wrong disks (inodekv's own
-// tests); the transport's frames. A group is not asked late, or twice, to give up
-// a mount, nor does the first group learn late that it keeps it: nothing tells
-// these from what belongs to another attempt.
+// tests); the transport's frames.
 //
 // One more operation: its meaning is an entry of operations (ops.go, groups.go),
 // and a plan draws it. One more defect: an entry of bugs in the tests.

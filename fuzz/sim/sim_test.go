@@ -214,6 +214,9 @@ func TestFoundSeedsWithGroups(t *testing.T) {
 			t.Errorf("%s:\n%s", why, r.Failure.Report())
 		}
 	}
+	if r := Play(t, NewGroupsPlan(2653), nil); r.Failure != nil {
+		t.Errorf("a group that had refused to forget a mount forgot it late, when the first group had gone back:\n%s", r.Failure.Report())
+	}
 }
 
 // TestFoundSeedsWithTransfers is TestFoundSeeds of the plans in which files go

@@ -44,9 +44,6 @@ func send[Q message, R interface{ GetAttr() *metapb.Attr }](ctx context.Context,
 	case fail:
 		return none, down("send")
 	case repeat:
-		if n.from != nil && strings.HasPrefix(what, "unmount") {
-			break // see the package's comment
-		}
 		w.join()
 		copied := proto.Clone(r).(Q)
 		again := w.stats.Repeats
