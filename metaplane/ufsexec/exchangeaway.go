@@ -118,6 +118,10 @@ func untouched(ctx context.Context, store ufs.FS, in *command.Intent) bool {
 // somebody's new one.
 func (e *Executor) left(ctx context.Context, store ufs.FS, in *command.Intent) error {
 	i, err := store.Stat(ctx, in.Source)
+	if orca.KindOf(err) == orca.NotFound { // by an attempt whose answer was lost
+		e.sync.Removed(in.MountId, in.Source)
+		return nil
+	}
 	keep := e.spareOf(in)
 	if err != nil || i.Dir || i.Fingerprint != in.Want || keep.spares(&i) {
 		return absent(err)
