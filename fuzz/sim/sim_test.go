@@ -239,6 +239,7 @@ func TestFoundSeedsWithTransfers(t *testing.T) {
 // renamed to other groups.
 func TestFoundSeedsWithTrees(t *testing.T) {
 	for seed, why := range map[uint64]string{
+		2661: "a group kept decisions about what another had under way when who leads that changed, until that changed again",
 		2890: "the removal of what was copied to another group had no answer, and a late listing brought the name back",
 		1200: "the directory that another was brought to had left its group, and it was said that there is none",
 	} {

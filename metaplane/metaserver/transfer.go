@@ -300,7 +300,7 @@ func (s *Service) acknowledge() {
 			term = now
 			for _, n := range all {
 				if uint16(n) != s.groupNumber() {
-					s.owing.to(uint16(n), 0)
+					s.owing.to(uint16(n), s.lastLeaving())
 				}
 			}
 		}
@@ -310,6 +310,18 @@ func (s *Service) acknowledge() {
 			}
 		}
 	}
+}
+
+// lastLeaving is the last of the transfers that are under way; 0: none is. Groups
+// may keep decisions of an earlier leader about what began after it has, of which
+// they are told when it has ended.
+func (s *Service) lastLeaving() (last uint64) {
+	for _, it := range s.group.Machine().Intents() {
+		if it.Op == metapb.IntentOp_INTENT_TRANSFER {
+			last = max(last, it.Id)
+		}
+	}
+	return last
 }
 
 // allGroups are the numbers of the groups that there are.
