@@ -99,7 +99,7 @@ func (d *watchedDisk) OpenDir(path string) (vfs.File, error) {
 }
 
 // watchedFile is one of its files. It is no *os.File, so tan does not allocate the
-// 64 MiB of a new one ahead: an fsync gains next to nothing by that (ADR 0002).
+// 64 MiB of a new one ahead: writing ahead gains more than that would (ADR 0030).
 type watchedFile struct {
 	vfs.File
 	d    *watchedDisk
