@@ -3,7 +3,6 @@
 package fsm
 
 import (
-	"fmt"
 	"strconv"
 
 	"google.golang.org/protobuf/proto"
@@ -90,7 +89,7 @@ func (m *Machine) joining(row *command.Mount) {
 // leave begins to unmount what a junction leads to.
 func (m *Machine) leave(c *call, row *command.Mount) *refusal {
 	if it := m.regroups[orca.Ino(row.Root)]; it != nil {
-		return &refusal{kind: orca.Busy, path: row.Mount.Path, busy: it.Id, msg: fmt.Sprintf("it is on its way to group %d", it.Group)}
+		return moves(it, row.Mount.Path)
 	}
 	if row.Mount.Junction != metapb.JunctionState_JUNCTION_LEAVING { // else this one waits for the same attempt
 		next := proto.Clone(row).(*command.Mount)

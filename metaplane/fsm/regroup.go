@@ -368,6 +368,11 @@ func (m *Machine) movedAway(ino orca.Ino) bool {
 	return t != nil && t.to != 0
 }
 
+// moves refuses with Busy what waits for the move of a directory.
+func moves(it *command.Intent, label string) *refusal {
+	return &refusal{kind: orca.Busy, path: label, busy: it.Id, msg: fmt.Sprintf("it is on its way to group %d", it.Group)}
+}
+
 // frozen refuses to change what is on its way to another group.
 func (m *Machine) frozen(s *spot) *refusal {
 	if len(m.regroups) == 0 && len(m.outcomes.dirs) == 0 {
@@ -379,7 +384,7 @@ func (m *Machine) frozen(s *spot) *refusal {
 	}
 	for ; n != nil; n = n.parent {
 		if it := m.regroups[n.rec.Ino]; it != nil {
-			return &refusal{kind: orca.Busy, path: s.path, busy: it.Id, msg: fmt.Sprintf("it is on its way to group %d", it.Group)}
+			return moves(it, s.path)
 		}
 		if id := m.outcomes.dirs[n.rec.Ino]; id != 0 {
 			return onItsWay(id, s.path)

@@ -89,7 +89,7 @@ func (m *Machine) notLeaving(n *node, name, label string) *refusal {
 		return nil
 	}
 	if id := m.outcomes.leaving[nameKey{n.rec.Ino, name}]; id != 0 && !m.intents[id].Copying {
-		return &refusal{kind: orca.Busy, path: label, busy: id, msg: "it is on its way to a directory of another group"}
+		return onItsWay(id, label)
 	}
 	return m.notAsked(n, label)
 }
