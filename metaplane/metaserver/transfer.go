@@ -11,6 +11,8 @@ import (
 	"sync"
 	"time"
 
+	"google.golang.org/protobuf/proto"
+
 	"orca"
 	"orca/metaplane"
 	"orca/metaplane/command"
@@ -36,6 +38,11 @@ func (s *Service) groupAt(n uint16) (metaplane.Namespace, error) {
 // unless it was done before.
 func (s *Service) renaming(ctx context.Context, r *metapb.RenameRequest) (*command.Command, error) {
 	c := renameCommand(r)
+	if proto.Equal(r.Src, r.Dst) {
+		// Nothing moves, and whoever has the name says so. A directory of a group of
+		// its own is asked for there, and its parent would seem to be elsewhere.
+		return c, nil
+	}
 	dst, err := s.elsewhereTo(ctx, r)
 	switch {
 	case err != nil || dst == nil:

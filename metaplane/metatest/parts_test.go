@@ -13,6 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"orca"
+	"orca/metaplane"
 	"orca/metaplane/command"
 	"orca/metaplane/metaclient"
 	"orca/metaplane/metapb"
@@ -104,6 +105,14 @@ func TestADirectoryInAGroup(t *testing.T) {
 	}
 	require.ErrorIs(t, rename("/m/a", "/m/b"), orca.CrossMount)
 	require.ErrorIs(t, rename("/m/a/p", "/m/b"), orca.CrossMount)
+	itself := func(noReplace bool, ns metaplane.Namespace) error {
+		_, err := ns.Rename(ctx, &metapb.RenameRequest{Src: at("/m/a/p"), Dst: at("/m/a/p"), NoReplace: noReplace})
+		return err
+	}
+	for _, ns := range []metaplane.Namespace{p.ns, p.two} {
+		require.NoError(t, itself(false, ns))
+		require.ErrorIs(t, itself(true, ns), orca.Exists)
+	}
 	require.NoError(t, rename("/m/a/p/d", "/m/b"), "a directory in it goes anywhere in its mount")
 	require.NoError(t, rename("/m/b", "/m/a/p/d"))
 	require.NoError(t, rename("/m/a/p/have", "/m/b"), "so does a file")
