@@ -3,6 +3,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"maps"
@@ -275,18 +276,25 @@ func (e *env) jobVerb(name, short, long, example string, kind client.JobKind, o 
 		return e.each(cmd, args, func(ctx context.Context, fs *client.FS, path string) error {
 			spec.Path = path
 			if o.progress || o.stop {
-				j, err := lastJob(ctx, fs, kind, path)
+				js, err := lastJobs(ctx, fs, kind, path)
 				if err != nil {
 					return err
 				}
-				if j == nil {
+				if len(js) == 0 {
 					fmt.Fprintf(e.Err, "%s: '%s': No such job\n", name, path)
 					return errReported
 				}
-				if o.stop {
-					return fs.CancelJob(ctx, j.Id)
+				for _, j := range js {
+					if o.stop {
+						err = fs.CancelJob(ctx, j.Id)
+					} else {
+						err = e.printJob(j, true)
+					}
+					if err != nil {
+						return err
+					}
 				}
-				return e.printJob(j, true)
+				return nil
 			}
 			return e.startJob(ctx, fs, name, spec, o.submit)
 		})
@@ -295,51 +303,74 @@ func (e *env) jobVerb(name, short, long, example string, kind client.JobKind, o 
 	return c
 }
 
-// lastJob finds the latest job of a kind on a path, nil if there is none.
-func lastJob(ctx context.Context, fs *client.FS, kind client.JobKind, path string) (*client.Job, error) {
+// lastJobs finds the latest job of a kind on a path, with those for the parts of
+// that tree in other groups; none if there is none.
+func lastJobs(ctx context.Context, fs *client.FS, kind client.JobKind, path string) ([]*client.Job, error) {
 	js, err := fs.Jobs(ctx, client.JobFilter{Kind: kind})
 	if err != nil {
 		return nil, err
 	}
-	for i := len(js) - 1; i >= 0; i-- {
-		if js[i].Spec.GetPath() == path {
-			return js[i], nil
+	var last *client.Job
+	for _, j := range js {
+		if j.Spec.GetPath() == path {
+			last = j
 		}
 	}
-	return nil, nil
+	if last == nil {
+		return nil, nil
+	}
+	out := []*client.Job{last}
+	for _, j := range js {
+		if j != last && j.Spec.GetTree() != 0 && j.Spec.Tree == last.Spec.Tree {
+			out = append(out, j)
+		}
+	}
+	return out, nil
 }
 
 func (e *env) startJob(ctx context.Context, fs *client.FS, name string, spec client.JobSpec, submit bool) error {
-	id, err := fs.Submit(ctx, spec)
+	ids, err := fs.SubmitTree(ctx, spec)
 	if err != nil {
 		return err
 	}
 	if submit {
-		if e.json {
-			return e.emit(map[string]uint64{"id": id})
+		for _, id := range ids {
+			if e.json {
+				err = e.emit(map[string]uint64{"id": id})
+			} else {
+				_, err = fmt.Fprintln(e.Out, id)
+			}
+			if err != nil {
+				return err
+			}
 		}
-		_, err := fmt.Fprintln(e.Out, id)
-		return err
+		return nil
 	}
 	bar := e.progress(name)
 	defer bar.stop()
-	j, err := fs.WaitJob(ctx, id, func(j *client.Job) { bar.set(j.BytesDone, j.Bytes) })
+	js, err := fs.WaitJobs(ctx, ids, bar.set)
 	if err != nil {
 		return err
 	}
 	bar.stop()
-	if e.json {
-		if err := e.emit(jobOf(j)); err != nil {
-			return err
+	var ended error
+	failed := false
+	for _, j := range js {
+		if e.json {
+			if err := e.emit(jobOf(j)); err != nil {
+				return err
+			}
 		}
+		for _, f := range j.Failures {
+			fmt.Fprintf(e.Err, "%s: '%s': %s\n", name, f.Path, f.Error)
+		}
+		failed = failed || j.FilesFailed > 0
+		ended = cmp.Or(ended, client.JobError(j))
 	}
-	for _, f := range j.Failures {
-		fmt.Fprintf(e.Err, "%s: '%s': %s\n", name, f.Path, f.Error)
-	}
-	if j.FilesFailed > 0 {
+	if failed {
 		return errReported
 	}
-	return client.JobError(j)
+	return ended
 }
 
 // reportJobs is `orca admin report jobservice`: how many jobs there are in

@@ -5,8 +5,12 @@ package client
 import (
 	"cmp"
 	"context"
+	"math/rand/v2"
 	"slices"
+	"sync"
 	"time"
+
+	"golang.org/x/sync/errgroup"
 
 	"orca"
 	"orca/jobs"
@@ -41,9 +45,83 @@ type JobSpec struct {
 	Replicas uint32
 }
 
-// Submit starts a job and returns its id at once. NotFound, IsDir (without
+// Submit starts a job and returns its id at once. What of a tree lives in other
+// groups is not in it, and makes it fail: see SubmitTree. NotFound, IsDir (without
 // Recursive), Permission, Busy (too many jobs).
 func (fs *FS) Submit(ctx context.Context, s JobSpec) (uint64, error) {
+	return fs.submit(ctx, s, 0, nil)
+}
+
+// SubmitTree is Submit of a tree that may reach into several groups: what lives in
+// another one than Path is a job of its own there, and they share the bandwidth. It
+// returns the ids, that of Path first. When one cannot be started the others are
+// canceled.
+func (fs *FS) SubmitTree(ctx context.Context, s JobSpec) (ids []uint64, err error) {
+	apart, err := fs.apart(ctx, s)
+	if err != nil {
+		return nil, err
+	}
+	tree := uint64(0)
+	if n := int64(len(apart)); n > 0 {
+		tree = rand.Uint64() | 1
+		if s.Bandwidth > 0 {
+			s.Bandwidth = max(s.Bandwidth/(n+1), 1)
+		}
+	}
+	defer func() {
+		if err != nil {
+			for _, id := range ids {
+				_ = fs.CancelJob(context.WithoutCancel(ctx), id) // what cannot be told ends by itself
+			}
+			ids = nil
+		}
+	}()
+	for i, path := range append([]string{s.Path}, apart...) {
+		part := s
+		part.Path = path
+		var below []string
+		if i == 0 {
+			below = apart
+		}
+		id, err := fs.submit(ctx, part, tree, below)
+		if orca.KindOf(err) == orca.NotFound && i > 0 {
+			continue // it has just been removed
+		}
+		if err != nil {
+			return ids, err
+		}
+		ids = append(ids, id)
+	}
+	return ids, nil
+}
+
+// apart returns the paths of a tree that live in another group than its root.
+func (fs *FS) apart(ctx context.Context, s JobSpec) ([]string, error) {
+	g, ok := fs.meta.(grouped)
+	if !ok || !s.Recursive {
+		return nil, nil
+	}
+	root, err := orca.CleanPath(s.Path)
+	if err != nil {
+		return nil, err
+	}
+	if n, err := g.Groups(ctx); err != nil || len(n) < 2 {
+		return nil, err
+	}
+	mounts, err := fs.Mounts(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var out []string
+	for _, m := range mounts {
+		if rel, ok := orca.Under(root, m.Path); ok && rel != "" && m.Group > 1 {
+			out = append(out, m.Path)
+		}
+	}
+	return out, nil
+}
+
+func (fs *FS) submit(ctx context.Context, s JobSpec, tree uint64, apart []string) (uint64, error) {
 	p, err := orca.CleanPath(s.Path)
 	if err != nil {
 		return 0, err
@@ -56,7 +134,7 @@ func (fs *FS) Submit(ctx context.Context, s JobSpec) (uint64, error) {
 	}
 	return fs.jobs().In(group).Submit(ctx, &jobpb.Spec{
 		Kind: s.Kind, Path: p, Recursive: s.Recursive, Bandwidth: s.Bandwidth, Replicas: s.Replicas,
-		Uid: fs.caller.Uid, Gid: fs.caller.Gid, Groups: fs.caller.Groups,
+		Uid: fs.caller.Uid, Gid: fs.caller.Gid, Groups: fs.caller.Groups, Tree: tree, Apart: apart,
 	})
 }
 
@@ -133,6 +211,39 @@ const jobPoll = 300 * time.Millisecond
 // not nil, is called on the way. Ending ctx leaves the job running.
 func (fs *FS) WaitJob(ctx context.Context, id uint64, progress func(*Job)) (*Job, error) {
 	return fs.jobs().In(jobs.GroupOf(id)).Wait(ctx, id, jobPoll, progress)
+}
+
+// WaitJobs waits for the end of jobs and returns their last states, in the order of
+// ids; progress, if not nil, is called on the way, with the bytes of all of them.
+func (fs *FS) WaitJobs(ctx context.Context, ids []uint64, progress func(done, bytes int64)) ([]*Job, error) {
+	out := make([]*Job, len(ids))
+	var mu sync.Mutex
+	g, ctx := errgroup.WithContext(ctx)
+	for i, id := range ids {
+		g.Go(func() error {
+			j, err := fs.WaitJob(ctx, id, func(j *Job) {
+				mu.Lock()
+				defer mu.Unlock()
+				out[i] = j
+				if progress == nil {
+					return
+				}
+				var done, bytes int64
+				for _, j := range out {
+					done, bytes = done+j.GetBytesDone(), bytes+j.GetBytes()
+				}
+				progress(done, bytes)
+			})
+			mu.Lock()
+			defer mu.Unlock()
+			out[i] = j
+			return err
+		})
+	}
+	if err := g.Wait(); err != nil {
+		return nil, err
+	}
+	return out, nil
 }
 
 // JobEnded reports whether a job will change no more.

@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -16,6 +17,7 @@ import (
 
 	"orca"
 	"orca/engine/client"
+	"orca/jobs/jobpb"
 )
 
 // leaders returns who leads each group, by number; nil while one has no leader.
@@ -295,11 +297,30 @@ func promised(t *testing.T, c *cluster, fs *client.FS, p *proc, store string) {
 	if err != nil || len(js) != 1 || !client.JobEnded(js[0]) {
 		t.Errorf("jobs: %v, %v", js, err)
 	}
-	// A load from the root says what it passes over.
-	_, e, code := p.cli("fs", "load", "/")
-	if code == 0 || !strings.Contains(e, "group 2") {
-		t.Errorf("load /: exit %d, %q", code, e)
+	// One job passes over what lives elsewhere and says so; the command has a job for each.
+	id, err := fs.Load(ctx, "/")
+	if err != nil {
+		t.Fatal(err)
 	}
+	switch j, err := fs.WaitJob(ctx, id, nil); {
+	case err != nil:
+		t.Fatal(err)
+	case j.FilesFailed != 2 || !slices.ContainsFunc(j.Failures, func(f *jobpb.Failure) bool { return strings.Contains(f.Error, "group 2") }):
+		t.Errorf("a load of the first group: %v", j)
+	}
+	c.must(p, "fs", "free", "/")
+	eventually(t, time.Minute, "the worker has freed it", func() bool { return c.must(p, "fs", "location", "/g2/have") == "" })
+	c.must(p, "fs", "load", "--bandwidth", "300MB", "/")
+	if out := c.must(p, "fs", "location", "/g2/have"); !strings.Contains(out, "w1") {
+		t.Errorf("location after a load of /: %q", out)
+	}
+	if n := strings.Count(c.must(p, "fs", "load", "--progress", "/"), "COMPLETED"); n != 3 {
+		t.Errorf("load --progress /: %d of 3 jobs have completed", n)
+	}
+	if ids := strings.Fields(c.must(p, "fs", "load", "--submit", "/")); len(ids) != 3 {
+		t.Errorf("load --submit /: %q", ids)
+	}
+	c.must(p, "fs", "persist", "/")
 }
 
 func writeFile(t *testing.T, p, content string) {

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -125,6 +126,9 @@ func (m *Master) lot(ctx context.Context, j *jobpb.Job) (*jobpb.Planned, error) 
 	}
 	p := &jobpb.Planned{Job: j.Id, From: j.Cursor, Cursor: cursor, Last: last}
 	for _, f := range w.foreign {
+		if slices.Contains(j.Spec.Apart, f.path) {
+			continue // it has one
+		}
 		p.Failures = append(p.Failures, &jobpb.Failure{Path: f.path, Error: fmt.Sprintf("lives in group %d: it takes a job of its own", orca.Ino(f.attr.Ino).Home())})
 	}
 	if j.Spec.Kind == jobpb.Kind_PERSIST {

@@ -210,10 +210,15 @@ type Spec struct {
 	// Bytes per second of each worker; 0: no bound.
 	Bandwidth int64 `protobuf:"varint,4,opt,name=bandwidth,proto3" json:"bandwidth,omitempty"`
 	// Load: on how many workers each block shall be; 0: 1.
-	Replicas      uint32   `protobuf:"varint,5,opt,name=replicas,proto3" json:"replicas,omitempty"`
-	Uid           uint32   `protobuf:"varint,6,opt,name=uid,proto3" json:"uid,omitempty"`
-	Gid           uint32   `protobuf:"varint,7,opt,name=gid,proto3" json:"gid,omitempty"`
-	Groups        []uint32 `protobuf:"varint,8,rep,packed,name=groups,proto3" json:"groups,omitempty"`
+	Replicas uint32   `protobuf:"varint,5,opt,name=replicas,proto3" json:"replicas,omitempty"`
+	Uid      uint32   `protobuf:"varint,6,opt,name=uid,proto3" json:"uid,omitempty"`
+	Gid      uint32   `protobuf:"varint,7,opt,name=gid,proto3" json:"gid,omitempty"`
+	Groups   []uint32 `protobuf:"varint,8,rep,packed,name=groups,proto3" json:"groups,omitempty"`
+	// Of a tree that reaches into several groups: the number, drawn by the client,
+	// that the jobs for it have in common; 0: it is one job.
+	Tree uint64 `protobuf:"varint,9,opt,name=tree,proto3" json:"tree,omitempty"`
+	// The parts of the tree that live in other groups and have jobs of their own.
+	Apart         []string `protobuf:"bytes,10,rep,name=apart,proto3" json:"apart,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -300,6 +305,20 @@ func (x *Spec) GetGid() uint32 {
 func (x *Spec) GetGroups() []uint32 {
 	if x != nil {
 		return x.Groups
+	}
+	return nil
+}
+
+func (x *Spec) GetTree() uint64 {
+	if x != nil {
+		return x.Tree
+	}
+	return 0
+}
+
+func (x *Spec) GetApart() []string {
+	if x != nil {
+		return x.Apart
 	}
 	return nil
 }
@@ -2352,7 +2371,7 @@ var File_job_proto protoreflect.FileDescriptor
 
 const file_job_proto_rawDesc = "" +
 	"\n" +
-	"\tjob.proto\x12\torca.jobs\"\xd3\x01\n" +
+	"\tjob.proto\x12\torca.jobs\"\xfd\x01\n" +
 	"\x04Spec\x12#\n" +
 	"\x04kind\x18\x01 \x01(\x0e2\x0f.orca.jobs.KindR\x04kind\x12\x12\n" +
 	"\x04path\x18\x02 \x01(\tR\x04path\x12\x1c\n" +
@@ -2361,7 +2380,10 @@ const file_job_proto_rawDesc = "" +
 	"\breplicas\x18\x05 \x01(\rR\breplicas\x12\x10\n" +
 	"\x03uid\x18\x06 \x01(\rR\x03uid\x12\x10\n" +
 	"\x03gid\x18\a \x01(\rR\x03gid\x12\x16\n" +
-	"\x06groups\x18\b \x03(\rR\x06groups\"3\n" +
+	"\x06groups\x18\b \x03(\rR\x06groups\x12\x12\n" +
+	"\x04tree\x18\t \x01(\x04R\x04tree\x12\x14\n" +
+	"\x05apart\x18\n" +
+	" \x03(\tR\x05apart\"3\n" +
 	"\aFailure\x12\x12\n" +
 	"\x04path\x18\x01 \x01(\tR\x04path\x12\x14\n" +
 	"\x05error\x18\x02 \x01(\tR\x05error\"\xfe\x04\n" +

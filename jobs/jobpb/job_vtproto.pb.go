@@ -48,6 +48,20 @@ func (m *Spec) MarshalToSizedBufferVT(dAtA []byte) (int, error) {
 		i -= len(m.unknownFields)
 		copy(dAtA[i:], m.unknownFields)
 	}
+	if len(m.Apart) > 0 {
+		for iNdEx := len(m.Apart) - 1; iNdEx >= 0; iNdEx-- {
+			i -= len(m.Apart[iNdEx])
+			copy(dAtA[i:], m.Apart[iNdEx])
+			i = protohelpers.EncodeVarint(dAtA, i, uint64(len(m.Apart[iNdEx])))
+			i--
+			dAtA[i] = 0x52
+		}
+	}
+	if m.Tree != 0 {
+		i = protohelpers.EncodeVarint(dAtA, i, uint64(m.Tree))
+		i--
+		dAtA[i] = 0x48
+	}
 	if len(m.Groups) > 0 {
 		var pksize2 int
 		for _, num := range m.Groups {
@@ -1981,6 +1995,15 @@ func (m *Spec) SizeVT() (n int) {
 		}
 		n += 1 + protohelpers.SizeOfVarint(uint64(l)) + l
 	}
+	if m.Tree != 0 {
+		n += 1 + protohelpers.SizeOfVarint(uint64(m.Tree))
+	}
+	if len(m.Apart) > 0 {
+		for _, s := range m.Apart {
+			l = len(s)
+			n += 1 + l + protohelpers.SizeOfVarint(uint64(l))
+		}
+	}
 	n += len(m.unknownFields)
 	return n
 }
@@ -2980,6 +3003,57 @@ func (m *Spec) UnmarshalVT(dAtA []byte) error {
 			} else {
 				return fmt.Errorf("proto: wrong wireType = %d for field Groups", wireType)
 			}
+		case 9:
+			if wireType != 0 {
+				return fmt.Errorf("proto: wrong wireType = %d for field Tree", wireType)
+			}
+			m.Tree = 0
+			for shift := uint(0); ; shift += 7 {
+				if shift >= 64 {
+					return protohelpers.ErrIntOverflow
+				}
+				if iNdEx >= l {
+					return io.ErrUnexpectedEOF
+				}
+				b := dAtA[iNdEx]
+				iNdEx++
+				m.Tree |= uint64(b&0x7F) << shift
+				if b < 0x80 {
+					break
+				}
+			}
+		case 10:
+			if wireType != 2 {
+				return fmt.Errorf("proto: wrong wireType = %d for field Apart", wireType)
+			}
+			var stringLen uint64
+			for shift := uint(0); ; shift += 7 {
+				if shift >= 64 {
+					return protohelpers.ErrIntOverflow
+				}
+				if iNdEx >= l {
+					return io.ErrUnexpectedEOF
+				}
+				b := dAtA[iNdEx]
+				iNdEx++
+				stringLen |= uint64(b&0x7F) << shift
+				if b < 0x80 {
+					break
+				}
+			}
+			intStringLen := int(stringLen)
+			if intStringLen < 0 {
+				return protohelpers.ErrInvalidLength
+			}
+			postIndex := iNdEx + intStringLen
+			if postIndex < 0 {
+				return protohelpers.ErrInvalidLength
+			}
+			if postIndex > l {
+				return io.ErrUnexpectedEOF
+			}
+			m.Apart = append(m.Apart, string(dAtA[iNdEx:postIndex]))
+			iNdEx = postIndex
 		default:
 			iNdEx = preIndex
 			skippy, err := protohelpers.Skip(dAtA[iNdEx:])
