@@ -238,6 +238,7 @@ func divided(t *testing.T, c *cluster, lead *proc, dir string) {
 		t.Errorf("cat: %q", out)
 	}
 	uncached(t, c, lead, dir)
+	beside(t, c, lead, dir)
 	if err := os.Rename(filepath.Join(dir, "own"), filepath.Join(dir, "owned")); !errors.Is(err, syscall.EXDEV) {
 		t.Errorf("a rename above a directory in another group: %v", err)
 	}
@@ -247,6 +248,51 @@ func divided(t *testing.T, c *cluster, lead *proc, dir string) {
 	c.must(lead, "fs", "rm", "-R", "/own")
 	if out, _, code := lead.cli("fs", "stat", "/own"); code == 0 {
 		t.Errorf("it is there still: %s", out)
+	}
+}
+
+// beside renames between two directories that live in the same group, each by itself.
+func beside(t *testing.T, c *cluster, lead *proc, dir string) {
+	t.Helper()
+	c.must(lead, "fs", "mkdir", "--group", "3", "/own/other")
+	from, to := filepath.Join(dir, "own", "part", "b"), filepath.Join(dir, "own", "other", "b")
+	if err := os.MkdirAll(filepath.Join(from, "c"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	writeFile(t, filepath.Join(from, "c", "f"), "by the mount")
+	open, err := os.Open(filepath.Join(from, "c", "f"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer open.Close()
+	for range 2 {
+		if err := os.Rename(from, to); err != nil {
+			t.Errorf("a rename of a directory: %v", err)
+		}
+		if b, err := os.ReadFile(filepath.Join(to, "c", "f")); string(b) != "by the mount" {
+			t.Errorf("below a renamed directory: %q, %v", b, err)
+		}
+		if err := os.WriteFile(filepath.Join(to, "made"), nil, 0o644); err != nil {
+			t.Errorf("in a renamed directory: %v", err)
+		}
+		from, to = to, from
+	}
+	got := make([]byte, 100)
+	if n, err := open.ReadAt(got, 0); string(got[:n]) != "by the mount" {
+		t.Errorf("who has it open reads %q, %v", got[:n], err)
+	}
+	a, b := filepath.Join(from, "c", "f"), filepath.Join(to+"-file")
+	for range 2 {
+		if err := os.Rename(a, b); err != nil {
+			t.Errorf("a rename of a file: %v", err)
+		}
+		if got, err := os.ReadFile(b); string(got) != "by the mount" {
+			t.Errorf("a renamed file: %q, %v", got, err)
+		}
+		a, b = b, a
+	}
+	if b, err := os.ReadFile(a); string(b) != "by the mount" {
+		t.Errorf("a file that came back: %q, %v", b, err)
 	}
 }
 

@@ -53,7 +53,7 @@ func (g *gateway) exchange(ctx context.Context, c orca.Caller, dir orca.Ino, nam
 	if err := g.settleName(ctx, c, newDir, newName); err != nil {
 		return g.fail(err)
 	}
-	across := dir.Home() != newDir.Home()
+	across := g.apart(ctx, c, dir, newDir)
 	if across {
 		g.keepOpen(ctx, c, dir, name)
 		g.keepOpen(ctx, c, newDir, newName)

@@ -251,14 +251,14 @@ func (g *gateway) Rename(_ <-chan struct{}, in *fuse.RenameIn, name, newName str
 		return fuse.Status(syscall.ESTALE)
 	}
 	noReplace := in.Flags&unix.RENAME_NOREPLACE != 0
-	across := dir.Home() != newDir.Home()
 	ctx, cancel := g.call()
+	c := g.caller(&in.InHeader)
+	across := g.apart(ctx, c, dir, newDir)
 	if across { // all that is below a directory is copied from group to group
 		cancel()
 		ctx, cancel = g.longCall()
 	}
 	defer cancel()
-	c := g.caller(&in.InHeader)
 	if err := g.settleName(ctx, c, dir, name); err != nil {
 		return g.fail(err)
 	}

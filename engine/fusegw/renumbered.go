@@ -92,6 +92,23 @@ func (r *renumbered) forgotten(id uint64) {
 	}
 }
 
+// apart reports whether what is renamed between two directories gets another number:
+// they live in two groups, or were put into one group each by itself.
+func (g *gateway) apart(ctx context.Context, c orca.Caller, dir, newDir orca.Ino) bool {
+	switch {
+	case dir.Home() != newDir.Home():
+		return true
+	case dir == newDir || dir.Home() == 1:
+		return false
+	}
+	a, err := g.fs.Stat(ctx, c, dir)
+	if err != nil {
+		return false // the rename says what is wrong
+	}
+	b, err := g.fs.Stat(ctx, c, newDir)
+	return err == nil && a.MountID != b.MountID
+}
+
 // departing prepares for a rename to another group: who has the file open goes on
 // with what is there now, and what is being written below a directory is
 // published. It returns the directory's number, 0 of anything else.

@@ -209,10 +209,9 @@ func (w *world) renamed(t model.Tree, e *event) []model.Tree {
 	src, _ := orca.SplitPath(o.Path)
 	dst, _ := orca.SplitPath(o.Dst)
 	_, over := t[part+o.Dst]
-	from, to := w.domain(t, src), w.domain(t, dst)
-	apart := from != to
+	apart := w.domain(t, src) != w.domain(t, dst)
 	switch _, exists := t[o.Dst]; {
-	case apart && !w.plan.Apart && w.plan.Groups > 0 && (src[:2] != dst[:2] || t[part+from].Mode != t[part+to].Mode):
+	case apart && !w.plan.Apart && w.plan.Groups > 0:
 		return w.handed(t, e)
 	case !w.plan.Apart && w.plan.Groups > 0 && nowhere(t, o, e.kind):
 		return []model.Tree{t} // who asked took one of them to be in another group, as it had been

@@ -480,6 +480,18 @@ func (m *Machine) forgetDecided(from uint16, below uint64) {
 	m.forgetTrees(from, below)
 }
 
+// Decided reports whether any decision is kept for a group.
+func (m *Machine) Decided(from uint16) bool {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	for tx := range m.outcomes.decided {
+		if orca.Ino(tx).Home() == from {
+			return true
+		}
+	}
+	return false
+}
+
 // firstTx is a number of a group that no intent of it has.
 func firstTx(group uint16) uint64 {
 	if group <= 1 {

@@ -76,6 +76,7 @@ func (s *Service) refreshMounts() {
 		return
 	}
 	s.mounts.Store(mount.NewTable(list, epoch))
+	s.beside.Store(s.groupNumber() > 1 && haveSiblings(list))
 	if s.Stores == nil {
 		return
 	}

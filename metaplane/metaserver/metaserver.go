@@ -209,6 +209,7 @@ type Service struct {
 	holds   holds
 	movers  movers
 	mounts  atomic.Pointer[mount.Table]
+	beside  atomic.Bool // directories of one mount live here that are not in each other
 
 	ctx    context.Context
 	cancel context.CancelFunc

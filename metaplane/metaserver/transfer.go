@@ -24,6 +24,10 @@ import (
 // source's group finds out where the target lives and has its executor ask that
 // group until it has decided; that of the target's group takes the file over as a
 // mutation of its own.
+//
+// Two directories of a mount that were put into the same group by themselves are
+// as far apart there as in two groups: each has a root, keys and locks of its own. A
+// rename between them is one between groups, in which both are this one.
 
 // groupAt returns the way to who leads a group.
 func (s *Service) groupAt(n uint16) (metaplane.Namespace, error) {
@@ -44,22 +48,80 @@ func (s *Service) renaming(ctx context.Context, r *metapb.RenameRequest) (*comma
 		return c, nil
 	}
 	dst, err := s.elsewhereTo(ctx, r)
-	switch {
-	case err != nil || dst == nil:
+	if err != nil {
 		return c, err
-	case orca.Ino(dst.Ino).Home() == s.groupNumber():
-		c.Rename.Dst = dst
-	default:
-		away := &metapb.RenameOp{Src: r.Src, NoReplace: r.NoReplace, Away: dst, Exchange: r.Exchange}
-		if r.Exchange {
-			if away.AwayBytes, err = s.lengthAway(ctx, r, dst); err != nil {
-				return c, err
-			}
-		}
-		c.Checks, c.Rename = checkNames, away
 	}
+	if dst == nil || orca.Ino(dst.Ino).Home() == s.groupNumber() {
+		if dst != nil {
+			c.Rename.Dst = dst
+		}
+		if dst, err = s.besideTo(ctx, r.H, c.Rename); dst == nil {
+			return c, err
+		}
+	}
+	away := &metapb.RenameOp{Src: r.Src, NoReplace: r.NoReplace, Away: dst, Exchange: r.Exchange}
+	if r.Exchange {
+		if away.AwayBytes, err = s.lengthAway(ctx, r, dst); err != nil {
+			return c, err
+		}
+	}
+	c.Checks, c.Rename = checkNames, away
 	return c, nil
 }
+
+// haveSiblings reports whether two of the mounts are directories of the same mount
+// of the first group.
+func haveSiblings(mounts []*metapb.Mount) bool {
+	seen := map[uint32]bool{}
+	for _, m := range mounts {
+		p := m.GetPart()
+		if p != nil && seen[p.Mount] {
+			return true
+		}
+		seen[p.GetMount()] = p != nil
+	}
+	return false
+}
+
+// besideTo returns the target of a rename by the inode of its directory when that
+// and the source's are of two directories of one mount that were put into this
+// group; nil: they are not, or the state machine says what is wrong.
+func (s *Service) besideTo(ctx context.Context, h *metapb.Header, o *metapb.RenameOp) (*metapb.Target, error) {
+	if !s.beside.Load() || s.cfg.Others == nil {
+		return nil, nil
+	}
+	from, err := s.dirOf(ctx, h, o.Src)
+	if from == nil {
+		return nil, err
+	}
+	to, err := s.dirOf(ctx, h, o.Dst)
+	if to == nil || to.MountId == from.MountId {
+		return nil, err
+	}
+	table := s.mounts.Load()
+	p, q := table.ByID(from.MountId).GetPart(), table.ByID(to.MountId).GetPart()
+	if p == nil || p.Mount != q.GetMount() {
+		return nil, nil
+	}
+	_, name := splitTarget(o.Dst.Path)
+	return &metapb.Target{Ino: to.Ino, Path: name}, nil
+}
+
+// dirOf returns the directory that a target is in; nil: it is not here.
+func (s *Service) dirOf(ctx context.Context, h *metapb.Header, t *metapb.Target) (*metapb.Attr, error) {
+	dir, name := splitTarget(t.Path)
+	if name == "" {
+		return nil, nil
+	}
+	r, err := s.Stat(ctx, &metapb.StatRequest{H: &metapb.Header{Caller: h.GetCaller()}, Target: &metapb.Target{Ino: t.Ino, Path: dir}, Sync: onceLoaded})
+	if orca.KindOf(err).Retryable() {
+		return nil, err
+	}
+	return r.GetAttr(), nil
+}
+
+// onceLoaded looks at no store for what is known.
+var onceLoaded = &metapb.SyncOption{Mode: 1}
 
 // elsewhereTo returns the target of a rename by the inode of a directory when its
 // path leaves this group; nil: it does not.
@@ -306,7 +368,7 @@ func (s *Service) acknowledge() {
 		if all := s.allGroups(); now != term && len(all) > 1 {
 			term = now
 			for _, n := range all {
-				if uint16(n) != s.groupNumber() {
+				if uint16(n) != s.groupNumber() || s.group.Machine().Decided(uint16(n)) {
 					s.owing.to(uint16(n), s.lastLeaving())
 				}
 			}
