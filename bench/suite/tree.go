@@ -145,13 +145,13 @@ func openRemoveTree(ctx context.Context, s *stage) (*trial, error) {
 	return &trial{system: removal("remove", n), baselines: []side{removal(emptyRemove, 0)}}, nil
 }
 
-// rested waits until the server has swept what was removed before: until it is
-// idle, or for restMax.
+// rested waits until the server has swept what was removed before, in the store as
+// well: until it is idle, or for restMax.
 func (c *crowd) rested(ctx context.Context) error {
 	const (
 		window  = 200 * time.Millisecond
 		idle    = window / 10
-		restMax = 30 * time.Second
+		restMax = 5 * time.Minute
 	)
 	if c.s.opt.Tiny {
 		return nil
