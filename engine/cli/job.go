@@ -284,10 +284,13 @@ func (e *env) jobVerb(name, short, long, example string, kind client.JobKind, o 
 					fmt.Fprintf(e.Err, "%s: '%s': No such job\n", name, path)
 					return errReported
 				}
-				for _, j := range js {
+				for i, j := range js {
 					if o.stop {
 						err = fs.CancelJob(ctx, j.Id)
 					} else {
+						if i > 0 && !e.json {
+							fmt.Fprintln(e.Out)
+						}
 						err = e.printJob(j, true)
 					}
 					if err != nil {
