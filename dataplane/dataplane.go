@@ -76,6 +76,10 @@ type ReadRequest struct {
 	// Direct asks a worker that has to fetch to do so from the store below or
 	// from who holds the data, not through another worker that would fetch.
 	Direct bool
+	// Own has the worker that is asked fetch what it lacks as with Direct, for it
+	// is the one that is to have a copy. It is not refused for load, as what other
+	// workers ask for may be. It does not travel.
+	Own bool
 	// Verify asks the worker to check the sums of the range before it serves
 	// it: set by a receiver that has just seen a bad grain.
 	Verify bool

@@ -29,8 +29,8 @@ type fill struct {
 	away  bool  // this worker has handed the block on: others ask the next home
 	grant atomic.Pointer[dataplane.Grant]
 	dead  atomic.Bool // nobody may join any more
-	// direct: another worker waits, so that no further one may be asked to
-	// fetch; two would wait for one another.
+	// direct: no further worker may be asked to fetch. Another one waits, and two
+	// would wait for one another; or this one is to have a copy of its own.
 	direct atomic.Bool
 
 	users int // GUARDED_BY(Service.mu)

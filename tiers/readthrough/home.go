@@ -22,6 +22,11 @@ import (
 // and a fill that began Direct asks no home. Another fill asks homes that come
 // before its worker, and only a fill of a block that was handed on (away) asks
 // those behind, too; nobody waits for that one, for it refuses Direct requests.
+//
+// A worker that is told to have a copy (Own) asks no home: that one would have a
+// copy, too, and nobody has asked for it. While the metaplane does not know who
+// holds the file, as after its restart, there would be one more than there are
+// to be.
 
 // handedCap bounds the blocks that are remembered as handed on.
 const handedCap = 4096
@@ -76,7 +81,7 @@ func (s *Service) refusesLocked(id orca.BlockID, f *fill, handed bool) bool {
 // homes returns whom to ask to fetch, best first; nobody: this worker fetches.
 func (src *Source) homes(req dataplane.ReadRequest, away bool) []Peer {
 	switch {
-	case req.Direct || req.Type == orca.ReadNoCache || !inUFS(&src.Attr):
+	case req.Direct || req.Own || req.Type == orca.ReadNoCache || !inUFS(&src.Attr):
 		return nil
 	case away:
 		return src.Homes

@@ -5,6 +5,7 @@ package readthrough_test
 import (
 	"bytes"
 	"context"
+	"errors"
 	"io"
 	"math/rand/v2"
 	"strings"
@@ -169,6 +170,70 @@ func TestLoadedHomeHandsOn(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestOwnCopyIsTheOnlyOne: a worker that is to have a copy makes no other one
+// have it, too: not while nobody is known to hold the file, not when who is known
+// does not serve it, not when it is busy.
+func TestOwnCopyIsTheOnlyOne(t *testing.T) {
+	const size, self = 3<<20 + 12345, 2
+	for name, tc := range map[string]struct {
+		holder bool // worker 1 is known to hold the file, and does not
+		loaded bool // the worker itself fetches as much as it does for others
+	}{"no holder is known": {}, "the holder fails": {holder: true}, "the worker is at its bound": {loaded: true}} {
+		t.Run(name, func(t *testing.T) {
+			gate := make(chan struct{})
+			c := newCluster(t, 3, readthrough.Config{MaxStreams: 4}, func(in ufs.FS) ufs.FS { return &heldFS{in, "kb", gate} })
+			var wg sync.WaitGroup
+			for _, ino := range []orca.Ino{0xb0, 0xb1} {
+				if !tc.loaded {
+					break
+				}
+				c.file(ino, tiertest.Bytes(uint64(ino), 1<<20))
+				wg.Go(func() { _, _ = c.own(self, orca.BlockID{File: ino, Version: 1}, 1<<20) })
+			}
+			tiertest.Eventually(t, "its streams run", func() bool { return !tc.loaded || c[self].rt.Metrics.Streams.Load() == 2 })
+			p := tiertest.Bytes(7, size)
+			c.file(1, p)
+			if tc.holder {
+				src := c[self].files[1]
+				src.Peers = []readthrough.Peer{{Worker: 1}}
+				c[self].files[1] = src
+			}
+			got, err := c.own(self, tiertest.ID(1), size)
+			require.NoError(t, err)
+			require.True(t, bytes.Equal(p, got))
+			require.Equal(t, []int64{0, 0, size}, c.fetched())
+			for i, r := range c {
+				m, err := r.store.Stat(tiertest.ID(1))
+				if i == self {
+					require.NoError(t, err)
+					require.True(t, m.Complete)
+				} else {
+					require.ErrorIs(t, err, orca.NotFound, "worker %d has some of it, too", i)
+				}
+			}
+			close(gate)
+			wg.Wait()
+		})
+	}
+}
+
+// own lets a worker that is to have a copy of a block read it.
+func (c cluster) own(worker int, id orca.BlockID, n int64) (out []byte, err error) {
+	for int64(len(out)) < n {
+		off := int64(len(out))
+		e, err := c[worker].rt.Open(context.Background(), dataplane.ReadRequest{ID: id, Off: off, N: n - off, Sequential: true, Own: true})
+		if err != nil {
+			return out, err
+		}
+		p, err := tiertest.ReadExtent(e)
+		if err != nil || len(p) == 0 {
+			return out, errors.Join(err, io.ErrNoProgress)
+		}
+		out = append(out, p...)
+	}
+	return out, nil
 }
 
 // TestHomesNeverWaitInACircle: workers that are all at their bound read the

@@ -360,16 +360,17 @@ func (s *Service) join(req dataplane.ReadRequest) (f *fill, joined bool, err err
 		s.Metrics.HomeBusy.Add(1)
 		return nil, false, &orca.Error{Op: "readthrough.Open", Path: req.ID.String(), Kind: orca.Busy, Msg: "this worker fetches enough for others"}
 	}
+	direct := req.Direct || req.Own
 	if f != nil {
 		f.users++
-		if req.Direct {
+		if direct {
 			f.direct.Store(true)
 		}
 		return f, true, nil
 	}
 	f = &fill{s: s, id: req.ID, away: away, ready: make(chan struct{}), tick: make(chan struct{}), users: 2}
 	f.grant.Store(&req.Grant)
-	f.direct.Store(req.Direct)
+	f.direct.Store(direct)
 	s.fills[req.ID] = f
 	s.Metrics.Fills.Add(1)
 	s.Metrics.Active.Add(1)
