@@ -194,6 +194,9 @@ func (r *repairs) settled(ctx context.Context, jobs []uint64) {
 	if done != int64(len(r.files)) {
 		r.t.Errorf("%d copies made for %d files", done, len(r.files))
 	}
+	if n := r.x.metric("orca_worker_read_home_reads_total"); n > 0 {
+		r.t.Errorf("%v times another worker was asked to fetch what was to be copied: it has a copy, too", n)
+	}
 }
 
 // jobs are those that make copies.

@@ -72,7 +72,7 @@ func (e *Env) loadOnce(ctx context.Context, i *jobpb.Item, replicas int) (skippe
 			continue
 		}
 		skipped = false
-		if err := e.loadBlock(ctx, a, b, g); err != nil {
+		if err := e.loadBlock(ctx, a, b, g, replicas == anyReplicas); err != nil {
 			return false, err
 		}
 	}
@@ -104,12 +104,13 @@ func blockID(a *orca.Attr, block uint32) orca.BlockID {
 	return orca.BlockID{File: a.Ino, Version: a.BlockVersion(block), Index: block}
 }
 
-// loadBlock reads a block from end to end and drops what it reads.
-func (e *Env) loadBlock(ctx context.Context, a *orca.Attr, block uint32, g dataplane.Grant) error {
+// loadBlock reads a block from end to end and drops what it reads; own: no other
+// worker is to have it for that.
+func (e *Env) loadBlock(ctx context.Context, a *orca.Attr, block uint32, g dataplane.Grant, own bool) error {
 	n := a.BlockLength(block)
 	for off := int64(0); off < n; {
 		ext, err := e.Blocks.Open(ctx, dataplane.ReadRequest{
-			ID: blockID(a, block), Off: off, N: min(loadPiece, n-off), Grant: g, Sequential: true,
+			ID: blockID(a, block), Off: off, N: min(loadPiece, n-off), Grant: g, Sequential: true, Own: own,
 		})
 		if err != nil {
 			return err

@@ -44,7 +44,9 @@ func (c *cupboard) note(format string, args ...any) {
 }
 
 func (c *cupboard) Open(_ context.Context, r dataplane.ReadRequest) (dataplane.Extent, error) {
-	c.note("read %d+%d of %d", r.Off, r.N, r.ID.Index)
+	if c.note("read %d+%d of %d", r.Off, r.N, r.ID.Index); !r.Own {
+		return dataplane.Extent{}, orca.E("open", orca.Internal, "another worker may get a copy, too")
+	}
 	return dataplane.Extent{N: r.N}, c.err
 }
 
