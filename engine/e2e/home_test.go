@@ -66,6 +66,47 @@ func TestOneFetchPerCluster(t *testing.T) {
 	t.Logf("%d of %d workers fetched", homes, len(workers))
 }
 
+// TestLoadMakesOneCopy loads cold files on three workers: each is on one of them
+// then, as was asked for, and was fetched by that one.
+func TestLoadMakesOneCopy(t *testing.T) {
+	root := t.TempDir()
+	p := up(t, t.TempDir(), "--node", "n0", "--root", root)
+	x := &trio{t: t, workers: map[uint64]*proc{}}
+	workers := []*proc{p, startWorker(t, p.ep.Meta, "n1"), startWorker(t, p.ep.Meta, "n2")}
+	ctx := ctxFor(t, 2*time.Minute)
+	fs := dial(t, client.Config{Addresses: []string{p.ep.Meta}})
+	eventually(t, time.Minute, "the metaplane knows the workers", func() bool {
+		all, err := fs.Workers(ctx)
+		for _, o := range all {
+			for _, w := range workers {
+				if o.Live && o.Addr == w.ep.Worker {
+					x.workers[o.Id] = w
+				}
+			}
+		}
+		return err == nil && len(x.workers) == 3
+	})
+	const files, size = 200, 100_000 // more than one task
+	for i := range files {
+		if err := os.WriteFile(filepath.Join(root, fmt.Sprint("cold", i)), random(uint64(i), size), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	p.must("fs", "load", "/")
+	for i := range files {
+		path := fmt.Sprint("/cold", i)
+		if at := x.copies(ctx, fs, path); len(at) != 1 {
+			t.Errorf("%s is on the workers %x", path, at)
+		}
+	}
+	if n := x.metric("orca_worker_read_home_reads_total"); n > 0 {
+		t.Errorf("%v times another worker was asked to fetch, too", n)
+	}
+	if n := x.metric("orca_worker_read_ufs_bytes_total"); n != files*size {
+		t.Errorf("the store gave %v bytes for %d", n, files*size)
+	}
+}
+
 func sumOf(ctx context.Context, fs *client.FS, name string) (sum [32]byte, err error) {
 	f, err := fs.Open(ctx, client.Path(name), client.ReadOptions{})
 	if err != nil {

@@ -68,11 +68,14 @@ func (e *Env) loadOnce(ctx context.Context, i *jobpb.Item, replicas int) (skippe
 	}
 	skipped = true
 	for b := from; b < to; b++ {
-		if e.held(rep.Locations, b) >= replicas || e.here(ctx, a, b) {
+		missing := replicas - e.held(rep.Locations, b)
+		if missing <= 0 || e.here(ctx, a, b) {
 			continue
 		}
 		skipped = false
-		if err := e.loadBlock(ctx, a, b, g, replicas == anyReplicas); err != nil {
+		// Where more are missing, a home that fetches for all may keep one.
+		own := missing == 1 || replicas == anyReplicas
+		if err := e.loadBlock(ctx, a, b, g, own); err != nil {
 			return false, err
 		}
 	}
