@@ -265,8 +265,18 @@ func TestWantedCopiesGiveWay(t *testing.T) {
 			t.Errorf("%s: %d bytes, %v", path, len(got), err)
 		}
 	}
-	// There is no room to make them again: nothing else leaves for that.
-	x.settle()
+	// There is no room to make them again: nothing else leaves for that, and what
+	// was tried has failed.
+	eventually(t, time.Minute, "copies are tried in vain", func() bool {
+		failed := int64(0)
+		js, err := fs.Jobs(ctx, client.JobFilter{})
+		for _, j := range js {
+			if j.Spec.Kind.String() == "REPLICATE" {
+				failed += j.FilesFailed
+			}
+		}
+		return err == nil && failed > 2
+	})
 	for i := range 14 {
 		if n := len(x.copies(ctx, fs, fmt.Sprint("/dirty", i))); n != 1 {
 			t.Errorf("write %d is on %d workers", i, n)

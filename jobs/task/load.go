@@ -78,6 +78,9 @@ func (e *Env) loadOnce(ctx context.Context, i *jobpb.Item, replicas int) (skippe
 		if err := e.loadBlock(ctx, a, b, g, own); err != nil {
 			return false, err
 		}
+		if replicas == anyReplicas && e.lacks(ctx, a, b) {
+			return false, &orca.Error{Op: "task.Replicate", Path: i.Path, Kind: orca.NoSpace, Msg: "no tier has room for the copy"}
+		}
 	}
 	return skipped, nil
 }
@@ -101,6 +104,13 @@ func (e *Env) here(ctx context.Context, a *orca.Attr, block uint32) bool {
 	}
 	bi, err := inf.BlockInfo(ctx, blockID(a, block))
 	return err == nil && bi.Complete
+}
+
+// lacks reports whether this worker is known not to have a block: what finds no
+// room is read all the same, and passed on.
+func (e *Env) lacks(ctx context.Context, a *orca.Attr, block uint32) bool {
+	_, ok := e.Blocks.(dataplane.Informer)
+	return ok && !e.here(ctx, a, block)
 }
 
 func blockID(a *orca.Attr, block uint32) orca.BlockID {
