@@ -22,6 +22,8 @@ import (
 // and a fill that began Direct asks no home. Another fill asks homes that come
 // before its worker, and only a fill of a block that was handed on (away) asks
 // those behind, too; nobody waits for that one, for it refuses Direct requests.
+// Nor do they wait through their slots: a stream that waits for a home holds one,
+// so what others wait for (direct) has slots that no such stream takes.
 //
 // A worker that is told to have a copy (Own) asks no home: that one would have a
 // copy, too, and nobody has asked for it. While the metaplane does not know who

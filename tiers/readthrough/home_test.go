@@ -267,6 +267,45 @@ func TestHomesNeverWaitInACircle(t *testing.T) {
 	require.Positive(t, c[0].rt.Metrics.HomeBusy.Load(), "nothing was handed on: this tests nothing")
 }
 
+// TestHomesNeverWaitForSlots: two workers use their only slot to wait for each
+// other, the one by what it had accepted before, the other by what it has joined.
+func TestHomesNeverWaitForSlots(t *testing.T) {
+	const a, b, size = 1, 2, 1 << 20
+	c := newCluster(t, 2, readthrough.Config{MaxStreams: 1}, func(in ufs.FS) ufs.FS { return in })
+	gate := make(chan struct{})
+	c[1].gate = func(ino orca.Ino) {
+		if ino == b {
+			<-gate
+		}
+	}
+	for _, ino := range []orca.Ino{a, b} {
+		c.file(ino, tiertest.Bytes(uint64(ino), size))
+	}
+	for i, r := range c { // worker 1 is the home of b
+		src := r.files[b]
+		src.Before = 1 - i
+		r.files[b] = src
+	}
+	var wg sync.WaitGroup
+	read := func(worker int, ino uint64) {
+		wg.Go(func() {
+			got, err := c[worker].read(tiertest.ID(ino), 0, size, size, true)
+			if err != nil || !bytes.Equal(tiertest.Bytes(ino, size), got) {
+				t.Errorf("worker %d, file %d: %d bytes, %v", worker, ino, len(got), err)
+			}
+		})
+	}
+	read(0, b)
+	tiertest.Eventually(t, "worker 1 has accepted b", func() bool { return c[1].asked.Load() == 1 })
+	read(0, a)
+	tiertest.Eventually(t, "worker 0 waits for its slot", func() bool { return c[0].rt.Metrics.Queued.Load() == 1 })
+	read(1, a)
+	tiertest.Eventually(t, "worker 1 has joined that", func() bool { return c[0].rt.Metrics.Joins.Load() == 1 })
+	close(gate)
+	wg.Wait()
+	require.Equal(t, []int64{size, size}, c.fetched())
+}
+
 // TestQueueIsSeen: fills beyond MaxStreams wait, and are counted while they do.
 func TestQueueIsSeen(t *testing.T) {
 	r := newRig(t, rigOptions{cfg: readthrough.Config{MaxStreams: 2}})

@@ -28,7 +28,7 @@
 // never mixed: a mismatch is Stale, after one look at whether the file only
 // moved.
 //
-// Goroutines: one per stream (at most MaxStreams) and one per fill being set
+// Goroutines: one per stream and one per fill being set
 // up. A fill outlives the request that began it, but not Close. Lock order:
 // fill.mu → Service.mu; the store is never called with Service.mu held.
 package readthrough
@@ -106,7 +106,8 @@ type Config struct {
 	// RoomWait bounds how long a fill waits for room in the tiers before its
 	// bytes are passed through uncached (default 250 ms).
 	RoomWait time.Duration
-	// MaxStreams bounds the open GETs that fill blocks (default 64).
+	// MaxStreams bounds the streams that fill blocks (default 64); half as many
+	// more may run for what other workers wait for.
 	MaxStreams int
 	// MaxPass bounds the ranges (of at most 1 MiB) held in memory for readers
 	// that bypass the cache (default 64).
@@ -195,6 +196,7 @@ type Service struct {
 	cancel context.CancelFunc
 	wg     sync.WaitGroup
 	slots  chan struct{} // one per stream
+	lent   chan struct{} // further ones, for streams that ask no other worker to fetch
 	passes chan struct{} // one per range in memory
 	room   noRoom
 	track  tracker
@@ -225,7 +227,7 @@ func New(cfg Config, d Deps, log *slog.Logger) *Service {
 	cfg = cfg.withDefaults()
 	s := &Service{
 		cfg: cfg, store: d.Store, resolve: d.Resolver, mounts: d.Mounts, peers: d.Peers, onStale: d.OnStale, log: log,
-		slots: make(chan struct{}, cfg.MaxStreams), passes: make(chan struct{}, cfg.MaxPass),
+		slots: make(chan struct{}, cfg.MaxStreams), lent: make(chan struct{}, (cfg.MaxStreams+1)/2), passes: make(chan struct{}, cfg.MaxPass),
 		fills: map[orca.BlockID]*fill{}, parked: map[*stream]struct{}{},
 	}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
@@ -416,13 +418,11 @@ func (s *Service) extend(req dataplane.ReadRequest, got int64) {
 	s.leave(f)
 }
 
-// acquire takes a slot for a stream, ending a parked one if there is none.
-func (s *Service) acquire(ctx context.Context) error {
-	select {
-	case s.slots <- struct{}{}:
-		s.Metrics.Streams.Add(1)
-		return nil
-	default:
+// acquire takes a slot for a stream of a fill, ending a parked one if there is
+// none.
+func (s *Service) acquire(ctx context.Context, f *fill) (slot chan struct{}, err error) {
+	if slot = s.free(f); slot != nil {
+		return slot, nil
 	}
 	s.Metrics.Queued.Add(1)
 	defer s.Metrics.Queued.Add(-1)
@@ -437,15 +437,38 @@ func (s *Service) acquire(ctx context.Context) error {
 		select {
 		case s.slots <- struct{}{}:
 			s.Metrics.Streams.Add(1)
-			return nil
+			return s.slots, nil
 		case <-ctx.Done():
-			return orca.PathE("readthrough.Open", "", orca.Canceled, ctx.Err())
-		case <-time.After(50 * time.Millisecond): // others may have parked by now
+			return nil, orca.PathE("readthrough.Open", "", orca.Canceled, ctx.Err())
+		case <-time.After(50 * time.Millisecond): // others may have parked by now, or wait for this one
+		}
+		if slot = s.free(f); slot != nil {
+			return slot, nil
 		}
 	}
 }
 
-func (s *Service) release() {
+// free takes a slot if there is one, nil if not.
+func (s *Service) free(f *fill) chan struct{} {
+	take := func(slots chan struct{}) bool {
+		select {
+		case slots <- struct{}{}:
+			s.Metrics.Streams.Add(1)
+			return true
+		default:
+			return false
+		}
+	}
+	switch {
+	case take(s.slots):
+		return s.slots
+	case f.direct.Load() && take(s.lent):
+		return s.lent
+	}
+	return nil
+}
+
+func (s *Service) release(slot chan struct{}) {
 	s.Metrics.Streams.Add(-1)
-	<-s.slots
+	<-slot
 }

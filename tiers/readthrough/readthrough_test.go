@@ -44,12 +44,16 @@ type rig struct {
 
 	mu    sync.Mutex
 	files map[orca.Ino]readthrough.Source
+	gate  func(orca.Ino) // is passed before a file is resolved; nil: none
 	stale atomic.Int64
 	asked atomic.Int64
 }
 
 func (r *rig) Resolve(_ context.Context, file orca.Ino) (readthrough.Source, error) {
 	r.asked.Add(1)
+	if r.gate != nil {
+		r.gate(file)
+	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	src, ok := r.files[file]

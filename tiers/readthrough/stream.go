@@ -31,10 +31,10 @@ var bufs = sync.Pool{New: func() any { b := make([]byte, bufSize); return &b }}
 // run fetches until the claim is done, nobody wants more, or it fails.
 func (st *stream) run(ctx context.Context) {
 	f := st.f
-	err := f.s.acquire(ctx)
+	slot, err := f.s.acquire(ctx, f)
 	if err == nil {
 		err = st.fetch(ctx)
-		f.s.release()
+		f.s.release(slot)
 	}
 	f.mu.Lock()
 	st.done, st.err = true, err
