@@ -256,7 +256,7 @@ func (f *File) refresh(ctx context.Context) error {
 		return err
 	}
 	if r.Attr != nil && r.Attr.Ino != f.ino.Load() {
-		if f.fingerprint == "" || r.Attr.Fingerprint != f.fingerprint || int64(r.Attr.Length) != f.info.Length {
+		if f.fingerprint == "" || r.Attr.Fingerprint != f.fingerprint || r.Attr.Length != f.info.Length {
 			return &orca.Error{Op: "client.ReadAt", Path: f.info.Name, Kind: orca.Stale, Msg: "the file was removed, or replaced, in another group"}
 		}
 		f.ino.Store(r.Attr.Ino)

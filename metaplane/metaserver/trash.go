@@ -128,7 +128,7 @@ func (s *Service) PurgeTrash(ctx context.Context, r *metapb.PurgeTrashRequest) (
 func (s *Service) hidden(op string, t *metapb.Target, v *fsm.View) error {
 	dir := orca.Ino(v.Attr.Ino)
 	if v.Attr.Type != uint32(orca.TypeDir) {
-		dir = orca.Ino(v.Parent)
+		dir = v.Parent
 		if t.Path == "" {
 			return nil
 		}
