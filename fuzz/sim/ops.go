@@ -202,7 +202,7 @@ func completed(w *world, t model.Tree, e *event) []model.Tree {
 		// What a dead session has uploaded is taken in as any change of the
 		// store is: by its content.
 		found := t.Clone()
-		found.Put(o.Path, model.Node{Length: o.Length, Mode: fileMode}, true)
+		_ = found.Put(o.Path, model.Node{Length: o.Length, Mode: fileMode}, true) // as above
 		return []model.Tree{t, after, found}
 	}
 	return e.agrees(t, after, k)

@@ -141,7 +141,7 @@ func (e *event) mayBe(t model.Tree) []model.Node {
 func (w *world) discards(t model.Tree, o Op) ([]model.Tree, orca.Kind) {
 	gone, kept := t.Clone(), t.Clone()
 	k := gone.Remove(o.Path, o.Recursive)
-	kept.Discard(o.Path, o.Recursive)
+	_ = kept.Discard(o.Path, o.Recursive) // which is k again
 	switch n := t[o.Path]; {
 	case k != orca.OK:
 		return nil, k
