@@ -68,6 +68,8 @@ func (s *Service) Rename(ctx context.Context, r *metapb.RenameRequest) (*metapb.
 	}
 	defer s.replacing(ctx, r, c.Rename.Away != nil)()
 	switch _, err := s.change(ctx, r.H, c); {
+	case orca.KindOf(err) == orca.Referral:
+		return nil, err // what its own group says of the target is what counts: it may be in the same
 	case err != nil && lost != nil && !orca.KindOf(err).Retryable():
 		return nil, lost // it was not done by an earlier attempt, or that would have been said
 	case orca.KindOf(err) == orca.Busy && c.Rename.Away != nil && s.vanished(ctx, r):

@@ -189,6 +189,30 @@ func (p *pair) clean() {
 	}, time.Minute, 10*time.Millisecond)
 }
 
+// Two directories of one group change places also for who does not know yet that
+// they are in it, and asks the first.
+func TestDirectoriesChangePlacesWhereverOneAsksFirst(t *testing.T) {
+	store := t.TempDir()
+	p := parted(t, "file://"+store)
+	for _, dir := range []string{"/m/2/a", "/m/2/a/x", "/m/2/b"} {
+		_, err := p.ns.Mkdir(t.Context(), &metapb.MkdirRequest{Target: at(dir), Mode: 0o755})
+		require.NoError(t, err)
+	}
+	q := &metapb.RenameRequest{Src: at("/m/2/a"), Dst: at("/m/2/b"), Exchange: true}
+	require.ErrorIs(t, p.request(1, q), orca.Referral)
+	_, err := p.clientFor(time.Minute).Rename(t.Context(), q)
+	require.NoError(t, err)
+	require.Equal(t, []string{"x"}, p.names("/m/2/b"))
+	require.Empty(t, p.names("/m/2/a"))
+	require.DirExists(t, filepath.Join(store, "2/b/x"))
+	// A directory of another group stays there, and what is not there is not found.
+	_, err = p.clientFor(time.Minute).Rename(t.Context(), &metapb.RenameRequest{Src: at("/m/1"), Dst: at("/m/2/b"), Exchange: true})
+	require.ErrorIs(t, err, orca.CrossMount)
+	_, err = p.clientFor(time.Minute).Rename(t.Context(), &metapb.RenameRequest{Src: at("/m/2/a"), Dst: at("/m/2/none"), Exchange: true})
+	require.ErrorIs(t, err, orca.NotFound)
+	p.clean()
+}
+
 // bucket is a mount of a real object store, and a way to it behind Orca's back.
 type bucket struct {
 	*pair
