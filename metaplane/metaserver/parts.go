@@ -69,17 +69,16 @@ func (s *Service) joinParts(ctx context.Context, id uint32) error {
 func (s *Service) removePart(ctx context.Context, r *metapb.DeleteRequest, m *metapb.Mount) error {
 	s.joints.asked.Add(1)
 	defer s.joints.asked.Add(-1)
-	for h := secondStep(r.H); m.GetPart() != nil; h = secondStep(nil) {
+	for step := uint64(0); m.GetPart() != nil; step++ {
 		if err := s.part(ctx, m.Id, asked(r.H), true); err != nil {
 			return err
 		}
 		s.refreshMounts()
-		h.Caller = r.H.GetCaller()
-		res, err := s.change(ctx, h, deleteCommand(&metapb.DeleteRequest{Target: r.Target, Want: r.Want}))
+		res, err := s.change(ctx, laterStep(r.H, step), deleteCommand(&metapb.DeleteRequest{Target: r.Target, Want: r.Want}))
 		if err != nil {
 			return err
 		}
-		m = res.GetMount().GetMount() // somebody has made another one there
+		m = res.GetMount().GetMount() // somebody has made another one there, or moved it to a group
 	}
 	return nil
 }
@@ -92,13 +91,14 @@ func asked(h *metapb.Header) *metapb.Header {
 	return h
 }
 
-// secondStep is the header of what a request comes to after its own command, so
+// laterStep is the header of what a request comes to after its own command, so
 // that an earlier attempt's is told from somebody else's. Clients have odd
-// numbers (metaclient.Session), so the even ones are free for this.
-func secondStep(h *metapb.Header) *metapb.Header {
+// numbers (metaclient.Session), so the even ones are free for this: another one for
+// each step, for what is remembered of a client is by the number of the request.
+func laterStep(h *metapb.Header, step uint64) *metapb.Header {
 	n := &metapb.Header{Caller: h.GetCaller()}
 	if h.GetClient() != 0 {
-		n.Client, n.Seq = h.Client&^1, h.Seq
+		n.Client, n.Seq = h.Client&^1^step<<1, h.Seq
 	}
 	return n
 }

@@ -101,6 +101,8 @@ func stepOf(g *raftgroup.Group, c *command.Command) string {
 		return "staging " + stageStep(c.Stage.Self, c.Stage.Seal)
 	case c.FinishIntent != nil:
 		return "finishing"
+	case c.Delete != nil && c.Client != 0 && c.Client%2 == 0:
+		return "removing what was given back"
 	case c.Decide != nil:
 		if it, err := g.Machine().Intent(c.Decide.Intent); err == nil {
 			return "deciding " + strings.ToLower(strings.TrimPrefix(it.Op.String(), "INTENT_"))

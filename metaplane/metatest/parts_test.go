@@ -371,6 +371,39 @@ func TestARefusedRemovalIsNotRepeated(t *testing.T) {
 	require.NoDirExists(t, filepath.Join(store, "p"))
 }
 
+// A directory whose part was given back for its removal moves to a group again before
+// it is removed: whoever repeats the request is told that it was done, as before.
+func TestARepeatedRemovalOfWhatHasMovedMeanwhile(t *testing.T) {
+	t.Parallel()
+	p := newPairOn(t, true)
+	store := t.TempDir()
+	p.mount("/m", "file://"+store, 0)
+	_, err := p.mkdirIn("/m/p", 2)
+	require.NoError(t, err)
+	moved := 0
+	p.then.Store(func(point string) {
+		if point == "before removing what was given back" {
+			if moved++; moved == 1 {
+				p.move("/m/p")
+			}
+		}
+	})
+	remove := func() error {
+		_, err := p.one.Delete(t.Context(), &metapb.DeleteRequest{H: &metapb.Header{Client: 79, Seq: 1}, Target: at("/m/p")})
+		return err
+	}
+	require.NoError(t, remove())
+	require.Positive(t, moved)
+	require.NoDirExists(t, filepath.Join(store, "p"))
+	require.NoError(t, remove())
+	p.check()
+	// What somebody else has made there since stays.
+	_, err = p.mkdirIn("/m/p", 2)
+	require.NoError(t, err)
+	require.NoError(t, remove())
+	require.NotNil(t, p.row("/m/p"))
+}
+
 // A group that has refused to forget a directory, and kept it, is told to once more
 // by a message of that attempt which was on its way: it keeps the directory.
 func TestALateUnmountForgetsNothing(t *testing.T) {
