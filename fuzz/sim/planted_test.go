@@ -105,6 +105,11 @@ func apartPlan(seed uint64) *Plan {
 	return p
 }
 
+// refused answers for a group that what comes would be across mounts.
+func refused(o *metapb.TransferOp) *metapb.TransferReply {
+	return &metapb.TransferReply{Record: &metapb.TransferRecord{Tx: o.Tx, Kind: uint32(orca.CrossMount)}}
+}
+
 // betweenBugs are those of files and directories that go to other groups.
 var betweenBugs = []Bug{
 	{Name: "a target decides as often as it is asked", Plan: NewTransfersPlan, Hand: func(o *metapb.TransferOp, ask func(*metapb.TransferOp) (*metapb.TransferReply, error)) (*metapb.TransferReply, error) {
@@ -168,6 +173,12 @@ var betweenBugs = []Bug{
 			}
 		}
 		return ask(r)
+	}},
+	{Name: "a group takes no directories", Plan: NewTreesPlan, Hand: func(o *metapb.TransferOp, ask func(*metapb.TransferOp) (*metapb.TransferReply, error)) (*metapb.TransferReply, error) {
+		if o.Dir {
+			return refused(o), nil
+		}
+		return ask(o)
 	}},
 	{Name: "what a move that was given up has brought stays", Plan: NewMovesPlan, Part: func(r *metapb.UnmountRequest, _ bool) bool { return r.Path == "" }},
 }

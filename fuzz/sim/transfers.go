@@ -216,7 +216,7 @@ func (w *world) handed(t model.Tree, e *event) []model.Tree {
 	case orca.OverQuota:
 		return same
 	case orca.CrossMount:
-		if !may || src.Dir || w.late(src.Length) || w.shifted(e) {
+		if !may || w.stays(t, o.Path) || w.shifted(e) {
 			return same
 		}
 	case orca.NotFound, orca.NotDir:
@@ -243,6 +243,17 @@ func (w *world) handed(t model.Tree, e *event) []model.Tree {
 		return same
 	}
 	return nil
+}
+
+// stays reports whether what is at a path may have to stay in its group: a file, or
+// one in it, that its store may not have yet, or with names elsewhere.
+func (w *world) stays(t model.Tree, path string) bool {
+	for p, n := range t {
+		if _, below := orca.Under(path, p); below && !n.Dir && (n.Peer != "" || w.late(n.Length)) {
+			return true
+		}
+	}
+	return false
 }
 
 // nowhere reports whether the source of a rename, or the directory of its target,
