@@ -100,6 +100,15 @@ func (b *between) Stage(ctx context.Context, r *metapb.StageRequest) (*metapb.St
 	return b.l.w.bug.onStage(r, func(r *metapb.StageRequest) (*metapb.StageReply, error) { return b.session(ctx, "").Stage(ctx, r) })
 }
 
+// Depart implements metaplane.Mounts: the steps of a move away from a group, and
+// pages. What is looked at before a move begins is for the client that asks for it.
+func (b *between) Depart(ctx context.Context, r *metapb.DepartRequest) (*metapb.DepartReply, error) {
+	if o := r.Op; o.Part != 0 {
+		ctx = b.once(ctx, fmt.Sprintf("d%d.%d", o.Part, o.Step))
+	}
+	return b.l.w.bug.onDepart(r, func(r *metapb.DepartRequest) (*metapb.DepartReply, error) { return b.session(ctx, "").Depart(ctx, r) })
+}
+
 // List implements metaplane.Reader. It is only asked for to empty a part, so one
 // without names comes before its removal, of which the client learns nothing.
 func (b *between) List(ctx context.Context, r *metapb.ListRequest) (*metapb.ListReply, error) {
@@ -131,14 +140,16 @@ func (b *between) Delete(ctx context.Context, r *metapb.DeleteRequest) (*metapb.
 	return p, err
 }
 
-// pathOf returns the path of the part with this root; "" if there is none.
+// pathOf returns the path of the part that has or had this root; "" if there is none.
 func (b *between) pathOf(root uint64) string {
 	for _, r := range b.l.machine.Mounts() {
 		if r.Mount.Root == root {
 			return r.Mount.Path
 		}
 	}
-	return ""
+	b.l.w.mu.Lock()
+	defer b.l.w.mu.Unlock()
+	return b.l.w.was[root] // it has moved on
 }
 
 // now ticks the clock of the history.

@@ -38,6 +38,8 @@ type Bug struct {
 	Hand func(o *metapb.TransferOp, ask func(*metapb.TransferOp) (*metapb.TransferReply, error)) (*metapb.TransferReply, error)
 	// Stage stands between the first group and the one that a directory moves to.
 	Stage func(r *metapb.StageRequest, ask func(*metapb.StageRequest) (*metapb.StageReply, error)) (*metapb.StageReply, error)
+	// Depart stands between the first group and one that a part leaves.
+	Depart func(r *metapb.DepartRequest, ask func(*metapb.DepartRequest) (*metapb.DepartReply, error)) (*metapb.DepartReply, error)
 	// With is Command that knows the machine as it is before.
 	With func(m *fsm.Machine, c *command.Command)
 	// Hasty: who follows answers without having applied what was committed.
@@ -79,6 +81,13 @@ func (b *Bug) onStage(r *metapb.StageRequest, ask func(*metapb.StageRequest) (*m
 		return ask(r)
 	}
 	return b.Stage(r, ask)
+}
+
+func (b *Bug) onDepart(r *metapb.DepartRequest, ask func(*metapb.DepartRequest) (*metapb.DepartReply, error)) (*metapb.DepartReply, error) {
+	if b == nil || b.Depart == nil {
+		return ask(r)
+	}
+	return b.Depart(r, ask)
 }
 
 func (b *Bug) after(c *command.Command, r *command.Result) *command.Command {

@@ -114,17 +114,19 @@ const (
 	hidden = "\x02"
 )
 
-// grouped are the operations of groups; those without do are what the journal
-// of the first group says has happened, at the moment at which it has.
+// said is an operation that nobody asks for: what the journal of the first group
+// says has happened, at the moment at which it has.
+func said(step func(t model.Tree, e *event) bool) *operation {
+	return &operation{outcomes: func(_ *world, t model.Tree, e *event) []model.Tree {
+		if after := t.Clone(); step(after, e) {
+			return []model.Tree{after}
+		}
+		return nil
+	}}
+}
+
+// grouped are the operations of groups.
 func grouped() map[string]*operation {
-	said := func(step func(t model.Tree, e *event) bool) *operation {
-		return &operation{outcomes: func(_ *world, t model.Tree, e *event) []model.Tree {
-			if after := t.Clone(); step(after, e) {
-				return []model.Tree{after}
-			}
-			return nil
-		}}
-	}
 	return map[string]*operation{
 		"put in group": {
 			do: func(c *client, o Op, _ *event) error {
@@ -263,7 +265,13 @@ func (j *journal) noted(before []*command.Mount) {
 			continue
 		}
 		verb, o := "is unmounted", Op{Path: r.Mount.Path}
-		if r.Mount.Part != nil {
+		switch {
+		case w.moved(r.Mount.Id) != nil:
+			if w.leftPart(r.Mount); successor(r.Mount, now, old) != nil {
+				continue // it moves on
+			}
+			verb = "comes home"
+		case r.Mount.Part != nil:
 			verb, o.Recursive = "is given back", r.Mount.Part.Removing
 		}
 		w.happened(verb, o, r.Mount.Id)
@@ -283,6 +291,8 @@ func (j *journal) noted(before []*command.Mount) {
 		w.mounts[m.Id] = m
 		verb := "is mounted"
 		switch {
+		case m.Part != nil && m.Root != 0 && successor(m, old, now) != nil:
+			verb = "moves on"
 		case m.Part != nil && m.Root != 0:
 			verb = "is moved"
 		case m.Part != nil:
@@ -332,6 +342,7 @@ func (w *world) joined() {
 			w.broken("junction", "%s leads to what its group does not have: %v, there %v", m.Path, m, there)
 		}
 	}
+	w.held()
 	for _, g := range w.groups[1:] {
 		for _, r := range g.machine().Mounts() {
 			if m := first.row(r.Mount.Id); (m == nil || m.Group != uint32(g.number)) && !w.moving(r.Mount.Id, uint32(g.number)) {
@@ -352,6 +363,9 @@ func (w *world) underWay() fmt.Stringer {
 	}
 	for id, group := range m.Abandoned() {
 		return &metapb.Mount{Id: id, Group: group, Path: "to be removed"}
+	}
+	for _, d := range m.Departed() {
+		return &metapb.DepartOp{Mount: d.Mount, Part: d.Move, Group: d.Group, Root: d.Root}
 	}
 	for _, r := range w.groups[0].machine().Mounts() {
 		if m := r.Mount; m.Group > 1 && m.Junction != metapb.JunctionState_JUNCTION_ACTIVE {

@@ -485,10 +485,16 @@ func describeRest(c *command.Command) string {
 		return fmt.Sprintf("transfer %s to %s done below %s abort=%v", number(c.Transfer.Tx), t(c.Transfer.Dst), number(c.Transfer.DoneBelow), orca.Kind(c.Transfer.Abort))
 	case c.Regroup.GetCleared() != 0:
 		return fmt.Sprintf("cleared m%d", c.Regroup.Cleared)
+	case c.Regroup.GetSettled() != 0:
+		return fmt.Sprintf("settled m%d", c.Regroup.Settled)
 	case c.Regroup != nil:
 		return fmt.Sprintf("regroup %s group %d i%d root %x", t(c.Regroup.Target), c.Regroup.Group, c.Regroup.Intent, c.Regroup.Root)
 	case c.Stage != nil:
-		return fmt.Sprintf("stage m%d self=%v pages=%d seal=%v", c.Stage.Mount, c.Stage.Self != nil, len(c.Stage.Pages), c.Stage.Seal)
+		return fmt.Sprintf("stage m%d t%s self=%v pages=%d seal=%v", c.Stage.Mount, number(c.Stage.Tx), c.Stage.Self != nil, len(c.Stage.Pages), c.Stage.Seal)
+	case c.Brought != nil:
+		return fmt.Sprintf("brought i%d root %x", c.Brought.Intent, c.Brought.Root)
+	case c.Depart != nil:
+		return fmt.Sprintf("depart m%d for m%d %v root %x", c.Depart.Mount, c.Depart.Part, c.Depart.Step, c.Depart.Root)
 	case c.Xattr != nil:
 		return "xattr " + t(c.Xattr.Target)
 	case c.Link != nil:

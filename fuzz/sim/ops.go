@@ -35,7 +35,7 @@ const bad = orca.Kind(255)
 // operations are what the verbs mean.
 func operations() map[string]*operation {
 	all := map[string]*operation{}
-	for _, some := range []map[string]*operation{changes(), attributes(), looks(), writes(), trashed(), grouped(), moves()} {
+	for _, some := range []map[string]*operation{changes(), attributes(), looks(), writes(), trashed(), grouped(), moves(), returns()} {
 		maps.Copy(all, some)
 	}
 	return all

@@ -159,19 +159,11 @@ var betweenBugs = []Bug{
 		}
 	}},
 	{Name: "a move forgets extended attributes", Plan: NewMovesPlan, Stage: func(r *metapb.StageRequest, ask func(*metapb.StageRequest) (*metapb.StageReply, error)) (*metapb.StageReply, error) {
-		for _, p := range r.Pages {
-			for _, e := range p.Entries {
-				e.Xattrs = nil
-			}
-		}
+		withoutXattrs(r.Pages)
 		return ask(r)
 	}},
 	{Name: "a directory is renamed without extended attributes", Plan: NewTreesPlan, Stage: func(r *metapb.StageRequest, ask func(*metapb.StageRequest) (*metapb.StageReply, error)) (*metapb.StageReply, error) {
-		for _, p := range r.Pages {
-			for _, e := range p.Entries {
-				e.Xattrs = nil
-			}
-		}
+		withoutXattrs(r.Pages)
 		return ask(r)
 	}},
 	{Name: "a group takes no directories", Plan: NewTreesPlan, Hand: func(o *metapb.TransferOp, ask func(*metapb.TransferOp) (*metapb.TransferReply, error)) (*metapb.TransferReply, error) {
@@ -183,11 +175,59 @@ var betweenBugs = []Bug{
 	{Name: "what a move that was given up has brought stays", Plan: NewMovesPlan, Part: func(r *metapb.UnmountRequest, _ bool) bool { return r.Path == "" }},
 }
 
+// withoutXattrs takes from what is staged what is kept in extended attributes.
+func withoutXattrs(pages []*metapb.StagedPage) {
+	for _, p := range pages {
+		for _, e := range p.Entries {
+			e.Xattrs = nil
+		}
+	}
+}
+
+// returnBugs are those of directories that move on to other groups and come home.
+var returnBugs = []Bug{
+	{Name: "a part is read where it was until its group hears that it has moved", Plan: NewReturnsPlan, Depart: func(r *metapb.DepartRequest, ask func(*metapb.DepartRequest) (*metapb.DepartReply, error)) (*metapb.DepartReply, error) {
+		switch r.Op.Step {
+		case metapb.DepartStep_DEPART_CLOSE:
+			return &metapb.DepartReply{}, nil
+		case metapb.DepartStep_DEPART_LEAVE:
+			late := proto.Clone(r).(*metapb.DepartRequest)
+			late.Op.Step = metapb.DepartStep_DEPART_CLOSE
+			_, _ = ask(late)
+		}
+		return ask(r)
+	}},
+	{Name: "a group is not told that a part stays", Plan: NewReturnsPlan, Depart: func(r *metapb.DepartRequest, ask func(*metapb.DepartRequest) (*metapb.DepartReply, error)) (*metapb.DepartReply, error) {
+		if r.Op.Step == metapb.DepartStep_DEPART_LIFT {
+			return &metapb.DepartReply{}, nil
+		}
+		return ask(r)
+	}},
+	{Name: "a group is not told that a part has moved on", Plan: NewReturnsPlan, Depart: func(r *metapb.DepartRequest, ask func(*metapb.DepartRequest) (*metapb.DepartReply, error)) (*metapb.DepartReply, error) {
+		if r.Op.Step == metapb.DepartStep_DEPART_LEAVE {
+			return &metapb.DepartReply{}, nil
+		}
+		return ask(r)
+	}},
+	{Name: "what comes home has no extended attributes", Plan: NewReturnsPlan, Command: func(c *command.Command) {
+		if c.Stage.GetTx() != 0 {
+			withoutXattrs(c.Stage.Pages)
+		}
+	}},
+	{Name: "a part that moves on is not masked from syncs", Plan: NewReturnsPlan, With: func(m *fsm.Machine, c *command.Command) {
+		for _, it := range m.Regroups() {
+			if c.SyncApply != nil && c.SyncApply.Intent == 0 && it.Source == "" { // all of a mount
+				c.SyncApply.Intent = it.Id
+			}
+		}
+	}},
+}
+
 // TestPlantedBugsAreCaught plants one bug at a time and runs seeds until one
 // of them shows it.
 func TestPlantedBugsAreCaught(t *testing.T) {
 	const most = 1000
-	bugs := slices.Concat(bugs, groupBugs, betweenBugs)
+	bugs := slices.Concat(bugs, groupBugs, betweenBugs, returnBugs)
 	for i := range bugs {
 		t.Run(bugs[i].Name, func(t *testing.T) {
 			for seed := uint64(1); seed <= most; seed++ {

@@ -45,9 +45,11 @@
 // Files and directories go between the groups of a mount, and directories move to
 // other groups online. By the history a file is at one name at any moment, and a move is seen by
 // nobody; who takes a file or a directory has all that was kept of it, and what is
-// switched to is exactly what the directory held. At rest no decision is on record, and nothing
-// that was staged is left. A group may be led by nobody for a while, and what it is
-// told twice may come seconds later.
+// switched to is exactly what the directory held. They also move on to further groups, and
+// home: a group holds what moves, and what it does not know the end of yet, and
+// nothing else, and shows to nobody what is elsewhere. At rest no decision is on
+// record, and nothing that was staged or held is left. A group may be led by nobody
+// for a while, and what it is told twice may come seconds later.
 //
 // Members that follow apply the journal later and answer reads after a round.
 //
@@ -114,6 +116,7 @@ type Stats struct {
 	Transfers, Refused    int  // files and directories that another group has taken, or not
 	Trees                 int  // directories among them
 	Moves, Stays          int  // directories that have moved to another group, or not after all
+	Onward, Homes         int  // those of them that another group than the first has given up
 	Unjudged              bool // the history took too long to judge
 }
 
@@ -199,13 +202,15 @@ type world struct {
 	setup   bool // nothing that happens is part of the history
 
 	mu      sync.Mutex
-	gates   []*gate          // GUARDED_BY(mu)
-	active  int              // clients and repeated messages that go on; GUARDED_BY(mu)
-	history []event          // GUARDED_BY(mu)
-	outcome map[string]first // by client and seq; GUARDED_BY(mu)
-	notes   []string         // for the trace; GUARDED_BY(mu)
-	touched bool             // a store changed since the last look; GUARDED_BY(mu)
-	failure *Failure         // GUARDED_BY(mu)
+	gates   []*gate           // GUARDED_BY(mu)
+	active  int               // clients and repeated messages that go on; GUARDED_BY(mu)
+	history []event           // GUARDED_BY(mu)
+	was     map[uint64]string // paths of parts that have moved on, by root; GUARDED_BY(mu)
+	gone    map[uint32]int64  // when a part moved away from a mount; GUARDED_BY(mu)
+	outcome map[string]first  // by client and seq; GUARDED_BY(mu)
+	notes   []string          // for the trace; GUARDED_BY(mu)
+	touched bool              // a store changed since the last look; GUARDED_BY(mu)
+	failure *Failure          // GUARDED_BY(mu)
 }
 
 // first is the outcome that a request had first.
@@ -254,7 +259,7 @@ func (keptObjects) Close() error { return nil }
 
 func newWorld(p *Plan, bug *Bug) *world {
 	w := &world{plan: p, bug: bug, rng: rand.New(rand.NewPCG(p.Seed, 2)), began: time.Now(), came: map[int]int{},
-		verbs: operations(), mounts: map[uint32]*metapb.Mount{}, left: map[uint32]int64{}, outcome: map[string]first{}}
+		verbs: operations(), mounts: map[uint32]*metapb.Mount{}, left: map[uint32]int64{}, was: map[uint64]string{}, gone: map[uint32]int64{}, outcome: map[string]first{}}
 	w.addStore("/p", false, 0)
 	w.addStore("/o", true, 0)
 	if p.Groups > 0 {

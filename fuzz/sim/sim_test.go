@@ -51,6 +51,10 @@ func TestSeedsWithTrees(t *testing.T) { runSeeds(t, max(20, *seedsFlag/8), NewTr
 // groups, an eighth as many.
 func TestSeedsWithMoves(t *testing.T) { runSeeds(t, max(20, *seedsFlag/8), NewMovesPlan) }
 
+// TestSeedsWithReturns is TestSeeds for plans in which directories move on to other
+// groups and come home, an eighth as many.
+func TestSeedsWithReturns(t *testing.T) { runSeeds(t, max(20, *seedsFlag/8), NewReturnsPlan) }
+
 // TestSeedsWithFollowers is TestSeeds for plans in which members that do not lead
 // answer reads, a third as many.
 func TestSeedsWithFollowers(t *testing.T) { runSeeds(t, (*seedsFlag+2)/3, NewFollowersPlan) }
@@ -88,6 +92,8 @@ func runSeeds(t *testing.T, n int, plan func(uint64) *Plan) {
 		sum.Trees += r.Stats.Trees
 		sum.Moves += r.Stats.Moves
 		sum.Stays += r.Stats.Stays
+		sum.Onward += r.Stats.Onward
+		sum.Homes += r.Stats.Homes
 		if r.Stats.Unjudged {
 			unjudged++
 		}
@@ -95,8 +101,8 @@ func runSeeds(t *testing.T, n int, plan func(uint64) *Plan) {
 	t.Logf("%d seeds in %v: %d steps, %d entries, %d operations, %d crashes, %d power cuts, %d messages lost, %d repeated, %d faults of stores; %d histories took too long to judge",
 		n, time.Since(began).Round(time.Millisecond), sum.Steps, sum.Entries, sum.Ops, sum.Crashes, sum.Cuts, sum.Lost, sum.Repeats, sum.Faults, unjudged)
 	if sum.Transfers+sum.Moves > 0 {
-		t.Logf("%d files and %d directories were renamed to other groups, %d were refused there; %d directories moved to other groups, %d not after all",
-			sum.Transfers-sum.Trees, sum.Trees, sum.Refused, sum.Moves, sum.Stays)
+		t.Logf("%d files and %d directories were renamed to other groups, %d were refused there; %d directories moved to other groups (%d on from one, %d home), %d not after all",
+			sum.Transfers-sum.Trees, sum.Trees, sum.Refused, sum.Moves, sum.Onward, sum.Homes, sum.Stays)
 	}
 	if n > 20 {
 		require.Positive(t, sum.Cuts)
@@ -108,7 +114,7 @@ func runSeeds(t *testing.T, n int, plan func(uint64) *Plan) {
 
 // TestReproducible: the same seed gives the same run, line by line.
 func TestReproducible(t *testing.T) {
-	for name, plan := range map[string]func(uint64) *Plan{"": NewPlan, "groups": NewGroupsPlan, "transfers": NewTransfersPlan, "trees": NewTreesPlan, "moves": NewMovesPlan, "followers": NewFollowersPlan} {
+	for name, plan := range map[string]func(uint64) *Plan{"": NewPlan, "groups": NewGroupsPlan, "transfers": NewTransfersPlan, "trees": NewTreesPlan, "moves": NewMovesPlan, "returns": NewReturnsPlan, "followers": NewFollowersPlan} {
 		for seed := uint64(1); seed <= 12; seed++ {
 			a, b := Play(t, plan(seed), nil), Play(t, plan(seed), nil)
 			for i := range min(len(a.Trace), len(b.Trace)) {
@@ -264,6 +270,18 @@ func TestFoundSeedsWithMoves(t *testing.T) {
 		1186: "a part that was to be removed before its group had its options, and stayed, never got them",
 	} {
 		if r := Play(t, NewMovesPlan(seed), nil); r.Failure != nil {
+			t.Errorf("%s:\n%s", why, r.Failure.Report())
+		}
+	}
+}
+
+// TestFoundSeedsWithReturns is TestFoundSeeds of the plans in which directories move
+// on to other groups and come home.
+func TestFoundSeedsWithReturns(t *testing.T) {
+	for seed, why := range map[uint64]string{
+		2911: "a directory moved between the steps of its removal, and who repeated that was told that there is none",
+	} {
+		if r := Play(t, NewReturnsPlan(seed), nil); r.Failure != nil {
 			t.Errorf("%s:\n%s", why, r.Failure.Report())
 		}
 	}

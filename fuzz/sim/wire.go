@@ -315,6 +315,11 @@ func (n *wire) Stage(ctx context.Context, r *metapb.StageRequest) (*metapb.Stage
 	return sendBare(ctx, n, fmt.Sprintf("stage m%d self=%v pages=%d seal=%v", r.Mount, r.Self != nil, len(r.Pages), r.Seal), r, metaplane.Namespace.Stage)
 }
 
+// Depart implements metaplane.Mounts.
+func (n *wire) Depart(ctx context.Context, r *metapb.DepartRequest) (*metapb.DepartReply, error) {
+	return sendBare(ctx, n, fmt.Sprintf("depart m%d for m%d %v pages=%d", r.Op.GetMount(), r.Op.GetPart(), r.Op.GetStep(), len(r.From)), r, metaplane.Namespace.Depart)
+}
+
 // Open implements metaplane.Reader.
 func (n *wire) Open(ctx context.Context, r *metapb.OpenRequest) (*metapb.OpenReply, error) {
 	return sendBare(ctx, n, fmt.Sprintf("open %d%s", r.Target.GetIno()&0xffff, r.Target.GetPath()), r, metaplane.Namespace.Open)
