@@ -27,6 +27,7 @@ type Node struct {
 	Min           uint32 // copies of a file that are kept at least
 	Names         int    // of a file: how many it has; 0 stands for one
 	Peer          string // with several names: the first of them, else ""
+	Link          bool   // a symbolic link, of that length
 	Alias         bool   // with several names: not where the file counts; set by those who can tell
 }
 
@@ -89,7 +90,7 @@ func (t Tree) Create(p string, overwrite bool) orca.Kind {
 	switch {
 	case ok && n.Dir:
 		return orca.IsDir
-	case ok && !overwrite:
+	case ok && (!overwrite || n.Link):
 		return orca.Exists
 	}
 	return orca.OK
@@ -366,6 +367,8 @@ func (t Tree) Keep(p string, least uint32) orca.Kind {
 		return k
 	case n.Dir:
 		return orca.IsDir
+	case n.Link:
+		return orca.Invalid
 	}
 	n.Min = least
 	t.set(p, n)

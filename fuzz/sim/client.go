@@ -166,7 +166,7 @@ func (c *client) do(o Op) {
 func nodeOf(a *metapb.Attr) model.Node {
 	n := model.Node{Dir: a.Type == uint32(orca.TypeDir), Mode: a.Mode}
 	if !n.Dir {
-		n.Length, n.Min = a.Length, a.ReplicaMin
+		n.Length, n.Min, n.Link = a.Length, a.ReplicaMin, a.Type == uint32(orca.TypeSymlink)
 		if a.Nlink > 1 {
 			n.Names = int(a.Nlink)
 		}

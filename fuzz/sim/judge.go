@@ -326,7 +326,7 @@ func (w *world) compare() {
 		}
 		tree[p] = n
 		key := strings.TrimPrefix(p, s.name+"/")
-		if v.Alias {
+		if v.Alias || n.Link {
 			// What strangers have put there is none of the namespace's.
 			have[s.name+":"+key] = w.plan.Faults.Strangers > 0
 			return

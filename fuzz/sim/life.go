@@ -161,7 +161,7 @@ func (j *journal) append(cmds []*command.Command) []*command.Result {
 	entry := fsm.Entry{Index: uint64(len(j.entries) + 1), Data: e.Bytes()}
 	j.entries = append(j.entries, entry)
 	w.stats.Entries++
-	leaves := j.switching(cmds)
+	leaves, gives := j.switching(cmds), j.trading(cmds)
 	before, rehomed, rows := j.machine.Quotas(orca.Caller{}), j.machine.Counts().Rehomed, j.machine.Mounts()
 	outs, err := j.machine.Apply([]fsm.Entry{entry})
 	if err != nil {
@@ -189,6 +189,7 @@ func (j *journal) append(cmds []*command.Command) []*command.Result {
 	j.arrived(leaves)
 	j.count(cmds, all)
 	j.taken(all)
+	j.traded(gives, cmds, all)
 	if l := j.g.life; l != nil {
 		for _, e := range outs[0].Effects {
 			select {

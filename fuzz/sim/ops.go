@@ -35,7 +35,7 @@ const bad = orca.Kind(255)
 // operations are what the verbs mean.
 func operations() map[string]*operation {
 	all := map[string]*operation{}
-	for _, some := range []map[string]*operation{changes(), attributes(), looks(), writes(), trashed(), grouped(), moves(), returns()} {
+	for _, some := range []map[string]*operation{changes(), attributes(), looks(), writes(), trashed(), grouped(), moves(), returns(), exchanges()} {
 		maps.Copy(all, some)
 	}
 	return all
@@ -73,13 +73,6 @@ func changes() map[string]*operation {
 				return err
 			},
 			outcomes: (*world).linked,
-		},
-		"exchange": {
-			do: func(c *client, o Op, _ *event) error {
-				_, err := c.ns.Rename(c.ctx, &metapb.RenameRequest{Src: at(o.Path), Dst: at(o.Dst), Exchange: true})
-				return err
-			},
-			model: func(t model.Tree, e *event) orca.Kind { return t.Exchange(e.op.Path, e.op.Dst) },
 		},
 		"delete": {
 			do: func(c *client, o Op, _ *event) error {

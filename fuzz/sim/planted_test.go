@@ -223,11 +223,49 @@ var returnBugs = []Bug{
 	}},
 }
 
+// exchangeBugs are those of names of different groups that change places.
+var exchangeBugs = []Bug{
+	{Name: "what comes back from an exchange has no extended attributes", Plan: NewExchangesPlan, Hand: func(o *metapb.TransferOp, ask func(*metapb.TransferOp) (*metapb.TransferReply, error)) (*metapb.TransferReply, error) {
+		r, err := ask(o)
+		if back := r.GetRecord().GetBack(); back != nil {
+			back.Xattrs = nil
+		}
+		return r, err
+	}},
+	{Name: "the source of an exchange gets back what it gave", Plan: NewExchangesPlan, With: func(m *fsm.Machine, c *command.Command) {
+		if c.Decide.GetBack() != nil {
+			c.Decide.Back, _ = m.Transfer(c.Decide.Intent)
+		}
+	}},
+	{Name: "a source gives an exchange up by itself when it has no answer", Plan: NewExchangesPlan, Hand: func(o *metapb.TransferOp, ask func(*metapb.TransferOp) (*metapb.TransferReply, error)) (*metapb.TransferReply, error) {
+		r, err := ask(o)
+		if err != nil && o.Exchange {
+			return &metapb.TransferReply{Record: &metapb.TransferRecord{Tx: o.Tx, Kind: uint32(orca.Unavailable)}}, nil
+		}
+		return r, err
+	}},
+	{Name: "a group changes nothing for what comes", Plan: NewExchangesPlan, Hand: func(o *metapb.TransferOp, ask func(*metapb.TransferOp) (*metapb.TransferReply, error)) (*metapb.TransferReply, error) {
+		if o.Exchange {
+			return refused(o), nil
+		}
+		return ask(o)
+	}},
+	{Name: "an exchange holds no room for what comes back", Plan: NewExchangesPlan, Command: func(c *command.Command) {
+		if c.Rename.GetAway() != nil {
+			c.Rename.AwayBytes = 0
+		}
+	}, Hand: func(o *metapb.TransferOp, ask func(*metapb.TransferOp) (*metapb.TransferReply, error)) (*metapb.TransferReply, error) {
+		o = proto.Clone(o).(*metapb.TransferOp)
+		o.Room = math.MaxInt64
+		return ask(o)
+	}},
+}
+
 // TestPlantedBugsAreCaught plants one bug at a time and runs seeds until one
 // of them shows it.
 func TestPlantedBugsAreCaught(t *testing.T) {
 	const most = 1000
-	bugs := slices.Concat(bugs, groupBugs, betweenBugs, returnBugs)
+	bugs := slices.Concat(bugs, groupBugs, betweenBugs, returnBugs, exchangeBugs)
 	for i := range bugs {
 		t.Run(bugs[i].Name, func(t *testing.T) {
 			for seed := uint64(1); seed <= most; seed++ {

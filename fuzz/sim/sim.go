@@ -47,7 +47,8 @@
 // nobody; who takes a file or a directory has all that was kept of it, and what is
 // switched to is exactly what the directory held. They also move on to further groups, and
 // home: a group holds what moves, and what it does not know the end of yet, and
-// nothing else, and shows to nobody what is elsewhere. At rest no decision is on
+// nothing else, and shows to nobody what is elsewhere. Files and links of two groups
+// change places, and what comes back is what was there. At rest no decision is on
 // record, and nothing that was staged or held is left. A group may be led by nobody
 // for a while, and what it is told twice may come seconds later.
 //
@@ -114,7 +115,7 @@ type Stats struct {
 	Crashes, Cuts         int
 	Repeats, Lost, Faults int
 	Transfers, Refused    int  // files and directories that another group has taken, or not
-	Trees                 int  // directories among them
+	Trees, Exchanges      int  // directories among them, and files for which others came back
 	Moves, Stays          int  // directories that have moved to another group, or not after all
 	Onward, Homes         int  // those of them that another group than the first has given up
 	Unjudged              bool // the history took too long to judge
@@ -197,6 +198,7 @@ type world struct {
 	stores  []*store
 	groups  []*group                 // the first is the one that clients ask first
 	mounts  map[uint32]*metapb.Mount // all that there have been, by number, as they were made
+	backs   map[uint64]string        // what comes back for files that went to other groups, by transaction
 	left    map[uint32]int64         // when the group behind a junction gave a mount up, by number
 	healing bool
 	setup   bool // nothing that happens is part of the history
@@ -259,7 +261,7 @@ func (keptObjects) Close() error { return nil }
 
 func newWorld(p *Plan, bug *Bug) *world {
 	w := &world{plan: p, bug: bug, rng: rand.New(rand.NewPCG(p.Seed, 2)), began: time.Now(), came: map[int]int{},
-		verbs: operations(), mounts: map[uint32]*metapb.Mount{}, left: map[uint32]int64{}, was: map[uint64]string{}, gone: map[uint32]int64{}, outcome: map[string]first{}}
+		verbs: operations(), mounts: map[uint32]*metapb.Mount{}, left: map[uint32]int64{}, was: map[uint64]string{}, gone: map[uint32]int64{}, backs: map[uint64]string{}, outcome: map[string]first{}}
 	w.addStore("/p", false, 0)
 	w.addStore("/o", true, 0)
 	if p.Groups > 0 {

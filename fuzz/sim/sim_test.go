@@ -55,6 +55,12 @@ func TestSeedsWithMoves(t *testing.T) { runSeeds(t, max(20, *seedsFlag/8), NewMo
 // groups and come home, an eighth as many.
 func TestSeedsWithReturns(t *testing.T) { runSeeds(t, max(20, *seedsFlag/8), NewReturnsPlan) }
 
+// TestSeedsWithExchanges is TestSeeds for plans in which names of different groups
+// change places, an eighth as many.
+func TestSeedsWithExchanges(t *testing.T) {
+	runSeeds(t, max(20, *seedsFlag/8), NewExchangesPlan)
+}
+
 // TestSeedsWithFollowers is TestSeeds for plans in which members that do not lead
 // answer reads, a third as many.
 func TestSeedsWithFollowers(t *testing.T) { runSeeds(t, (*seedsFlag+2)/3, NewFollowersPlan) }
@@ -90,6 +96,7 @@ func runSeeds(t *testing.T, n int, plan func(uint64) *Plan) {
 		sum.Transfers += r.Stats.Transfers
 		sum.Refused += r.Stats.Refused
 		sum.Trees += r.Stats.Trees
+		sum.Exchanges += r.Stats.Exchanges
 		sum.Moves += r.Stats.Moves
 		sum.Stays += r.Stats.Stays
 		sum.Onward += r.Stats.Onward
@@ -101,8 +108,8 @@ func runSeeds(t *testing.T, n int, plan func(uint64) *Plan) {
 	t.Logf("%d seeds in %v: %d steps, %d entries, %d operations, %d crashes, %d power cuts, %d messages lost, %d repeated, %d faults of stores; %d histories took too long to judge",
 		n, time.Since(began).Round(time.Millisecond), sum.Steps, sum.Entries, sum.Ops, sum.Crashes, sum.Cuts, sum.Lost, sum.Repeats, sum.Faults, unjudged)
 	if sum.Transfers+sum.Moves > 0 {
-		t.Logf("%d files and %d directories were renamed to other groups, %d were refused there; %d directories moved to other groups (%d on from one, %d home), %d not after all",
-			sum.Transfers-sum.Trees, sum.Trees, sum.Refused, sum.Moves, sum.Onward, sum.Homes, sum.Stays)
+		t.Logf("%d files (%d for others) and %d directories were renamed to other groups, %d were refused there; %d directories moved to other groups (%d on from one, %d home), %d not after all",
+			sum.Transfers-sum.Trees, sum.Exchanges, sum.Trees, sum.Refused, sum.Moves, sum.Onward, sum.Homes, sum.Stays)
 	}
 	if n > 20 {
 		require.Positive(t, sum.Cuts)
@@ -114,7 +121,7 @@ func runSeeds(t *testing.T, n int, plan func(uint64) *Plan) {
 
 // TestReproducible: the same seed gives the same run, line by line.
 func TestReproducible(t *testing.T) {
-	for name, plan := range map[string]func(uint64) *Plan{"": NewPlan, "groups": NewGroupsPlan, "transfers": NewTransfersPlan, "trees": NewTreesPlan, "moves": NewMovesPlan, "returns": NewReturnsPlan, "followers": NewFollowersPlan} {
+	for name, plan := range map[string]func(uint64) *Plan{"": NewPlan, "groups": NewGroupsPlan, "transfers": NewTransfersPlan, "trees": NewTreesPlan, "moves": NewMovesPlan, "returns": NewReturnsPlan, "exchanges": NewExchangesPlan, "followers": NewFollowersPlan} {
 		for seed := uint64(1); seed <= 12; seed++ {
 			a, b := Play(t, plan(seed), nil), Play(t, plan(seed), nil)
 			for i := range min(len(a.Trace), len(b.Trace)) {
@@ -282,6 +289,19 @@ func TestFoundSeedsWithReturns(t *testing.T) {
 		2911: "a directory moved between the steps of its removal, and who repeated that was told that there is none",
 	} {
 		if r := Play(t, NewReturnsPlan(seed), nil); r.Failure != nil {
+			t.Errorf("%s:\n%s", why, r.Failure.Report())
+		}
+	}
+}
+
+// TestFoundSeedsWithExchanges is TestFoundSeeds of the plans in which names of
+// different groups change places.
+func TestFoundSeedsWithExchanges(t *testing.T) {
+	for seed, why := range map[uint64]string{
+		323:  "an exchange within another group was across mounts for who asked the first one",
+		1198: "as 323",
+	} {
+		if r := Play(t, NewExchangesPlan(seed), nil); r.Failure != nil {
 			t.Errorf("%s:\n%s", why, r.Failure.Report())
 		}
 	}

@@ -321,9 +321,10 @@ func (s *store) hasAnywhere(fingerprint string) bool {
 }
 
 // taken checks that files which a group has just taken over have there all that
-// they have in the group that they come from.
+// they have in the group that they come from. What follows in the same entry may
+// have changed them.
 func (j *journal) taken(all []*command.Result) {
-	for _, r := range all {
+	for i, r := range all {
 		x := r.Transfer
 		if x == nil || x.Kind != 0 || r.Parent == 0 { // refused, or decided before
 			continue
@@ -331,6 +332,12 @@ func (j *journal) taken(all []*command.Result) {
 		o, err := j.w.group(uint32(orca.Ino(x.Tx).Home())).machine().Transfer(x.Tx)
 		if err != nil {
 			j.w.broken("transfer", "group %d has taken %s, of which its group says %v", j.g.number, number(x.Tx), err)
+			continue
+		}
+		if o.Dir {
+			j.w.stats.Trees++
+		}
+		if i < len(all)-1 {
 			continue
 		}
 		if o.Dir {
@@ -342,24 +349,13 @@ func (j *journal) taken(all []*command.Result) {
 			j.w.broken("transfer", "%s: %v", o.Dst, err)
 			continue
 		}
-		f, has := d.File, map[string]string{}
-		for _, a := range o.Xattrs {
-			has[a.Name] = string(a.Value)
-		}
-		was := carried(&metapb.Attr{Type: uint32(f.Type), Mode: f.Mode, Uid: f.UID, Gid: f.GID, Length: f.Length, Mtime: f.Mtime, Target: f.Target,
-			Fingerprint: f.Fingerprint, Pinned: f.Flags.Has(inode.Pinned), ReplicaMin: o.ReplicaMin, ReplicaLimit: o.ReplicaLimit}, has)
 		v, err := j.machine.Lookup(orca.Ino(x.Ino))
-		if orca.KindOf(err) == orca.Busy {
-			continue // by the same entry it is on its way to one more
-		}
 		if err != nil {
 			j.w.broken("transfer", "group %d has taken %s, and it is not there: %v", j.g.number, number(x.Tx), err)
 			continue
 		}
-		if at := j.w.mounted(v.Attr.MountId); at.store != nil && !at.store.files {
-			v.Attr.Fingerprint = f.Fingerprint // a copy is another object
-		}
-		if is := carried(v.Attr, j.g.xattrs(orca.Ino(x.Ino))); was != is {
+		was := handedOver(d.File, o, j.w.mounted(v.Attr.MountId))
+		if is := j.g.carried(v.Attr); was != is {
 			j.w.broken("transfer", "%s was %s, and is %s", o.Dst, was, is)
 		}
 	}
@@ -367,15 +363,11 @@ func (j *journal) taken(all []*command.Result) {
 
 // takenDir is taken of a directory: all that is in it, too.
 func (j *journal) takenDir(x *metapb.TransferRecord, o *metapb.TransferOp) {
-	j.w.stats.Trees++
 	from := j.w.group(uint32(orca.Ino(x.Tx).Home()))
 	it, err := from.machine().Intent(x.Tx)
 	if err != nil {
 		j.w.broken("transfer", "group %d has taken %s, of which its group says %v", j.g.number, number(x.Tx), err)
 		return
-	}
-	if _, err := j.machine.LeavingDir(orca.Ino(x.Ino)); err != nil {
-		return // by the same entry the mount that it is in has gone
 	}
 	was, have := from.holdings(orca.Ino(it.Ino), true), j.g.holdings(orca.Ino(x.Ino), true)
 	for p, is := range was {
@@ -389,8 +381,26 @@ func (j *journal) takenDir(x *metapb.TransferRecord, o *metapb.TransferOp) {
 	}
 }
 
-// carried writes down what goes along with a file to another group.
-func carried(a *metapb.Attr, xattrs map[string]string) string {
+// handedOver writes down what goes along with a file from one group to another, as
+// the one that gives it has it. Where a store has to copy, it is another object.
+func handedOver(f *inode.File, o *metapb.TransferOp, at place) string {
+	has := map[string]string{}
+	for _, a := range o.Xattrs {
+		has[a.Name] = string(a.Value)
+	}
+	return carried(&metapb.Attr{Type: uint32(f.Type), Mode: f.Mode, Uid: f.UID, Gid: f.GID, Length: f.Length, Mtime: f.Mtime, Target: f.Target,
+		Fingerprint: f.Fingerprint, Pinned: f.Flags.Has(inode.Pinned), ReplicaMin: o.ReplicaMin, ReplicaLimit: o.ReplicaLimit}, has, at)
+}
+
+// carried is handedOver of a file as a group has it.
+func (g *group) carried(a *metapb.Attr) string {
+	return carried(a, g.xattrs(orca.Ino(a.Ino)), g.w.mounted(a.MountId))
+}
+
+func carried(a *metapb.Attr, xattrs map[string]string, at place) string {
+	if at.store == nil || !at.store.files {
+		a.Fingerprint = ""
+	}
 	return fmt.Sprintf("%d %o %d %d %d %d %s %q pinned=%v %d %d %v", a.Type, a.Mode, a.Uid, a.Gid, a.Length, a.Mtime, a.Fingerprint, a.Target,
 		a.Pinned, a.ReplicaMin, a.ReplicaLimit, xattrs)
 }
