@@ -133,9 +133,8 @@ func (w *world) domains(t model.Tree, o Op) (from, to string) {
 // trades reports whether names of two mounts or parts may change places.
 func (w *world) trades(t model.Tree, o Op) bool {
 	a, b := t[o.Path], t[o.Dst]
-	from, to := w.domains(t, o)
 	switch {
-	case w.plan.Apart || o.Path[:2] != o.Dst[:2] || t[part+from].Mode == t[part+to].Mode:
+	case w.plan.Apart || o.Path[:2] != o.Dst[:2]:
 		return false
 	case a.Dir || b.Dir || a.Peer != "" || b.Peer != "":
 		return false

@@ -76,10 +76,8 @@ func (m *Machine) beginTree(c *call, o *metapb.StageOp) *refusal {
 // endedStage reports whether a transaction is over: what comes for it is late.
 func (m *Machine) endedStage(tx uint64) bool {
 	from := orca.Ino(tx).Home()
-	if from == max(m.cfg.Group, 1) { // it is an intent of this group
-		return m.intents[tx] == nil
-	}
-	return m.outcomes.decided[tx] != nil || tx < m.outcomes.below[from]
+	return m.outcomes.decided[tx] != nil || tx < m.outcomes.below[from] ||
+		from == max(m.cfg.Group, 1) && m.intents[tx] == nil // it is an intent of this group
 }
 
 func (m *Machine) addToTree(c *call, o *metapb.StageOp, t *trashed) *refusal {
