@@ -13,8 +13,11 @@ ARGS    ?=
 STATICCHECK := $(TOOLS)/staticcheck-v0.8.0
 GOLANGCI    := $(TOOLS)/golangci-lint-v2.15.0
 
-# Packages where goroutines meet; `make race` runs them under the detector.
+# Packages where goroutines meet; `make race` runs them under the detector. Of the
+# mount it leaves out what takes minutes: whole trees, and each behaviour in a
+# process of its own.
 RACE := ./dataplane/... ./tiers/... ./ufs/... ./jobs/... ./metaplane/... ./engine/client/...
+FUSE_SLOW := TestTreesCopyAndCompare|TestRealStackBehaves|TestBehavesAsANativeFileSystem
 
 .DEFAULT_GOAL := help
 .PHONY: help build run deps test unit check race lint bench fuzz-smoke sim generate generate-check golden clean
@@ -47,6 +50,7 @@ check: ## vet, staticcheck and the house rules (under 3 minutes)
 
 race: ## the concurrent packages under the race detector
 	$(GO) test -race -short -count=1 -timeout 30m $(RACE)
+	$(GO) test -race -short -count=1 -timeout 10m -skip '$(FUSE_SLOW)' ./engine/fusegw
 
 lint: check ## golangci-lint with the full set (slow to build the first time)
 	@test -x $(GOLANGCI) || { mkdir -p $(TOOLS); echo "building golangci-lint (about ten minutes)"; GOBIN=$(TOOLS)/gl $(GO) install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0 && mv $(TOOLS)/gl/golangci-lint $(GOLANGCI); }
