@@ -32,6 +32,9 @@ type Host struct {
 	net   atomic.Pointer[transport] // nil of a host that is alone
 	fresh bool                      // its folder began in this life, as a first member's
 	gone  sync.Once                 // this member was removed
+	// broken counts the links to other members that the engine was told are: it
+	// does not use one again for up to a second and a half.
+	broken atomic.Int64
 
 	armor armor // of its connections
 
@@ -410,8 +413,8 @@ func (*listener) NodeReady(raftio.NodeInfo) {}
 // ConnectionEstablished does nothing.
 func (*listener) ConnectionEstablished(raftio.ConnectionInfo) {}
 
-// ConnectionFailed does nothing.
-func (*listener) ConnectionFailed(raftio.ConnectionInfo) {}
+// ConnectionFailed counts the links that have broken.
+func (l *listener) ConnectionFailed(raftio.ConnectionInfo) { l.broken.Add(1) }
 
 // SendSnapshotStarted does nothing.
 func (*listener) SendSnapshotStarted(raftio.SnapshotInfo) {}

@@ -92,6 +92,7 @@ type transport struct {
 	cut    sync.Map // address → true: tests cut links here
 	// When the last warning was, in seconds, of what was dialed and accepted.
 	warned, warnedIn atomic.Int64
+	revivals         atomic.Int64 // of links
 
 	l  net.Listener
 	wg sync.WaitGroup
@@ -237,15 +238,17 @@ func (t *transport) admit(c net.Conn, theirs *hello) error {
 
 // GetConnection connects for messages.
 func (t *transport) GetConnection(ctx context.Context, target string) (raftio.IConnection, error) {
-	return t.dial(ctx, target)
+	l := &link{t: t, target: target, redial: func() (net.Conn, error) { return t.dial(ctx, target) }}
+	return l, l.connect()
 }
 
 // GetSnapshotConnection connects for chunks.
 func (t *transport) GetSnapshotConnection(ctx context.Context, target string) (raftio.ISnapshotConnection, error) {
-	return t.dial(ctx, target)
+	c, err := t.dial(ctx, target)
+	return &link{t: t, target: target, c: c}, err
 }
 
-func (t *transport) dial(ctx context.Context, target string) (*link, error) {
+func (t *transport) dial(ctx context.Context, target string) (net.Conn, error) {
 	if _, cut := t.cut.Load(target); cut {
 		return nil, errCut
 	}
@@ -265,7 +268,7 @@ func (t *transport) dial(ctx context.Context, target string) (*link, error) {
 		_ = c.Close()
 		return nil, err
 	}
-	return &link{t: t, target: target, c: c}, nil
+	return c, nil
 }
 
 // refused is told that a member does not let this one in. One that has just
@@ -345,13 +348,48 @@ func tune(c net.Conn) {
 	}
 }
 
-// link is one connection to a member, for one sender.
+// link is the way to a member, for one sender: one connection at a time.
 type link struct {
 	t      *transport
 	target string
 	c      net.Conn
 	buf    []byte
 	chunks bool
+	// redial makes a new connection, and lost is closed when this one has ended;
+	// of links for messages.
+	redial func() (net.Conn, error)
+	lost   chan struct{}
+}
+
+// connect makes a connection and watches it: the other side says nothing on it,
+// so that what can be read is its end.
+func (l *link) connect() error {
+	c, err := l.redial()
+	if err != nil {
+		return err
+	}
+	lost := make(chan struct{})
+	l.c, l.lost = c, lost
+	l.t.wg.Go(func() {
+		_, _ = c.Read(make([]byte, 1))
+		close(lost)
+	})
+	return nil
+}
+
+// revived makes a new connection if the last one has ended. Members that follow
+// have nothing to say to each other until they elect a leader, and one of them may
+// have been started anew since: what is written to where it was before would be
+// gone, and the engine would not try again for up to a second and a half.
+func (l *link) revived() error {
+	select {
+	case <-l.lost:
+		_ = l.c.Close()
+		l.t.revivals.Add(1)
+		return l.connect()
+	default:
+		return nil
+	}
 }
 
 type wireMessage interface {
@@ -386,8 +424,23 @@ func (l *link) send(kind byte, m wireMessage) error {
 	return nil
 }
 
-// SendMessageBatch sends messages.
-func (l *link) SendMessageBatch(m pb.MessageBatch) error { return l.send(recordBatch, &m) }
+// SendMessageBatch sends messages. What was written to a connection that had ended
+// is sent once more: it may come twice, which Raft allows.
+func (l *link) SendMessageBatch(m pb.MessageBatch) error {
+	if err := l.revived(); err != nil {
+		return err
+	}
+	err := l.send(recordBatch, &m)
+	if err == nil || !errors.Is(err, syscall.EPIPE) && !errors.Is(err, syscall.ECONNRESET) {
+		return err
+	}
+	_ = l.c.Close()
+	<-l.lost
+	if err := l.revived(); err != nil {
+		return err
+	}
+	return l.send(recordBatch, &m)
+}
 
 // SendChunk sends a part of a snapshot.
 func (l *link) SendChunk(m pb.Chunk) error {
