@@ -28,6 +28,11 @@ type Stats struct {
 	// was being handed over. HandOvers is how often this host has asked another
 	// one to lead, and Summons how often it was reminded that it is to.
 	Dropped, HandOvers, Summons atomic.Int64
+	// PreVotes are messages that asked another member whether it would vote for
+	// this one, PreVotesAgain is how often such a question of another one was put
+	// to the engine once more, and PreVotesHeld are the answers that were not sent
+	// since it was somebody else's turn (ballot).
+	PreVotes, PreVotesAgain, PreVotesHeld atomic.Int64
 }
 
 // Group is one Raft group with its machine.
@@ -62,6 +67,7 @@ type Group struct {
 	membership, changes chan struct{}
 	removed             atomic.Pointer[[]uint64] // replicas that were members
 	summons             atomic.Bool              // told to lead, and not yet campaigning
+	ballot              ballot
 	// grown are the bytes applied since the journal was cut last; cut has a
 	// token when it is to be cut. Update's.
 	grown int

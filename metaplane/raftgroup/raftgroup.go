@@ -17,8 +17,8 @@
 // Goroutines: per group one batcher, one completer and one that cuts the journal,
 // besides dragonboat's;
 // Update and its kin are called by dragonboat's apply worker, one at a time.
-// Locks: Group.mu, opQueue.mu, flightTable.mu, watcher.mu and reader.mu are
-// leaves, never held across a call out of the package.
+// Locks: Group.mu, opQueue.mu, flightTable.mu, watcher.mu, reader.mu and ballot.mu
+// are leaves, never held across a call out of the package.
 //
 // A host is alone (one voter, no network) or a member of a cluster, for ever.
 // Members speak through transport.go, which lets in only the incarnation of a

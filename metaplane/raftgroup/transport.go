@@ -209,6 +209,7 @@ func (t *transport) receive(raw net.Conn) error {
 			if err := m.Unmarshal(b); err != nil {
 				return fmt.Errorf("message batch: %w", err)
 			}
+			t.asked(&m)
 			t.msgs(m)
 			t.summoned(&m)
 		case recordChunk:
@@ -427,6 +428,9 @@ func (l *link) send(kind byte, m wireMessage) error {
 // SendMessageBatch sends messages. What was written to a connection that had ended
 // is sent once more: it may come twice, which Raft allows.
 func (l *link) SendMessageBatch(m pb.MessageBatch) error {
+	if m.Requests = l.t.due(m.Requests); len(m.Requests) == 0 {
+		return nil
+	}
 	if err := l.revived(); err != nil {
 		return err
 	}
