@@ -39,6 +39,9 @@ type Outage struct {
 	Gap  float64 `json:"gap_ms"`
 	// Began is when the gap did, after the change; it may be that of another one.
 	Began float64 `json:"began_ms"`
+	// Terms are those that it took until a member led again, by whose count an
+	// election was decided in its first round or not, however busy the machine is.
+	Terms uint64 `json:"terms"`
 	// Creates are those acknowledged per bucket, of all clients.
 	Creates []int `json:"creates"`
 }
@@ -215,6 +218,11 @@ func (f *failover) change(ctx context.Context, do func(ctx context.Context, lead
 		return nil, err
 	}
 	o := f.outage(node, when)
+	before := q.Term
+	if q, err = f.fs[len(f.fs)-1].Quorum(ctx); err != nil {
+		return nil, err
+	}
+	o.Terms = q.Term - before
 	if f.members[mine].Alive() == nil {
 		return o, nil
 	}
@@ -271,11 +279,15 @@ func (r *Failover) WriteJSON(w io.Writer) error { return report.EncodeJSON(w, r)
 // WriteTable writes the gaps, and the mean timeline as a plot.
 func (r *Failover) WriteTable(w io.Writer) error {
 	tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprintln(tw, "LEADER\tTIMES\tSHORTEST\tMEDIAN\tSLOWEST\tBEGAN\t")
+	fmt.Fprintln(tw, "LEADER\tTIMES\tSHORTEST\tMEDIAN\tSLOWEST\tBEGAN\tTERMS\t")
 	row := func(what string, os []Outage) {
 		by := slices.SortedFunc(slices.Values(os), func(a, b Outage) int { return cmp.Compare(a.Gap, b.Gap) })
 		if n := len(by); n > 0 {
-			fmt.Fprintf(tw, "%s\t%d\t%.0f ms\t%.0f ms\t%.0f ms\t%+.0f ms\t\n", what, n, by[0].Gap, by[n/2].Gap, by[n-1].Gap, by[n-1].Began)
+			terms := uint64(0)
+			for _, o := range os {
+				terms += o.Terms
+			}
+			fmt.Fprintf(tw, "%s\t%d\t%.0f ms\t%.0f ms\t%.0f ms\t%+.0f ms\t%d\t\n", what, n, by[0].Gap, by[n/2].Gap, by[n-1].Gap, by[n-1].Began, terms)
 		}
 	}
 	row("killed", r.Kills)

@@ -84,6 +84,8 @@ func TestSmoke(t *testing.T) {
 		require.Len(t, r.Kills, 1)
 		require.Len(t, r.Transfers, 1)
 		require.Len(t, r.Alone, 1)
+		require.Positive(t, r.Kills[0].Terms)
+		require.Positive(t, r.Transfers[0].Terms)
 		require.NoError(t, r.WriteTable(&text))
 		require.NoError(t, r.WriteJSON(&text))
 		t.Log(text.String())
