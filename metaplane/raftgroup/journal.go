@@ -6,6 +6,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"math"
 	"os"
 	"strings"
 	"sync"
@@ -57,6 +58,24 @@ func (l *lockedTan) SaveRaftState(updates []pb.Update, shard uint64) error {
 	l.mu.RLock()
 	defer l.mu.RUnlock()
 	return l.ILogDB.SaveRaftState(updates, shard)
+}
+
+// readAtMost is how much of the journal is read at a time. The engine reads what a
+// member that was away has missed on the goroutine that sends its heartbeats, up to
+// 64 MiB in one go, and tan opens a file for every few entries: seconds, in which
+// nobody hears of the leader.
+const readAtMost = 128 << 10
+
+// IterateEntries reads some entries, in order; the engine comes again for the rest.
+func (l *lockedTan) IterateEntries(ents []pb.Entry, size, shard, replica, low, high, atMost uint64) ([]pb.Entry, uint64, error) {
+	if atMost <= readAtMost || atMost == math.MaxUint64 { // 0 is one entry's
+		return l.ILogDB.IterateEntries(ents, size, shard, replica, low, high, atMost)
+	}
+	ents, size, err := l.ILogDB.IterateEntries(ents, size, shard, replica, low, high, readAtMost)
+	if err == nil && size > readAtMost && uint64(len(ents)) < high-low {
+		size = max(size, atMost+1) // says that these are not all
+	}
+	return ents, size, err
 }
 
 // SaveSnapshots may start a new log file.
