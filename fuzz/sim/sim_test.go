@@ -286,6 +286,7 @@ func TestFoundSeedsWithMoves(t *testing.T) {
 // on to other groups and come home.
 func TestFoundSeedsWithReturns(t *testing.T) {
 	for seed, why := range map[uint64]string{
+		84:   "a directory was not brought to another one of its group after all, and what had been stayed staged",
 		2911: "a directory moved between the steps of its removal, and who repeated that was told that there is none",
 	} {
 		if r := Play(t, NewReturnsPlan(seed), nil); r.Failure != nil {

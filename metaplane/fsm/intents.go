@@ -170,6 +170,9 @@ func (m *Machine) decide(c *call, o *metapb.DecideOp) *refusal {
 		return r
 	}
 	m.dropIntent(it)
+	if o.Early {
+		m.forgetTree(it.Id) // it was to go to another directory of this group
+	}
 	if o.Kind != uint32(orca.OK) {
 		c.res.Kind, c.res.Msg = o.Kind, o.Msg
 	} else {
