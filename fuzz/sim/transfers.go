@@ -299,7 +299,9 @@ func (w *world) storeAt(path string) *store {
 // to another group: that has begun to take it, or has it.
 func (w *world) onItsWay(x *spot) bool {
 	for _, it := range x.g.machine().Intents() {
-		if _, below := orca.Under("/"+it.Source, "/"+x.Key); it.Op != metapb.IntentOp_INTENT_TRANSFER || it.Ino != x.Attr.Ino && !below {
+		_, below := orca.Under("/"+it.Source, "/"+x.Key)
+		below = below && it.MountId == x.Attr.MountId
+		if it.Op != metapb.IntentOp_INTENT_TRANSFER || it.Ino != x.Attr.Ino && !below {
 			continue
 		}
 		to := w.group(uint32(orca.Ino(it.Command.GetRename().GetAway().GetIno()).Home())).machine()

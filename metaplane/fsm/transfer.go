@@ -77,7 +77,6 @@ func (m *Machine) dropTransfer(it *command.Intent) {
 	case metapb.IntentOp_INTENT_TRANSFER:
 		delete(m.outcomes.leaving, leavingKey(it))
 		delete(m.outcomes.dirs, orca.Ino(it.Ino))
-		m.forgetTree(it.Id) // of one that was to stay in this group
 	case metapb.IntentOp_INTENT_RECEIVE:
 		delete(m.outcomes.receiving, it.Command.GetTransfer().GetTx())
 	}
