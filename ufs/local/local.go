@@ -12,13 +12,15 @@
 // An upload goes to a temporary file beside its key, is fsynced, renamed over
 // the key, and the directory is fsynced: before Commit returns everything is
 // on the disk, and a crash leaves the old or the new file. Mkdir, Remove and
-// Rename fsync the directories that they change.
+// Rename fsync the directories that they change, by one fsync for all who have
+// changed a directory while another one was under way (syncs.go).
 //
 // A fingerprint is inode, length and mtime in nanoseconds. Files committed
 // here get an mtime of their own (not the kernel's clock tick), so that two
 // versions never share a fingerprint even when an inode number is reused.
 //
-// No goroutines and no locks of its own: the kernel serialises. A call obeys
+// No goroutines; the one lock, syncs.mu, is never held across a call: the kernel
+// serialises. A call obeys
 // its context at its start and between reads; a hung kernel call (NFS) is not
 // interrupted.
 package local
@@ -65,6 +67,7 @@ type FS struct {
 	log    *slog.Logger
 	// chmodat is unix.Fchmodat; tests have it fail.
 	chmodat func(dirfd int, name string, mode uint32, flags int) error
+	syncs   syncs
 }
 
 var (
@@ -93,7 +96,7 @@ func Open(ctx context.Context, cfg Config, log *slog.Logger) (*FS, error) {
 	if err != nil {
 		return nil, fail(op, cfg.Root, err)
 	}
-	f := &FS{root: cfg.Root, dir: d, log: log, chmodat: unix.Fchmodat}
+	f := &FS{root: cfg.Root, dir: d, log: log, chmodat: unix.Fchmodat, syncs: syncs{do: syncDir}}
 	fd, err := unix.Openat2(int(d.Fd()), ".", &unix.OpenHow{Flags: unix.O_PATH | unix.O_CLOEXEC, Resolve: resolve})
 	if err == nil {
 		_ = unix.Close(fd)

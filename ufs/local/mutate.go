@@ -40,7 +40,7 @@ func (f *FS) mkdirAt(fd int, name string, mode uint32) error {
 	}
 	err := f.chmodat(fd, name, mode&0o7777, 0)
 	if err == nil {
-		err = syncDir(fd)
+		err = f.syncs.dir(fd)
 	}
 	if err != nil {
 		_ = unix.Unlinkat(fd, name, unix.AT_REMOVEDIR)
@@ -78,7 +78,7 @@ func (f *FS) Remove(ctx context.Context, key string) error {
 	if err != nil {
 		return fail(op, key, err)
 	}
-	return wrapped(op, key, syncDir(fd))
+	return wrapped(op, key, f.syncs.dir(fd))
 }
 
 // rmdir removes the empty directory name of fd.
@@ -142,10 +142,10 @@ func (f *FS) Rename(ctx context.Context, src, dst string) error {
 		return fail(op, src, err)
 	}
 	// The new name first: a crash between the two may show both, never none.
-	if err := syncDir(dfd); err != nil {
+	if err := f.syncs.dir(dfd); err != nil {
 		return fail(op, dst, err)
 	}
-	return wrapped(op, src, syncDir(sfd))
+	return wrapped(op, src, f.syncs.dir(sfd))
 }
 
 // onPath runs fn with a path that leads to the object of key itself, through

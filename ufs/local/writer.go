@@ -217,7 +217,7 @@ func (w *writer) Commit(ctx context.Context) (ufs.Info, error) {
 		}
 		return ufs.Info{}, fail(op, w.key, err)
 	}
-	if err := syncDir(w.dirfd); err != nil {
+	if err := w.f.syncs.dir(w.dirfd); err != nil {
 		return ufs.Info{}, fail(op, w.key, err)
 	}
 	w.end()
