@@ -34,6 +34,9 @@ func TestOpenAcrossMounts(t *testing.T) {
 			if name == "local" {
 				p.must("admin", "group", "add")
 				p.must("fs", "mkdir", "--group", "2", "/two")
+				if err := os.WriteFile(filepath.Join(mnt, "two", "new"), []byte("new"), 0o644); err != nil {
+					t.Fatal(err)
+				}
 			}
 			data := make([]byte, 48<<20)
 			seed := rand.NewChaCha8([32]byte{})
@@ -56,8 +59,15 @@ func TestOpenAcrossMounts(t *testing.T) {
 					return nil
 				}},
 				{"transfer", mnt, func(n string) error { return fs.Rename(t.Context(), client.Path("/"+n), client.Path("/two/f"), true) }},
+				{"arrival", other, func(n string) error {
+					// From here on the client asks the source's group, which the target is not in.
+					if _, err := fs.Stat(t.Context(), client.Path("/two/new"), client.Sync{}); err != nil {
+						return err
+					}
+					return fs.Rename(t.Context(), client.Path("/two/new"), client.Path("/"+n), false)
+				}},
 			} {
-				if how.name == "transfer" && name != "local" {
+				if (how.name == "transfer" || how.name == "arrival") && name != "local" {
 					continue // no group takes files of object stores from another
 				}
 				t.Run(how.name, func(t *testing.T) {
@@ -83,15 +93,19 @@ func TestOpenAcrossMounts(t *testing.T) {
 					if _, err := io.ReadFull(f, got[:4096]); err != nil {
 						t.Fatal(err)
 					}
+					recalls := p.metric("orca_meta_recalls_total")
 					begin := time.Now()
 					if err := how.remove(n); err != nil {
 						t.Fatal(err)
 					}
 					t.Logf("the removal took %v", time.Since(begin))
+					if n := p.metric("orca_meta_recalls_total") - recalls; how.name == "arrival" && n == 0 {
+						t.Error("what was replaced was not recalled")
+					}
 					if k, err := io.ReadFull(f, got[4096:]); err != nil || !bytes.Equal(got, data) {
 						t.Errorf("of what was removed %d bytes more are read, %v", k, err)
 					}
-					if how.name != "rename" {
+					if how.name != "rename" && how.name != "arrival" {
 						if _, err := os.Stat(filepath.Join(how.reader, n)); !os.IsNotExist(err) {
 							t.Errorf("the name: %v", err)
 						}

@@ -492,6 +492,13 @@ func (m *Machine) Decided(from uint16) bool {
 	return false
 }
 
+// IsDecided reports whether a transfer has been decided here, or was and is forgotten.
+func (m *Machine) IsDecided(tx uint64) bool {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	return m.outcomes.decided[tx] != nil || tx < m.outcomes.below[orca.Ino(tx).Home()]
+}
+
 // firstTx is a number of a group that no intent of it has.
 func firstTx(group uint16) uint64 {
 	if group <= 1 {

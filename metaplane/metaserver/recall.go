@@ -119,6 +119,19 @@ func (s *Service) replacing(ctx context.Context, r *metapb.RenameRequest, away b
 	return s.recall(ctx, v.Attr)
 }
 
+// arriving recalls the file that one of another group is to replace. Once that is
+// decided, what is there has come.
+func (s *Service) arriving(ctx context.Context, o *metapb.TransferOp) (end func()) {
+	if !s.holds.any() || o.Tx == 0 || o.Abort != 0 || o.Dir || o.Exchange || o.NoReplace || s.group.Machine().IsDecided(o.Tx) {
+		return func() {}
+	}
+	v, err := s.group.Machine().Walk(orca.Caller{}, orca.Ino(o.Dst.Ino), o.Dst.Path)
+	if err != nil || !v.Found {
+		return func() {}
+	}
+	return s.recall(ctx, v.Attr)
+}
+
 // recall recalls a file that has no other name.
 func (s *Service) recall(ctx context.Context, a *metapb.Attr) (end func()) {
 	if a.Type != uint32(orca.TypeFile) || a.Nlink > 1 {

@@ -280,6 +280,7 @@ func (s *Service) Transfer(ctx context.Context, r *metapb.TransferRequest) (*met
 	case r.Op == nil || r.Op.Tx != 0 && r.Op.Dst == nil:
 		return nil, orca.E(op, orca.Invalid, "no file, or no place for it")
 	}
+	defer s.arriving(ctx, r.Op)()
 	c := &command.Command{Checks: checkNames, Transfer: r.Op}
 	if r.Op.Dir {
 		c.Checks |= checkContent
