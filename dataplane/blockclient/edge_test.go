@@ -122,7 +122,7 @@ func TestRequestTravelsWhole(t *testing.T) {
 	w.Configure(func() { w.BeforeOpen = seen })
 	want := request(1 << 20) // where a range of a lane begins, too
 	want.N, want.Type, want.Sequential, want.OnlyCached, want.Verify, want.Whole = 1<<20, orca.ReadNoCache, true, true, true, true
-	want.Direct, want.Patience, want.Ahead, want.Until = true, patience, 1<<20, 2<<20
+	want.Direct, want.Own, want.Patience, want.Ahead, want.Until = true, true, patience, 1<<20, 2<<20
 	v := reflect.ValueOf(want)
 	for i := range v.NumField() {
 		require.False(t, v.Field(i).IsZero(), "this test does not set %s", v.Type().Field(i).Name)
@@ -133,7 +133,8 @@ func TestRequestTravelsWhole(t *testing.T) {
 	require.True(t, want.Grant.Expiry.Equal(got.Grant.Expiry))
 	got.Grant.Expiry = want.Grant.Expiry
 	require.Zero(t, got.Patience+time.Duration(got.Ahead+got.Until), "the reader's alone")
-	want.Patience, want.Ahead, want.Until = 0, 0, 0
+	require.False(t, got.Own, "for who was told to have a copy, not for whom it asks")
+	want.Patience, want.Ahead, want.Until, want.Own = 0, 0, 0, false
 	require.Equal(t, want, got)
 }
 
