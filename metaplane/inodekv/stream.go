@@ -167,10 +167,11 @@ func (c *Cursor) Next() (key, value []byte, err error) {
 
 // Close ends the walk; twice is once.
 func (c *Cursor) Close() error {
+	err := c.end() // before it is forgotten: a store that closes waits for those it knows
 	c.db.curs.Lock()
 	delete(c.db.curs.open, c)
 	c.db.curs.Unlock()
-	return c.end()
+	return err
 }
 
 func (c *Cursor) end() error {
