@@ -63,6 +63,10 @@ func (b *between) once(ctx context.Context, does string) context.Context {
 	return context.WithValue(ctx, whoKey{}, fmt.Sprintf("%s.%d.%d", does, b.l.term, b.l.asked[does]))
 }
 
+// whichever is for a step of a junction. Only one takes it, and when a request has come
+// twice and both wait for the same, which of them does is not the seed's to say.
+func whichever(ctx context.Context) context.Context { return context.WithValue(ctx, againKey{}, 0) }
+
 // Stat implements metaplane.Reader: a rename looks where its target lives.
 func (b *between) Stat(ctx context.Context, r *metapb.StatRequest) (*metapb.StatReply, error) {
 	return b.session(ctx, "").Stat(ctx, r)
@@ -76,6 +80,7 @@ func (b *between) Mount(ctx context.Context, r *metapb.MountRequest) (*metapb.Mo
 	if r.Mount.Junction == metapb.JunctionState_JUNCTION_STAGED {
 		ctx = b.once(ctx, "moves")
 	}
+	ctx = whichever(ctx)
 	return b.session(ctx, "").Mount(ctx, r)
 }
 
@@ -87,6 +92,7 @@ func (b *between) Unmount(ctx context.Context, r *metapb.UnmountRequest) (*metap
 	if r.Path == "" {
 		ctx = b.once(ctx, "clears")
 	}
+	ctx = whichever(ctx)
 	return b.session(ctx, "").Unmount(ctx, r)
 }
 
