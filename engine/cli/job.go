@@ -323,8 +323,11 @@ func lastJobs(ctx context.Context, fs *client.FS, kind client.JobKind, path stri
 		return nil, nil
 	}
 	out := []*client.Job{last}
+	if len(last.Spec.Apart) == 0 { // one job, or itself a part of a tree that was asked for
+		return out, nil
+	}
 	for _, j := range js {
-		if j != last && j.Spec.GetTree() != 0 && j.Spec.Tree == last.Spec.Tree {
+		if j != last && j.Spec.GetTree() == last.Spec.Tree {
 			out = append(out, j)
 		}
 	}
