@@ -13,6 +13,7 @@ import (
 type grouped interface {
 	Groups(ctx context.Context) ([]uint16, error)
 	GroupOf(ctx context.Context, path string) (uint16, error)
+	Junctions(ctx context.Context, h *metapb.Header, path string) ([]string, error)
 }
 
 // groups returns the numbers of the groups that there are, the first first.

@@ -105,20 +105,7 @@ func (fs *FS) apart(ctx context.Context, s JobSpec) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	if n, err := g.Groups(ctx); err != nil || len(n) < 2 {
-		return nil, err
-	}
-	mounts, err := fs.Mounts(ctx)
-	if err != nil {
-		return nil, err
-	}
-	var out []string
-	for _, m := range mounts {
-		if rel, ok := orca.Under(root, m.Path); ok && rel != "" && m.Group > 1 {
-			out = append(out, m.Path)
-		}
-	}
-	return out, nil
+	return g.Junctions(ctx, fs.header(), root)
 }
 
 func (fs *FS) submit(ctx context.Context, s JobSpec, tree uint64, apart []string) (uint64, error) {

@@ -303,9 +303,9 @@ func (r *Router) numbered(ctx context.Context, n uint64) (*Session, error) {
 	return r.owner(ctx, orca.Ino(n).Home())
 }
 
-// junctions returns the mounts in other groups below a target, for calls that
-// take a tree: the group of the target passes them over.
-func (r *Router) junctions(ctx context.Context, h *metapb.Header, path string) ([]string, error) {
+// Junctions returns the mounts in other groups below a clean path, for what takes a
+// tree: the group of the path passes them over.
+func (r *Router) Junctions(ctx context.Context, h *metapb.Header, path string) ([]string, error) {
 	rep, err := r.home.ListMounts(ctx, &metapb.ListMountsRequest{H: &metapb.Header{Caller: h.GetCaller()}})
 	if err != nil {
 		return nil, err
@@ -330,7 +330,7 @@ func (r *Router) below(ctx context.Context, h *metapb.Header, t *metapb.Target, 
 	if !abs {
 		path = "/"
 	}
-	js, err := r.junctions(ctx, h, path)
+	js, err := r.Junctions(ctx, h, path)
 	if err != nil || len(js) == 0 {
 		return err
 	}
