@@ -48,12 +48,11 @@ func (w *writing) setNames(n uint32) {
 }
 
 // exchange has two names change places; what is being written of them is
-// published before.
-func (g *gateway) exchange(ctx context.Context, c orca.Caller, dir orca.Ino, name string, newDir orca.Ino, newName string) fuse.Status {
+// published before. across: both get other numbers (apart).
+func (g *gateway) exchange(ctx context.Context, c orca.Caller, dir orca.Ino, name string, newDir orca.Ino, newName string, across bool) fuse.Status {
 	if err := g.settleName(ctx, c, newDir, newName); err != nil {
 		return g.fail(err)
 	}
-	across := g.apart(ctx, c, dir, newDir)
 	if across {
 		g.keepOpen(ctx, c, dir, name)
 		g.keepOpen(ctx, c, newDir, newName)

@@ -269,7 +269,7 @@ func (g *gateway) Rename(_ <-chan struct{}, in *fuse.RenameIn, name, newName str
 		if noReplace {
 			return fuse.EINVAL
 		}
-		return g.exchange(ctx, c, dir, name, newDir, newName)
+		return g.exchange(ctx, c, dir, name, newDir, newName, across)
 	}
 	if w := g.pendingAt(newDir, newName); w != nil {
 		if noReplace {
