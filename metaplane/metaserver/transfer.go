@@ -75,10 +75,13 @@ func haveSiblings(mounts []*metapb.Mount) bool {
 	seen := map[uint32]bool{}
 	for _, m := range mounts {
 		p := m.GetPart()
-		if p != nil && seen[p.Mount] {
+		if p == nil {
+			continue
+		}
+		if seen[p.Mount] {
 			return true
 		}
-		seen[p.GetMount()] = p != nil
+		seen[p.Mount] = true
 	}
 	return false
 }
