@@ -363,6 +363,9 @@ func promised(t *testing.T, c *cluster, fs *client.FS, p *proc, store string) {
 	if n := strings.Count(c.must(p, "fs", "load", "--progress", "/"), "COMPLETED"); n != 3 {
 		t.Errorf("load --progress /: %d of 3 jobs have completed", n)
 	}
+	if n := strings.Count(c.must(p, "fs", "load", "--progress", "/g2"), "COMPLETED"); n != 1 {
+		t.Errorf("load --progress /g2: %d jobs, not that of the part alone", n)
+	}
 	if ids := strings.Fields(c.must(p, "fs", "load", "--submit", "/")); len(ids) != 3 {
 		t.Errorf("load --submit /: %q", ids)
 	}
